@@ -1,0 +1,33 @@
+# Two commands do everything: `make demo` and `make test`. Each makes .venv if it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export RAY_AUTH_MODE ?= disabled
+
+.PHONY: demo stop test check help
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' Makefile
+
+demo: $(INSTALLED)  ## corpora, three stages, serving and one edit over HTTP, all small (about 6 minutes on 2 cores)
+	@$(BIN)/python jobs/demo.py
+
+stop: $(INSTALLED)  ## end what `make demo` left running, and nothing else
+	@$(BIN)/python jobs/demo.py --stop
+
+test: $(INSTALLED)  ## the whole suite
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p $(VENV)/typed/fireedit && cp fireedit/__init__.py $(VENV)/typed/fireedit/
+	@for room in platform models jobs serve; do ln -sfn ../../../$$room $(VENV)/typed/fireedit/$$room; done
+	cd $(VENV)/typed && MYPYPATH=. ../bin/mypy --config-file ../../pyproject.toml -p fireedit
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing into $(VENV); the first time takes some minutes" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scenes,test,check]'
+	@touch $(INSTALLED)

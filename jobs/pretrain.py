@@ -1,0 +1,83 @@
+"""Make what the paper takes ready-made, at nano size: `python jobs/pretrain.py tokenizers`."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from fireedit.models.fireedit import NANO, preset
+from fireedit.models.tokens import CAPTION_TEMPLATES
+from fireedit.platform.data.corpora import segmentation
+from fireedit.platform.data.scenes import dialogue, language
+from fireedit.platform.data.scenes.families import make_edit
+from fireedit.platform.data.scenes.referring import make_reference
+from fireedit.platform.data.scenes.world import TRAIN
+
+SCENES = 10_000
+"""Scenes whose captions, instructions, questions and answers the vocabulary is counted on."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="pretrain.py", description=__doc__)
+    parser.add_argument("part", choices=["tokenizers"])
+    parser.add_argument("--out", type=Path, default=NANO, help="folder of the small model (default: %(default)s)")
+    asked = parser.parse_args()
+    print(json.dumps(train_tokenizers(asked.out)))
+
+
+def train_tokenizers(out: Path) -> dict[str, int]:
+    """Byte-level BPE for LLM and text encoder: any text has tokens, those of the scenes have few.
+
+    Returns:
+        the size of each vocabulary.
+    """
+    sizes, texts = preset("nano"), list(scene_texts(SCENES))
+    vlm = _train(texts, sizes.vlm.vocab_size, begin="<s>", end="</s>", wrapped=False)
+    vlm.save_pretrained(out / "vlm_tokenizer")
+    clip = _train(texts, sizes.text.vocab_size, begin="<|startoftext|>", end="<|endoftext|>", wrapped=True)
+    clip.model_max_length = sizes.text.tokens
+    clip.save_pretrained(out / "tokenizer")
+    return {"vlm_tokenizer": len(vlm), "tokenizer": len(clip)}
+
+
+def scene_texts(scenes: int) -> Iterator[str]:
+    """What the training corpora say about so many scenes, in the words around it that the prompts put."""
+    for seed in range(scenes):
+        rng = random.Random(seed)
+        edit = make_edit(TRAIN, seed)
+        yield edit.instruction
+        yield CAPTION_TEMPLATES[seed % len(CAPTION_TEMPLATES)].format(caption=language.caption(edit.source, seed))
+        yield segmentation.request(rng, rng.choice(edit.source.objects).name)[0]
+        yield segmentation.request(rng, make_reference(TRAIN, seed).expression)[0]
+        for question, answer in dialogue.dialogue(TRAIN, edit.source, seed):
+            yield f"USER: Regions: {question} ASSISTANT: {answer}"
+
+
+def _train(texts: list[str], size: int, begin: str, end: str, wrapped: bool) -> PreTrainedTokenizerFast:
+    """A tokenizer whose ids 0 and 1 are `begin` and `end`; `wrapped` puts them around every text, as CLIP does."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[begin, end], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if wrapped:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A {end}", special_tokens=[(begin, 0), (end, 1)]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=end)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The three stages: what each one trains, on which parts, and with which losses.
+
+| stage | data                     | learns                                     | losses                           |
+|-------|--------------------------|--------------------------------------------|----------------------------------|
+| 1     | captions                 | Q-Former, new tokens' rows                 | LM + MSE to CLIP's text states   |
+| 2     | edits, segmentation, VQA | adapter, LoRA, new rows, Q-Former, UNet    | LM + noise, UNet reads e_t       |
+| 3     | as stage 2               | LoRA, new rows, Q-Former, HVCA, TATI, UNet | LM + noise, UNet reads c_t and v |
+
+The paper names no rows of the new tokens; without them the LM loss of stage 1 would have nothing to train. Its Table 1
+counts one whole table of the LLM instead (see jobs/params.py).
+
+Source: FireEdit (arXiv 2503.19839), supplement; SmartEdit (arXiv 2312.06739) for what the paper leaves open.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fireedit.models.fireedit import FireEdit
+from fireedit.models.processor import Batch
+from fireedit.models.qformer import query_diversity
+from fireedit.models.schedule import ScheduleConfig, training_noise
+from fireedit.models.text import text_states
+from fireedit.models.vae import source_latents, target_latents
+
+LORA, NEW_ROWS, QFORMER = r"vlm\.llm\..*\.lora_[AB]\.", r"vlm\.new_(embeddings|head)\.", r"qformer\."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    number: int
+    trains: tuple[str, ...]
+    """Regular expressions on the beginnings of FireEdit's parameter names."""
+    parts: tuple[str, ...]
+    """FireEdit's parts that its losses run; the others need not be on the device."""
+    timed: bool = False
+    """Whether TATI and HVCA stand between the edit tokens and the UNet."""
+
+    def learns(self, name: str) -> bool:
+        """Whether this stage trains the parameter of FireEdit called `name`."""
+        return any(re.match(pattern, name) for pattern in self.trains)
+
+
+EDITING = ("vision", "detector", "region_encoder", "vlm", "qformer", "unet", "vae", "text_encoder")
+STAGES = {
+    1: Stage(number=1, trains=(QFORMER, NEW_ROWS), parts=("vlm", "qformer", "text_encoder")),
+    2: Stage(
+        number=2,
+        trains=(r"vlm\.adapter\.", LORA, NEW_ROWS, QFORMER, r"unet\.(?!.*_ip\.)"),
+        parts=EDITING,
+    ),
+    3: Stage(
+        number=3,
+        trains=(LORA, NEW_ROWS, QFORMER, r"hvca\.", r"tati\.", r"unet\."),
+        parts=(*EDITING, "hvca", "tati"),
+        timed=True,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutConfig:
+    """How often a training sample loses a condition, so that sampling can be guided by each."""
+
+    text: float = 0.05
+    image: float = 0.05
+    both: float = 0.05
+
+
+@dataclass(frozen=True)
+class Losses:
+    """One step's losses, each a mean over its batch; weights are 1 : 1 as in the paper."""
+
+    img: Tensor
+    """Cross entropy of the [IMG] tokens and of answers: L_VLM."""
+    diversity: Tensor
+    """Not a loss: 0 says that the edit tokens have collapsed into one."""
+    align: Tensor | None = None
+    """Stage 1: squared distance of the edit tokens to CLIP's text states."""
+    denoise: Tensor | None = None
+    """Stages 2 and 3: squared distance of the predicted noise to the noise: L_diff."""
+
+    @property
+    def total(self) -> Tensor:
+        other = self.align if self.denoise is None else self.denoise
+        assert other is not None, "a stage has a second loss beside L_VLM"
+        return self.img + other
+
+    def named(self) -> Iterator[tuple[str, Tensor]]:
+        """What to log: the total first, then what this stage has."""
+        named = {"loss": self.total, "img": self.img, "align": self.align, "denoise": self.denoise}
+        yield from ((name, value.detach()) for name, value in named.items() if value is not None)
+        yield "diversity", self.diversity.detach()
+
+
+class StagedFireEdit(nn.Module):
+    """FireEdit as one stage trains it: its `forward` is that stage's losses, its trainable parameters are the stage's.
+
+    Args:
+        model: all parts that the stage names; others are left untouched and need not be there.
+    """
+
+    def __init__(
+        self,
+        model: FireEdit,
+        stage: Stage,
+        schedule: ScheduleConfig | None = None,
+        dropout: DropoutConfig | None = None,
+    ):
+        super().__init__()
+        self.model, self.stage = model, stage
+        self.noise_schedule = training_noise(schedule or ScheduleConfig())
+        self.dropout = dropout or DropoutConfig()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(stage.learns(name))
+        self.train()
+
+    def train(self, mode: bool = True) -> "StagedFireEdit":
+        """Frozen parts stay in eval mode: no dropout acts where nothing learns."""
+        super().train(mode)
+        for part in self.model.children():
+            part.train(mode and any(parameter.requires_grad for parameter in part.parameters()))
+        return self
+
+    def bfloat16(self) -> "StagedFireEdit":
+        """All but the detector: its queries go by the rank of scores, which rounding would swap."""
+        super().bfloat16()
+        if self.model.detector is not None:
+            self.model.detector.float()
+        return self
+
+    def forward(self, batch: Batch) -> Losses:
+        return self._align(batch) if self.stage.number == 1 else self._edit(batch)
+
+    def _align(self, batch: Batch) -> Losses:
+        """Stage 1: the edit tokens of a caption become what CLIP's text encoder makes of it."""
+        understood = self.model.vlm(batch.input_ids, batch.labels)
+        edit_tokens = self.model.qformer(understood.img_states)
+        with torch.no_grad():
+            wanted = text_states(self.model.text_encoder, batch.text_ids)
+        align = F.mse_loss(edit_tokens.float(), wanted.float())
+        return Losses(img=understood.loss, align=align, diversity=query_diversity(edit_tokens))
+
+    def _edit(self, batch: Batch) -> Losses:
+        """Stages 2 and 3: look, understand, and predict the noise in the target; dialogue has no target."""
+        model = self.model
+        percepts = model.perceive(batch.view, detail=self.stage.timed)
+        understood = model.vlm(batch.input_ids, batch.labels, percepts.image_tokens, percepts.region_tokens)
+        edit_tokens = model.qformer(understood.img_states)
+
+        with torch.no_grad():
+            source, clean = source_latents(model.vae, batch.source), target_latents(model.vae, batch.target)
+            null_tokens = text_states(model.text_encoder, batch.null_text_ids)
+        noise = torch.randn_like(clean)
+        timesteps = torch.randint(0, self.noise_schedule.config.num_train_timesteps, (len(clean),), device=clean.device)
+        noisy = self.noise_schedule.add_noise(clean, noise, timesteps)
+
+        drop_text, drop_image = self._dropped(len(clean), clean.device)
+        tokens, detail_tokens = edit_tokens, None
+        if self.stage.timed:
+            tokens = model.tati(edit_tokens, timesteps)
+            detail_tokens = model.hvca(percepts.detail, edit_tokens)
+            detail_tokens = torch.where(drop_image[:, None, None], 0.0, detail_tokens)
+        tokens = torch.where(drop_text[:, None, None], null_tokens.to(tokens.dtype), tokens)
+        source = torch.where(drop_image[:, None, None, None], 0.0, source)
+
+        predicted = model.unet.predict(noisy, source, timesteps, tokens, detail_tokens)
+        painted = batch.is_edit[:, None, None, None]
+        denoise = F.mse_loss(predicted.float() * painted, noise.float() * painted)
+        return Losses(img=understood.loss, denoise=denoise, diversity=query_diversity(edit_tokens))
+
+    def _dropped(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which samples lose their text and which their picture, bool [B] each: one draw decides both."""
+        draw, odds = torch.rand(count, device=device), self.dropout
+        drop_text = draw < odds.text + odds.both
+        drop_image = (draw >= odds.text) & (draw < odds.text + odds.both + odds.image)
+        return drop_text, drop_image

@@ -1,0 +1,94 @@
+"""The painter: Stable Diffusion's UNet with the source beside the noise and a second, image cross-attention."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import torch
+from diffusers import ModelMixin, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    sample_size: int = 64
+    """Side of the latents."""
+    in_channels: int = 8
+    """Noisy latents, then the source's latents."""
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    layers_per_block: int = 2
+    attention_head_dim: int = 8
+    """Heads of every attention; diffusers' historical name."""
+    cross_attention_dim: int = 768
+    norm_num_groups: int = 32
+    detail_tokens: int = 16
+    """Length of HVCA's output, which the image attention reads."""
+    detail_scale: float = 1.0
+    """Lambda: weight of the image attention beside the text attention (paper: 1)."""
+
+
+class EditUNet(UNet2DConditionModel, ModelMixin):
+    """UNet2DConditionModel whose cross-attentions read edit tokens and, decoupled, detail tokens.
+
+    The image attention starts as an exact no-op: its values are zero, its keys are the text's.
+
+    Source: InstructPix2Pix (arXiv 2211.09800) for the input, IP-Adapter (arXiv 2308.06721) for the image attention.
+    """
+
+    def __init__(self, config: UNetConfig):
+        sizes = asdict(config)
+        detail_tokens, detail_scale = sizes.pop("detail_tokens"), sizes.pop("detail_scale")
+        super().__init__(**sizes)
+        self.register_to_config(detail_tokens=detail_tokens, detail_scale=detail_scale)
+        self.set_attn_processor(self._processors(detail_tokens, detail_scale))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Self | Any:
+        """Build from a config.json of ours or of a published UNet; entries that UNetConfig lacks are SD 1.5's."""
+        known = {field.name: config[field.name] for field in fields(UNetConfig) if field.name in config}
+        model = cls(TypeAdapter(UNetConfig).validate_python(known))
+        return (model, kwargs) if return_unused_kwargs else model
+
+    def predict(
+        self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor, detail_tokens: Tensor | None
+    ) -> Tensor:
+        """The noise in `noisy`.
+
+        Args:
+            noisy: [B, 4, h, w] latents at `timesteps`.
+            source: [B, 4, h, w] latents of the picture to edit, unscaled; zeros where the picture is dropped.
+            timesteps: [B] or a scalar, 0 = clean; may be fractional.
+            tokens: [B, T, cross_attention_dim] edit tokens, timed in stage 3.
+            detail_tokens: [B, detail_tokens, cross_attention_dim]; None leaves the image attention out (stage 2).
+        """
+        detail = [] if detail_tokens is None else [detail_tokens]
+        return self(torch.cat([noisy, source], dim=1), timesteps, encoder_hidden_states=(tokens, detail)).sample
+
+    def _processors(self, detail_tokens: int, detail_scale: float) -> dict[str, nn.Module]:
+        processors: dict[str, nn.Module] = {}
+        for name in self.attn_processors:
+            attention = self.get_submodule(name.removesuffix(".processor"))
+            if name.endswith("attn1.processor"):
+                processors[name] = AttnProcessor2_0()
+                continue
+            processor = IPAdapterAttnProcessor2_0(
+                hidden_size=attention.inner_dim,
+                cross_attention_dim=self.config.cross_attention_dim,
+                num_tokens=(detail_tokens,),
+                scale=detail_scale,
+            )
+            start_as_no_op(processor, attention)
+            processors[name] = processor
+        return processors
+
+
+def start_as_no_op(processor: nn.Module, attention: nn.Module) -> None:
+    """Give the image attention the text attention's keys and zero values."""
+    with torch.no_grad():
+        processor.to_k_ip[0].weight.copy_(attention.to_k.weight)
+        nn.init.zeros_(processor.to_v_ip[0].weight)

@@ -1,0 +1,75 @@
+"""Questions about a scene whose answers are known exactly."""
+
+import random
+
+from fireedit.platform.data.scenes import language
+from fireedit.platform.data.scenes.objects import THINGS
+from fireedit.platform.data.scenes.scene import Scene
+from fireedit.platform.data.scenes.world import World
+
+Turn = tuple[str, str]
+"""A question and its answer."""
+
+
+def dialogue(world: World, scene: Scene, seed: int) -> list[Turn]:
+    """Everything we can ask about a scene, in random order."""
+    rng = random.Random(seed)
+    turns = [
+        *_colors(scene),
+        _count(scene, rng),
+        _presence(world, scene, rng),
+        *_sides(scene, rng),
+        *_uses(scene),
+        ("What is in the background?", f"The background shows {scene.background}."),
+        ("Describe the image.", language.caption(scene, rng.randrange(4))),
+    ]
+    rng.shuffle(turns)
+    return turns
+
+
+def _colors(scene: Scene) -> list[Turn]:
+    alone = [placed for placed in scene.objects if sum(other.name == placed.name for other in scene.objects) == 1]
+    return [
+        (f"What color is the {placed.name}?", f"The {placed.name} is {placed.looks}.")
+        for placed in alone
+        if placed.looks
+    ]
+
+
+def _count(scene: Scene, rng: random.Random) -> Turn:
+    thing = rng.choice(scene.objects).thing
+    count = sum(placed.name == thing.name for placed in scene.objects)
+    question = f"How many {language.plural(thing)} are there in the image?"
+    if count == 1:
+        return question, f"There is one {language.singular(thing)}."
+    return question, f"There are {language.number(count)} {language.plural(thing)}."
+
+
+def _presence(world: World, scene: Scene, rng: random.Random) -> Turn:
+    there = rng.random() < 0.5
+    name = rng.choice([name for name in world.things if (name in scene.names) == there] or sorted(scene.names))
+    thing = language.singular(THINGS[name])
+    question = f"Is there {language.a(thing)} in the image?"
+    if name in scene.names:
+        return question, "Yes, there is."
+    return question, f"No, there is no {thing} in the image."
+
+
+def _sides(scene: Scene, rng: random.Random) -> list[Turn]:
+    one, other = rng.sample(scene.objects, 2)
+    if one.name == other.name or abs(one.x - other.x) <= language.CLEARLY_APART:
+        return []
+    who, whom = language.singular(one.thing), language.singular(other.thing)
+    side = "left" if one.x < other.x else "right"
+    return [(f"Is the {who} to the left or to the right of the {whom}?", f"The {who} is to the {side} of the {whom}.")]
+
+
+def _uses(scene: Scene) -> list[Turn]:
+    useful = [placed.thing for placed in scene.objects if placed.thing.use]
+    return [
+        (
+            f"Which object in the image can be used to {thing.use}?",
+            f"The {language.singular(thing)} can be used to {thing.use}.",
+        )
+        for thing in dict.fromkeys(useful)
+    ]

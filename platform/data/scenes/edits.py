@@ -1,0 +1,172 @@
+"""Edits that say plainly what to do: the eight families that change a given scene.
+
+Each takes a world, a scene and a random generator, and returns None where its dice fell badly: no room, or no
+expression that means one object only. What an instruction leaves open is the same in every scene (how far a move goes,
+how much bigger is bigger), so that its one target can be learned.
+"""
+
+import dataclasses
+import random
+from collections.abc import Callable
+
+from fireedit.platform.data.scenes import language, layout
+from fireedit.platform.data.scenes.objects import THINGS
+from fireedit.platform.data.scenes.scene import EFFECTS, Placed, Scene
+from fireedit.platform.data.scenes.world import World
+
+MOVE = 0.3
+"""How far a moved object goes, in fractions of the side."""
+BIGGER, SMALLER = 1.5, 0.6
+SMALLEST = 5
+"""In height steps: below, an object cannot be told at 64 px."""
+
+STYLES = {
+    "a black and white photo": "black and white",
+    "a sepia photo": "sepia",
+    "a night scene": "night",
+    "pixel art": "pixel art",
+    "a blurry photo": "blur",
+}
+assert set(STYLES.values()) == set(EFFECTS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Edit:
+    """A scene, the same scene edited, and the instruction that leads from one to the other."""
+
+    family: str
+    source: Scene
+    target: Scene
+    instruction: str
+    edited: tuple[int, ...] = ()
+    """Ids of the objects the instruction is about, in either scene; empty if it is about the whole picture."""
+
+
+def add(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    name = rng.choice([name for name in world.things if name not in scene.names])
+    where, span = _somewhere(scene, name, rng)
+    placed = layout.place(scene, rng, name, color=layout.sample_color(world, rng, name), x=span)
+    if placed is None:
+        return None
+    verb = rng.choice(("Add", "Put", "Insert", "Place"))
+    noun = language.a(language.singular(placed.thing, placed.color))
+    return _edit("add", scene, scene.plus(placed), f"{verb} {noun} {where}.", placed)
+
+
+def remove(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    placed = rng.choice(scene.objects)
+    who = language.refer(rng, scene, placed)
+    if who is None or len(scene.objects) < 2:
+        return None
+    text = rng.choice(("Remove {}.", "Get rid of {}.", "Take {} out of the picture.", "Delete {}.", "Erase {}."))
+    return _edit("remove", scene, scene.without(placed.id), text.format(who), placed)
+
+
+def replace(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    placed = rng.choice(scene.objects)
+    who = language.refer(rng, scene, placed)
+    new = exchange(world, scene, placed, rng)
+    if who is None or new is None:
+        return None
+    text = rng.choice(("Replace {} with {}.", "Change {} to {}.", "Swap {} for {}.", "Turn {} into {}."))
+    return _edit("replace", scene, scene.with_changed(new), text.format(who, one(new)), placed)
+
+
+def recolor(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    paintable = [placed for placed in scene.objects if placed.thing.paint]
+    if not paintable:
+        return None
+    placed = rng.choice(paintable)
+    who = language.refer(rng, scene, placed)
+    color = rng.choice([color for color in world.colors if color != placed.looks])
+    if who is None:
+        return None
+    text = rng.choice(("Make {} {}.", "Turn {} {}.", "Change the color of {} to {}.", "Paint {} {}."))
+    target = scene.with_changed(dataclasses.replace(placed, color=color))
+    return _edit("recolor", scene, target, text.format(who, color), placed)
+
+
+def move(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    placed = rng.choice(scene.objects)
+    who = language.refer(rng, scene, placed)
+    side, step = rng.choice((("left", -MOVE), ("right", MOVE)))
+    moved = dataclasses.replace(placed, x=placed.x + step)
+    if who is None or not scene.has_room_for(moved):
+        return None
+    text = rng.choice(("Move {} to the {}.", "Shift {} to the {}.", "Push {} to the {}."))
+    return _edit("move", scene, scene.with_changed(moved), text.format(who, side), placed)
+
+
+def resize(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    placed = rng.choice(scene.objects)
+    who = language.refer(rng, scene, placed)
+    word, scale = rng.choice((("bigger", BIGGER), ("smaller", SMALLER)))
+    resized = dataclasses.replace(placed, height=round(placed.height * scale))
+    if who is None or "bigg" in who or "small" in who or resized.height < SMALLEST or not scene.has_room_for(resized):
+        return None
+    text = rng.choice(("Make {} {}.", "Draw {} {}.", "I want {} to be {}."))
+    return _edit("resize", scene, scene.with_changed(resized), text.format(who, word), placed)
+
+
+def background(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    new = rng.choice([name for name in world.backgrounds if name != scene.background])
+    texts = ("Change the background to {}.", "Put {} in the background.", "What if the background were {}?")
+    target = dataclasses.replace(scene, background=new, background_seed=rng.randrange(1 << 30))
+    return _edit("background", scene, target, rng.choice(texts).format(new))
+
+
+def style(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    if scene.effect:
+        return None
+    name = rng.choice(list(STYLES))
+    text = rng.choice(("Turn it into {}.", "Make it look like {}.", "Show this as {}.")).format(name)
+    return _edit("style", scene, dataclasses.replace(scene, effect=STYLES[name]), text)
+
+
+PlainFamily = Callable[[World, Scene, random.Random], Edit | None]
+PLAIN: dict[str, PlainFamily] = {
+    "add": add,
+    "remove": remove,
+    "replace": replace,
+    "recolor": recolor,
+    "move": move,
+    "resize": resize,
+    "background": background,
+    "style": style,
+}
+
+
+def exchange(world: World, scene: Scene, placed: Placed, rng: random.Random) -> Placed | None:
+    """Another thing, in its own colours, where `placed` is; shrunk until it fits, or None."""
+    flies = placed.thing.flies
+    name = rng.choice([name for name in world.things if THINGS[name].flies == flies and name not in scene.names])
+    for height in range(placed.height, SMALLEST - 1, -1):
+        new = dataclasses.replace(placed, name=name, color="", height=height)
+        if scene.has_room_for(new):
+            return new
+    return None
+
+
+def one(placed: Placed) -> str:
+    """ "a red car", "a pair of scissors"."""
+    return language.a(language.singular(placed.thing, placed.color))
+
+
+def _somewhere(scene: Scene, name: str, rng: random.Random) -> tuple[str, layout.Span]:
+    """Words for a place and the span of x that they mean: beside an object if there is room, else a side."""
+    if THINGS[name].flies:
+        return "at the top", (0.05, 0.95)
+    neighbour = rng.choice(scene.objects) if scene.objects and rng.random() < 0.6 else None
+    who = language.refer(rng, scene, neighbour) if neighbour else None
+    side = rng.choice(("left", "right"))
+    if neighbour and who:
+        left, right = neighbour.x - 0.12, neighbour.x + 0.12
+        span = (0.05, left) if side == "left" else (right, 0.95)
+        if span[1] - span[0] > 0.15:
+            return f"to the {side} of {who}", span
+    return f"on the {side}", ((0.1, 0.4) if side == "left" else (0.6, 0.9))
+
+
+def _edit(family: str, source: Scene, target: Scene, instruction: str, *edited: Placed) -> Edit:
+    ids = tuple(placed.id for placed in edited)
+    return Edit(family=family, source=source, target=target, instruction=instruction, edited=ids)

@@ -1,0 +1,71 @@
+"""Parquet files as the Hugging Face hub stores them: an image is a struct, what it means rides in the metadata."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROWS_PER_GROUP = 100
+"""As the hub writes image sets: a reader holds one group in memory."""
+ROWS_PER_FILE = 2000
+"""A file is what one reading task takes, so a set must not be one file."""
+
+T = TypeVar("T")
+Column = Literal["string", "int32", "int64", "float64", "image"]
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_TYPES = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float64": pa.float64(), "image": _IMAGE}
+
+
+def write_parquet(
+    folder: Path, split: str, columns: Mapping[str, Column], rows: Iterable[Mapping[str, Any]]
+) -> list[Path]:
+    """Write rows as they come, into as many `SPLIT-0000N-of-0000M.parquet` as they fill.
+
+    Args:
+        rows: by column; an image column takes encoded bytes, None becomes null.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = _batched((_record(columns, row) for row in rows), ROWS_PER_GROUP)
+    drafts = []
+    for number, of_file in enumerate(_batched_lazily(groups, ROWS_PER_FILE // ROWS_PER_GROUP)):
+        drafts.append(folder / f"{split}-{number:05d}.part")
+        _write_file(drafts[-1], columns, of_file)
+    final = [draft.with_name(f"{draft.stem}-of-{len(drafts):05d}.parquet") for draft in drafts]
+    return [draft.rename(path) for draft, path in zip(drafts, final, strict=True)]
+
+
+def _write_file(path: Path, columns: Mapping[str, Column], groups: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+    features = {name: _feature(column) for name, column in columns.items()}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pa.schema([(name, _TYPES[column]) for name, column in columns.items()], metadata=metadata)
+    with pq.ParquetWriter(path, schema) as writer:
+        for group in groups:
+            writer.write_table(pa.Table.from_pylist(list(group), schema=schema))
+
+
+def _feature(column: Column) -> dict[str, str]:
+    return {"_type": "Image"} if column == "image" else {"dtype": column, "_type": "Value"}
+
+
+def _record(columns: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {"bytes": row[name], "path": None} if column == "image" and row[name] is not None else row[name]
+        for name, column in columns.items()
+    }
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
+
+
+def _batched_lazily(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
+    """Runs of up to `size` items; each must be used up before the next is asked for."""
+    for first in items:
+        yield itertools.chain([first], itertools.islice(items, size - 1))

@@ -1,0 +1,106 @@
+"""Files and folders on a local disk or in an S3 bucket, through one set of functions."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyarrow import fs
+
+
+def home() -> str:
+    """Where corpora, runs and weights lie unless a recipe says otherwise: $FIREEDIT_HOME, else ~/fireedit.
+
+    Not the working directory: a job submitted to Ray runs in an unpacked copy that is thrown away.
+    """
+    return os.environ.get("FIREEDIT_HOME") or str(Path.home() / "fireedit")
+
+
+def join(folder: str, *names: str) -> str:
+    """A path below `folder`, which may be an `s3://` address."""
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def filesystem(path: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a path and the path within it. `s3://bucket/key?endpoint_override=host:port` is understood."""
+    if not is_remote(path):
+        return fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
+    return fs.FileSystem.from_uri(path)
+
+
+def exists(path: str) -> bool:
+    files, inner = filesystem(path)
+    return files.get_file_info(inner).type != fs.FileType.NotFound
+
+
+def names(folder: str) -> list[str]:
+    """What lies directly in `folder`, sorted; nothing if there is no such folder."""
+    files, inner = filesystem(folder)
+    found = files.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
+def read_bytes(path: str) -> bytes:
+    files, inner = filesystem(path)
+    with files.open_input_stream(inner) as stream:
+        return stream.read()
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a file whole or not at all: nobody ever reads half of it."""
+    files, inner = filesystem(path)
+    if is_remote(path):  # an object appears only once its upload is complete
+        with files.open_output_stream(inner) as stream:
+            stream.write(data)
+        return
+    target = Path(inner)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    draft.write_bytes(data)
+    draft.replace(target)
+
+
+@contextmanager
+def writing_folder(path: str, last: str) -> Iterator[Path]:
+    """A local folder to fill, which becomes `path` when the block ends well; nothing is left behind if it fails.
+
+    Args:
+        last: the file that says that the folder is complete; it is copied last where a folder cannot be renamed.
+    """
+    if not is_remote(path):
+        target = Path(path).expanduser().absolute()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield draft
+            draft.chmod(0o755)
+            if target.exists():
+                shutil.rmtree(target)
+            draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        written = sorted((file for file in Path(folder).rglob("*") if file.is_file()), key=lambda f: f.name == last)
+        for file in written:
+            write_bytes(join(path, file.relative_to(folder).as_posix()), file.read_bytes())
+
+
+@contextmanager
+def reading_folder(path: str) -> Iterator[Path]:
+    """The folder `path` as a local one; a remote one is downloaded and forgotten at the end of the block."""
+    if not is_remote(path):
+        yield Path(path).expanduser().absolute()
+        return
+    files, inner = filesystem(path)
+    with tempfile.TemporaryDirectory() as folder:
+        fs.copy_files(inner, folder, source_filesystem=files, destination_filesystem=fs.LocalFileSystem())
+        yield Path(folder)

@@ -1,0 +1,116 @@
+"""DeepSpeed as the training engine: sharding, precision, accumulation, clipping, and sharded checkpoints."""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
+
+CHECKPOINT_TAG = "engine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    micro_batch: int
+    """Samples per worker and forward pass."""
+    accumulate: int = 1
+    """Forward passes per optimiser step."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """What DeepSpeed shards over the workers: nothing, optimiser state, also gradients, also parameters."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+
+    def deepspeed(self) -> dict[str, Any]:
+        """DeepSpeed's own dictionary; it has no optimiser or scheduler, which would override the recipe's."""
+        return {
+            "train_micro_batch_size_per_gpu": self.micro_batch,
+            "gradient_accumulation_steps": self.accumulate,
+            "gradient_clipping": self.clip,
+            "bf16": {"enabled": self.precision == "bf16"},
+            "zero_optimization": {"stage": self.zero_stage},
+            "steps_per_print": 10**9,
+        }
+
+
+class Engine:
+    """A module and its optimiser under DeepSpeed, on this worker's device.
+
+    Args:
+        module: its `forward` makes losses; its parameters that require a gradient are trained.
+        steps: optimiser steps of the whole run, for the schedule.
+    """
+
+    def __init__(self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, steps: int):
+        deepspeed = _deepspeed()
+        trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self.config = config
+        self.model, self._optimizer, _, self._scheduler = deepspeed.initialize(
+            model=module,
+            optimizer=build_optimizer(trained, optimizer),
+            lr_scheduler=lambda inner: torch.optim.lr_scheduler.LambdaLR(inner, warmup(optimizer, steps)),
+            config=config.deepspeed(),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first parameter group."""
+        return self._optimizer.param_groups[0]["lr"]
+
+    def step(self, loss: Tensor) -> float:
+        """Backward; at the end of an accumulation also clip, update and schedule. The last gradient norm."""
+        self.model.backward(loss)
+        self.model.step()
+        norm = self.model.get_global_grad_norm()
+        return 0.0 if norm is None else float(norm)
+
+    def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Scalars, averaged over the workers."""
+        stacked = torch.stack([value.float() for value in values.values()])
+        torch.distributed.all_reduce(stacked)
+        return dict(zip(values, (stacked / torch.distributed.get_world_size()).tolist(), strict=True))
+
+    def save(self, folder: Path, state: dict[str, Any]) -> None:
+        """This worker's share of the trained parameters and optimiser state, and `state`; every worker must call it."""
+        self.model.save_checkpoint(folder, tag=CHECKPOINT_TAG, client_state=state, exclude_frozen_parameters=True)
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Take up what `save` wrote with as many workers; returns its `state`."""
+        path, state = self.model.load_checkpoint(str(folder), tag=CHECKPOINT_TAG, load_module_strict=False)
+        if path is None:
+            raise FileNotFoundError(f"{folder}: no checkpoint of the engine lies here")
+        return state
+
+    @contextmanager
+    def gathered(self) -> Iterator[nn.Module]:
+        """The module with whole parameters on every worker, also where ZeRO 3 shards them."""
+        zero = _deepspeed().zero
+        parameters = list(self.model.module.parameters())
+        with zero.GatheredParameters(parameters, enabled=self.config.zero_stage == 3):
+            yield self.model.module
+
+
+def _deepspeed() -> Any:
+    """DeepSpeed, told not to compile its shared-memory collective: it would need a compiler and a minute."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)  # DeepSpeed uses them
+    if not deepspeed.comm.is_initialized():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        deepspeed.init_distributed(backend, dist_init_required=None, verbose=False)
+    return deepspeed

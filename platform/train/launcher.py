@@ -1,0 +1,73 @@
+"""Ray Train: the same loop on every worker, restarted from its last checkpoint when one dies."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.data
+import ray.train
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersConfig:
+    count: int
+    cpus: float
+    """Logical CPUs of each worker; leave some of the machine's for Ray Data, or both wait for each other for ever."""
+    gpus: float = 0
+    max_failures: int = 2
+    """Restarts before the run gives up."""
+
+
+def start_ray() -> None:
+    """Join the Ray that this job was submitted to or that RAY_ADDRESS names; else start one for this process."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of progress differ in their numbers only
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it says every line twice
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next look
+    if not ray.is_initialized():
+        ray.init(logging_level="warning", runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+
+
+def launch(
+    loop: Callable[[dict[str, Any]], None],
+    config: Mapping[str, Any],
+    datasets: Mapping[str, ray.data.Dataset],
+    workers: WorkersConfig,
+    folder: str,
+    name: str,
+    keep_checkpoints: int,
+) -> Result:
+    """Run `loop(config)` on every worker and wait for it.
+
+    Args:
+        datasets: what `ray.train.get_dataset_shard` finds, split evenly over the workers.
+        folder, name: checkpoints and metrics lie in folder/name; a run of this name that was broken off goes on.
+    """
+    options = ray.data.DataContext.get_current().execution_options
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config=dict(config),
+        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.gpus > 0,
+            resources_per_worker={"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})},
+        ),
+        datasets=dict(datasets),
+        dataset_config=DataConfig(execution_options=options),
+        run_config=RunConfig(
+            name=name,
+            storage_path=folder,
+            failure_config=FailureConfig(max_failures=workers.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=keep_checkpoints),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    return trainer.fit()

@@ -1,0 +1,55 @@
+"""Small real things that several tests build on: pictures, samples of each task, batches."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.processor import Batch
+
+
+def picture(seed: int, width: int = 80, height: int = 60) -> np.ndarray:
+    """A smooth random picture, uint8 RGB [height, width, 3]."""
+    coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+    smooth = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
+    return (smooth.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+
+def edit_sample(seed: int, instruction: str = "make the red circle blue") -> dict[str, Any]:
+    pictures = {"source": picture(seed), "target": picture(seed + 1)}
+    return _sample("edit", seed, instruction=instruction, **pictures)
+
+
+def caption_sample(seed: int, caption: str = "a red circle on a table") -> dict[str, Any]:
+    return _sample("caption", seed, instruction=caption)
+
+
+def vqa_sample(seed: int) -> dict[str, Any]:
+    dialogue = {"questions": ["What is on the table?", "Is it red?"], "answers": ["A circle.", "Yes."]}
+    return _sample("vqa", seed, source=picture(seed), **dialogue)
+
+
+def batch_of(pipeline: FireEditPipeline, *samples: Mapping[str, Any]) -> Batch:
+    processor = pipeline.processor
+    return processor.collate([processor.row(sample) for sample in samples])
+
+
+def shaken(module: nn.Module, seed: int = 0, scale: float = 0.05) -> nn.Module:
+    """The module with noise on every weight, so that nothing in it is zero by initialisation."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
+    return module
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _sample(task: str, seed: int, **fields: Any) -> dict[str, Any]:
+    empty = {"instruction": "", "questions": [], "answers": [], "source": None, "target": None}
+    return {"id": f"test/{task}/{seed}", "corpus": "test", "task": task, **empty, **fields}

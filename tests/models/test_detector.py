@@ -1,0 +1,228 @@
+"""The proposer is Groma's: its sizes, its fixed references, its learned queries, its scores, its choice of regions."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.models.deformable_detr.modeling_deformable_detr import (
+    DeformableDetrModel,
+    DeformableDetrSinePositionEmbedding,
+    inverse_sigmoid,
+)
+
+from fireedit.models.detector import Detector, DetectorConfig, ProposalConfig, Proposals, select_proposals
+from fireedit.models.layers.boxes import to_cxcywh, to_xyxy
+
+NANO = DetectorConfig(
+    feature_width=96, width=64, encoder_layers=2, decoder_layers=3, heads=4, ffn_width=128, queries=20
+)
+SIDE = 8
+
+
+@pytest.fixture
+def detector() -> Detector:
+    """A small detector in which no weight is left at zero, so that every part has its say."""
+    torch.manual_seed(0)
+    detector = Detector(NANO).eval()
+    with torch.no_grad():
+        for parameter in detector.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return detector
+
+
+@pytest.fixture
+def features() -> Tensor:
+    return torch.randn(2, 96, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+def groma_step_by_step(detector: Detector, features: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Groma's own steps with the functions of transformers' stock model: cxcywh boxes of each layer, coco logits."""
+    projected = detector.input_proj[0](features)
+    batch, _, height, width = projected.shape
+    mask = torch.ones(batch, height, width, dtype=torch.bool)
+    sine = DeformableDetrSinePositionEmbedding(NANO.width // 2, normalize=True)
+    positions = sine(projected.shape, projected.device, projected.dtype, mask).flatten(2).transpose(1, 2)
+    one_level = {
+        "spatial_shapes": torch.tensor([[height, width]]),
+        "spatial_shapes_list": [(height, width)],
+        "level_start_index": torch.tensor([0]),
+    }
+    memory = detector.encoder(
+        inputs_embeds=projected.flatten(2).transpose(1, 2),
+        attention_mask=mask.flatten(1),
+        spatial_position_embeddings=positions + detector.level_embed[0],
+        valid_ratios=torch.ones(batch, 1, 2),
+        **one_level,
+    ).last_hidden_state
+
+    parts: Any = SimpleNamespace(enc_output=detector.enc_output, enc_output_norm=detector.enc_output_norm)
+    parts.config = SimpleNamespace(d_model=NANO.width)
+    objects, anchors = DeformableDetrModel.gen_encoder_output_proposals(
+        parts, memory, ~mask.flatten(1), [(height, width)]
+    )
+    best = detector.class_embed_enc(objects)[..., 0].topk(NANO.queries, dim=1).indices
+    chosen = (detector.bbox_embed[-1](objects) + anchors).gather(1, best[..., None].repeat(1, 1, 4))
+    codes = DeformableDetrModel.get_proposal_pos_embed(parts, chosen)
+    query_positions = detector.pos_trans_norm(detector.pos_trans(codes))[..., : NANO.width]
+
+    reference = chosen.sigmoid()
+    queries = detector.query_position_embeddings.weight[None].repeat(batch, 1, 1)  # learned, not from the encoder
+    boxes, before = [], reference
+    for index, layer in enumerate(detector.decoder.layers):
+        fixed = reference[:, :, None]  # the same in every layer
+        queries = layer(
+            queries, query_positions, fixed, encoder_hidden_states=memory, encoder_attention_mask=None, **one_level
+        )
+        move = detector.bbox_embed[index](queries)
+        boxes.append((move + inverse_sigmoid(before)).sigmoid())
+        before = (move + inverse_sigmoid(reference)).sigmoid()
+    return boxes, detector.class_embed_coco[-1](queries)[..., 0]
+
+
+def test_the_papers_detector_has_11377833_parameters() -> None:
+    with torch.device("meta"):
+        detector = Detector(DetectorConfig())
+    assert sum(parameter.numel() for parameter in detector.parameters()) == 11_377_833
+
+
+def test_every_layer_agrees_with_groma_step_by_step(detector: Detector, features: Tensor) -> None:
+    with torch.no_grad():
+        detections = detector.detect(features)
+        boxes, coco_logits = groma_step_by_step(detector, features)
+    assert detections.boxes.shape == (3, 2, 20, 4)
+    for layer, expected in enumerate(boxes):
+        torch.testing.assert_close(detections.boxes[layer], to_xyxy(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(detections.coco_logits[-1], coco_logits, atol=1e-5, rtol=1e-5)
+
+
+def test_every_decoder_layer_looks_at_the_same_reference_boxes(detector: Detector, features: Tensor) -> None:
+    seen: list[Tensor] = []
+    for layer in detector.decoder.layers:
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append(kwargs["reference_points"]), with_kwargs=True
+        )
+    detections = detector.detect(features)
+    assert len(seen) == 3
+    assert all(torch.equal(reference, seen[0]) for reference in seen)
+    assert not torch.allclose(detections.boxes[0], detections.boxes[-1])
+
+
+def test_the_decoder_starts_from_learned_queries(detector: Detector, features: Tensor) -> None:
+    seen: list[Tensor] = []
+    detector.decoder.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    detector.detect(features)
+    assert torch.equal(seen[0][0], detector.query_position_embeddings.weight)
+    assert torch.equal(seen[0][0], seen[0][1])
+
+
+def test_the_score_weighs_coco_by_two_fifths_and_sa1b_by_three(detector: Detector, features: Tensor) -> None:
+    with torch.no_grad():
+        detections, proposals = detector.detect(features), detector(features)
+    coco, sa1b = detections.coco_logits[-1].sigmoid(), detections.sa1b_logits[-1].sigmoid()
+    torch.testing.assert_close(proposals.scores, coco**0.4 * sa1b**0.6)
+    torch.testing.assert_close(proposals.boxes, detections.boxes[-1])
+
+
+def test_a_new_detector_proposes_small_boxes_of_low_score(features: Tensor) -> None:
+    with torch.no_grad():
+        proposals = Detector(NANO).eval()(features)
+    centres, sizes = to_cxcywh(proposals.boxes).split(2, dim=-1)
+    torch.testing.assert_close(sizes, torch.full_like(sizes, 0.05), atol=1e-4, rtol=0)
+    cells = centres * SIDE - 0.5
+    torch.testing.assert_close(cells, cells.round(), atol=1e-3, rtol=0)
+    assert proposals.scores.max() < 0.15
+
+
+def test_gradients_reach_every_parameter(detector: Detector, features: Tensor) -> None:
+    detections = detector.train().detect(features)
+    everything = [detections.boxes, detections.coco_logits, detections.sa1b_logits]
+    everything += [detections.anchor_boxes, detections.anchor_logits]
+    torch.stack([(part * torch.randn_like(part)).sum() for part in everything]).sum().backward()
+    silent = [
+        name for name, weight in detector.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0
+    ]
+    assert silent == []
+
+
+def test_an_image_gets_the_same_proposals_in_any_batch(detector: Detector, features: Tensor) -> None:
+    with torch.no_grad():
+        together = detector(features)
+        for index in range(len(features)):
+            alone = detector(features[index][None])
+            torch.testing.assert_close(alone.boxes[0], together.boxes[index], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(alone.scores[0], together.scores[index], atol=1e-5, rtol=1e-5)
+
+
+def test_bfloat16_weights_still_give_float32_boxes_close_by(detector: Detector, features: Tensor) -> None:
+    with torch.no_grad():
+        exact = detector.detect(features)
+        rounded = detector.bfloat16().detect(features.bfloat16())
+    # The anchors come before the choice of the best ones, which rounding may swap.
+    torch.testing.assert_close(rounded.anchor_boxes, exact.anchor_boxes, atol=0.02, rtol=0)
+    proposals = detector(features.bfloat16())
+    assert proposals.boxes.dtype == proposals.scores.dtype == torch.float32
+    assert proposals.boxes.isfinite().all()
+
+
+def test_a_detector_survives_its_own_files(detector: Detector, features: Tensor, tmp_path: Path) -> None:
+    detector.save_pretrained(tmp_path)
+    loaded = Detector.from_pretrained(tmp_path)
+    assert loaded.proposal_config == ProposalConfig()
+    with torch.no_grad():
+        assert torch.equal(loaded(features).boxes, detector(features).boxes)
+
+
+def test_too_small_a_map_is_refused_by_name(detector: Detector) -> None:
+    with pytest.raises(AssertionError, match="20 queries need as many cells, the map has 4 x 4"):
+        detector(torch.zeros(1, 96, 4, 4))
+
+
+def test_no_tensor_is_left_on_the_cpu() -> None:
+    """The meta device, like a GPU, refuses to work with tensors of the CPU."""
+    with torch.device("meta"):
+        detector = Detector(NANO).eval()
+    proposals = detector(torch.empty(2, 96, SIDE, SIDE, device="meta"))
+    assert proposals.boxes.shape == (2, 20, 4)
+    assert proposals.boxes.is_meta and proposals.scores.is_meta
+
+
+def spread_boxes(count: int) -> Tensor:
+    """[count, 4] xyxy in a row, none over another."""
+    left = torch.arange(count) / count
+    return torch.stack([left, torch.zeros(count), left + 0.9 / count, torch.ones(count)], dim=1)
+
+
+def test_selection_keeps_what_scores_above_the_least_best_first() -> None:
+    scores = torch.tensor([0.2, 0.15, 0.9, 0.1, 0.5])
+    assert select_proposals(spread_boxes(5), scores, ProposalConfig()).tolist() == [2, 4, 0]
+
+
+def test_selection_keeps_the_best_one_if_none_passes() -> None:
+    scores = torch.tensor([0.02, 0.01, 0.12, 0.1])
+    assert select_proposals(spread_boxes(4), scores, ProposalConfig()).tolist() == [2]
+
+
+def test_selection_drops_the_worse_of_two_that_overlap() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.45], [0.0, 0.0, 0.5, 0.25]])
+    assert select_proposals(boxes, torch.tensor([0.5, 0.8, 0.7]), ProposalConfig()).tolist() == [1, 2]
+
+
+def test_selection_stops_at_the_most_regions_and_repeats_itself() -> None:
+    scores = torch.rand(300, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
+    first = select_proposals(spread_boxes(300), scores, ProposalConfig())
+    assert first.tolist() == scores.argsort(descending=True)[:100].tolist()
+    assert torch.equal(first, select_proposals(spread_boxes(300), scores, ProposalConfig()))
+
+
+def test_selection_reads_what_the_detector_says(detector: Detector, features: Tensor) -> None:
+    proposals = detector(features)
+    assert isinstance(proposals, Proposals)
+    for boxes, scores in zip(proposals.boxes, proposals.scores, strict=True):
+        kept = select_proposals(boxes, scores, detector.proposal_config)
+        assert 1 <= len(kept) <= NANO.queries
+        assert scores[kept].tolist() == sorted(scores[kept].tolist(), reverse=True)
+        assert not math.isnan(scores[kept].sum().item())

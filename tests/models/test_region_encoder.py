@@ -1,0 +1,152 @@
+"""The region encoder is Groma's at its size, follows the plain steps of its pyramid, and keeps images apart."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fireedit.models.layers.boxes import to_cxcywh, to_xyxy
+from fireedit.models.layers.roi_align import roi_align
+from fireedit.models.region_encoder import RegionEncoder, RegionEncoderConfig
+
+NANO = RegionEncoderConfig(width=96, width_out=192, fuse_blocks=2, groups=16, roi_size=4, token_width=128, box_width=64)
+
+
+def build(groma_compat: bool = False) -> RegionEncoder:
+    torch.manual_seed(0)
+    return RegionEncoder(dataclasses.replace(NANO, groma_compat=groma_compat)).eval()
+
+
+@pytest.fixture
+def maps() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(2, 96, 8, 8, generator=generator) for _ in range(3)]
+
+
+@pytest.fixture
+def boxes() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    sizes = torch.tensor([0.4, 0.4, 0.5, 0.5])
+    return [to_xyxy(torch.rand(count, 4, generator=generator) * sizes + 0.25) for count in (3, 5)]
+
+
+def resize(features: Tensor, side: int) -> Tensor:
+    return F.interpolate(features, size=(side, side), mode="bilinear", align_corners=True)
+
+
+def plain_steps(encoder: RegionEncoder, maps: list[Tensor], boxes: Tensor, cut: Tensor, stride: float) -> Tensor:
+    """Groma's pyramid for one image and three levels, written out: [C, 8, 8] maps; `cut` in pixels of 112 x 112."""
+    large, middle, small = (resize(one[None], side) for one, side in zip(maps, (32, 16, 8), strict=True))
+    levels = []
+    for index, level in enumerate((large, middle, small)):
+        side = level.shape[-1]
+        ramp = torch.linspace(-1, 1, side)
+        x, y = ramp[None, :].expand(side, side), ramp[:, None].expand(side, side)
+        levels.append(encoder.mlvl_fuse.input_conv[index](torch.cat([level, x[None, None], y[None, None]], dim=1)))
+    for block in encoder.mlvl_fuse.fuse_convs:
+        large, middle, small = levels
+        mixed = [
+            torch.cat([large[:, :48], resize(middle[:, 72:], 32), large[:, 48:72]], dim=1),
+            torch.cat([middle[:, :48], resize(small[:, 72:], 16), resize(large[:, 48:72], 16)], dim=1),
+            torch.cat([small[:, :48], small[:, 72:], resize(middle[:, 48:72], 8)], dim=1),
+        ]
+        levels = [F.relu(block.gn(block.conv(one))) for one in mixed]
+    image_of_each = torch.zeros(len(boxes), dtype=torch.int64)
+    pooling, total = encoder.roi_align, torch.zeros(len(boxes), 96, 4, 4)
+    for index, level in enumerate(levels):
+        scale = 1 / (stride * 2**index)
+        total = total + pooling.pconvs[index](roi_align(level, cut, image_of_each, 4, scale))
+    token = pooling.flatten_linear(F.relu(total).flatten(1)) + pooling.pos_embedd(to_cxcywh(boxes))
+    return pooling.updims(token)
+
+
+def test_the_papers_region_encoder_has_288653056_parameters() -> None:
+    with torch.device("meta"):
+        encoder = RegionEncoder(RegionEncoderConfig())
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == 288_653_056
+
+
+@torch.no_grad()
+def test_regions_agree_with_the_plain_steps(maps: list[Tensor], boxes: list[Tensor]) -> None:
+    encoder = build()
+    for index, tokens in enumerate(encoder(maps, boxes)):
+        # 8 x 8 cells of 14 pixels; the largest level has a quarter of that stride.
+        expected = plain_steps(encoder, [one[index] for one in maps], boxes[index], boxes[index] * 112, stride=14 / 4)
+        torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_groma_compat_repeats_both_slips_and_no_other(maps: list[Tensor], boxes: list[Tensor]) -> None:
+    encoder = build(groma_compat=True)
+    for index, tokens in enumerate(encoder(maps, boxes)):
+        slipped = to_cxcywh(boxes[index]) * 112
+        expected = plain_steps(encoder, [one[index] for one in maps], boxes[index], slipped, stride=14 / 8)
+        torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_groma_compat_changes_the_tokens(maps: list[Tensor], boxes: list[Tensor]) -> None:
+    own, compat = build(), build(groma_compat=True)
+    assert own.state_dict().keys() == compat.state_dict().keys()
+    for ours, theirs in zip(own(maps, boxes), compat(maps, boxes), strict=True):
+        assert (ours - theirs).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_every_image_gets_a_token_for_each_of_its_boxes(maps: list[Tensor], boxes: list[Tensor]) -> None:
+    tokens = build()(tuple(maps), tuple(boxes))
+    assert [tuple(own.shape) for own in tokens] == [(3, 192), (5, 192)]
+
+
+@torch.no_grad()
+def test_tokens_follow_the_order_of_the_boxes(maps: list[Tensor], boxes: list[Tensor]) -> None:
+    encoder = build()
+    straight, reversed_ = encoder(maps, boxes), encoder(maps, [own.flip(0) for own in boxes])
+    for tokens, flipped in zip(straight, reversed_, strict=True):
+        torch.testing.assert_close(flipped, tokens.flip(0), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_tokens_of_an_image_do_not_depend_on_the_others(maps: list[Tensor], boxes: list[Tensor]) -> None:
+    encoder = build()
+    together = encoder(maps, boxes)
+    for index in (0, 1):
+        (alone,) = encoder([one[index][None] for one in maps], [boxes[index]])
+        torch.testing.assert_close(alone, together[index], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_region_is_told_apart_by_what_it_holds_and_by_where_it_lies(maps: list[Tensor]) -> None:
+    encoder = build()
+    left, right = torch.tensor([[0.0, 0.2, 0.4, 0.8]]), torch.tensor([[0.6, 0.2, 1.0, 0.8]])
+    flat = [torch.zeros_like(one) for one in maps]
+    on_left, on_right = encoder(flat, [left, right])
+    assert (on_left - on_right).abs().max() > 0.01
+    here, changed = encoder(maps, [left, left])
+    assert (here - changed).abs().max() > 0.01
+
+
+def test_gradients_reach_every_parameter(maps: list[Tensor], boxes: list[Tensor]) -> None:
+    encoder = build()
+    torch.cat(encoder(maps, boxes)).square().sum().backward()
+    assert [name for name, weight in encoder.named_parameters() if not weight.grad.abs().sum() > 0] == []
+
+
+@torch.no_grad()
+def test_bfloat16_weights_give_tokens_close_by(maps: list[Tensor], boxes: list[Tensor]) -> None:
+    encoder = build()
+    exact = torch.cat(encoder(maps, boxes))
+    rounded = torch.cat(encoder.bfloat16()([one.bfloat16() for one in maps], boxes))
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0)
+
+
+@torch.no_grad()
+def test_a_region_encoder_survives_its_own_files(maps: list[Tensor], boxes: list[Tensor], tmp_path: Path) -> None:
+    encoder = build(groma_compat=True)
+    encoder.save_pretrained(tmp_path)
+    loaded = RegionEncoder.from_pretrained(tmp_path)
+    assert torch.equal(torch.cat(loaded(maps, boxes)), torch.cat(encoder(maps, boxes)))

@@ -1,0 +1,218 @@
+"""Each stage trains what the paper says it trains, with the losses that it has, and nothing else moves."""
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from fireedit.models.fireedit import FireEdit, preset
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.processor import Batch
+from fireedit.models.qformer import query_diversity
+from fireedit.models.stages import STAGES, DropoutConfig, Losses, StagedFireEdit
+from tests.factories import batch_of, caption_sample, edit_sample, vqa_sample
+
+KEEP_ALL = DropoutConfig(text=0.0, image=0.0, both=0.0)
+LLM = "vlm.llm.model.layers"
+
+
+def staged(stage: int, seed: int = 0, dropout: DropoutConfig = KEEP_ALL) -> StagedFireEdit:
+    """One stage on fresh nano weights with the parts that it names."""
+    pipeline = FireEditPipeline.fresh_nano(seed)
+    parts = STAGES[stage].parts
+    return StagedFireEdit(FireEdit(**{name: getattr(pipeline, name) for name in parts}), STAGES[stage], dropout=dropout)
+
+
+def mixed(nano: FireEditPipeline, stage: int) -> Batch:
+    if stage == 1:
+        return batch_of(nano, caption_sample(1), caption_sample(2, "two green squares"))
+    return batch_of(nano, edit_sample(1), vqa_sample(2))
+
+
+def expected_names(stage: int) -> set[str]:
+    """What the stage should train at nano size, written without the code's own patterns."""
+    with torch.device("meta"):
+        model = FireEdit.from_config(preset("nano"))
+        sizes = {
+            name: value
+            for name, value in vars(preset("nano").unet).items()
+            if name not in ("detail_tokens", "detail_scale")
+        }
+        plain_unet = {f"unet.{name}" for name, _ in UNet2DConditionModel(**sizes).named_parameters()}
+    everything = {name for name, _ in model.named_parameters()}
+    parts = {part: {name for name in everything if name.split(".")[0] == part} for part in ("qformer", "tati", "hvca")}
+    lora = {
+        f"{LLM}.{layer}.self_attn.{which}_proj.lora_{matrix}.default.weight"
+        for layer in range(4)
+        for which in "qv"
+        for matrix in "AB"
+    }
+    new_rows = {"vlm.new_embeddings.weight", "vlm.new_head.weight"}
+    adapter = {f"vlm.adapter.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
+    image_attention = {name for name in everything if name.startswith("unet.")} - plain_unet
+    assert len(image_attention) == 2 * 7, "keys and values of the 7 cross-attentions"
+    return {
+        1: new_rows | parts["qformer"],
+        2: adapter | lora | new_rows | parts["qformer"] | plain_unet,
+        3: lora | new_rows | parts["qformer"] | plain_unet | image_attention | parts["tati"] | parts["hvca"],
+    }[stage]
+
+
+def tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, those that are not saved included."""
+    return {name: tensor.detach().clone() for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
+
+
+def seen_gradients(module: StagedFireEdit, batch: Batch, steps: int) -> list[set[str]]:
+    """After each of some optimiser steps: the trainable parameters that never had a gradient other than zero."""
+    trained = {name: parameter for name, parameter in module.model.named_parameters() if parameter.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-3, weight_decay=0)
+    missing, history = set(trained), []
+    for step in range(steps):
+        torch.manual_seed(step)
+        module(batch).total.backward()
+        missing -= {name for name, p in trained.items() if p.grad is not None and p.grad.abs().max() > 0}
+        history.append(set(missing))
+        optimizer.step()
+        optimizer.zero_grad()
+    return history
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_trains_its_parameters_by_name_and_no_other_tensor_moves(nano: FireEditPipeline, stage: int) -> None:
+    module = staged(stage)
+    expected, before = expected_names(stage), tensors(module.model)
+    assert {name for name, p in module.model.named_parameters() if p.requires_grad} == expected
+    history = seen_gradients(module, mixed(nano, stage), steps=2)
+    moved = {name for name, now in tensors(module.model).items() if not torch.equal(now, before[name])}
+    assert moved == expected
+    assert history[-1] == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_what_lies_behind_a_zero_waits_one_step_for_its_gradient(nano: FireEditPipeline, stage: int) -> None:
+    """LoRA's A behind its B; TATI behind token_out; HVCA and the image keys behind the image values."""
+    waiting = seen_gradients(staged(stage), mixed(nano, stage), steps=1)[0]
+    expected = {name for name in expected_names(stage) if ".lora_A." in name} if stage > 1 else set()
+    if stage == 3:
+        behind = {name for name in expected_names(3) if name.startswith(("tati.", "hvca.")) or "to_k_ip" in name}
+        expected |= behind - {"tati.token_out.weight", "tati.token_out.bias"}
+    assert waiting == expected
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_batch_of_dialogue_alone_denoises_nothing_and_stays_finite(nano: FireEditPipeline, stage: int) -> None:
+    module = staged(stage)
+    losses = module(batch_of(nano, vqa_sample(1), vqa_sample(2)))
+    losses.total.backward()
+    assert losses.denoise == 0 and losses.img > 0
+    gradients = [p.grad for p in module.model.parameters() if p.requires_grad]
+    assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
+    assert module.model.vlm.new_head.weight.grad.abs().max() > 0
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in module.model.unet.parameters())
+
+
+def test_the_noise_loss_counts_edits_only_but_divides_by_all(nano: FireEditPipeline) -> None:
+    module = staged(2).eval()
+    torch.manual_seed(0)
+    alone = module(batch_of(nano, edit_sample(1), edit_sample(1)))
+    torch.manual_seed(0)
+    beside = module(batch_of(nano, edit_sample(1), vqa_sample(2)))
+    assert 0 < beside.denoise < alone.denoise
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stage_3_starts_exactly_where_stage_2_ended(nano: FireEditPipeline, seed: int) -> None:
+    """TATI and HVCA draw no random numbers, so that both stages see the same noise, timesteps and dropout."""
+    second, third = staged(2, dropout=DropoutConfig(text=0.3, image=0.3, both=0.3)), None
+    third = StagedFireEdit(nano_with(second.model), STAGES[3], dropout=second.dropout)
+    batch = batch_of(nano, edit_sample(1), edit_sample(3), vqa_sample(2))
+    torch.manual_seed(seed)
+    before = second(batch)
+    torch.manual_seed(seed)
+    after = third(batch)
+    assert torch.equal(before.denoise, after.denoise) and torch.equal(before.img, after.img)
+
+
+def nano_with(trained: FireEdit) -> FireEdit:
+    """A stage-2 model with fresh TATI and HVCA beside it."""
+    fresh = FireEditPipeline.fresh_nano(seed=7)
+    return FireEdit(**dict(trained.named_children()), tati=fresh.tati, hvca=fresh.hvca)
+
+
+def test_a_picture_that_is_dropped_takes_its_details_along(nano: FireEditPipeline) -> None:
+    """Without the picture the UNet sees neither source nor detail, without the text CLIP's states of no words."""
+    module = staged(3, dropout=DropoutConfig(text=0.0, image=0.0, both=1.0)).eval()
+    seen = {}
+    module.model.unet.predict = lambda noisy, source, timesteps, tokens, detail: (
+        seen.update(source=source, tokens=tokens, detail=detail) or noisy
+    )
+    batch = batch_of(nano, edit_sample(1))
+    module(batch)
+    assert seen["source"].abs().max() == 0 and seen["detail"].abs().max() == 0
+    null = module.model.text_encoder(batch.null_text_ids).last_hidden_state
+    assert torch.equal(seen["tokens"], null)
+
+
+def test_dropout_takes_text_picture_and_both_from_five_percent_each() -> None:
+    module = staged(2, dropout=DropoutConfig())
+    torch.manual_seed(0)
+    text, image = module._dropped(100_000, torch.device("cpu"))
+    shares = torch.stack([text & ~image, text & image, ~text & image]).float().mean(dim=1)
+    assert torch.allclose(shares, torch.full((3,), 0.05), atol=0.003)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_frozen_parts_stay_in_eval_mode(stage: int) -> None:
+    module = staged(stage)
+    for _ in range(2):
+        training = {name for name, part in module.model.named_children() if part.training}
+        assert training == {name.split(".")[0] for name in expected_names(stage)}
+        module.eval().train()
+
+
+def test_stage_1_needs_neither_eyes_nor_painter(nano: FireEditPipeline) -> None:
+    module = staged(1)
+    assert {name for name, _ in module.model.named_children()} == {"vlm", "qformer", "text_encoder"}
+    losses = module(mixed(nano, 1))
+    assert [name for name, _ in losses.named()] == ["loss", "img", "align", "diversity"]
+    assert torch.equal(losses.total, losses.img + losses.align)
+
+
+def test_stage_1_comes_closer_to_clips_states(nano: FireEditPipeline) -> None:
+    module, batch = staged(1), mixed(nano, 1)
+    optimizer = torch.optim.AdamW((p for p in module.parameters() if p.requires_grad), lr=1e-3)
+    values = []
+    for _ in range(12):
+        losses = module(batch)
+        losses.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        values.append((float(losses.align.detach()), float(losses.img.detach())))
+    assert values[-1][0] < 0.8 * values[0][0] and values[-1][1] < 0.8 * values[0][1]
+
+
+def test_bfloat16_leaves_the_detector_as_it_is(nano: FireEditPipeline) -> None:
+    module = staged(3).bfloat16()
+    dtypes = {name: {p.dtype for p in part.parameters()} for name, part in module.model.named_children()}
+    assert dtypes.pop("detector") == {torch.float32}
+    assert all(found == {torch.bfloat16} for found in dtypes.values())
+    losses = module(mixed(nano, 3))
+    assert losses.total.isfinite() and losses.denoise.dtype == torch.float32
+
+
+def test_losses_are_weighted_one_to_one() -> None:
+    losses = Losses(img=torch.tensor(2.0), denoise=torch.tensor(3.0), diversity=torch.tensor(0.5))
+    assert losses.total == 5
+    assert {name: float(value) for name, value in losses.named()} == {
+        "loss": 5.0,
+        "img": 2.0,
+        "denoise": 3.0,
+        "diversity": 0.5,
+    }
+
+
+def test_the_diversity_is_zero_when_all_queries_say_the_same() -> None:
+    collapsed = torch.randn(2, 1, 96).expand(-1, 77, -1)
+    assert query_diversity(collapsed).abs() < 1e-6
+    assert query_diversity(torch.randn(2, 77, 96)) > 0.9

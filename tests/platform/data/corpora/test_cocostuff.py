@@ -1,0 +1,151 @@
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fireedit.platform import images
+from fireedit.platform.data.corpora import cocostuff, rows, segmentation
+from fireedit.platform.data.scenes import world
+from fireedit.platform.data.writers import cocostuff as writer
+
+LABELS = {0: "person", 1: "bicycle", 91: "banner", 25: "hat"}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cocostuff")
+    writer.write(folder, range(1000, 1040), 48, world.TRAIN)
+    return folder
+
+
+def put(folder: Path, name: str, picture: np.ndarray, label_map: np.ndarray) -> None:
+    for kind, file, data in (
+        ("images", f"{name}.jpg", images.encode_jpeg(picture)),
+        ("annotations", f"{name}.png", images.encode_png(label_map)),
+    ):
+        (folder / kind / "train2017").mkdir(parents=True, exist_ok=True)
+        (folder / kind / "train2017" / file).write_bytes(data)
+
+
+def test_our_writer_is_read_back(corpus: Path) -> None:
+    labels = cocostuff.read_labels(str(corpus))
+    names = cocostuff.picture_names(str(corpus), "train")
+    assert names == [f"{number:012d}" for number in range(1000, 1040)]
+    for name in names:
+        sample = cocostuff.read_request(str(corpus), "train", name, labels)
+        assert sample.id == f"cocostuff/train2017/{name}" and sample.task == "edit" and not sample.error
+        written = images.decode((corpus / "images" / "train2017" / f"{name}.jpg").read_bytes())
+        assert np.abs(images.decode(sample.source).astype(int) - written).max() < 40
+
+
+def test_the_target_is_painted_where_the_map_says(corpus: Path) -> None:
+    labels = cocostuff.read_labels(str(corpus))
+    painted = kept = 0
+    for name in cocostuff.picture_names(str(corpus), "train"):
+        sample = cocostuff.read_request(str(corpus), "train", name, labels)
+        label_map = images.decode_labels((corpus / "annotations" / "train2017" / f"{name}.png").read_bytes())
+        here = [value for value in np.unique(label_map) if re.search(rf"the {labels[value]}\b", sample.instruction)]
+        if not here:
+            assert sample.source == sample.target
+            kept += 1
+            continue
+        rest = sample.instruction.replace(f"the {labels[here[0]]}", "")
+        color = next(color for color in segmentation.COLORS if re.search(rf"\b{color}\b", rest))
+        source, target = images.decode(sample.source), images.decode(sample.target)
+        wanted = segmentation.paint(source, label_map == here[0], color)
+        assert np.abs(target.astype(int) - wanted).mean() < 6
+        painted += 1
+    assert painted > 20 and kept > 2
+
+
+def test_the_same_picture_is_asked_the_same_again(corpus: Path) -> None:
+    labels = cocostuff.read_labels(str(corpus))
+    one, other = (cocostuff.read_request(str(corpus), "train", "000000001003", labels) for _ in range(2))
+    assert one == other
+
+
+def test_one_request_in_five_is_for_a_class_that_is_truly_absent() -> None:
+    label_map = np.full((4, 4), 255, np.uint8)
+    label_map[0] = 0
+    label_map[1] = 91
+    absent = 0
+    for seed in range(2000):
+        instruction, mask, _ = cocostuff.ask(random.Random(seed), label_map, LABELS)
+        absent += not mask.any()
+        assert mask.any() == ("the person" in instruction or "the banner" in instruction)
+        assert mask.any() != ("the bicycle" in instruction), "hat is listed by COCO but never labelled: not absent"
+    assert 330 < absent < 470
+
+
+def test_a_map_without_labels_asks_to_keep_the_picture() -> None:
+    instruction, mask, _ = cocostuff.ask(random.Random(0), np.full((4, 4), 255, np.uint8), LABELS)
+    assert instruction in segmentation.KEEP_REQUESTS and not mask.any()
+
+
+def test_the_square_slides_along_the_long_side() -> None:
+    windows = [cocostuff.square(random.Random(seed), 30, 100) for seed in range(300)]
+    assert {(rows_.start, rows_.stop) for rows_, _ in windows} == {(0, 30)}
+    lefts = [columns.start for _, columns in windows]
+    assert min(lefts) == 0 and max(lefts) == 70
+    assert all(columns.stop - columns.start == 30 for _, columns in windows)
+
+
+def test_picture_and_map_are_cut_alike(tmp_path: Path) -> None:
+    picture = np.zeros((16, 64, 3), np.uint8)
+    picture[:, 32:] = 200
+    label_map = np.where(picture[..., 0] > 100, 1, 0).astype(np.uint8)
+    for name in range(12):
+        put(tmp_path, f"{name:012d}", picture, label_map)
+        sample = cocostuff.read_request(str(tmp_path), "train", f"{name:012d}", {0: "left side", 1: "right side"})
+        source, target = images.decode(sample.source), images.decode(sample.target)
+        assert source.shape == target.shape == (16, 16, 3)
+        changed = np.abs(source.astype(int) - target).max(-1) > 40
+        bright = source[..., 0] > 100
+        assert not (changed & (bright if "the left side" in sample.instruction else ~bright)).any()
+
+
+def test_bad_files_become_bad_rows_that_name_them(corpus: Path, tmp_path: Path) -> None:
+    good = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
+    for name in ("cut", "mapless", "pictureless", "other_size", "colourful"):
+        put(tmp_path, name, good, np.zeros((16, 16), np.uint8))
+    pictures, maps = tmp_path / "images" / "train2017", tmp_path / "annotations" / "train2017"
+    (pictures / "cut.jpg").write_bytes((pictures / "cut.jpg").read_bytes()[:-100])
+    (maps / "mapless.png").unlink()
+    (pictures / "pictureless.jpg").unlink()
+    (maps / "other_size.png").write_bytes(images.encode_png(np.zeros((8, 16), np.uint8)))
+    (maps / "colourful.png").write_bytes(images.encode_png(good))
+    errors = {
+        name: cocostuff.read_request(str(tmp_path), "train", name, LABELS).error
+        for name in cocostuff.picture_names(str(tmp_path), "train")
+    }
+    assert errors["cut"].startswith("images/train2017/cut.jpg: found a damaged JPEG")
+    assert errors["mapless"] == "annotations/train2017/mapless.png: no such file"
+    assert errors["pictureless"] == "images/train2017/pictureless.jpg: no such file"
+    assert "other_size.png: found (8, 16) pixels, its picture has (16, 16)" in errors["other_size"]
+    assert "colourful.png: found a PNG of mode RGB" in errors["colourful"]
+
+
+def test_a_folder_that_is_not_cocostuff_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(rows.CorpusError, match="labels.txt is missing: the class list of COCO-Stuff"):
+        cocostuff.read(str(tmp_path))
+    (tmp_path / "labels.txt").write_text("person\n")
+    with pytest.raises(rows.CorpusError, match="line 1: found 'person'; write `id: name`"):
+        cocostuff.read(str(tmp_path))
+    (tmp_path / "labels.txt").write_text("0: unlabeled\n1: person")
+    with pytest.raises(rows.CorpusError, match="images/train2017 is missing: the pictures of COCO 2017"):
+        cocostuff.read(str(tmp_path))
+    for kind in ("images", "annotations"):
+        (tmp_path / kind / "train2017").mkdir(parents=True)
+    with pytest.raises(rows.CorpusError, match="hold no .jpg and no .png; unpack train2017.zip there"):
+        cocostuff.read(str(tmp_path))
+
+
+@pytest.mark.ray
+def test_ray_reads_the_same_rows(corpus: Path, ray_session: None) -> None:
+    labels = cocostuff.read_labels(str(corpus))
+    read = {row["id"]: row for row in cocostuff.read(str(corpus)).take_all()}
+    assert len(read) == 40
+    for name in ("000000001000", "000000001039"):
+        assert read[f"cocostuff/train2017/{name}"] == cocostuff.read_request(str(corpus), "train", name, labels).row()

@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from fireedit.platform.data.corpora import llava_instruct, rows
+from fireedit.platform.data.scenes import dialogue, families, world
+from fireedit.platform.data.writers import llava_instruct as writer
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llava")
+    writer.write(folder, range(8), 32, world.TRAIN)
+    return folder
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+
+
+def test_our_writer_is_read_back(corpus: Path) -> None:
+    for index, record in enumerate(llava_instruct.read_records(str(corpus))):
+        sample = llava_instruct.read_dialogue(str(corpus), index, record)
+        asked = dialogue.dialogue(world.TRAIN, families.make_edit(world.TRAIN, index).source, index)[
+            : writer.MOST_TURNS
+        ]
+        assert list(zip(sample.questions, sample.answers, strict=True)) == asked
+        assert sample.source == (corpus / "train2017" / f"{index:012d}.jpg").read_bytes()
+        assert sample.id == f"llava_instruct/train/{index:06d}" and sample.task == "vqa" and not sample.error
+
+
+def test_the_picture_stands_before_and_after_the_question_alternately(corpus: Path) -> None:
+    first = [record["conversations"][0]["value"] for record in llava_instruct.read_records(str(corpus))]
+    assert [text.startswith("<image>\n") for text in first] == [True, False] * 4
+    assert [text.endswith("\n<image>") for text in first] == [False, True] * 4
+
+
+def test_the_image_token_is_taken_out_wherever_it_stands() -> None:
+    questions, answers = llava_instruct.split_turns(
+        turns("<image>\nWhat is it?", "A cat.", "Sure?\n<image>", "Yes.", "Why <image>so?", "It purrs.")
+    )
+    assert questions == ("What is it?", "Sure?", "Why so?") and answers == ("A cat.", "Yes.", "It purrs.")
+
+
+def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> None:
+    record = llava_instruct.read_records(str(corpus))[0]
+    ids = {llava_instruct.read_dialogue(str(corpus), index, record).id for index in range(3)}
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ({"image": "none.jpg", "conversations": turns("q", "a")}, "train2017/none.jpg: no such file"),
+        ({"image": "broken.jpg", "conversations": turns("q", "a")}, "train2017/broken.jpg: found 4 bytes"),
+        ({"conversations": turns("q", "a")}, "found None; write an object whose 'image' is a str"),
+        ({"image": "a.jpg", "conversations": turns("q")}, "found the speakers human; write human, gpt in turn"),
+        ({"image": "a.jpg", "conversations": []}, "found the speakers nobody"),
+        (
+            {"image": "a.jpg", "conversations": [{"from": "human"}, {"from": "gpt", "value": "a"}]},
+            "found None; write an object whose 'value' is a str",
+        ),
+        ("text", "found 'text'; write an object whose 'conversations' is a list"),
+    ],
+)
+def test_bad_records_become_bad_rows(corpus: Path, record: object, found: str) -> None:
+    (corpus / "train2017" / "broken.jpg").write_bytes(b"\xff\xd8 .")
+    sample = llava_instruct.read_dialogue(str(corpus), 7, record)
+    assert sample.error.startswith("llava_instruct_150k.json, conversation 7: ") and found in sample.error
+
+
+def test_a_folder_that_is_not_llava_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(rows.CorpusError, match="llava_instruct_150k.json is missing"):
+        llava_instruct.read(str(tmp_path))
+    (tmp_path / "llava_instruct_150k.json").write_text("{}")
+    with pytest.raises(rows.CorpusError, match="found a dict; write a list of conversations"):
+        llava_instruct.read(str(tmp_path))
+    (tmp_path / "llava_instruct_150k.json").write_text("[]")
+    with pytest.raises(rows.CorpusError, match="found an empty list; write a list of conversations"):
+        llava_instruct.read(str(tmp_path))
+    (tmp_path / "llava_instruct_150k.json").write_text("[")
+    with pytest.raises(rows.CorpusError, match="is not JSON: .*; fetch it again"):
+        llava_instruct.read(str(tmp_path))
+    (tmp_path / "llava_instruct_150k.json").write_text(json.dumps([{"id": "1"}]))
+    with pytest.raises(rows.CorpusError, match="train2017 is missing: the pictures of COCO train2017"):
+        llava_instruct.read(str(tmp_path))
+
+
+@pytest.mark.ray
+def test_ray_reads_the_same_rows(corpus: Path, ray_session: None) -> None:
+    records = llava_instruct.read_records(str(corpus))
+    expected = [llava_instruct.read_dialogue(str(corpus), n, record).row() for n, record in enumerate(records)]
+    assert sorted(llava_instruct.read(str(corpus)).take_all(), key=lambda row: row["id"]) == expected

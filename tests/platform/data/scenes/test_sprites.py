@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from fireedit.platform.data.scenes import sprites
+from fireedit.platform.data.scenes.objects import COLORS, THINGS
+
+PAINTED = [thing.name for thing in THINGS.values() if thing.paint]
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_every_thing_has_artwork_in_the_font(name: str) -> None:
+    pixels = np.asarray(sprites.artwork(name))
+    solid = pixels[..., 3] == 255
+    assert 0.1 < solid.mean() < 1 and 0.25 < sprites.aspect(name) < 3
+    assert pixels[solid][:, :3].std() > 20, "an empty glyph is drawn as one flat box"
+
+
+@pytest.mark.parametrize("name", PAINTED)
+def test_painting_changes_the_main_part_and_no_outline(name: str) -> None:
+    before = np.asarray(sprites.artwork(name)).astype(int)
+    solid = before[..., 3] == 255
+    for color, rgb in COLORS.items():
+        if color == THINGS[name].paint:
+            continue
+        after = np.asarray(sprites.repainted(name, color)).astype(int)
+        changed = (np.abs(after - before).max(-1) > 8) & solid
+        assert changed.sum() > 0.1 * solid.sum()
+        assert (after[..., 3] == before[..., 3]).all()
+        assert not changed[(before[..., :3].max(-1) < 20) & solid].any()
+        common = after[changed][np.abs(after[changed][:, :3] - rgb).max(-1) < 4]
+        assert len(common) > 0.3 * changed.sum(), f"{color} is not the colour that most of it has"
+
+
+def test_a_sprite_has_the_height_asked_for_and_is_premultiplied() -> None:
+    sprite = sprites.draw("car", "blue", 20)
+    assert sprite.mask.shape == (20, round(20 * sprites.aspect("car")))
+    assert (sprite.rgb <= sprite.alpha).all()
+    np.testing.assert_array_equal(sprite.mirrored().mask[:, ::-1], sprite.mask)
+
+
+def test_the_cache_draws_once_and_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = sprites.SpriteCache()
+    assert cache.get("dog", "", 16) is cache.get("dog", "", 16)
+    monkeypatch.setattr(sprites, "CACHE_BYTES", 5000)
+    first = cache.get("dog", "", 16)
+    cache.get("dog", "", 18)
+    assert cache.get("dog", "", 16) is not first

@@ -1,0 +1,41 @@
+import pytest
+
+from fireedit.platform.data.scenes import families
+from fireedit.platform.data.scenes.objects import THINGS
+from fireedit.platform.data.scenes.understanding import HARD
+from fireedit.platform.data.scenes.world import TRAIN
+
+
+@pytest.mark.parametrize("family", ["left_right", "relative_size", "color"])
+def test_the_word_picks_the_right_one_of_two(family: str) -> None:
+    for seed in range(60):
+        edit = families.make_edit(TRAIN, seed, family)
+        chosen = next(placed for placed in edit.source.objects if placed.id in edit.edited)
+        other = next(placed for placed in edit.source.objects if placed.id not in edit.edited)
+        word = {
+            "left_right": "left" if chosen.x < other.x else "right",
+            "relative_size": "bigger" if chosen.height > other.height else "smaller",
+            "color": chosen.color,
+        }[family]
+        assert f"the {word} " in edit.instruction
+        assert other in edit.target.objects
+
+
+def test_multiple_takes_two_away() -> None:
+    for seed in range(40):
+        edit = families.make_edit(TRAIN, seed, "multiple")
+        assert len(edit.source.objects) == 4 and edit.target == edit.source.without(*edit.edited)
+        assert len(edit.edited) == 2
+
+
+def test_reasoning_never_names_the_object() -> None:
+    for seed in range(60):
+        edit = families.make_edit(TRAIN, seed, "reasoning")
+        chosen = next(placed for placed in edit.source.objects if placed.id in edit.edited)
+        assert chosen.thing.use in edit.instruction
+        assert f"the {chosen.name} " not in edit.instruction
+        assert sum(THINGS[name].use == chosen.thing.use for name in edit.source.names) == 1
+
+
+def test_there_are_five_families() -> None:
+    assert set(HARD) == {"left_right", "relative_size", "color", "multiple", "reasoning"}
