@@ -34,13 +34,13 @@ def main() -> None:
     print(json.dumps(train_tokenizers(asked.out)))
 
 
-def train_tokenizers(out: Path) -> dict[str, int]:
+def train_tokenizers(out: Path, scenes: int = SCENES) -> dict[str, int]:
     """Byte-level BPE for LLM and text encoder: any text has tokens, those of the scenes have few.
 
     Returns:
         the size of each vocabulary.
     """
-    sizes, texts = preset("nano"), list(scene_texts(SCENES))
+    sizes, texts = preset("nano"), list(scene_texts(scenes))
     vlm = _train(texts, sizes.vlm.vocab_size, begin="<s>", end="</s>", wrapped=False)
     vlm.save_pretrained(out / "vlm_tokenizer")
     clip = _train(texts, sizes.text.vocab_size, begin="<|startoftext|>", end="<|endoftext|>", wrapped=True)

@@ -100,9 +100,7 @@ def main() -> None:
     if recipe.scenes is not None and missing:
         prepare_scenes(corpora, missing, recipe.scenes.rows, recipe.scenes.size, seed=0)
     prepare = load_pipeline(recipe, init_from).processor.row
-    datasets = {
-        name: prepared(corpora, name, prepare, run.quarantine, recipe.ingest) for name in recipe.mixture
-    }
+    datasets = {name: prepared(corpora, name, prepare, run.quarantine, recipe.ingest) for name in recipe.mixture}
     settings = {"recipe": recipe, "run": run, "init_from": init_from}
     launch(train, settings, datasets, recipe.workers, run.parent, run.name, recipe.keep_checkpoints)
     print(json.dumps(summary(recipe, run)))
@@ -159,10 +157,7 @@ def staged(pipeline: FireEditPipeline, recipe: TrainRecipe) -> StagedFireEdit:
 def batches_of(recipe: TrainRecipe, processor: Processor, skip: int) -> Iterator[Batch]:
     """This worker's batches without end; `skip` optimiser steps of the mixture's sequence are passed over."""
     size = recipe.engine.micro_batch
-    epochs = {
-        name: epochs_of(ray.train.get_dataset_shard(name), recipe.seed, recipe.ingest)
-        for name in recipe.mixture
-    }
+    epochs = {name: epochs_of(ray.train.get_dataset_shard(name), recipe.seed, recipe.ingest) for name in recipe.mixture}
     mixture = Mixture(recipe.mixture, epochs, recipe.seed)
     mixture.skip(skip * recipe.engine.accumulate * size)
     rows = iter(mixture)

@@ -20,7 +20,7 @@ class QFormerConfig:
     heads: int = 12
     mlp_width: int = 3072
     cross_every: int = 2
-    """Every so manieth layer reads the [IMG] states."""
+    """One layer in so many reads the [IMG] states, the first one included."""
     input_width: int = 4096
     """Channels of the [IMG] states."""
 

@@ -66,6 +66,11 @@ class PromptTokenizer:
     """Writes the three kinds of prompt. Text of a person is never read as a special token, whatever it says."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, config: PromptConfig):
+        if len(tokenizer) > vocab_size:
+            raise ValueError(
+                f"the tokenizer has {len(tokenizer)} tokens for the {vocab_size} rows of the LLM's table, so that some "
+                "would have the ids of ours; leave out those that were added to it"
+            )
         self.tokenizer, self.config = tokenizer, config
         self.new_ids = {token: vocab_size + index for index, token in enumerate(config.new_tokens)}
         self.img_ids = [self.new_ids[f"<img_{index}>"] for index in range(config.img_tokens)]

@@ -44,11 +44,12 @@ class VisionFeatures:
     maps: tuple[Tensor, ...]
     """The last four raw DINOv2 states, shallow to deep, each [B, W, h, w]."""
     detail: tuple[Tensor, ...]
-    """HVCA's sources (CLIP coarse, CLIP fine, DINOv2 coarse, DINOv2 fine), each [B, N_i, W_i]; () if not asked for."""
+    """HVCA's sources (CLIP coarse, CLIP fine, DINOv2 coarse, DINOv2 fine), each [B, N_i, W_i]; () if not asked for.
+    DINOv2's are the only states that have passed the final LayerNorm."""
 
 
 class Vision(Component, ModelMixin):
-    """The frozen vision tower. States are raw, before the final LayerNorm, and without the class token.
+    """The frozen vision tower. Tokens and maps are raw states, before the final LayerNorm; the class token is left out.
 
     Source: Groma (arXiv 2404.13013) for the DINOv2 states and the 2 x 2 merge; IP-Adapter-Plus for CLIP's last but one.
     """

@@ -1,13 +1,17 @@
-"""Groma's published files fit our modules; the names and shapes below are written from Groma's code, not from ours."""
+"""Published files fit our modules; the names and shapes below are written from their makers' code, not from ours."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from fireedit.models import weights
 from fireedit.models.detector import Detector, DetectorConfig
+from fireedit.models.fireedit import FireEdit, preset
 from fireedit.models.region_encoder import RegionEncoder, RegionEncoderConfig
+from fireedit.models.unet import EditUNet
 from fireedit.models.weights import WeightsError, groma_detector, groma_region_encoder, load_strict
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
@@ -109,7 +113,7 @@ def det_pretrain() -> dict[str, Tensor]:
 def groma_7b() -> dict[str, Tensor]:
     """FoundationVision/groma-7b-finetune, as far as it matters here: all parts of Groma in one file."""
     perceiver = {f"perceiver.{name}": tensor for name, tensor in det_pretrain().items()}
-    others = published(linear("img_txt_bridge.0", 4096, 4096), norm("llm.model.norm", 4096))
+    others = published(linear("img_txt_bridge.0", 4096, 4096), iter([("llm.model.norm.weight", (4096,))]))
     return {**perceiver, **others, **published(groma_regions())}
 
 
@@ -186,3 +190,212 @@ def test_a_misfit_is_told_tensor_by_tensor() -> None:
 def test_a_file_of_another_model_is_refused() -> None:
     with pytest.raises(WeightsError, match="0 of its .* tensors are there"):
         load_strict(paper_detector(), groma_detector(published(norm("llm.norm", 8))), "FoundationVision/groma-7b-*")
+
+
+# All else that is published
+
+
+def dinov2_large() -> Shapes:
+    """facebook/dinov2-large, as transformers 4 names it."""
+    yield "embeddings.cls_token", (1, 1, 1024)
+    yield "embeddings.mask_token", (1, 1024)
+    yield "embeddings.position_embeddings", (1, 37 * 37 + 1, 1024)
+    yield from conv("embeddings.patch_embeddings.projection", 3, 1024, kernel=14)
+    for layer in range(24):
+        root = f"encoder.layer.{layer}"
+        for which in (1, 2):
+            yield from norm(f"{root}.norm{which}", 1024)
+            yield f"{root}.layer_scale{which}.lambda1", (1024,)
+        for which in ("attention.query", "attention.key", "attention.value", "output.dense"):
+            yield from linear(f"{root}.attention.{which}", 1024, 1024)
+        yield from linear(f"{root}.mlp.fc1", 1024, 4096)
+        yield from linear(f"{root}.mlp.fc2", 4096, 1024)
+    yield from norm("layernorm", 1024)
+
+
+def clip_layers(root: str, count: int, width: int) -> Shapes:
+    for layer in range(count):
+        for which in ("k_proj", "v_proj", "q_proj", "out_proj"):
+            yield from linear(f"{root}.encoder.layers.{layer}.self_attn.{which}", width, width)
+        for which in ("layer_norm1", "layer_norm2"):
+            yield from norm(f"{root}.encoder.layers.{layer}.{which}", width)
+        yield from linear(f"{root}.encoder.layers.{layer}.mlp.fc1", width, 4 * width)
+        yield from linear(f"{root}.encoder.layers.{layer}.mlp.fc2", 4 * width, width)
+
+
+def clip_large() -> Shapes:
+    """openai/clip-vit-large-patch14: both towers, their projections, and tables of positions."""
+    yield "logit_scale", ()
+    yield "text_projection.weight", (768, 768)
+    yield "visual_projection.weight", (768, 1024)
+    yield "text_model.embeddings.position_ids", (1, 77)
+    yield "text_model.embeddings.token_embedding.weight", (49408, 768)
+    yield "text_model.embeddings.position_embedding.weight", (77, 768)
+    yield from clip_layers("text_model", 12, 768)
+    yield from norm("text_model.final_layer_norm", 768)
+    yield "vision_model.embeddings.position_ids", (1, 257)
+    yield "vision_model.embeddings.class_embedding", (1024,)
+    yield from conv("vision_model.embeddings.patch_embedding", 3, 1024, kernel=14, bias=False)
+    yield "vision_model.embeddings.position_embedding.weight", (257, 1024)
+    yield from norm("vision_model.pre_layrnorm", 1024)
+    yield from clip_layers("vision_model", 24, 1024)
+    yield from norm("vision_model.post_layernorm", 1024)
+
+
+def llama_7b(model: str, head: str, rows: int) -> Shapes:
+    yield f"{model}.embed_tokens.weight", (rows, 4096)
+    for layer in range(32):
+        root = f"{model}.layers.{layer}"
+        for which in "qkvo":
+            yield f"{root}.self_attn.{which}_proj.weight", (4096, 4096)
+        yield f"{root}.self_attn.rotary_emb.inv_freq", (64,)
+        for which in ("gate_proj", "up_proj"):
+            yield f"{root}.mlp.{which}.weight", (11008, 4096)
+        yield f"{root}.mlp.down_proj.weight", (4096, 11008)
+        yield f"{root}.input_layernorm.weight", (4096,)
+        yield f"{root}.post_attention_layernorm.weight", (4096,)
+    yield f"{model}.norm.weight", (4096,)
+    yield f"{head}.weight", (rows, 4096)
+
+
+LLMS = {
+    "vicuna": published(llama_7b("model", "lm_head", 32000)),
+    "LLaVA 1.1": published(llama_7b("model", "lm_head", 32003), linear("model.mm_projector", 1024, 4096)),
+    "llava-hf, transformers 4": published(
+        llama_7b("language_model.model", "language_model.lm_head", 32064),
+        clip_layers("vision_tower.vision_model", 1, 1024),
+        linear("multi_modal_projector.linear_1", 1024, 4096),
+    ),
+    "llava-hf, transformers 5": published(
+        llama_7b("model.language_model", "lm_head", 32064), clip_layers("model.vision_tower", 1, 1024)
+    ),
+    "groma-7b": {**groma_7b(), **published(llama_7b("llm.model", "llm.lm_head", 32000))},
+}
+
+
+def smartedit() -> Shapes:
+    """embeddings_qformer/checkpoint-15000_embeddings_qformer.bin: 133 tensors."""
+    yield from linear("mm_projector", 1024, 4096)
+    yield "lm_head.weight", (32035, 4096)
+    yield "sd_query_tokens", (1, 77, 768)
+    yield "sd_qformer.embeddings.position_ids", (1, 512)
+    yield from norm("sd_qformer.embeddings.LayerNorm", 768)
+    for layer in range(6):
+        root = f"sd_qformer.encoder.layer.{layer}"
+        for which, width in (("attention", 768), ("crossattention", 4096))[: 1 if layer % 2 else 2]:
+            yield from linear(f"{root}.{which}.self.query", 768, 768)
+            yield from linear(f"{root}.{which}.self.key", width, 768)
+            yield from linear(f"{root}.{which}.self.value", width, 768)
+            yield from linear(f"{root}.{which}.output.dense", 768, 768)
+            yield from norm(f"{root}.{which}.output.LayerNorm", 768)
+        yield from linear(f"{root}.intermediate_query.dense", 768, 3072)
+        yield from linear(f"{root}.output_query.dense", 3072, 768)
+        yield from norm(f"{root}.output_query.LayerNorm", 768)
+
+
+def stable_diffusion(in_channels: int) -> dict[str, Tensor]:
+    """The UNet as diffusers itself names it."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            in_channels=in_channels,
+            cross_attention_dim=768,
+            attention_head_dim=8,
+            block_out_channels=(320, 640, 1280, 1280),
+        ).state_dict()
+
+
+@pytest.fixture(scope="module")
+def paper() -> FireEdit:
+    """The whole model at the paper's sizes, without memory; loading leaves it so."""
+    with torch.device("meta"):
+        return FireEdit.from_config(preset("paper"))
+
+
+@pytest.mark.parametrize("prefix", ["", "vis_encoder.", "perceiver.vis_encoder."])
+def test_vision_takes_dinov2_and_clip(paper: FireEdit, prefix: str) -> None:
+    dino = {**groma_7b(), **published(dinov2_large(), prefix=prefix)} if prefix else published(dinov2_large())
+    tensors = weights.dinov2(dino) | weights.clip_vision(published(clip_large()))
+    load_strict(paper.vision, tensors, source="facebook/dinov2-large and openai/clip-vit-large-patch14")
+
+
+def test_the_text_encoder_takes_clip(paper: FireEdit) -> None:
+    load_strict(paper.text_encoder, weights.clip_text(published(clip_large())), "openai/clip-vit-large-patch14")
+
+
+@pytest.mark.parametrize("state", LLMS.values(), ids=LLMS)
+def test_the_vlm_takes_any_llama_7b_and_gromas_adapter(paper: FireEdit, state: dict[str, Tensor]) -> None:
+    llm = weights.language_model(state, 32000, ["q_proj", "v_proj"])
+    assert sum(tensor.numel() for tensor in llm.values()) == 6_738_415_616
+    bridge = [linear(f"img_txt_bridge.{layer}", 4096, 4096) for layer in (0, 2)]
+    adapter = weights.groma_adapter(published(*bridge))
+    ours = {
+        name: tensor for name, tensor in paper.vlm.state_dict().items() if ".lora_" in name or ".new_" in f".{name}"
+    }
+    load_strict(paper.vlm, {**llm, **adapter, **ours}, source="an LLM and FoundationVision/groma-7b-finetune")
+
+
+def test_the_qformer_takes_smartedits_file(paper: FireEdit) -> None:
+    state = published(smartedit())
+    assert len(state) == 133
+    load_strict(paper.qformer, weights.smartedit_qformer(state), source="TencentARC/SmartEdit-7B")
+
+
+@pytest.mark.parametrize("in_channels", [4, 8])
+def test_the_unet_takes_stable_diffusion_and_instruct_pix2pix(paper: FireEdit, in_channels: int) -> None:
+    tensors = weights.stable_diffusion_unet(stable_diffusion(in_channels))
+    assert sum(tensor.numel() for tensor in tensors.values()) == 878_701_764
+    load_strict(paper.unet, tensors, source="timbrooks/instruct-pix2pix")
+
+
+def test_ip_adapters_rows_go_to_the_layers_that_they_were_trained_for(paper: FireEdit) -> None:
+    crosses = [name for name in paper.unet.attn_processors if name.endswith("attn2.processor")]
+    numbers = {name: 2 * index + 1 for index, name in enumerate(crosses)}
+    file = {
+        f"ip_adapter.{number}.to_{kind}_ip.weight": paper.unet.get_submodule(f"{name}.to_{kind}_ip.0").weight
+        for name, number in numbers.items()
+        for kind in "kv"
+    }
+    tensors = weights.stable_diffusion_unet(stable_diffusion(8), ip_adapter=file)
+    for name, number in numbers.items():
+        assert tensors[f"{name}.to_k_ip.0.weight"] is file[f"ip_adapter.{number}.to_k_ip.weight"]
+    load_strict(paper.unet, tensors, source="h94/IP-Adapter")
+
+
+def test_a_unet_that_knows_no_source_ignores_it_at_first() -> None:
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in vars(preset("nano").unet).items() if not name.startswith("detail_")}
+    plain, ours = UNet2DConditionModel(**{**sizes, "in_channels": 4}).eval(), EditUNet(preset("nano").unet).eval()
+    load_strict(ours, weights.stable_diffusion_unet(plain.state_dict()), source="Stable Diffusion")
+    noisy, source, tokens, details = (torch.randn(1, *s) for s in ((4, 16, 16), (4, 16, 16), (77, 96), (16, 96)))
+    with torch.no_grad():
+        wanted = plain(noisy, 500, encoder_hidden_states=tokens).sample
+        assert torch.allclose(ours.predict(noisy, source, torch.tensor(500), tokens, details), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("old_names", [True, False])
+def test_the_vae_takes_files_of_any_age(paper: FireEdit, old_names: bool) -> None:
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    with torch.device("meta"):
+        state = AutoencoderKL(**kinds, block_out_channels=(128, 256, 512, 512), layers_per_block=2).state_dict()
+    if old_names:
+        old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+        for new, name in old.items():
+            state = {key.replace(f".attentions.0.{new}.", f".attentions.0.{name}."): t for key, t in state.items()}
+        assert "encoder.mid_block.attentions.0.query.weight" in state
+    load_strict(paper.vae, weights.stable_diffusion_vae(state), source="timbrooks/instruct-pix2pix")
+
+
+@pytest.mark.parametrize("whole_table", [True, False])
+def test_new_rows_come_from_smartedit_by_name_and_else_are_the_mean(whole_table: bool) -> None:
+    old, rows = torch.rand(10, 4), torch.rand(35, 4)
+    table = torch.cat([old, rows]) if whole_table else rows
+    tokens = ["<im_start>", "<im_end>", "<roi>", "</roi>", "<img_0>", "<img_31>"]
+    found = weights.new_rows(tokens, old, table)
+    mean = old.mean(dim=0)
+    assert torch.equal(found, torch.stack([rows[1], rows[2], mean, mean, rows[3], rows[34]]))
+    assert torch.equal(weights.new_rows(tokens, old), mean.repeat(6, 1))
+
+
+def test_rows_of_smartedits_first_stage_are_refused() -> None:
+    with pytest.raises(WeightsError, match="has 33 rows; give one of 35 or 45"):
+        weights.new_rows(["<img_0>"], torch.rand(10, 4), torch.rand(33, 4))

@@ -1,0 +1,211 @@
+"""All of FireEdit once, small: corpora, three training jobs on Ray, serving, and an edit of a photo over HTTP.
+
+`make demo` runs it and leaves Ray and the endpoint up to look at; `make stop` (`--stop`) ends just these.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import argparse
+import base64
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+import yaml
+
+from fireedit.platform.data.scenes.assets import photo
+from fireedit.platform.images import decode
+from fireedit.platform.local_ray import HOST, LocalRay, free_port
+from fireedit.platform.sheet import Panel, sheet
+from fireedit.platform.train.progress import duration
+
+T = TypeVar("T")
+CHECKOUT = Path(__file__).resolve().parents[1]
+INSTRUCTION = "Add a red balloon on the left."
+PHOTO = "chelsea.png"
+HEALTHY_WITHIN_S = 180
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "out" / "demo", help="default: out/demo")
+    parser.add_argument("--rows", type=int, default=600, help="scenes per corpus (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=60, help="training steps per stage (default: %(default)s)")
+    parser.add_argument("--stop", action="store_true", help="end what an earlier demo left running")
+    asked = parser.parse_args()
+    ray = LocalRay(asked.out / "ray.json")
+    was_running = ray.stop()
+    if asked.stop:
+        tell("the demo's Ray is stopped" if was_running else "nothing of a demo is running")
+        return
+    started = time.monotonic()
+    shutil.rmtree(asked.out, ignore_errors=True)
+    try:
+        report = demo(ray, asked.out, asked.rows, asked.steps)
+    except BaseException:
+        ray.stop()
+        raise
+    report["seconds"] = round(time.monotonic() - started)
+    tell_where(report)
+    print(json.dumps(report))
+
+
+def demo(ray: LocalRay, out: Path, rows: int, steps: int) -> dict[str, Any]:
+    """Every step in its order; what each says in full goes to out/logs."""
+    home, logs = out / "home", out / "logs"
+    logs.mkdir(parents=True)
+    with_told_time("Ray with its dashboard", lambda: ray.start(logs / "ray.log", {"FIREEDIT_HOME": str(home)}))
+    with_told_time(f"corpora, {rows} scenes each", lambda: prepare(home / "corpora", rows, logs / "prepare.log"))
+    stages = [train(ray, stage, steps, logs / f"stage{stage}.log") for stage in (1, 2, 3)]
+    endpoint = f"http://{HOST}:{free_port(8000)}"
+    weights = stages[-1]["weights"]
+    with_told_time("serving the weights just trained", lambda: deploy(ray, weights, endpoint, out, logs / "serve.log"))
+    picture = out / "before_after.png"
+    answer = with_told_time(f"an edit over HTTP: {INSTRUCTION}", lambda: edit(endpoint, picture))
+    return {
+        "picture": str(picture),
+        "regions": len(answer["regions"]),
+        "stages": [{name: stage[name] for name in ("run", "step", "first", "last", "weights")} for stage in stages],
+        "dashboard": ray.dashboard,
+        "endpoint": f"{endpoint}/v1/images/edits",
+        "out": str(out),
+    }
+
+
+def prepare(corpora: Path, rows: int, log: Path) -> None:
+    run([sys.executable, "jobs/prepare.py", "scenes", "--rows", str(rows), "--out", str(corpora)], log)
+
+
+def train(ray: LocalRay, stage: int, steps: int, log: Path) -> dict[str, Any]:
+    """One stage as a submitted job; returns the summary that it ends with."""
+    began = time.monotonic()
+    job = ["python", "jobs/train.py", "--stage", str(stage)]
+    job += [f"run=demo-stage{stage}", f"steps={steps}", f"save_every={steps}"]
+    lines = run(["ray", "job", "submit", "--working-dir", ".", "--", *job], log, ray.environment, watch=tell_step)
+    summary = json.loads(next(line for line in reversed(lines) if line.startswith('{"run"')))
+    first, last = summary["first"], summary["last"]
+    parts = ", ".join(
+        f"{name} {first[name]:.3f} -> {last[name]:.3f}" for name in ("img", "align", "denoise") if name in last
+    )
+    tell(f"stage {stage}, {steps} steps: loss {first['loss']:.2f} -> {last['loss']:.2f} ({parts})", began)
+    return summary
+
+
+def deploy(ray: LocalRay, weights: str, endpoint: str, out: Path, log: Path) -> None:
+    """Deploy serve/config.yaml with these weights at this address, and wait until it is healthy."""
+    config = yaml.safe_load((CHECKOUT / "serve" / "config.yaml").read_text())
+    config["http_options"]["port"] = int(endpoint.rpartition(":")[2])
+    config["applications"][0]["args"]["weights"] = weights
+    (out / "serve.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    run(["serve", "deploy", str(out / "serve.yaml"), "--address", ray.dashboard], log, ray.environment)
+    deadline = time.monotonic() + HEALTHY_WITHIN_S
+    while not is_healthy(endpoint):
+        if time.monotonic() > deadline:
+            sys.exit(f"the graph is not healthy after {HEALTHY_WITHIN_S} s; look at {ray.dashboard}/#/serve")
+        time.sleep(1)
+
+
+def is_healthy(endpoint: str) -> bool:
+    try:
+        return requests.get(f"{endpoint}/health", timeout=10).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def edit(endpoint: str, picture: Path) -> dict[str, Any]:
+    """Send photo and instruction; save source, proposals and edited picture side by side."""
+    data = photo(PHOTO).read_bytes()
+    fields = {"prompt": INSTRUCTION, "seed": "0", "num_inference_steps": "50", "regions": "true"}
+    response = requests.post(f"{endpoint}/v1/images/edits", data=fields, files={"image": data}, timeout=300)
+    if response.status_code != 200:
+        sys.exit(f"the edit was answered with {response.status_code}: {response.text[:500]}")
+    answer = response.json()
+    source, edited = decode(data), decode(base64.b64decode(answer["data"][0]["b64_json"]))
+    boxes, scores = ([region[key] for region in answer["regions"]] for key in ("box", "score"))
+    panels = [
+        Panel(image=source, title="source"),
+        Panel(image=source, title="proposals that the VLM reads", boxes=boxes, scores=scores),
+        Panel(image=edited, title=f"edited: {INSTRUCTION}"),
+    ]
+    sheet(panels, columns=3, height=320).save(picture)
+    return answer
+
+
+def run(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    watch: Callable[[str], None] = lambda line: None,
+) -> list[str]:
+    """Run a command to its end, its output to `log`; returns the lines.
+
+    Raises:
+        SystemExit: it failed; says where its output lies and how it ends.
+    """
+    lines = []
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            lines.append(line.rstrip("\n"))
+            watch(lines[-1])
+    if process.wait() != 0:
+        tail = "\n".join(lines[-15:])
+        sys.exit(f"{' '.join(command)} failed; its output lies in {log} and ends\n{tail}")
+    return lines
+
+
+def with_told_time(name: str, act: Callable[[], T]) -> T:
+    began = time.monotonic()
+    tell(f"{name} ...", passing=True)
+    result = act()
+    tell(name, began)
+    return result
+
+
+def tell_step(line: str) -> None:
+    """Show a training job's progress as it comes."""
+    _, found, progress = line.partition("step  ")
+    if found:
+        tell(f"step {progress.strip()}", passing=True)
+
+
+def tell(line: str, began: float | None = None, passing: bool = False) -> None:
+    """A line for people; a passing one is written over by the next, or not at all where nobody watches."""
+    on_terminal = sys.stderr.isatty()
+    if passing and not on_terminal:
+        return
+    time_taken = "" if began is None else f"  {duration(time.monotonic() - began)}"
+    width = shutil.get_terminal_size().columns - 1
+    text = f"{line}{time_taken}"
+    begin, end = ("\r\x1b[K", "" if passing else "\n") if on_terminal else ("", "\n")
+    print(f"{begin}{text[:width] if passing else text}", end=end, file=sys.stderr, flush=True)
+
+
+def tell_where(report: Mapping[str, Any]) -> None:
+    lines = {
+        "picture": report["picture"],
+        "dashboard": report["dashboard"],
+        "endpoint": report["endpoint"],
+        "weights": report["stages"][-1]["weights"],
+        "all else": f"{report['out']}: home/corpora, home/runs, logs, serve.yaml",
+    }
+    tell("")
+    for name, value in lines.items():
+        tell(f"{name:10s} {value}")
+    tell(f"took {duration(report['seconds'])}; Ray and the endpoint stay up until `make stop`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Count parameters: `python jobs/params.py [--config paper|nano] [--stage N]`.
+
+Shows what each stage trains of each part, and how the paper's Table 1 counts. Nothing is loaded; it takes seconds.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fireedit.models.fireedit import FireEdit, FireEditConfig, preset
+from fireedit.models.stages import LORA, NEW_ROWS, STAGES
+from fireedit.models.weights import SMARTEDIT_TOKENS
+
+MEBI = 2**20
+"""The paper's M: SmartEdit's 1163.8 M are 1,220,383,748 parameters, exactly 1163.8 times 2^20."""
+
+IMAGE_ATTENTION = r"unet\..*_ip\."
+TABLE_1 = (
+    ("UNet", r"unet\.(?!.*_ip\.)", "the paper's: Stable Diffusion 1.5 with 8 input channels, trained whole"),
+    ("image attention", IMAGE_ATTENTION, "the paper's decoupled cross-attention; ours: new keys and values only"),
+    ("Q-Former", r"qformer\.", "SmartEdit's, which the paper keeps: 6 layers, 77 queries"),
+    ("LoRA", LORA, "the paper's: rank 8; ours, as SmartEdit's: on queries and values"),
+    ("TATI", r"tati\.", "the paper's: 2 layers, 77 queries, 768 channels; the rest ours, so that the sum fits"),
+    ("HVCA", r"hvca\.", "the paper's: 2 layers, 16 queries, 1024 to 768 channels; the rest likewise"),
+)
+"""What Table 1 counts and whose choice it is, without the LLM's table."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="params.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", choices=["paper", "nano"], default="paper", help="sizes (default: %(default)s)")
+    parser.add_argument(
+        "--stage",
+        type=int,
+        choices=sorted(STAGES),
+        default=3,
+        help="whose trained parameters are added up (default: 3)",
+    )
+    asked = parser.parse_args(argv)
+    report = {"config": asked.config, **count(preset(asked.config), asked.stage)}
+    print("\n".join(table(report)), file=sys.stderr)
+    print(json.dumps(report))
+    return 0
+
+
+def count(config: FireEditConfig, stage: int) -> dict[str, Any]:
+    """All figures of the table; `*_mi` are in units of 2^20."""
+    with torch.device("meta"):
+        model = FireEdit.from_config(config)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    modules = {part: _module(part, sizes) for part, _ in model.named_children()}
+    paper = {label: _matching(pattern, sizes) for label, pattern, _ in TABLE_1}
+    paper["one table of the LLM"] = (config.vlm.vocab_size + len(SMARTEDIT_TOKENS)) * config.vlm.width
+    trained = sum(module["trained"][stage] for module in modules.values())
+    return {
+        "stage": stage,
+        "modules": modules,
+        "parameters": sum(sizes.values()),
+        "bf16_bytes": 2 * sum(sizes.values()),
+        "trained": trained,
+        "trained_mi": round(trained / MEBI, 3),
+        "new_rows": _matching(NEW_ROWS, sizes),
+        "paper": paper,
+        "paper_total": sum(paper.values()),
+        "paper_total_mi": round(sum(paper.values()) / MEBI, 3),
+    }
+
+
+def table(report: dict[str, Any]) -> list[str]:
+    """The report as lines for a person."""
+    lines = [f"{'':16s}{'parameters':>15s}" + "".join(f"{f'stage {number}':>15s}" for number in STAGES) + "   bf16 MiB"]
+    for name, module in report["modules"].items():
+        counts = "".join(f"{_or_dot(module['trained'][number]):>15s}" for number in STAGES)
+        lines.append(f"{name:16s}{module['parameters']:15,}{counts}{module['bf16_bytes'] / MEBI:11,.1f}")
+    sums = [sum(module["trained"][number] for module in report["modules"].values()) for number in STAGES]
+    counts = "".join(f"{value:15,}" for value in sums)
+    lines += [f"{'all':16s}{report['parameters']:15,}{counts}{report['bf16_bytes'] / MEBI:11,.1f}", ""]
+    lines.append("What the paper's Table 1 counts (its M is 2^20):")
+    whose = {label: choice for label, _, choice in TABLE_1}
+    whose["one table of the LLM"] = "inferred from the sum: embedding or head, with SmartEdit's 35 new rows"
+    for label, value in report["paper"].items():
+        lines.append(f"  {label:22s}{value:15,}{value / MEBI:9.3f}  {whose[label]}")
+    said = "the paper says 1093.8" if report["config"] == "paper" else ""
+    lines.append(f"  {'Table 1':22s}{report['paper_total']:15,}{report['paper_total_mi']:9.3f}  {said}".rstrip())
+    ours = f"we, stage {report['stage']}"
+    rows = f"ours: of both tables only the new tokens' {report['new_rows']:,}, as if old rows were put back each step"
+    lines.append(f"  {ours:22s}{report['trained']:15,}{report['trained_mi']:9.3f}  {rows}")
+    return lines
+
+
+def _module(part: str, sizes: dict[str, int]) -> dict[str, Any]:
+    own = {name: size for name, size in sizes.items() if name.startswith(f"{part}.")}
+    trained = {
+        number: sum(size for name, size in own.items() if stage.learns(name)) for number, stage in STAGES.items()
+    }
+    return {"parameters": sum(own.values()), "trained": trained, "bf16_bytes": 2 * sum(own.values())}
+
+
+def _matching(pattern: str, sizes: dict[str, int]) -> int:
+    return sum(size for name, size in sizes.items() if re.match(pattern, name))
+
+
+def _or_dot(value: int) -> str:
+    return f"{value:,}" if value else "."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

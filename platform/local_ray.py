@@ -1,0 +1,129 @@
+"""A Ray of our own on this machine, for the demo: started with its dashboard, ended without touching any other."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 90
+
+
+class LocalRayError(RuntimeError):
+    """Ray did not start."""
+
+
+class LocalRay:
+    """`ray start --head` on free ports, in the folder of the caller; `state` remembers it from one process to the next.
+
+    `ray stop` would end every Ray of the user. Here only those processes are ended that have this Ray's own temporary
+    folder on their command line, or descend from one that has.
+    """
+
+    def __init__(self, state: Path):
+        self.state = state
+        self._known: dict[str, Any] = json.loads(state.read_text()) if state.is_file() else {}
+
+    @property
+    def dashboard(self) -> str:
+        return self._known["dashboard"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For `ray` and `serve` commands that should talk to this Ray."""
+        here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return os.environ | {"PATH": here, "RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": self.dashboard}
+
+    def start(self, log: Path, environment: Mapping[str, str]) -> None:
+        """Start Ray and wait until it takes jobs.
+
+        Args:
+            log: what Ray says.
+            environment: what its jobs see besides this process's own.
+        Raises:
+            LocalRayError: it does not answer in time.
+        """
+        folder = tempfile.mkdtemp(prefix="fireedit-ray-")
+        self._known = {"folder": folder, "dashboard": f"http://{HOST}:{free_port(8265)}"}
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        self.state.write_text(json.dumps(self._known))
+        command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--temp-dir={folder}"]
+        command += ["--port=0", f"--dashboard-port={self.dashboard.rpartition(':')[2]}"]
+        command += [f"--dashboard-agent-listen-port={free_port(9365)}"]  # where another Ray has it, no job would start
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command,
+                env=self.environment | environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._takes_jobs():
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise LocalRayError(f"Ray did not start; what it said lies in {log}")
+            time.sleep(0.5)
+
+    def stop(self) -> bool:
+        """End this Ray with all its processes; False if none runs."""
+        processes = self._processes()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        for process in psutil.wait_procs(processes, timeout=10)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.state.unlink(missing_ok=True)
+        return bool(processes)
+
+    def _takes_jobs(self) -> bool:
+        """Whether the node's agent answers, which runs the jobs; the dashboard is up some seconds before it."""
+        try:
+            nodes = requests.get(f"{self.dashboard}/api/v0/nodes", timeout=5).json()["data"]["result"]["result"]
+            logs = requests.get(f"{self.dashboard}/api/v0/logs", params={"node_id": nodes[0]["node_id"]}, timeout=5)
+            return logs.status_code == 200
+        except (requests.RequestException, LookupError, TypeError):  # no answer, or one without a node in it
+            return False
+
+    def _processes(self) -> list[psutil.Process]:
+        if not self._known:
+            return []
+        roots = [process for process in psutil.process_iter() if self._known["folder"] in " ".join(_command(process))]
+        found = {process.pid: process for root in roots for process in [root, *_descendants(root)]}
+        found.pop(os.getpid(), None)
+        return list(found.values())
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` if nobody listens there, else the next free port below those that Ray gives its workers."""
+    for port in range(wanted, 10_000):
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) != 0:
+                return port
+    raise LocalRayError(f"no free port from {wanted} to 9999")
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+

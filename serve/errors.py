@@ -1,0 +1,86 @@
+"""Every way in which a request can fail, answered in OpenAI's envelope."""
+
+import logging
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from fireedit.serve.schema import BadRequest, ErrorAnswer
+
+logger = logging.getLogger(__name__)
+
+LOST = (RayActorError, ObjectLostError, RayServeException)
+"""A replica died: the one that was asked, the one that kept an argument, or (Serve's own class) one upstream."""
+RETRY_AFTER_S = 5
+_RETRY = {"retry-after": str(RETRY_AFTER_S)}
+_NO_RETRY = {"x-should-retry": "false"}
+"""Without it OpenAI's clients send an edit that fails on a GPU two times more."""
+
+
+class Busy(Exception):
+    """More edits than can be served are under way."""
+
+
+def answer_errors(api: FastAPI) -> None:
+    """Have `api` answer each kind of exception; a Ray task's error is also of the kind that was raised in the task."""
+    api.add_exception_handler(BadRequest, _bad_request)
+    api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(HTTPException, _http)
+    api.add_exception_handler(Busy, _busy)
+    api.add_exception_handler(BackPressureError, _busy)
+    for kind in LOST:
+        api.add_exception_handler(kind, _unavailable)
+    api.add_exception_handler(Exception, _unexpected)
+
+
+def unavailable(message: str) -> JSONResponse:
+    return JSONResponse(ErrorAnswer(message, "server_error", code="unavailable").body(), 503, _RETRY)
+
+
+def _bad_request(request: Request, error: Exception) -> JSONResponse:
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    assert isinstance(cause, BadRequest), cause
+    return JSONResponse(ErrorAnswer(cause.message, "invalid_request_error", cause.param, cause.code).body(), 400)
+
+
+def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError), error
+    first = error.errors()[0]
+    param = ".".join(map(str, first["loc"]))
+    return JSONResponse(
+        ErrorAnswer(f"{param}: {first['msg']}", "invalid_request_error", param, "invalid_value").body(), 400
+    )
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException), error
+    message = f"{request.method} {request.url.path}: {error.detail}; edits go to POST /v1/images/edits"
+    code = str(error.detail).lower().replace(" ", "_")
+    answer = ErrorAnswer(message, "invalid_request_error", code=code)
+    return JSONResponse(answer.body(), error.status_code, error.headers)
+
+
+def _busy(request: Request, error: Exception) -> JSONResponse:
+    message = f"more edits are under way than can be served; try again in {RETRY_AFTER_S} seconds"
+    return JSONResponse(ErrorAnswer(message, "rate_limit_error", code="too_many_requests").body(), 429, _RETRY)
+
+
+def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    logger.error("request %s found no replica: %s", request_id(request), error)
+    return unavailable(f"a part of the editor is being restarted; try again in {RETRY_AFTER_S} seconds")
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    logger.error("request %s failed", request_id(request), exc_info=error)
+    message = f"the server failed; its log tells why, under request {request_id(request)}"
+    return JSONResponse(ErrorAnswer(message, "server_error", code="internal_error").body(), 500, _NO_RETRY)
+
+
+def request_id(request: Request) -> str:
+    """Ray Serve's proxy gives every request one, and sends it back with every answer."""
+    return request.headers.get("x-request-id", "unknown")

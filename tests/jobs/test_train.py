@@ -1,0 +1,86 @@
+"""A stage from the command line to weights that the next stage finds; a wrong one says what to write."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fireedit.jobs import train
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.platform import config, runs, storage
+
+SMALL = ["scenes.rows=24", "scenes.size=32", "ingest.shuffle_rows=8", "engine.micro_batch=2", "log_every=1"]
+
+
+def run_stage(stage: int, home: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> dict[str, Any]:
+    sys.argv = ["train.py", "--stage", str(stage), f"home={home}", *SMALL, *overrides]
+    train.main()
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_each_stage_starts_from_the_one_before_and_ends_with_loadable_weights(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_stage(1, tmp_path, capsys, "steps=2", "run=one")
+    assert (first["run"], first["stage"], first["step"], first["set_aside"]) == ("one", 1, 2, 0)
+    assert set(first["last"]) >= {"loss", "img", "align", "diversity", "samples_per_s", "data_wait_share"}
+
+    second = run_stage(2, tmp_path, capsys, "steps=2", "run=two", "mixture={instructpix2pix: 1, llava_instruct: 1}")
+    recipe = config.load(train.TrainRecipe, runs.Run(str(tmp_path), "two").recipe)
+    assert recipe.init_from == first["weights"], "the recipe that ran is saved whole"
+    before, after = (FireEditPipeline.from_pretrained(run["weights"]) for run in (first, second))
+    moved = {
+        name
+        for (name, old), new in zip(before.model.named_parameters(), after.model.parameters(), strict=True)
+        if not old.equal(new)
+    }
+    assert any(name.startswith("unet.") for name in moved) and any("lora_" in name for name in moved)
+    assert not [name for name in moved if name.startswith(("vision.", "detector.", "vae.", "tati.", "hvca."))]
+
+    again = run_stage(2, tmp_path, capsys, "steps=2", "run=two")
+    assert again == second, "a finished run is not trained again"
+
+
+def test_what_a_run_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = config.load(train.TrainRecipe, "nano-stage2", [f"home={tmp_path}"])
+    run = runs.Run(str(tmp_path), "new")
+    shipped = (train.NANO / "model_index.json").is_file()
+    assert train.starting_weights(recipe, run) == (str(train.NANO) if shipped else train.FRESH)
+    storage.write_bytes(run.recipe, b"init_from: where-it-began\n")
+    assert train.starting_weights(recipe, run) == "where-it-began", "a run that goes on"
+
+    paper = config.load(train.TrainRecipe, "paper-stage2", [f"home={tmp_path}"])
+    with pytest.raises(SystemExit, match="no finished run of paper stage 1; run that stage first, or write init_from="):
+        train.starting_weights(paper, runs.Run(str(tmp_path), "other"))
+
+
+@pytest.mark.parametrize("name", ["nano", "paper"])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_recipe_that_ships_can_be_read(name: str, stage: int) -> None:
+    recipe = train.read_recipe(["--stage", str(stage), "--config", name])
+    assert (recipe.model, recipe.stage) == (name, stage)
+    paper = {1: (2e-4, 120_000, 0.0), 2: (1e-5, 5_000, 0.001), 3: (1e-5, 25_000, 0.001)}
+    if name == "paper":
+        assert (recipe.optimizer.lr, recipe.steps, recipe.optimizer.warmup_ratio) == paper[stage]
+        assert recipe.optimizer.weight_decay == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stage", "2", "stepz=3"], "nano-stage2.yaml: unknown key 'stepz'; did you mean 'steps'?"),
+        (["--stage", "2", "--config", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
+        (["--stage", "2", "mixture={}"], "mixture: no corpus"),
+        (["--stage", "2", "stage=3"], "this is a recipe of stage 3; write --stage 3"),
+    ],
+)
+def test_a_wrong_command_says_what_to_write(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train.read_recipe(arguments)
+    assert message in capsys.readouterr().err

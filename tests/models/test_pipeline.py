@@ -1,0 +1,291 @@
+"""The editor as people use it: diffusers' surface, the paper's guidance, pictures in the shape they came in."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fireedit.models.fireedit import NANO, Percepts
+from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput, PaintSettings, output_size
+from fireedit.models.processor import squash
+from fireedit.models.text import text_states, tokenize_text
+from fireedit.models.tokens import PromptError
+from fireedit.models.vae import source_latents
+from tests.factories import picture, shaken
+
+QUICK = {"num_inference_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def editor() -> FireEditPipeline:
+    """With TATI, HVCA and image attention that do something, as after training; to be read only."""
+    pipeline = FireEditPipeline.fresh_nano(seed=3)
+    for part in (pipeline.tati, pipeline.hvca, pipeline.unet):
+        shaken(part, scale=0.02)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def saved(editor: FireEditPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    editor.save_pretrained(folder)
+    return folder
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def loaded(folder: Path, **settings: Any) -> FireEditPipeline:
+    pipeline = FireEditPipeline.from_pretrained(folder, **settings)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def edit(pipeline: FireEditPipeline, seed: int = 0, **settings: Any) -> FireEditPipelineOutput:
+    return pipeline("make it red", Image.fromarray(picture(1)), generator=seeded(seed), **{**QUICK, **settings})
+
+
+# Saving and loading
+
+
+def test_what_is_saved_paints_the_same_pixels_each_time_it_is_loaded(editor: FireEditPipeline, saved: Path) -> None:
+    pictures = [edit(pipeline, output_type="np").images for pipeline in (loaded(saved), loaded(saved), editor)]
+    assert np.array_equal(pictures[0], pictures[1])
+    assert np.allclose(pictures[0], pictures[2], atol=1e-5), "in a file tensors lie at other addresses, sums round anew"
+
+
+def test_a_saved_pipeline_is_named_parts_without_pickles(saved: Path) -> None:
+    index = json.loads((saved / "model_index.json").read_text())
+    parts = {name for name in index if not name.startswith("_")}
+    assert index["_class_name"] == "FireEditPipeline"
+    assert parts == {*FireEditPipeline.PERCEIVING, *FireEditPipeline.UNDERSTANDING, *FireEditPipeline.PAINTING}
+    assert index["tati"] == ["fireedit.models.tati", "TATI"]
+    assert {path.suffix for path in saved.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+    weighed = {path.parent.name for path in saved.rglob("*.safetensors")}
+    assert weighed == parts - {"scheduler", "tokenizer", "vlm_tokenizer"}
+
+
+def test_each_third_of_the_work_loads_alone(saved: Path) -> None:
+    """As three deployments would: one perceives, one understands, one paints."""
+    thirds = [FireEditPipeline.PERCEIVING, FireEditPipeline.UNDERSTANDING, FireEditPipeline.PAINTING]
+    eyes, mind, hand = (loaded(saved, parts=third) for third in thirds)
+    for pipeline, third in zip((eyes, mind, hand), thirds, strict=True):
+        assert {name for name, part in pipeline.components.items() if part is not None} == set(third)
+    image = picture(1)
+    percepts = eyes.perceive([image])
+    edit_tokens = mind.understand(percepts, ["make it red"])
+    latents = hand.paint([image], percepts, edit_tokens, PaintSettings(num_inference_steps=3), seeded(0))
+    apart = hand.decode(latents, [(80, 60)], "np")
+    assert np.array_equal(apart, edit(loaded(saved), output_type="np").images)
+
+
+def test_nano_without_weights_says_so(saved: Path) -> None:
+    if (NANO / "model_index.json").is_file():
+        assert FireEditPipeline.from_pretrained("nano").unet.config.sample_size == 16
+        return
+    with pytest.raises(FileNotFoundError, match="no weights of nano lie here; train some and give their folder"):
+        FireEditPipeline.from_pretrained("nano")
+
+
+def test_fresh_weights_are_the_same_for_the_same_seed() -> None:
+    torch.manual_seed(5)
+    first = FireEditPipeline.fresh_nano(seed=1).model.state_dict()
+    undisturbed = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), undisturbed), "the caller's random numbers go on"
+    second = FireEditPipeline.fresh_nano(seed=1).model.state_dict()
+    other = FireEditPipeline.fresh_nano(seed=2).model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["unet.conv_in.weight"], other["unet.conv_in.weight"])
+
+
+def test_fresh_parts_are_frozen_and_in_eval_mode(editor: FireEditPipeline) -> None:
+    assert not any(parameter.requires_grad for parameter in editor.model.parameters())
+    assert not any(module.training for module in editor.model.children())
+
+
+def test_it_runs_in_bfloat16(saved: Path) -> None:
+    pipeline = loaded(saved, dtype=torch.bfloat16)
+    assert {part.dtype for part in pipeline.model.children()} == {torch.bfloat16}
+    image = edit(pipeline, output_type="np").images
+    assert image.dtype == np.float32 and np.isfinite(image).all()
+
+
+# What comes out
+
+
+def test_the_answer_has_pictures_and_the_regions_that_were_looked_at(editor: FireEditPipeline) -> None:
+    output = edit(editor)
+    assert isinstance(output.images[0], Image.Image) and output.images[0].size == (80, 60)
+    regions = output.regions[0]
+    assert len(output.regions) == 1 and regions.boxes.shape == (len(regions.scores), 4)
+    assert ((regions.boxes >= 0) & (regions.boxes <= 1)).all() and ((regions.scores > 0) & (regions.scores < 1)).all()
+
+
+def test_without_return_dict_it_is_a_tuple(editor: FireEditPipeline) -> None:
+    pictures, regions = edit(editor, return_dict=False)
+    assert pictures[0].size == (80, 60) and len(regions) == 1
+
+
+def test_output_types_agree(editor: FireEditPipeline) -> None:
+    pil, array, tensor, latents = (edit(editor, output_type=kind).images for kind in ("pil", "np", "pt", "latent"))
+    assert array.shape == (1, 60, 80, 3) and tensor.shape == (1, 3, 60, 80) and latents.shape == (1, 4, 16, 16)
+    assert np.abs(np.asarray(pil[0]) / 255 - array[0]).max() <= 0.5 / 255 + 1e-6
+    assert np.allclose(tensor[0].permute(1, 2, 0), array[0])
+    assert np.array_equal(np.asarray(editor.decode(latents, [(80, 60)])[0]), np.asarray(pil[0]))
+
+
+@pytest.mark.parametrize(
+    ("source", "edited"),
+    [((80, 60), (80, 60)), ((200, 100), (128, 64)), ((30, 90), (30, 90)), ((100, 400), (64, 256)), ((1, 1), (1, 1))],
+)
+def test_pictures_come_back_in_their_aspect_ratio(source: tuple[int, int], edited: tuple[int, int]) -> None:
+    assert output_size(source, 64) == edited
+
+
+def test_pictures_of_several_shapes_come_back_in_their_own(editor: FireEditPipeline) -> None:
+    images = [Image.fromarray(picture(1, 90, 30)), picture(2, 40, 70)]
+    edited = editor(["make it red", "add a dog"], images, num_inference_steps=1).images
+    assert [image.size for image in edited] == [(90, 30), (40, 70)]
+
+
+# Seeds and batches
+
+
+def test_a_batch_equals_single_runs(editor: FireEditPipeline) -> None:
+    prompts, images = ["make it red", "a much longer instruction: put a dog beside it"], [picture(1), picture(2)]
+    both = editor(prompts, images, generator=[seeded(0), seeded(1)], **QUICK)
+    for row in range(2):
+        alone = editor(prompts[row], images[row], generator=seeded(row), **QUICK)
+        difference = np.asarray(both.images[row], int) - np.asarray(alone.images[0], int)
+        assert np.abs(difference).max() <= 1
+        assert np.allclose(both.regions[row].boxes, alone.regions[0].boxes, atol=1e-5)
+
+
+def test_several_pictures_for_a_prompt_stand_side_by_side(editor: FireEditPipeline) -> None:
+    generators = [seeded(seed) for seed in range(4)]
+    images = [picture(1), picture(2)]
+    output = editor(
+        ["make it red", "add a dog"], images, num_images_per_prompt=2, generator=generators, output_type="np", **QUICK
+    )
+    assert len(output.images) == 4 and len(output.regions) == 2
+    alone = editor("add a dog", picture(2), generator=seeded(3), output_type="np", **QUICK).images
+    assert np.abs(output.images[3] - alone[0]).max() < 1.5 / 255
+    assert np.abs(output.images[3] - output.images[2]).max() > 1 / 255
+
+
+def test_one_seed_gives_one_picture(editor: FireEditPipeline) -> None:
+    first, again, other = (edit(editor, seed, output_type="np").images for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_given_latents_are_what_it_starts_from(editor: FireEditPipeline) -> None:
+    noise = torch.randn(1, 4, 16, 16, generator=seeded(0))
+    generator = seeded(0)
+    wanted = edit(editor, output_type="latent").images
+    torch.randn(1, 4, 16, 16, generator=generator)
+    got = editor("make it red", picture(1), latents=noise, generator=generator, output_type="latent", **QUICK).images
+    assert torch.equal(got, wanted)
+
+
+# Guidance
+
+
+def understood(editor: FireEditPipeline, prompt: str) -> tuple[Percepts, Tensor]:
+    percepts = editor.perceive([picture(1)])
+    return percepts, editor.understand(percepts, [prompt])
+
+
+@torch.no_grad()
+def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline) -> None:
+    """e(0, 0) + s_I (e(I, 0) - e(0, 0)) + s_T (e(I, c) - e(I, 0)), one UNet call at a time."""
+    percepts, edit_tokens = understood(editor, "make it red")
+    source = source_latents(editor.vae, torch.tensor(squash(picture(1), 64))[None])
+    null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, ["blurry"], 77))
+    detail = editor.hvca(percepts.detail, edit_tokens)
+    nothing, no_detail = torch.zeros_like(source), torch.zeros_like(detail)
+    scheduler, generator = type(editor.scheduler).from_config(editor.scheduler.config), seeded(4)
+    scheduler.set_timesteps(4)
+    latents = torch.randn(1, 4, 16, 16, generator=generator) * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        noisy, timed = scheduler.scale_model_input(latents, t), editor.tati(edit_tokens, t[None])
+        full = editor.unet.predict(noisy, source, t, timed, detail)
+        pictured = editor.unet.predict(noisy, source, t, null, detail)
+        bare = editor.unet.predict(noisy, nothing, t, null, no_detail)
+        noise = bare + 1.3 * (pictured - bare) + 6.0 * (full - pictured)
+        latents = scheduler.step(noise, t, latents, generator=generator).prev_sample
+    settings = {"guidance_scale": 6.0, "image_guidance_scale": 1.3, "negative_prompt": "blurry"}
+    got = edit(editor, 4, num_inference_steps=4, output_type="latent", **settings).images
+    assert torch.allclose(got, latents, rtol=1e-3, atol=1e-3)
+
+
+def read_by_the_unet(editor: FireEditPipeline) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, tokens and details of the last step of an edit."""
+    read: list[Any] = []
+
+    def note(_: torch.nn.Module, inputs: tuple, keywords: dict) -> None:
+        read[:] = [inputs[0], keywords["encoder_hidden_states"]]
+
+    hook = editor.unet.register_forward_pre_hook(note, with_kwargs=True)
+    edit(editor)
+    hook.remove()
+    latents, (tokens, (details,)) = read
+    return latents, tokens, details
+
+
+def test_guidance_asks_for_all_then_picture_alone_then_nothing(editor: FireEditPipeline) -> None:
+    latents, tokens, details = read_by_the_unet(editor)
+    source = source_latents(editor.vae, torch.tensor(squash(picture(1), 64))[None])
+    null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, [""], 77))
+    assert torch.equal(latents[:, 4:], torch.cat([source, source, torch.zeros_like(source)]))
+    assert torch.equal(latents[0, :4], latents[1, :4]) and torch.equal(latents[0, :4], latents[2, :4])
+    assert torch.equal(tokens[1:], null.expand(2, -1, -1)) and not torch.equal(tokens[0], null[0])
+    assert torch.equal(details[0], details[1]) and details[0].abs().max() > 0 and details[2].abs().max() == 0
+
+
+# Callbacks and wrong arguments
+
+
+def test_a_callback_sees_every_step(editor: FireEditPipeline) -> None:
+    seen: list[tuple[int, float, Sequence[str]]] = []
+
+    def keep(pipe: FireEditPipeline, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert pipe is editor
+        seen.append((step, float(timestep), list(tensors)))
+        return tensors
+
+    plain = edit(editor, output_type="latent").images
+    kept = edit(editor, output_type="latent", callback_on_step_end=keep).images
+    assert torch.equal(kept, plain)
+    assert [step for step, _, _ in seen] == [0, 1, 2] and all(names == ["latents"] for _, _, names in seen)
+    assert seen[0][1] == 999 and seen[-1][1] == 0
+
+
+def test_a_callback_may_change_the_latents(editor: FireEditPipeline) -> None:
+    def clear(_: FireEditPipeline, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"latents": torch.zeros_like(tensors["latents"])}
+
+    assert edit(editor, output_type="latent", callback_on_step_end=clear).images.abs().max() == 0
+
+
+def test_a_callback_gets_only_what_there_is(editor: FireEditPipeline) -> None:
+    with pytest.raises(ValueError, match="it takes 'latents'"):
+        edit(editor, callback_on_step_end_tensor_inputs=["noise"])
+
+
+def test_as_many_prompts_as_pictures(editor: FireEditPipeline) -> None:
+    with pytest.raises(ValueError, match="2 prompts for 1 images; write one prompt for each image"):
+        editor(["one", "two"], picture(1))
+
+
+def test_a_prompt_that_is_too_long_is_refused(editor: FireEditPipeline) -> None:
+    with pytest.raises(PromptError, match="write a shorter text"):
+        editor("paint " * 300, picture(1))

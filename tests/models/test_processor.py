@@ -1,0 +1,114 @@
+"""One picture and one text become the same tensors wherever they are processed."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.processor import Processor, squash
+from fireedit.models.text import tokenize_text
+from fireedit.models.tokens import IGNORED, PADDING, PromptError
+from tests.factories import batch_of, caption_sample, edit_sample, picture, vqa_sample
+
+
+@pytest.fixture(scope="module")
+def processor(nano: FireEditPipeline) -> Processor:
+    return nano.processor
+
+
+def clip_ids(nano: FireEditPipeline, text: str) -> list[int]:
+    return tokenize_text(nano.tokenizer, [text], 77)[0].tolist()
+
+
+def test_squashing_does_not_keep_the_aspect() -> None:
+    wide = np.zeros((10, 40, 3), np.uint8)
+    wide[:, :20] = 200
+    small = squash(wide, 8)
+    assert small.shape == (8, 8, 3) and small.dtype == np.uint8
+    assert (small[:, :2] == 200).all() and (small[:, 6:] == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_any_kind_of_picture_becomes_rgb(mode: str) -> None:
+    assert squash(Image.fromarray(picture(0)).convert(mode), 8).shape == (8, 8, 3)
+
+
+def test_an_array_and_its_picture_are_squashed_alike() -> None:
+    assert np.array_equal(squash(picture(0), 32), squash(Image.fromarray(picture(0)), 32))
+
+
+def test_an_edit_row_has_source_and_target_on_the_canvas(nano: FireEditPipeline, processor: Processor) -> None:
+    sample = edit_sample(1)
+    row = processor.row(sample)
+    assert np.array_equal(row["view"], squash(sample["source"], 64))
+    assert np.array_equal(row["source"], squash(sample["source"], 64))
+    assert np.array_equal(row["target"], squash(sample["target"], 64))
+    assert row["is_edit"] is True and row["id"] == "test/edit/1" and row["corpus"] == "test"
+    assert row["text_ids"].tolist() == clip_ids(nano, "")
+    prompt = processor.prompts.edit(sample["instruction"])
+    assert row["input_ids"][row["input_ids"] != PADDING].tolist() == prompt.input_ids
+    assert row["labels"][: len(prompt.labels)].tolist() == prompt.labels
+    assert (row["labels"][len(prompt.labels) :] == IGNORED).all()
+
+
+def test_a_dialogue_row_is_looked_at_but_not_painted(processor: Processor) -> None:
+    sample = vqa_sample(2)
+    row = processor.row(sample)
+    assert np.array_equal(row["view"], squash(sample["source"], 64))
+    assert not row["source"].any() and not row["target"].any() and row["is_edit"] is False
+    prompt = processor.prompts.dialogue(sample["questions"], sample["answers"])
+    assert row["input_ids"][: len(prompt.input_ids)].tolist() == prompt.input_ids
+
+
+def test_a_caption_row_is_black_and_carries_its_words_for_clip(nano: FireEditPipeline, processor: Processor) -> None:
+    row = processor.row(caption_sample(3))
+    assert not row["view"].any() and not row["source"].any() and not row["target"].any()
+    assert row["is_edit"] is False and row["text_ids"].tolist() == clip_ids(nano, "a red circle on a table")
+
+
+def test_a_captions_template_hangs_on_its_id(processor: Processor) -> None:
+    rows = [processor.row(caption_sample(seed)) for seed in range(20)]
+    again = [processor.row(caption_sample(seed)) for seed in range(20)]
+    assert all(np.array_equal(a["input_ids"], b["input_ids"]) for a, b in zip(rows, again, strict=True))
+    assert len({row["input_ids"].tobytes() for row in rows}) > 3
+
+
+def test_a_batch_of_all_tasks_is_cut_to_its_longest_prompt(nano: FireEditPipeline) -> None:
+    samples = [edit_sample(1), vqa_sample(2), caption_sample(3)]
+    batch = batch_of(nano, *samples)
+    lengths = (batch.input_ids != PADDING).sum(dim=1)
+    assert batch.input_ids.shape == batch.labels.shape == (3, lengths.max())
+    assert batch.is_edit.tolist() == [True, False, False]
+    assert batch.ids == ["test/edit/1", "test/vqa/2", "test/caption/3"] and batch.corpora == ["test"] * 3
+    assert batch.view.dtype == torch.uint8 and batch.view.shape == (3, 64, 64, 3)
+    assert batch.text_ids.shape == (3, 77) and batch.null_text_ids.tolist() == [clip_ids(nano, "")]
+
+
+def test_a_batch_moves_with_its_tensors_and_keeps_its_names(nano: FireEditPipeline) -> None:
+    moved = batch_of(nano, edit_sample(1)).to("meta")
+    assert moved.view.is_meta and moved.null_text_ids.is_meta and moved.ids == ["test/edit/1"]
+
+
+def test_train_and_serve_process_one_image_alike(nano: FireEditPipeline) -> None:
+    """What a training batch holds is what the pipeline hands to the eyes, to the VAE and to the VLM."""
+    sample = edit_sample(5)
+    batch = batch_of(nano, sample)
+    read: dict[str, Any] = {}
+    hooks = [
+        nano.vision.register_forward_pre_hook(lambda _, args: read.update(view=args[0])),
+        nano.vae.encoder.register_forward_pre_hook(lambda _, args: read.update(canvas=args[0])),
+        nano.vlm.register_forward_pre_hook(lambda _, args: read.update(input_ids=args[0])),
+    ]
+    nano(sample["instruction"], Image.fromarray(sample["source"]), num_inference_steps=1)
+    for hook in hooks:
+        hook.remove()
+    assert torch.equal(read["view"], batch.view) and torch.equal(read["input_ids"], batch.input_ids)
+    assert torch.equal(read["canvas"], batch.source.permute(0, 3, 1, 2) / 127.5 - 1)
+
+
+def test_a_text_that_is_too_long_is_an_error(processor: Processor) -> None:
+    with pytest.raises(PromptError, match="write a shorter text"):
+        processor.row(edit_sample(1, instruction="paint " * 300))

@@ -1,0 +1,70 @@
+"""TATI changes nothing at first and learns to tell timesteps apart, fractional ones too."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from fireedit.models.fireedit import preset
+from fireedit.models.tati import TATI, AdaptiveLayerNorm, TATIConfig
+from tests.factories import parameter_count, shaken
+
+
+@pytest.fixture
+def edit_tokens() -> Tensor:
+    return torch.randn(2, 77, 96, generator=torch.Generator().manual_seed(0))
+
+
+def fresh() -> TATI:
+    torch.manual_seed(1)
+    return TATI(preset("nano").tati).eval()
+
+
+def test_it_starts_as_a_no_op_at_every_timestep(edit_tokens: Tensor) -> None:
+    tati = fresh()
+    for timesteps in (torch.tensor([0, 999]), torch.tensor([12.25, 500.5])):
+        assert torch.equal(tati(edit_tokens, timesteps), edit_tokens)
+
+
+def test_once_trained_it_tells_fractional_timesteps_apart(edit_tokens: Tensor) -> None:
+    tati = shaken(fresh())
+    at = {t: tati(edit_tokens, torch.full((2,), t)) for t in (500.0, 500.5, 501.0)}
+    half, whole = (at[500.5] - at[500.0]).abs().max(), (at[501.0] - at[500.0]).abs().max()
+    assert 1e-5 < half < whole
+    assert torch.equal(tati(edit_tokens, torch.tensor([500, 500])), at[500.0])
+
+
+def test_each_row_has_its_own_timestep(edit_tokens: Tensor) -> None:
+    tati = shaken(fresh())
+    both = tati(edit_tokens, torch.tensor([3.0, 700.0]))
+    for row, timestep in enumerate([3.0, 700.0]):
+        alone = tati(edit_tokens[row : row + 1], torch.tensor([timestep]))
+        assert torch.allclose(both[row : row + 1], alone, atol=1e-5)
+
+
+def test_two_optimiser_steps_teach_it_the_time(edit_tokens: Tensor) -> None:
+    tati = fresh().train()
+    optimizer = torch.optim.AdamW(tati.parameters(), lr=1e-3)
+    wanted = torch.stack([edit_tokens[0] + 1, edit_tokens[0] - 1])
+    for _ in range(2):
+        timed = tati(edit_tokens[:1].expand(2, -1, -1), torch.tensor([10.0, 900.0]))
+        (timed - wanted).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    early, late = (tati(edit_tokens[:1], torch.tensor([t])) for t in (10.0, 900.0))
+    assert (early - late).abs().max() > 1e-4
+
+
+def test_the_adaptive_norm_starts_as_a_plain_one() -> None:
+    norm, x = AdaptiveLayerNorm(8, 4), torch.randn(2, 3, 8)
+    assert torch.equal(norm(x, torch.randn(2, 4)), torch.nn.functional.layer_norm(x, (8,), eps=1e-6))
+
+
+def test_it_works_in_bfloat16(edit_tokens: Tensor) -> None:
+    tati = shaken(fresh()).bfloat16()
+    timed = tati(edit_tokens.bfloat16(), torch.tensor([10.5, 900.0]))
+    assert timed.dtype == torch.bfloat16 and timed.isfinite().all()
+
+
+def test_it_has_the_papers_size() -> None:
+    with torch.device("meta"):
+        assert parameter_count(TATI(TATIConfig())) == 30_251_520

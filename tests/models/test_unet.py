@@ -1,0 +1,147 @@
+"""The painter is Stable Diffusion's UNet, exactly, until its image attention has learnt something."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+from torch import Tensor
+
+from fireedit.models.fireedit import preset
+from fireedit.models.unet import EditUNet, UNetConfig
+from tests.factories import parameter_count, shaken
+
+NANO = preset("nano").unet
+PLAIN_SIZES = {name: value for name, value in vars(NANO).items() if not name.startswith("detail_")}
+
+
+@pytest.fixture(scope="module")
+def fresh() -> EditUNet:
+    """To be read only."""
+    torch.manual_seed(0)
+    return EditUNet(NANO).eval()
+
+
+@pytest.fixture(scope="module")
+def trained() -> EditUNet:
+    torch.manual_seed(0)
+    return shaken(EditUNet(NANO).eval())
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    noisy, source = torch.randn(2, 2, 4, 16, 16, generator=generator)
+    tokens = torch.randn(2, 77, 96, generator=generator)
+    return {"noisy": noisy, "source": source, "timesteps": torch.tensor([3.0, 801.5]), "tokens": tokens}
+
+
+def details(seed: int = 5) -> Tensor:
+    return torch.randn(2, 16, 96, generator=torch.Generator().manual_seed(seed))
+
+
+def plain_with_the_weights_of(unet: EditUNet) -> UNet2DConditionModel:
+    plain = UNet2DConditionModel(**PLAIN_SIZES).eval()
+    plain.load_state_dict({name: tensor for name, tensor in unet.state_dict().items() if "_ip." not in name})
+    return plain
+
+
+def test_it_has_the_published_size_and_image_attention_beside_it() -> None:
+    with torch.device("meta"):
+        unet = EditUNet(UNetConfig())
+    image_attention = sum(p.numel() for name, p in unet.named_parameters() if "_ip." in name)
+    assert parameter_count(unet) == 878_701_764
+    assert image_attention == 19_169_280
+    assert sum(isinstance(p, IPAdapterAttnProcessor2_0) for p in unet.attn_processors.values()) == 16
+
+
+def test_the_image_attention_starts_as_an_exact_no_op(fresh: EditUNet, inputs: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        without = fresh.predict(**inputs, detail_tokens=None)
+        assert torch.equal(fresh.predict(**inputs, detail_tokens=details()), without)
+
+
+def test_without_details_it_equals_stable_diffusions_unet(trained: EditUNet, inputs: dict[str, Tensor]) -> None:
+    plain = plain_with_the_weights_of(trained)
+    with torch.no_grad():
+        wanted = plain(
+            torch.cat([inputs["noisy"], inputs["source"]], dim=1),
+            inputs["timesteps"],
+            encoder_hidden_states=inputs["tokens"],
+        ).sample
+        assert torch.allclose(trained.predict(**inputs, detail_tokens=None), wanted, atol=1e-5)
+
+
+def test_image_keys_begin_as_the_texts_and_image_values_as_zero(fresh: EditUNet) -> None:
+    for name, processor in fresh.attn_processors.items():
+        if name.endswith("attn2.processor"):
+            attention = fresh.get_submodule(name.removesuffix(".processor"))
+            assert torch.equal(processor.to_k_ip[0].weight, attention.to_k.weight)
+            assert processor.to_v_ip[0].weight.abs().max() == 0
+
+
+def test_trained_image_attention_adds_to_the_text_attention(trained: EditUNet) -> None:
+    """softmax(Q K1) V1 + lambda softmax(Q K2) V2, both through the shared output."""
+    attention = trained.down_blocks[0].attentions[0].transformer_blocks[0].attn2
+    generator = torch.Generator().manual_seed(3)
+    hidden, tokens, detail = (torch.randn(1, n, w, generator=generator) for n, w in ((9, 48), (77, 96), (16, 96)))
+    to_k_ip, to_v_ip = attention.processor.to_k_ip[0], attention.processor.to_v_ip[0]
+
+    def attend(key: Tensor, value: Tensor) -> Tensor:
+        query, key, value = (x.unflatten(-1, (4, 12)).transpose(1, 2) for x in (attention.to_q(hidden), key, value))
+        return (torch.softmax(query @ key.transpose(-1, -2) / 12**0.5, dim=-1) @ value).transpose(1, 2).flatten(2)
+
+    both = attend(attention.to_k(tokens), attention.to_v(tokens)) + 1.0 * attend(to_k_ip(detail), to_v_ip(detail))
+    got = attention(hidden, encoder_hidden_states=(tokens, [detail]))
+    assert torch.allclose(got, attention.to_out[0](both), atol=1e-5)
+
+
+def test_the_source_stands_behind_the_noise(fresh: EditUNet, inputs: dict[str, Tensor]) -> None:
+    read = []
+    hook = fresh.conv_in.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    with torch.no_grad():
+        fresh.predict(**inputs, detail_tokens=None)
+    hook.remove()
+    assert torch.equal(read[0], torch.cat([inputs["noisy"], inputs["source"]], dim=1))
+
+
+def test_fractional_timesteps_count(trained: EditUNet, inputs: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        at = [trained.predict(**{**inputs, "timesteps": torch.tensor(t)}, detail_tokens=None) for t in (500.0, 500.5)]
+    assert (at[0] - at[1]).abs().max() > 1e-6
+
+
+def test_saving_and_loading_keeps_the_image_attention(
+    trained: EditUNet, inputs: dict[str, Tensor], tmp_path: Path
+) -> None:
+    trained.save_pretrained(tmp_path)
+    loaded = EditUNet.from_pretrained(tmp_path).eval()
+    assert loaded.state_dict().keys() == trained.state_dict().keys()
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in trained.state_dict().items())
+    kinds = [{name: type(p) for name, p in unet.attn_processors.items()} for unet in (trained, loaded)]
+    assert kinds[0] == kinds[1]
+    with torch.no_grad():
+        pictures = [unet.predict(**inputs, detail_tokens=details()) for unet in (trained, loaded)]
+    assert torch.equal(*pictures)
+
+
+def test_checkpointing_gives_the_same_gradients(inputs: dict[str, Tensor]) -> None:
+    torch.manual_seed(0)
+    unet, gradients = shaken(EditUNet(NANO)), []
+    for _ in range(2):
+        tokens, detail = inputs["tokens"].clone().requires_grad_(), details().requires_grad_()
+        unet.predict(**{**inputs, "tokens": tokens}, detail_tokens=detail).square().mean().backward()
+        gradients.append([tokens.grad, detail.grad, *(p.grad.clone() for p in unet.parameters())])
+        unet.zero_grad()
+        unet.enable_gradient_checkpointing()
+    for plain, checkpointed in zip(*gradients, strict=True):
+        assert torch.allclose(plain, checkpointed, rtol=1e-4, atol=1e-7)
+
+
+def test_lambda_is_read_from_the_config(tmp_path: Path) -> None:
+    unet = EditUNet(UNetConfig(**{**vars(NANO), "detail_scale": 0.5}))
+    unet.save_pretrained(tmp_path)
+    loaded = EditUNet.from_pretrained(tmp_path)
+    scales = {tuple(p.scale) for name, p in loaded.attn_processors.items() if name.endswith("attn2.processor")}
+    assert scales == {(0.5,)}

@@ -1,0 +1,63 @@
+"""Latents of source and target differ: the one is an unscaled mode, the other a scaled sample."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from fireedit.models.fireedit import preset
+from fireedit.models.vae import VAEConfig, build_vae, decode_latents, source_latents, target_latents
+from tests.factories import parameter_count, picture
+
+
+@pytest.fixture(scope="module")
+def vae() -> AutoencoderKL:
+    torch.manual_seed(0)
+    return build_vae(preset("nano").vae).eval()
+
+
+@pytest.fixture(scope="module")
+def canvas() -> Tensor:
+    return torch.stack([torch.from_numpy(picture(seed, 64, 64)) for seed in range(2)])
+
+
+def test_source_latents_are_the_unscaled_mode(vae: AutoencoderKL, canvas: Tensor) -> None:
+    with torch.no_grad():
+        wanted = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean
+        assert torch.equal(source_latents(vae, canvas), wanted)
+    assert wanted.shape == (2, 4, 16, 16)
+
+
+def test_target_latents_are_a_scaled_sample(vae: AutoencoderKL, canvas: Tensor) -> None:
+    with torch.no_grad():
+        distribution = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
+        torch.manual_seed(4)
+        wanted = (distribution.mean + distribution.std * torch.randn(2, 4, 16, 16)) * 0.18215
+        torch.manual_seed(4)
+        assert torch.allclose(target_latents(vae, canvas), wanted, atol=1e-6)
+
+
+def test_decoding_undoes_the_scaling(vae: AutoencoderKL, canvas: Tensor) -> None:
+    with torch.no_grad():
+        mode = source_latents(vae, canvas)
+        decoded = decode_latents(vae, mode * 0.18215)
+        assert torch.allclose(decoded, vae.decode(mode).sample.clamp(-1, 1), atol=1e-5)
+    assert decoded.shape == (2, 3, 64, 64)
+
+
+def test_pictures_become_numbers_from_minus_one_to_one(vae: AutoencoderKL) -> None:
+    read = []
+    hook = vae.encoder.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    canvas = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    canvas[:, :, :, 1] = 255
+    with torch.no_grad():
+        source_latents(vae, canvas)
+    hook.remove()
+    assert read[0].amax((0, 2, 3)).tolist() == [-1, 1, -1] and read[0].shape == (1, 3, 64, 64)
+
+
+def test_it_is_stable_diffusions() -> None:
+    with torch.device("meta"):
+        vae = build_vae(VAEConfig())
+    assert parameter_count(vae) == 83_653_863
+    assert vae.config.scaling_factor == 0.18215

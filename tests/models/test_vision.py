@@ -1,0 +1,107 @@
+"""The frozen eyes: raw states, Groma's 2 x 2 merge, and four sources of detail at two resolutions."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fireedit.models.fireedit import preset
+from fireedit.models.vision import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Vision, VisionConfig, merge_patches
+from tests.factories import parameter_count, picture, shaken
+
+
+@pytest.fixture(scope="module")
+def vision() -> Vision:
+    """With layer scales and norms that differ from one; to be read only."""
+    torch.manual_seed(0)
+    return shaken(Vision(preset("nano").vision)).eval()
+
+
+@pytest.fixture(scope="module")
+def view() -> Tensor:
+    return torch.stack([torch.from_numpy(picture(seed, 64, 64)) for seed in range(2)])
+
+
+def normalised(view: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    pixels = view.permute(0, 3, 1, 2) / 255
+    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+def test_both_encoders_have_the_published_sizes() -> None:
+    with torch.device("meta"):
+        vision = Vision(VisionConfig())
+    assert parameter_count(vision.dino) == 304_368_640
+    assert parameter_count(vision.clip) == 303_179_776
+
+
+@torch.no_grad()
+def test_maps_are_the_last_four_raw_states_without_the_class_token(vision: Vision, view: Tensor) -> None:
+    maps = vision(view, detail=False).maps
+    states = vision.dino(normalised(view, IMAGENET_MEAN, IMAGENET_STD), output_hidden_states=True)
+    assert len(maps) == 4
+    for found, wanted in zip(maps, states.hidden_states[-4:], strict=True):
+        assert torch.allclose(found.flatten(2).transpose(1, 2), wanted[:, 1:], atol=1e-5)
+    deepest = maps[-1].flatten(2).transpose(1, 2)
+    assert torch.allclose(vision.dino.layernorm(deepest), states.last_hidden_state[:, 1:], atol=1e-5)
+    assert not torch.allclose(deepest, states.last_hidden_state[:, 1:], atol=1e-2), "raw: before the final norm"
+
+
+@torch.no_grad()
+def test_image_tokens_are_the_merged_deepest_map(vision: Vision, view: Tensor) -> None:
+    features = vision(view, detail=False)
+    assert torch.equal(features.image_tokens, merge_patches(features.maps[-1]))
+    assert features.image_tokens.shape == (2, 16, 4 * 96) and features.detail == ()
+
+
+def test_the_merge_puts_the_lower_patch_before_the_right_one() -> None:
+    features = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
+    merged = merge_patches(features)
+    token = 0
+    for top in range(0, 4, 2):
+        for left in range(0, 6, 2):
+            corners = [(top, left), (top + 1, left), (top, left + 1), (top + 1, left + 1)]
+            assert torch.equal(merged[:, token], torch.cat([features[:, :, y, x] for y, x in corners], dim=1))
+            token += 1
+    assert merged.shape == (2, token, 12)
+
+
+@torch.no_grad()
+def test_details_come_from_both_encoders_at_two_sizes(vision: Vision, view: Tensor) -> None:
+    detail = vision(view).detail
+    assert [tuple(source.shape) for source in detail] == [(2, 16, 96), (2, 64, 96), (2, 16, 96), (2, 64, 96)]
+    clip = vision.clip(
+        normalised(view, CLIP_MEAN, CLIP_STD), output_hidden_states=True, interpolate_pos_encoding=True
+    ).hidden_states[-2]
+    assert torch.allclose(detail[1], clip[:, 1:], atol=1e-5)
+    dino = vision.dino(normalised(view, IMAGENET_MEAN, IMAGENET_STD)).last_hidden_state
+    assert torch.allclose(detail[3], dino[:, 1:], atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_coarse_sources_see_the_picture_at_half_its_size(vision: Vision, view: Tensor) -> None:
+    small = F.interpolate(view.permute(0, 3, 1, 2) / 255, size=(32, 32), mode="bicubic", antialias=True).clamp(0, 1)
+    detail = vision(view).detail
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    assert torch.allclose(detail[2], vision.dino((small - mean) / std).last_hidden_state[:, 1:], atol=1e-5)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    clip = vision.clip((small - mean) / std, output_hidden_states=True).hidden_states[-2]
+    assert torch.allclose(detail[0], clip[:, 1:], atol=1e-5), "CLIP's own size: nothing is interpolated"
+
+
+def test_paper_sizes_give_256_image_tokens_and_2560_details() -> None:
+    with torch.device("meta"):
+        vision = Vision(VisionConfig())
+        features = vision(torch.empty(1, 448, 448, 3, dtype=torch.uint8))
+    assert features.image_tokens.shape == (1, 256, 4096)
+    assert [source.shape[1] for source in features.detail] == [256, 1024, 256, 1024]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 32, 32, 3)])
+def test_views_of_another_shape_are_refused(vision: Vision, shape: tuple[int, ...]) -> None:
+    with pytest.raises(AssertionError):
+        vision(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_views_that_are_no_bytes_are_refused(vision: Vision) -> None:
+    with pytest.raises(AssertionError):
+        vision(torch.zeros(1, 64, 64, 3))

@@ -1,0 +1,187 @@
+"""The VLM reads a prompt once and answers as if it had spoken the [IMG] tokens one after another."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import DynamicCache
+
+from fireedit.models.fireedit import preset
+from fireedit.models.tokens import IGNORED, PADDING, PromptConfig
+from fireedit.models.vlm import VLM, VLMConfig
+from tests.factories import parameter_count, shaken
+
+CONFIG = replace(preset("nano").vlm, prompt=PromptConfig(img_tokens=4, max_tokens=64, system=""))
+VOCABULARY, WIDTH = CONFIG.vocab_size, CONFIG.width
+IMAGE_START, IMAGE_END, REGIONS_START, REGIONS_END = range(VOCABULARY, VOCABULARY + 4)
+IMG = list(range(VOCABULARY + 4, VOCABULARY + 8))
+PICTURED = [0, IMAGE_START, IMAGE_END, 17, REGIONS_START, REGIONS_END, 21, 22, 23]
+
+
+@pytest.fixture(scope="module")
+def vlm() -> VLM:
+    """With no weight left at its initial value, LoRA's included; to be read only."""
+    torch.manual_seed(0)
+    return shaken(VLM(CONFIG)).eval()
+
+
+@pytest.fixture(scope="module")
+def seen() -> tuple[Tensor, list[Tensor]]:
+    """Image tokens of two pictures, and their regions: three and one."""
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(2, 16, CONFIG.image_width, generator=generator)
+    return image, [torch.randn(count, WIDTH, generator=generator) for count in (3, 1)]
+
+
+def rows(*prompts: list[int], padding: int = PADDING) -> Tensor:
+    longest = max(map(len, prompts))
+    return torch.tensor([[*ids, *[padding] * (longest - len(ids))] for ids in prompts])
+
+
+def embedded(vlm: VLM, ids: list[int]) -> Tensor:
+    """Each id's row, from the LLM's own table or from that of the new tokens."""
+    old, new = vlm.llm.model.embed_tokens.weight, vlm.new_embeddings.weight
+    return torch.stack([old[i] if i < VOCABULARY else new[i - VOCABULARY] for i in ids])
+
+
+def plain_states(vlm: VLM, ids: list[int], image: Tensor, regions: Tensor) -> tuple[Tensor, int]:
+    """Normed last states of a prompt that starts with PICTURED, put together by hand; how many were put in."""
+    adapted = vlm.adapter(image)
+    parts = [embedded(vlm, ids[:2]), adapted, embedded(vlm, ids[2:5]), regions, embedded(vlm, ids[5:])]
+    states = vlm.llm.model(inputs_embeds=torch.cat(parts)[None]).last_hidden_state[0]
+    return states, len(adapted) + len(regions)
+
+
+@torch.no_grad()
+def test_image_and_regions_stand_behind_their_marks_and_states_are_read_at_img(vlm: VLM, seen: tuple) -> None:
+    image, regions = seen
+    ids = [*PICTURED, *IMG, 1]
+    wanted, added = plain_states(vlm, ids, image[0], regions[0])
+    start = len(PICTURED) + added
+    answer = vlm(rows(ids), None, image[:1], regions[:1])
+    assert torch.allclose(answer.img_states[0], wanted[start : start + 4], atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_loss_is_the_plain_cross_entropy_of_the_labelled_tokens(vlm: VLM, seen: tuple) -> None:
+    image, regions = seen
+    ids = [*PICTURED, *IMG]
+    labels = [IGNORED] * len(PICTURED) + IMG
+    answer = vlm(rows(ids), rows(labels), image[:1], regions[:1])
+    states, added = plain_states(vlm, ids, image[0], regions[0])
+    logits = states @ torch.cat([vlm.llm.lm_head.weight, vlm.new_head.weight]).T
+    before = len(PICTURED) + added - 1  # the state that speaks [IMG] 0
+    wanted = -sum(F.log_softmax(logits[before + index], dim=-1)[token] for index, token in enumerate(IMG)) / 4
+    assert torch.allclose(answer.loss, wanted, atol=1e-5)
+
+
+@torch.no_grad()
+def test_each_row_of_a_batch_equals_its_single_run(vlm: VLM, seen: tuple) -> None:
+    """Right padding: prompts and numbers of regions differ in length."""
+    image, regions = seen
+    prompts = [[*PICTURED, 40, 41, 42, 43, *IMG], [*PICTURED, *IMG]]
+    labels = [[IGNORED] * (len(ids) - 4) + IMG for ids in prompts]
+    both = vlm(rows(*prompts), rows(*labels, padding=IGNORED), image, regions)
+    singles = [
+        vlm(rows(prompts[row]), rows(labels[row]), image[row : row + 1], regions[row : row + 1]) for row in range(2)
+    ]
+    assert torch.allclose(both.img_states, torch.cat([single.img_states for single in singles]), atol=1e-5)
+    assert torch.allclose(both.loss, sum(single.loss for single in singles) / 2, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_prompt_without_img_tokens_answers_zeros(vlm: VLM, seen: tuple) -> None:
+    image, regions = seen
+    alone = vlm(rows(PICTURED), None, image[:1], regions[:1]).img_states
+    assert alone.shape == (1, 4, WIDTH) and alone.abs().max() == 0
+    beside = vlm(rows(PICTURED, [*PICTURED, *IMG]), None, image, regions).img_states
+    assert beside[0].abs().max() == 0 and beside[1].abs().amax(dim=-1).min() > 0
+
+
+@torch.no_grad()
+def test_one_prefill_equals_feeding_the_img_tokens_one_by_one(vlm: VLM, seen: tuple) -> None:
+    """As SmartEdit decodes: with a cache of keys and values, reading the state at each token that is fed in."""
+    image, regions = seen
+    prefix = torch.cat(
+        [
+            embedded(vlm, PICTURED[:2]),
+            vlm.adapter(image[0]),
+            embedded(vlm, PICTURED[2:5]),
+            regions[0],
+            embedded(vlm, PICTURED[5:]),
+        ]
+    )
+    cache, states = DynamicCache(config=vlm.llm.config), []
+    vlm.llm.model(inputs_embeds=prefix[None], past_key_values=cache, use_cache=True)
+    for token in IMG:
+        fed = vlm.llm.model(inputs_embeds=embedded(vlm, [token])[None], past_key_values=cache, use_cache=True)
+        states.append(fed.last_hidden_state[0, -1])
+    answer = vlm(rows([*PICTURED, *IMG]), None, image[:1], regions[:1])
+    assert torch.allclose(answer.img_states[0], torch.stack(states), atol=1e-4)
+
+
+def test_only_new_rows_adapter_and_lora_learn(seen: tuple) -> None:
+    torch.manual_seed(0)
+    vlm, (image, regions) = shaken(VLM(CONFIG)), seen
+    trained = ("new_embeddings", "new_head", "adapter", "lora_")
+    for name, parameter in vlm.named_parameters():
+        parameter.requires_grad_(any(part in name for part in trained))
+    answer = vlm(rows([*PICTURED, *IMG]), rows([IGNORED] * len(PICTURED) + IMG), image[:1], regions[:1])
+    (answer.loss + answer.img_states.square().mean()).backward()
+    assert vlm.llm.model.embed_tokens.weight.grad is None and vlm.llm.lm_head.weight.grad is None
+    gradients = {name: p.grad for name, p in vlm.named_parameters() if p.requires_grad}
+    assert all(gradient.abs().max() > 0 for gradient in gradients.values())
+    read = gradients["new_embeddings.weight"].abs().amax(dim=1) > 0
+    assert read.all(), "every new token stands in this prompt"
+
+
+def test_the_new_rows_of_a_whole_table_would_get_the_same_gradient(seen: tuple) -> None:
+    """What the docstring promises: own tables for the new tokens compute what one large table would."""
+    torch.manual_seed(0)
+    vlm = shaken(VLM(CONFIG)).eval()
+    ids = [0, 30, 31, *IMG]
+    vlm(rows(ids), rows([IGNORED] * 3 + IMG)).loss.backward()
+    table = torch.cat([vlm.llm.model.embed_tokens.weight, vlm.new_embeddings.weight]).detach().requires_grad_()
+    head = torch.cat([vlm.llm.lm_head.weight, vlm.new_head.weight]).detach().requires_grad_()
+    states = vlm.llm.model(inputs_embeds=table[torch.tensor(ids)][None]).last_hidden_state[0]
+    F.cross_entropy(states[2:-1] @ head.T, torch.tensor(IMG)).backward()
+    assert torch.allclose(vlm.new_embeddings.weight.grad, table.grad[VOCABULARY:], atol=1e-6)
+    assert torch.allclose(vlm.new_head.weight.grad, head.grad[VOCABULARY:], atol=1e-6)
+
+
+def test_checkpointing_gives_the_same_gradients(seen: tuple) -> None:
+    torch.manual_seed(0)
+    vlm, (image, regions), gradients = shaken(VLM(CONFIG)), seen, []
+    for name, parameter in vlm.named_parameters():
+        parameter.requires_grad_("lora_" in name or "new_" in name)
+    for _ in range(2):
+        torch.manual_seed(1)
+        answer = vlm(rows([*PICTURED, *IMG]), rows([IGNORED] * len(PICTURED) + IMG), image[:1], regions[:1])
+        (answer.loss + answer.img_states.square().mean()).backward()
+        gradients.append([p.grad.clone() for p in vlm.parameters() if p.requires_grad])
+        vlm.zero_grad()
+        vlm.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for plain, checkpointed in zip(*gradients, strict=True):
+        assert torch.allclose(plain, checkpointed, rtol=1e-4, atol=1e-7)
+
+
+def test_lora_starts_as_a_no_op() -> None:
+    torch.manual_seed(0)
+    vlm = VLM(CONFIG).eval()
+    answer = vlm(rows([0, 5, *IMG])).img_states
+    for name, parameter in vlm.named_parameters():
+        if ".lora_A." in name:
+            torch.nn.init.zeros_(parameter)
+    assert torch.equal(vlm(rows([0, 5, *IMG])).img_states, answer)
+
+
+def test_it_has_the_published_size() -> None:
+    with torch.device("meta"):
+        vlm = VLM(VLMConfig())
+    lora = sum(p.numel() for name, p in vlm.named_parameters() if ".lora_" in name)
+    assert lora == 4_194_304
+    assert parameter_count(vlm.llm) - lora == 6_738_415_616  # LLaMA-7B with its 32000 rows
+    assert parameter_count(vlm.adapter) == 33_562_624
+    assert vlm.new_embeddings.weight.shape == vlm.new_head.weight.shape == (36, 4096)
