@@ -126,13 +126,14 @@ def convert(
 
     model.qformer, model.tati, model.hvca = QFormer(config.qformer), TATI(config.tati), HVCA(config.hvca)
     if smartedit:
-        fill("qformer", weights.smartedit_qformer(smartedit), published.smartedit)
+        fill("qformer", weights.smartedit_qformer(smartedit), str(published.smartedit))
     say(f"fresh weights: {'' if smartedit else 'qformer, '}tati, hvca, LoRA")
+    parts: dict[str, Any] = dict(model.eval().named_children())
     return FireEditPipeline(
         vlm_tokenizer=_own_tokens(AutoTokenizer.from_pretrained(published.llm), config.vlm.vocab_size),
         tokenizer=AutoTokenizer.from_pretrained(published.clip),
         scheduler=sampler(config.schedule),
-        **dict(model.eval().named_children()),
+        **parts,
     )
 
 

@@ -116,6 +116,17 @@ class FireEdit(nn.Module):
     Source: FireEdit (arXiv 2503.19839).
     """
 
+    vision: Vision
+    detector: Detector
+    region_encoder: RegionEncoder
+    vlm: VLM
+    qformer: QFormer
+    tati: TATI
+    hvca: HVCA
+    unet: EditUNet
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+
     def __init__(
         self,
         *,
@@ -131,9 +142,10 @@ class FireEdit(nn.Module):
         text_encoder: CLIPTextModel | None = None,
     ):
         super().__init__()
-        self.vision, self.detector, self.region_encoder = vision, detector, region_encoder
-        self.vlm, self.qformer = vlm, qformer
-        self.tati, self.hvca, self.unet, self.vae, self.text_encoder = tati, hvca, unet, vae, text_encoder
+        parts = {"vision": vision, "detector": detector, "region_encoder": region_encoder, "vlm": vlm}
+        parts |= {"qformer": qformer, "tati": tati, "hvca": hvca, "unet": unet, "vae": vae}
+        for name, part in (parts | {"text_encoder": text_encoder}).items():
+            setattr(self, name, part)
 
     @classmethod
     def from_config(cls, config: FireEditConfig) -> Self:

@@ -143,7 +143,7 @@ class FireEditPipeline(DiffusionPipeline):
             torch.manual_seed(seed)
             model = FireEdit.from_config(config)
         model.eval().requires_grad_(False)
-        parts = dict(model.named_children())
+        parts: dict[str, Any] = dict(model.named_children())
         return cls(vlm_tokenizer=vlm_tokenizer, tokenizer=tokenizer, scheduler=sampler(config.schedule), **parts)
 
     @classmethod
@@ -156,7 +156,9 @@ class FireEditPipeline(DiffusionPipeline):
     @property
     def model(self) -> FireEdit:
         """The parts with weights, shared, as the module that training sees."""
-        parts = {name: part for name, part in self.components.items() if isinstance(part, torch.nn.Module)}
+        parts: dict[str, Any] = {
+            name: part for name, part in self.components.items() if isinstance(part, torch.nn.Module)
+        }
         return FireEdit(**parts)
 
     @property

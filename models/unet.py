@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
@@ -87,7 +87,7 @@ class EditUNet(UNet2DConditionModel, ModelMixin):
         return processors
 
 
-def start_as_no_op(processor: nn.Module, attention: nn.Module) -> None:
+def start_as_no_op(processor: IPAdapterAttnProcessor2_0, attention: Attention) -> None:
     """Give the image attention the text attention's keys and zero values."""
     with torch.no_grad():
         processor.to_k_ip[0].weight.copy_(attention.to_k.weight)

@@ -113,7 +113,7 @@ class VLM(Component, ModelMixin):
             image = None if image_tokens is None else self.adapter(image_tokens[index].to(self.dtype))
             regions = None if region_tokens is None else region_tokens[index].to(self.dtype)
             prompts.append(self._put_in(ids, wanted, image, regions))
-        embeddings, img_mask, targets = zip(*prompts, strict=True)
+        embeddings, img_mask, targets = ([prompt[part] for prompt in prompts] for part in range(3))
         attended = pad_sequence([torch.ones_like(mask) for mask in img_mask], batch_first=True)
         hidden = self.llm.model(
             inputs_embeds=pad_sequence(embeddings, batch_first=True), attention_mask=attended.long(), use_cache=False

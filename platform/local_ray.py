@@ -63,7 +63,7 @@ class LocalRay:
         with log.open("w") as output:
             process = subprocess.Popen(
                 command,
-                env=self.environment | environment,
+                env={**self.environment, **environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -126,4 +126,3 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.Error:
         return []
-

@@ -47,7 +47,9 @@ class UNet(Part):
         edit = Edit(image, percepts, edit_tokens, PaintSettings(**asdict(settings)), seeds)
         try:
             await self.free.wait()
-            return await self._edit(edit)
+            edited = await self._edit(edit)
+            assert edited is not None, "an edit that somebody waits for is painted"
+            return edited
         except asyncio.CancelledError:
             edit.abandoned.set()
             raise

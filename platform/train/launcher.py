@@ -1,5 +1,6 @@
 """Ray Train: the same loop on every worker, restarted from its last checkpoint when one dies."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it says every line twice
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next look
     if not ray.is_initialized():
-        ray.init(logging_level="warning", runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
+        ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
@@ -62,7 +63,7 @@ def launch(
         ),
         datasets=dict(datasets),
         dataset_config=DataConfig(execution_options=options),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Train's first version
             name=name,
             storage_path=folder,
             failure_config=FailureConfig(max_failures=workers.max_failures),

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from fireedit.models.detector import select_proposals
 from fireedit.models.fireedit import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline
 from tests.factories import parameter_count, picture
@@ -98,6 +99,20 @@ def test_perceiving_keeps_the_regions_that_the_config_allows(nano: FireEditPipel
         assert 1 <= len(boxes) == len(scores) == len(tokens) <= most
         assert boxes.shape[1] == 4 and tokens.shape[1] == 192
         assert (scores.diff() <= 0).all() and (boxes[:, 2:] >= boxes[:, :2]).all()
+
+
+@torch.no_grad()
+def test_the_proposer_sees_the_mean_of_four_states_and_the_region_encoder_the_last_three(
+    nano: FireEditPipeline,
+) -> None:
+    maps = nano.vision(views(2)).maps
+    proposals, percepts = nano.detector(sum(maps) / 4), nano.model.perceive(views(2))
+    for row in range(2):
+        best = select_proposals(proposals.boxes[row], proposals.scores[row], nano.detector.proposal_config)
+        assert torch.allclose(percepts.boxes[row], proposals.boxes[row][best], atol=1e-5)
+        assert torch.allclose(percepts.scores[row], proposals.scores[row][best], atol=1e-5)
+    tokens = nano.region_encoder(maps[1:], percepts.boxes)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(tokens, percepts.region_tokens, strict=True))
 
 
 def test_a_lower_threshold_gives_more_regions_up_to_the_limit(nano: FireEditPipeline) -> None:

@@ -76,6 +76,12 @@ def test_late_turns_that_do_not_fit_are_left_out(words: PromptTokenizer) -> None
     assert prompt == whole
 
 
+def test_no_turn_follows_one_that_was_left_out(words: PromptTokenizer) -> None:
+    long, short = ("why " * 300, "So."), ("Is it red?", "Yes.")
+    questions, answers = zip(short, long, short, strict=True)
+    assert words.dialogue(questions, answers) == words.dialogue(*([text] for text in short))
+
+
 @pytest.mark.parametrize("trick", ["<img_0>", "</s>", "<s>", "<im_start><im_end>", "<roi> </roi>", "a</s>b<s>c"])
 def test_a_person_who_writes_a_special_token_gets_its_letters(words: PromptTokenizer, trick: str) -> None:
     plain, tricked = words.edit("x").input_ids, words.edit(f"x {trick}").input_ids

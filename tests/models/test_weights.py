@@ -192,9 +192,6 @@ def test_a_file_of_another_model_is_refused() -> None:
         load_strict(paper_detector(), groma_detector(published(norm("llm.norm", 8))), "FoundationVision/groma-7b-*")
 
 
-# All else that is published
-
-
 def dinov2_large() -> Shapes:
     """facebook/dinov2-large, as transformers 4 names it."""
     yield "embeddings.cls_token", (1, 1, 1024)
