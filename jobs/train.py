@@ -148,7 +148,7 @@ def staged(pipeline: FireEditPipeline, recipe: TrainRecipe) -> StagedFireEdit:
     stage = STAGES[recipe.stage]
     model = FireEdit(**{name: getattr(pipeline, name) for name in stage.parts})
     if recipe.gradient_checkpointing:
-        model.vlm.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.vlm.llm.activation_checkpointing_enable({"use_reentrant": False})
         if model.unet is not None:
             model.unet.enable_gradient_checkpointing()
     return StagedFireEdit(model, stage, preset(recipe.model).schedule, recipe.dropout)

@@ -1,5 +1,6 @@
 """The editor as people use it: a diffusers pipeline from a picture and a sentence to the edited picture."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.schedule import sampler
 from fireedit.models.tati import TATI
 from fireedit.models.text import text_states, tokenize_text
-from fireedit.models.tokens import PromptTokenizer
+from fireedit.models.tokens import PADDING, PromptTokenizer
 from fireedit.models.unet import EditUNet
 from fireedit.models.vae import decode_latents, source_latents
 from fireedit.models.vision import Vision
@@ -45,7 +46,17 @@ class PaintSettings:
     image_guidance_scale: float = 1.5
     """s_I: how strongly the source is kept."""
     negative_prompt: str = ""
-    """What stands in for no instruction in the guidance."""
+    """What stands in for no instruction in the guidance; one text for all pictures."""
+
+    def __post_init__(self) -> None:
+        steps = self.num_inference_steps
+        if not isinstance(steps, int) or not 1 <= steps <= 1000:
+            raise ValueError(f"num_inference_steps is {steps!r}; write a whole number from 1 to 1000")
+        for name in ("guidance_scale", "image_guidance_scale"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; write a number from 0")
+        if not isinstance(self.negative_prompt, str):
+            raise ValueError("negative_prompt is no text; write one text for all pictures")
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,7 @@ class FireEditPipeline(DiffusionPipeline):
         device = self._execution_device
         words = PromptTokenizer(self.vlm_tokenizer, self.vlm.config.vocab_size, self.vlm.prompt_config)
         ids = [torch.tensor(words.edit(prompt).input_ids) for prompt in prompts]
-        input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-1).to(device)
+        input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PADDING).to(device)
         percepts = percepts.to(device)
         understood = self.vlm(input_ids, None, percepts.image_tokens, percepts.region_tokens)
         return self.qformer(understood.img_states)
@@ -224,16 +235,20 @@ class FireEditPipeline(DiffusionPipeline):
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.set_timesteps(settings.num_inference_steps, device=device)
         if latents is None:
-            latents = randn_tensor(source.shape, generator=generators, device=device, dtype=dtype)
-        latents = latents.to(device, dtype) * scheduler.init_noise_sigma
+            latents = randn_tensor(source.shape, generator=generators, device=device, dtype=torch.float32)
+        if latents.shape != source.shape:
+            raise ValueError(f"latents of shape {list(latents.shape)}; write {list(source.shape)}")
+        # In float32 whatever the UNet computes in: errors of rounding would add up over the steps.
+        latents = latents.to(device, torch.float32) * scheduler.init_noise_sigma
         # Branches in this order: text and picture, picture alone, neither. The picture's detail goes with the picture.
         sources = torch.cat([source, source, torch.zeros_like(source)])
         details = torch.cat([detail_tokens, detail_tokens, torch.zeros_like(detail_tokens)])
         for step, timestep in enumerate(self.progress_bar(scheduler.timesteps)):
-            noisy = scheduler.scale_model_input(torch.cat([latents] * 3), timestep)
+            noisy = scheduler.scale_model_input(torch.cat([latents] * 3), timestep).to(dtype)
             timed_tokens = self.tati(edit_tokens, timestep.expand(len(edit_tokens)))
             tokens = torch.cat([timed_tokens, null_tokens, null_tokens])
-            full, pictured, bare = self.unet.predict(noisy, sources, timestep, tokens, details).chunk(3)
+            predicted = self.unet.predict(noisy, sources, timestep, tokens, details).float()
+            full, pictured, bare = predicted.chunk(3)
             noise = (
                 bare + settings.guidance_scale * (full - pictured) + settings.image_guidance_scale * (pictured - bare)
             )
@@ -286,9 +301,8 @@ class FireEditPipeline(DiffusionPipeline):
             ValueError: prompts and pictures differ in number, or an argument is out of its range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        images = list(image) if isinstance(image, list) else [image]
-        if len(prompts) != len(images):
-            raise ValueError(f"{len(prompts)} prompts for {len(images)} images; write one prompt for each image")
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        _check_inputs(prompts, images, num_images_per_prompt, generator, latents, output_type)
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {sorted(unknown)}; it takes 'latents'")
@@ -303,7 +317,7 @@ class FireEditPipeline(DiffusionPipeline):
             if callback_on_step_end is None:
                 return latents
             tensors = {"latents": latents} if "latents" in callback_on_step_end_tensor_inputs else {}
-            return callback_on_step_end(self, step, timestep, tensors).get("latents", latents)
+            return (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)
 
         percepts = self.perceive(images)
         edit_tokens = self.understand(percepts, prompts)
@@ -322,6 +336,36 @@ class FireEditPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         regions = regions_of(percepts)
         return FireEditPipelineOutput(images=pictures, regions=regions) if return_dict else (pictures, regions)
+
+
+def _check_inputs(
+    prompts: Sequence[str],
+    images: Sequence[Picture],
+    copies: int,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    latents: Tensor | None,
+    output_type: str,
+) -> None:
+    """Raise ValueError, which says what to write, for anything that could only fail or mislead later."""
+    if len(prompts) != len(images):
+        raise ValueError(f"{len(prompts)} prompts for {len(images)} images; write one prompt for each image")
+    if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+        raise ValueError("a prompt is empty; write what to change in the picture")
+    for image in images:
+        is_array = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+        if not is_array and not isinstance(image, Image.Image):
+            raise ValueError(f"an image is a {type(image).__name__}; write a PIL image or uint8 RGB [H, W, 3]")
+    if copies < 1:
+        raise ValueError(f"num_images_per_prompt is {copies}; write 1 or more")
+    count = len(images) * copies
+    if isinstance(generator, list | tuple) and len(generator) != count:
+        raise ValueError(f"{len(generator)} generators for {count} pictures; write one for each, or one for all")
+    if latents is not None and len(latents) != count:
+        raise ValueError(f"{len(latents)} latents for {count} pictures; write one for each")
+    if output_type not in ("pil", "np", "pt", "latent"):
+        raise ValueError(f"output_type is {output_type!r}; write 'pil', 'np', 'pt' or 'latent'")
+    if output_type in ("np", "pt") and len({picture_size(image) for image in images}) > 1:
+        raise ValueError("images of several sizes do not fit into one array; write output_type='pil'")
 
 
 def regions_of(percepts: Percepts) -> list[Regions]:

@@ -171,7 +171,8 @@ class StagedFireEdit(nn.Module):
         predicted = model.unet.predict(noisy, source, timesteps, tokens, detail_tokens)
         painted = batch.is_edit[:, None, None, None]
         denoise = F.mse_loss(predicted.float() * painted, noise.float() * painted)
-        return Losses(img=understood.loss, denoise=denoise, diversity=query_diversity(edit_tokens))
+        answered = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens  # dialogue has no [IMG] states
+        return Losses(img=understood.loss, denoise=denoise, diversity=query_diversity(answered))
 
     def _dropped(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which samples lose their text and which their picture, bool [B] each: one draw decides both."""

@@ -292,3 +292,28 @@ def test_as_many_prompts_as_pictures(editor: FireEditPipeline) -> None:
 def test_a_prompt_that_is_too_long_is_refused(editor: FireEditPipeline) -> None:
     with pytest.raises(PromptError, match="write a shorter text"):
         editor("paint " * 300, picture(1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps is 0; write a whole number from 1 to 1000"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; write a whole number"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan; write a number from 0"),
+        ({"image_guidance_scale": -1.0}, "image_guidance_scale is -1.0; write a number from 0"),
+        ({"negative_prompt": None}, "write one text for all pictures"),
+        ({"prompt": "  "}, "a prompt is empty; write what to change"),
+        ({"prompt": [], "image": []}, "a prompt is empty"),
+        ({"image": np.zeros((8, 8, 3), np.float32)}, "write a PIL image or uint8 RGB"),
+        ({"image": torch.zeros(3, 8, 8)}, "an image is a Tensor; write a PIL image"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0; write 1 or more"),
+        ({"num_images_per_prompt": 2, "generator": [torch.Generator()]}, "1 generators for 2 pictures"),
+        ({"latents": torch.zeros(2, 4, 16, 16)}, "2 latents for 1 pictures"),
+        ({"latents": torch.zeros(1, 4, 8, 8)}, r"latents of shape \[1, 4, 8, 8\]; write \[1, 4, 16, 16\]"),
+        ({"output_type": "jpg"}, "write 'pil', 'np', 'pt' or 'latent'"),
+    ],
+)
+def test_a_wrong_argument_says_what_to_write(editor: FireEditPipeline, wrong: dict[str, Any], message: str) -> None:
+    right = {"prompt": "Remove the dog.", "image": np.zeros((64, 64, 3), np.uint8), "num_inference_steps": 1}
+    with pytest.raises(ValueError, match=message):
+        editor(**{**right, **wrong})
