@@ -29,5 +29,5 @@ check: $(INSTALLED)  ## ruff and mypy
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV); the first time takes some minutes" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scenes,test,check]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[scenes,test,check]'
 	@touch $(INSTALLED)

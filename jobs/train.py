@@ -129,10 +129,13 @@ def train(settings: dict[str, Any]) -> None:
             losses = engine.model(batch)
             grad_norm = engine.step(losses.total)
             progress.add(engine.mean(dict(losses.named())), samples=len(batch.ids) * workers, waited_s=waited_s)
-        if step % recipe.log_every == 0 or step == recipe.steps:
-            progress.report(step, engine.learning_rate, grad_norm)
-        if step % recipe.save_every == 0 or step == recipe.steps:
-            checkpoints.save(engine, {"step": step, "rows": progress.rows}, progress.rows[-1])
+        saving = step % recipe.save_every == 0 or step == recipe.steps
+        if saving or step % recipe.log_every == 0:
+            row = progress.report(step, engine.learning_rate, grad_norm)
+            if saving:
+                checkpoints.save(engine, {"step": step, "rows": progress.rows}, row)
+            else:
+                ray.train.report(row)
             if rank == 0:
                 storage.write_bytes(run.metrics, to_lines(progress.rows))
 

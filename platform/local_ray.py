@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class LocalRay:
     def __init__(self, state: Path):
         self.state = state
         self._known: dict[str, Any] = json.loads(state.read_text()) if state.is_file() else {}
+        self._process: subprocess.Popen | None = None
 
     @property
     def dashboard(self) -> str:
@@ -61,7 +63,7 @@ class LocalRay:
         command += ["--port=0", f"--dashboard-port={self.dashboard.rpartition(':')[2]}"]
         command += [f"--dashboard-agent-listen-port={free_port(9365)}"]  # where another Ray has it, no job would start
         with log.open("w") as output:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 command,
                 env={**self.environment, **environment},
                 stdout=output,
@@ -70,13 +72,13 @@ class LocalRay:
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._takes_jobs():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise LocalRayError(f"Ray did not start; what it said lies in {log}")
             time.sleep(0.5)
 
     def stop(self) -> bool:
-        """End this Ray with all its processes; False if none runs."""
+        """End this Ray with all its processes and forget its folder; False if none runs."""
         processes = self._processes()
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -84,6 +86,9 @@ class LocalRay:
         for process in psutil.wait_procs(processes, timeout=10)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        if self._process is not None:
+            self._process.wait()
+        shutil.rmtree(self._known.get("folder", ""), ignore_errors=True)
         self.state.unlink(missing_ok=True)
         return bool(processes)
 

@@ -162,7 +162,7 @@ def test_checkpointing_gives_the_same_gradients(seen: tuple) -> None:
         (answer.loss + answer.img_states.square().mean()).backward()
         gradients.append([p.grad.clone() for p in vlm.parameters() if p.requires_grad])
         vlm.zero_grad()
-        vlm.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        vlm.llm.activation_checkpointing_enable({"use_reentrant": False})
     for plain, checkpointed in zip(*gradients, strict=True):
         assert torch.allclose(plain, checkpointed, rtol=1e-4, atol=1e-7)
 
