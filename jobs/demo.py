@@ -41,16 +41,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="training steps per stage (default: %(default)s)")
     parser.add_argument("--stop", action="store_true", help="end what an earlier demo left running")
     asked = parser.parse_args()
+    asked.out = asked.out.expanduser().resolve()
     ray = LocalRay(asked.out / "ray.json")
     was_running = ray.stop()
     if asked.stop:
         tell("the demo's Ray is stopped" if was_running else "nothing of a demo is running")
         return
     started = time.monotonic()
+    if asked.out.exists() and any(asked.out.iterdir()) and not (asked.out / "home").is_dir():
+        sys.exit(f"{asked.out} was not made by the demo; give --out a new folder")
     shutil.rmtree(asked.out, ignore_errors=True)
     try:
         report = demo(ray, asked.out, asked.rows, asked.steps)
     except BaseException:
+        ray.keep_logs(asked.out / "logs" / "ray")
         ray.stop()
         raise
     report["seconds"] = round(time.monotonic() - started)
@@ -109,7 +113,9 @@ def deploy(ray: LocalRay, weights: str, endpoint: str, out: Path, log: Path) -> 
     deadline = time.monotonic() + HEALTHY_WITHIN_S
     while not is_healthy(endpoint):
         if time.monotonic() > deadline:
-            sys.exit(f"the graph is not healthy after {HEALTHY_WITHIN_S} s; look at {ray.dashboard}/#/serve")
+            status = log.with_name("serve-status.log")
+            run(["serve", "status", "--address", ray.dashboard], status, ray.environment)
+            sys.exit(f"the graph is not healthy after {HEALTHY_WITHIN_S} s; {status} says why")
         time.sleep(1)
 
 

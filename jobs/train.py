@@ -24,12 +24,15 @@ import ray.train
 import torch
 import transformers
 import yaml
+from pydantic import PositiveInt
+from transformers import AutoTokenizer
 
 from fireedit.jobs.prepare import prepare_scenes
 from fireedit.models.fireedit import NANO, FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import Batch, Processor
+from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.stages import STAGES, DropoutConfig, StagedFireEdit
+from fireedit.models.tokens import PromptError
 from fireedit.platform import checkpoints, config, runs, storage
 from fireedit.platform.data.ingest import IngestConfig, epochs_of, prepared, set_aside
 from fireedit.platform.data.mixture import Mixture, check_weights
@@ -41,13 +44,14 @@ from fireedit.platform.train.progress import Progress, from_lines, to_lines, win
 FRESH = "fresh"
 WINDOW = 20
 """Steps whose mean losses stand for the beginning and the end of a run in its summary."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig:
-    rows: int
+    rows: PositiveInt
     """Scenes per corpus."""
-    size: int
+    size: PositiveInt
     """Pixels a side."""
 
 
@@ -58,7 +62,7 @@ class TrainRecipe:
     model: Literal["nano", "paper"]
     """Which sizes."""
     stage: Literal[1, 2, 3]
-    steps: int
+    steps: PositiveInt
     """Optimiser steps."""
     optimizer: OptimizerConfig
     engine: EngineConfig
@@ -78,14 +82,15 @@ class TrainRecipe:
     run: str = ""
     """Name of the run; empty makes one of recipe and time. That of an unfinished run goes on with it."""
     seed: int = 0
-    log_every: int = 10
-    save_every: int = 500
-    keep_checkpoints: int = 2
+    log_every: PositiveInt = 10
+    save_every: PositiveInt = 500
+    keep_checkpoints: PositiveInt = 2
 
 
 def main() -> None:
     recipe = read_recipe(sys.argv[1:])
     run = runs.Run(recipe.home, recipe.run or runs.new_name(recipe.model, recipe.stage))
+    refuse_another_run(recipe, run)
     if run.finished:
         say(f"run {run.name} is finished; write another run=NAME to train anew")
         print(json.dumps(summary(recipe, run)))
@@ -99,8 +104,10 @@ def main() -> None:
     missing = [name for name in recipe.mixture if not storage.names(storage.join(corpora, name))]
     if recipe.scenes is not None and missing:
         prepare_scenes(corpora, missing, recipe.scenes.rows, recipe.scenes.size, seed=0)
-    prepare = load_pipeline(recipe, init_from).processor.row
-    datasets = {name: prepared(corpora, name, prepare, run.quarantine, recipe.ingest) for name in recipe.mixture}
+    prepare = load_processor(recipe, init_from).row
+    datasets = {
+        name: prepared(corpora, name, prepare, PromptError, run.quarantine, recipe.ingest) for name in recipe.mixture
+    }
     settings = {"recipe": recipe, "run": run, "init_from": init_from}
     launch(train, settings, datasets, recipe.workers, run.parent, run.name, recipe.keep_checkpoints)
     print(json.dumps(summary(recipe, run)))
@@ -113,12 +120,13 @@ def train(settings: dict[str, Any]) -> None:
     rank, workers = context.get_world_rank(), context.get_world_size()
 
     pipeline = load_pipeline(recipe, settings["init_from"])
-    engine = Engine(staged(pipeline, recipe), recipe.engine, recipe.optimizer, recipe.steps)
+    module = staged(pipeline, recipe)
+    engine = Engine(module, recipe.engine, recipe.optimizer, recipe.steps, exact=module.exact)
     resumed = checkpoints.resume(engine)
     done = resumed["step"] if resumed else 0
     earlier = resumed["rows"] if resumed else []
     progress = Progress(steps=recipe.steps, rows=earlier, stream=sys.stderr if rank == 0 else None)
-    batches = batches_of(recipe, pipeline.processor, skip=done)
+    batches = batches_of(recipe, load_processor(recipe, settings["init_from"]), skip=done)
 
     for step in range(done + 1, recipe.steps + 1):
         torch.manual_seed(zlib.crc32(f"{recipe.seed} {step} {rank}".encode()))
@@ -127,11 +135,11 @@ def train(settings: dict[str, Any]) -> None:
             batch = next(batches).to(engine.device)
             waited_s = time.perf_counter() - waiting
             losses = engine.model(batch)
-            grad_norm = engine.step(losses.total)
-            progress.add(engine.mean(dict(losses.named())), samples=len(batch.ids) * workers, waited_s=waited_s)
+            engine.step(losses.total)
+            progress.add(dict(losses.named()), samples=len(batch.ids) * workers, waited_s=waited_s)
         saving = step % recipe.save_every == 0 or step == recipe.steps
         if saving or step % recipe.log_every == 0:
-            row = progress.report(step, engine.learning_rate, grad_norm)
+            row = progress.report(step, engine.learning_rate, engine.grad_norm, engine.mean)
             if saving:
                 checkpoints.save(engine, {"step": step, "rows": progress.rows}, row)
             else:
@@ -141,6 +149,7 @@ def train(settings: dict[str, Any]) -> None:
 
     with engine.gathered():
         if rank == 0:
+            storage.write_bytes(run.metrics, to_lines(progress.rows))
             with storage.writing_folder(run.weights, last="model_index.json") as folder:
                 pipeline.save_pretrained(folder)
     torch.distributed.barrier()
@@ -183,17 +192,33 @@ def read_recipe(arguments: list[str]) -> TrainRecipe:
             raise config.RecipeError(f"{name}: this is a recipe of stage {recipe.stage}; write --stage {recipe.stage}")
     except ValueError as error:
         parser.exit(2, f"{error}\n")
-    return recipe
+    return replace(recipe, home=storage.absolute(recipe.home))
+
+
+def refuse_another_run(recipe: TrainRecipe, run: runs.Run) -> None:
+    """Exit with a sentence if a run of this name is there and is not one that this recipe can go on with."""
+    if not storage.exists(run.recipe):
+        return
+    before = yaml.safe_load(storage.read_bytes(run.recipe))
+    asked = yaml.safe_load(config.dump(recipe))
+    for key in ("model", "stage", "workers", "engine", "mixture"):
+        if before[key] != asked[key]:
+            sys.exit(f"run {run.name} has {key} {before[key]}, not {asked[key]}; write another run=NAME")
 
 
 def starting_weights(recipe: TrainRecipe, run: runs.Run) -> str:
     """A pipeline folder, or FRESH; a run that goes on starts from what it started from.
 
     Raises:
-        SystemExit: the recipe asks for the stage before, and no run of it has been finished.
+        SystemExit: the folder holds no pipeline, or no run of the stage before has been finished.
     """
-    if recipe.init_from != "auto":
-        return recipe.init_from
+    if recipe.init_from not in ("auto", FRESH):
+        folder = storage.absolute(recipe.init_from)
+        if not storage.exists(storage.join(folder, "model_index.json")):
+            sys.exit(f"init_from: {folder} holds no model_index.json; write a folder that a run or convert.py saved")
+        return folder
+    if recipe.init_from == FRESH:
+        return FRESH
     if storage.exists(run.recipe):
         return yaml.safe_load(storage.read_bytes(run.recipe))["init_from"]
     before = runs.latest_finished(recipe.home, recipe.model, recipe.stage - 1)
@@ -216,18 +241,28 @@ def load_pipeline(recipe: TrainRecipe, init_from: str) -> FireEditPipeline:
     if init_from == FRESH:
         return FireEditPipeline.fresh_nano(recipe.seed)
     with storage.reading_folder(init_from) as folder:
-        return FireEditPipeline.from_pretrained(folder)
+        return FireEditPipeline.from_pretrained(folder, dtype=DTYPES[recipe.engine.precision])
+
+
+def load_processor(recipe: TrainRecipe, init_from: str) -> Processor:
+    """What makes rows and batches; needs the tokenizers of the weights, not the weights."""
+    tokenizers = {}
+    for name in ("vlm_tokenizer", "tokenizer"):
+        with storage.reading_folder(storage.join(str(NANO) if init_from == FRESH else init_from, name)) as folder:
+            tokenizers[name] = AutoTokenizer.from_pretrained(folder)
+    return Processor(**tokenizers, config=ProcessorConfig.of(preset(recipe.model)))
 
 
 def summary(recipe: TrainRecipe, run: runs.Run) -> dict[str, Any]:
     """What the run came to; the last line of this job."""
     rows = from_lines(storage.read_bytes(run.metrics))
+    window = max(WINDOW, recipe.log_every)
     return {
         "run": run.name,
         "stage": recipe.stage,
         "step": rows[-1]["step"],
-        "first": window_mean(rows, 0, WINDOW),
-        "last": window_mean(rows, recipe.steps - WINDOW, recipe.steps),
+        "first": window_mean(rows, 0, window),
+        "last": window_mean(rows, recipe.steps - window, recipe.steps),
         "samples_per_s": window_mean(rows, 0, recipe.steps)["samples_per_s"],
         "set_aside": set_aside(run.quarantine),
         "weights": run.weights,

@@ -90,6 +90,7 @@ class Detector(Component, ModelMixin):
     """
 
     config_class = DetectorConfig
+    _keep_in_fp32_modules = ["weight", "bias", "level_embed"]  # all of it: rounding would swap the queries' ranks
 
     def __init__(self, config: DetectorConfig):
         super().__init__(config)

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 from fireedit.models.detector import Detector
 from fireedit.models.fireedit import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.hvca import HVCA
-from fireedit.models.processor import Processor, ProcessorConfig, squash
+from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.schedule import sampler
@@ -171,18 +171,6 @@ class FireEditPipeline(DiffusionPipeline):
             name: part for name, part in self.components.items() if isinstance(part, torch.nn.Module)
         }
         return FireEdit(**parts)
-
-    @property
-    def processor(self) -> Processor:
-        """What makes this model's training rows."""
-        config = ProcessorConfig(
-            view_size=self.vision.config.image_size,
-            canvas_size=self.vae.config.sample_size,
-            text_tokens=self.text_encoder.config.max_position_embeddings,
-            vocab_size=self.vlm.config.vocab_size,
-            prompt=self.vlm.prompt_config,
-        )
-        return Processor(self.vlm_tokenizer, self.tokenizer, config)
 
     @torch.no_grad()
     def perceive(self, images: Sequence[Picture]) -> Percepts:

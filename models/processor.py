@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from fireedit.models.fireedit import FireEditConfig
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptConfig, PromptTokenizer
 
@@ -26,6 +27,17 @@ class ProcessorConfig:
     """Rows of the LLM's own tables, behind which the new tokens' ids begin."""
     prompt: PromptConfig
 
+    @classmethod
+    def of(cls, config: FireEditConfig) -> Self:
+        """What a model of these sizes reads."""
+        return cls(
+            view_size=config.vision.image_size,
+            canvas_size=config.vae.sample_size,
+            text_tokens=config.text.tokens,
+            vocab_size=config.vlm.vocab_size,
+            prompt=config.vlm.prompt,
+        )
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -38,11 +50,11 @@ class Batch:
     labels: Tensor
     """[B, T], IGNORED where nothing is learnt."""
     view: Tensor
-    """uint8 [B, V, V, 3]; black for a caption."""
+    """uint8 [B, V, V, 3]; one black pixel for a caption."""
     source: Tensor
-    """uint8 [B, S, S, 3]; black unless the task is edit."""
+    """uint8 [B, S, S, 3]; black for dialogue, one black pixel for a caption."""
     target: Tensor
-    """uint8 [B, S, S, 3]; black unless the task is edit."""
+    """As source."""
     is_edit: Tensor
     """bool [B]."""
     text_ids: Tensor
@@ -79,8 +91,8 @@ class Processor:
         Raises:
             PromptError: the text is too long.
         """
-        view_side, canvas_side = self.config.view_size, self.config.canvas_size
         task, source = sample["task"], sample["source"]
+        view_side, canvas_side = (1, 1) if task == "caption" else (self.config.view_size, self.config.canvas_size)
         blank = np.zeros((canvas_side, canvas_side, 3), np.uint8)
         is_edit = task == "edit"
         prompt = self._prompt(sample)
@@ -90,7 +102,7 @@ class Processor:
             "corpus": sample["corpus"],
             "input_ids": self._padded(prompt.input_ids, PADDING),
             "labels": self._padded(prompt.labels, IGNORED),
-            "view": np.zeros((view_side, view_side, 3), np.uint8) if task == "caption" else squash(source, view_side),
+            "view": blank if task == "caption" else squash(source, view_side),
             "source": squash(source, canvas_side) if is_edit else blank,
             "target": squash(sample["target"], canvas_side) if is_edit else blank,
             "is_edit": is_edit,
@@ -98,8 +110,14 @@ class Processor:
         }
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Rows of `row` to a batch; prompts are cut to the longest one."""
+        """Rows of `row` to a batch; prompts are cut to the longest one.
+
+        Raises:
+            ValueError: captions, which stage 1 reads, among samples with pictures, which stages 2 and 3 read.
+        """
         columns = {name: [row[name] for row in rows] for name in rows[0]}
+        if len({view.shape for view in columns["view"]}) > 1:
+            raise ValueError("captions and pictures in one batch; mix corpora of captions with no others")
         tensors = {
             name: torch.from_numpy(np.stack(columns[name]))
             for name in ("input_ids", "labels", "view", "source", "target", "text_ids")

@@ -126,12 +126,10 @@ class StagedFireEdit(nn.Module):
             part.train(mode and any(parameter.requires_grad for parameter in part.parameters()))
         return self
 
-    def bfloat16(self) -> "StagedFireEdit":
-        """All but the detector: its queries go by the rank of scores, which rounding would swap."""
-        super().bfloat16()
-        if self.model.detector is not None:
-            self.model.detector.float()
-        return self
+    @property
+    def exact(self) -> tuple[nn.Module, ...]:
+        """Frozen parts that stay in float32: the detector's queries go by the rank of scores, which rounding swaps."""
+        return () if self.model.detector is None else (self.model.detector,)
 
     def forward(self, batch: Batch) -> Losses:
         return self._align(batch) if self.stage.number == 1 else self._edit(batch)
@@ -170,7 +168,7 @@ class StagedFireEdit(nn.Module):
 
         predicted = model.unet.predict(noisy, source, timesteps, tokens, detail_tokens)
         painted = batch.is_edit[:, None, None, None]
-        denoise = F.mse_loss(predicted.float() * painted, noise.float() * painted)
+        denoise = F.mse_loss(predicted.float() * painted, noise.float() * painted)  # over dialogue too, as SmartEdit
         answered = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens  # dialogue has no [IMG] states
         return Losses(img=understood.loss, denoise=denoise, diversity=query_diversity(answered))
 

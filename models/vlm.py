@@ -106,11 +106,12 @@ class VLM(Component, ModelMixin):
             image_tokens: [B, N, image_width], put in behind `<im_start>`.
             region_tokens: B tensors [R_b, width], put in behind `<roi>`.
         """
+        images = None if image_tokens is None else self.adapter(image_tokens.to(self.dtype))
         prompts = []
         for index, row in enumerate(input_ids):
             ids = row[row != PADDING]
             wanted = torch.full_like(ids, IGNORED) if labels is None else labels[index, : len(ids)]
-            image = None if image_tokens is None else self.adapter(image_tokens[index].to(self.dtype))
+            image = None if images is None else images[index]
             regions = None if region_tokens is None else region_tokens[index].to(self.dtype)
             prompts.append(self._put_in(ids, wanted, image, regions))
         embeddings, img_mask, targets = ([prompt[part] for prompt in prompts] for part in range(3))

@@ -92,6 +92,12 @@ class LocalRay:
         self.state.unlink(missing_ok=True)
         return bool(processes)
 
+    def keep_logs(self, folder: Path) -> None:
+        """Copy what Ray's processes have logged, before `stop` forgets it."""
+        logs = Path(self._known.get("folder", "")) / "session_latest" / "logs"
+        if self._known and logs.is_dir():
+            shutil.copytree(logs, folder, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+
     def _takes_jobs(self) -> bool:
         """Whether the node's agent answers, which runs the jobs; the dashboard is up some seconds before it."""
         try:

@@ -20,18 +20,24 @@ def home() -> str:
 
 
 def join(folder: str, *names: str) -> str:
-    """A path below `folder`, which may be an `s3://` address."""
-    return "/".join([folder.rstrip("/"), *names])
+    """A path below `folder`, which may be an `s3://` address with options."""
+    address, mark, options = folder.partition("?") if is_remote(folder) else (folder, "", "")
+    return "/".join([address.rstrip("/"), *names]) + mark + options
 
 
 def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def absolute(path: str) -> str:
+    """The same place from every working directory; Ray's workers have others than the driver."""
+    return path if is_remote(path) else str(Path(path).expanduser().absolute())
+
+
 def filesystem(path: str) -> tuple[fs.FileSystem, str]:
     """The file system of a path and the path within it. `s3://bucket/key?endpoint_override=host:port` is understood."""
     if not is_remote(path):
-        return fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
+        return fs.LocalFileSystem(), absolute(path)
     return fs.FileSystem.from_uri(path)
 
 
@@ -89,16 +95,25 @@ def writing_folder(path: str, last: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
-        written = sorted((file for file in Path(folder).rglob("*") if file.is_file()), key=lambda f: f.name == last)
-        for file in written:
-            write_bytes(join(path, file.relative_to(folder).as_posix()), file.read_bytes())
+        final = (Path(folder) / last).read_bytes()
+        (Path(folder) / last).unlink()
+        files, inner = filesystem(path)
+        files.delete_dir_contents(inner, missing_dir_ok=True)
+        fs.copy_files(folder, inner, source_filesystem=fs.LocalFileSystem(), destination_filesystem=files)
+        write_bytes(join(path, last), final)
 
 
 @contextmanager
 def reading_folder(path: str) -> Iterator[Path]:
-    """The folder `path` as a local one; a remote one is downloaded and forgotten at the end of the block."""
+    """The folder `path` as a local one; a remote one is downloaded and forgotten at the end of the block.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
     if not is_remote(path):
-        yield Path(path).expanduser().absolute()
+        if not Path(absolute(path)).is_dir():
+            raise FileNotFoundError(f"{path}: no such folder")
+        yield Path(absolute(path))
         return
     files, inner = filesystem(path)
     with tempfile.TemporaryDirectory() as folder:

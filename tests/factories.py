@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from fireedit.models.fireedit import preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import Batch
+from fireedit.models.processor import Batch, Processor, ProcessorConfig
 
 
 def picture(seed: int, width: int = 80, height: int = 60) -> np.ndarray:
@@ -32,8 +33,12 @@ def vqa_sample(seed: int) -> dict[str, Any]:
     return _sample("vqa", seed, source=picture(seed), **dialogue)
 
 
+def processor_of(pipeline: FireEditPipeline) -> Processor:
+    return Processor(pipeline.vlm_tokenizer, pipeline.tokenizer, ProcessorConfig.of(preset("nano")))
+
+
 def batch_of(pipeline: FireEditPipeline, *samples: Mapping[str, Any]) -> Batch:
-    processor = pipeline.processor
+    processor = processor_of(pipeline)
     return processor.collate([processor.row(sample) for sample in samples])
 
 

@@ -13,7 +13,11 @@ from fireedit.platform.images import ImageError, decode
 
 Row = dict[str, Any]
 Prepare = Callable[[Mapping[str, Any]], Row]
-"""From a sample whose images are uint8 RGB arrays to a row of arrays of fixed sizes; ValueError for a bad one."""
+"""From a sample whose images are uint8 RGB arrays to a row of arrays of fixed sizes."""
+
+
+class BadSample(ValueError):
+    """A row that its reader could not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,21 +29,24 @@ class IngestConfig:
     prefetch_batches: int = 2
 
 
-def prepared(corpora: str, name: str, prepare: Prepare, quarantine: str, config: IngestConfig) -> ray.data.Dataset:
+def prepared(
+    corpora: str, name: str, prepare: Prepare, refusal: type[Exception], quarantine: str, config: IngestConfig
+) -> ray.data.Dataset:
     """A corpus as a dataset of prepared rows; it is read and decoded only as it is consumed.
 
     Args:
         corpora: the folder that holds the folder `name`.
+        refusal: what `prepare` raises for a sample that it cannot use; any other error ends the run.
         quarantine: folder for rows that cannot be used: one JSON file each, with id and error.
     Raises:
         CorpusError: the folder is not what its name says.
     """
     samples = open_corpus(name, storage.join(corpora, name))
-    return samples.flat_map(_PrepareOrSetAside(prepare, quarantine), num_cpus=config.cpus_per_task)
+    return samples.flat_map(_PrepareOrSetAside(prepare, quarantine, refusal), num_cpus=config.cpus_per_task)
 
 
 def epochs_of(shard: ray.data.DataIterator, seed: int, config: IngestConfig) -> Callable[[int], Iterator[Row]]:
-    """One worker's share of a corpus, epoch by epoch, each in another order."""
+    """One worker's share of a corpus, epoch by epoch, shuffled anew in each within `shuffle_rows`."""
 
     def epoch(number: int) -> Iterator[Row]:
         batches = shard.iter_batches(
@@ -63,16 +70,17 @@ def set_aside(quarantine: str) -> int:
 class _PrepareOrSetAside:
     """A bad row is written down under its id, so that reading a corpus again counts it once."""
 
-    def __init__(self, prepare: Prepare, quarantine: str):
+    def __init__(self, prepare: Prepare, quarantine: str, refusal: type[Exception]):
         self.prepare, self.quarantine = prepare, quarantine
+        self.refusals = (ImageError, BadSample, refusal)
 
     def __call__(self, row: Row) -> list[Row]:
         try:
             if row["error"]:
-                raise ValueError(row["error"])
+                raise BadSample(row["error"])
             images = {name: decode(row[name]) if row[name] else None for name in ("source", "target")}
             return [self.prepare({**row, **images})]
-        except (ImageError, ValueError) as error:
+        except self.refusals as error:
             name = row["id"].replace("/", "_") + ".json"
             report = json.dumps({"id": row["id"], "corpus": row["corpus"], "error": str(error)})
             storage.write_bytes(storage.join(self.quarantine, name), report.encode())

@@ -42,7 +42,7 @@ class Mixture:
         """Which epoch each corpus is in, from 0."""
 
     def skip(self, draws: int) -> None:
-        """Go on in the sequence of corpora as if `draws` rows had been taken."""
+        """Go on in the sequence of corpora as if `draws` rows had been taken; each corpus begins anew all the same."""
         for _ in range(draws):
             self._draw()
 

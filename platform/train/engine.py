@@ -2,13 +2,14 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
@@ -18,14 +19,14 @@ CHECKPOINT_TAG = "engine"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    micro_batch: int
+    micro_batch: PositiveInt
     """Samples per worker and forward pass."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Forward passes per optimiser step."""
     precision: Literal["fp32", "bf16"] = "bf16"
     zero_stage: Literal[0, 1, 2, 3] = 2
     """What DeepSpeed shards over the workers: nothing, optimiser state, also gradients, also parameters."""
-    clip: float = 1.0
+    clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
 
     def deepspeed(self) -> dict[str, Any]:
@@ -46,10 +47,19 @@ class Engine:
     Args:
         module: its `forward` makes losses; its parameters that require a gradient are trained.
         steps: optimiser steps of the whole run, for the schedule.
+        exact: frozen parts of the module that keep their precision; under ZeRO 3 all are rounded.
     """
 
-    def __init__(self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, steps: int):
+    def __init__(
+        self,
+        module: nn.Module,
+        config: EngineConfig,
+        optimizer: OptimizerConfig,
+        steps: int,
+        exact: Sequence[nn.Module] = (),
+    ):
         deepspeed = _deepspeed()
+        kept = [(parameter, parameter.data) for part in exact for parameter in part.parameters()]
         trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         self.config = config
         self.model, self._optimizer, _, self._scheduler = deepspeed.initialize(
@@ -58,6 +68,9 @@ class Engine:
             lr_scheduler=lambda inner: torch.optim.lr_scheduler.LambdaLR(inner, warmup(optimizer, steps)),
             config=config.deepspeed(),
         )
+        if config.zero_stage < 3:
+            for parameter, data in kept:
+                parameter.data = data.to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -68,12 +81,15 @@ class Engine:
         """Of the first parameter group."""
         return self._optimizer.param_groups[0]["lr"]
 
-    def step(self, loss: Tensor) -> float:
-        """Backward; at the end of an accumulation also clip, update and schedule. The last gradient norm."""
+    @property
+    def grad_norm(self) -> float:
+        """Of the last update, before clipping."""
+        return float(self.model.get_global_grad_norm() or 0.0)
+
+    def step(self, loss: Tensor) -> None:
+        """Backward; at the end of an accumulation also clip, update and schedule."""
         self.model.backward(loss)
         self.model.step()
-        norm = self.model.get_global_grad_norm()
-        return 0.0 if norm is None else float(norm)
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Scalars, averaged over the workers."""
@@ -94,7 +110,10 @@ class Engine:
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:
-        """The module with whole parameters on every worker, also where ZeRO 3 shards them."""
+        """The module with whole parameters on every worker, also where ZeRO 3 shards them.
+
+        They are in the engine's precision: of a bf16 run the float32 masters live on in its checkpoints only.
+        """
         zero = _deepspeed().zero
         parameters = list(self.model.module.parameters())
         with zero.GatheredParameters(parameters, enabled=self.config.zero_stage == 3):
@@ -102,15 +121,15 @@ class Engine:
 
 
 def _deepspeed() -> Any:
-    """DeepSpeed, told not to compile its shared-memory collective: it would need a compiler and a minute."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    """DeepSpeed on the group that Ray Train has started; on CPUs without its collective that needs a compiler."""
+    backend = torch.distributed.get_backend()
+    if backend == "gloo":  # also on a machine with GPUs, if the recipe asks for none
+        os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)  # DeepSpeed uses them
     if not deepspeed.comm.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
         deepspeed.init_distributed(backend, dist_init_required=None, verbose=False)
     return deepspeed

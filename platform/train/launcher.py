@@ -9,23 +9,25 @@ from typing import Any
 import ray
 import ray.data
 import ray.train
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkersConfig:
-    count: int
-    cpus: float
+    count: PositiveInt
+    cpus: PositiveFloat
     """Logical CPUs of each worker; leave some of the machine's for Ray Data, or both wait for each other for ever."""
-    gpus: float = 0
-    max_failures: int = 2
+    gpus: NonNegativeFloat = 0
+    max_failures: NonNegativeInt = 2
     """Restarts before the run gives up."""
 
 
 def start_ray() -> None:
     """Join the Ray that this job was submitted to or that RAY_ADDRESS names; else start one for this process."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if "RAY_ADDRESS" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # one of our own, on this machine alone
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of progress differ in their numbers only
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it says every line twice
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next look

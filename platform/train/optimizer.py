@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    lr: float
-    weight_decay: float = 0.0
-    warmup_ratio: float = 0.0
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    warmup_ratio: NonNegativeFloat = 0.0
     """Share of all steps in which the learning rate climbs linearly from 0; then it stays."""
     betas: tuple[float, float] = (0.9, 0.999)
     lr_scale: Mapping[str, float] = field(default_factory=dict)

@@ -3,9 +3,11 @@
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Any, TextIO
+
+Mean = Callable[[Mapping[str, Any]], dict[str, float]]
 
 
 @dataclass
@@ -18,25 +20,32 @@ class Progress:
     """All reports so far, a resumed run's earlier ones too."""
     stream: TextIO | None = field(default_factory=lambda: sys.stderr)
     """Where people read; None keeps it to the rows."""
-    _losses: dict[str, list[float]] = field(default_factory=dict)
+    _losses: dict[str, Any] = field(default_factory=dict)
+    _seen: int = 0
     _samples: int = 0
     _waited_s: float = 0.0
     _started: float = field(default_factory=time.perf_counter)
 
-    def add(self, losses: Mapping[str, float], samples: int, waited_s: float) -> None:
-        """Count one forward pass: its losses, its samples on all workers, and how long it waited for data."""
+    def add(self, losses: Mapping[str, Any], samples: int, waited_s: float) -> None:
+        """Count one forward pass: its losses, its samples on all workers, and how long it waited for data.
+
+        Losses may be tensors: they are only added up, so that no device is waited for before `report`.
+        """
         for name, value in losses.items():
-            self._losses.setdefault(name, []).append(value)
+            self._losses[name] = self._losses.get(name, 0.0) + value
+        self._seen += 1
         self._samples += samples
         self._waited_s += waited_s
 
-    def report(self, step: int, learning_rate: float, grad_norm: float) -> dict[str, float]:
-        """Say where the run stands, and begin the next stretch. A line reads
+    def report(
+        self, step: int, learning_rate: float, grad_norm: float, mean: Mean = lambda losses: dict(losses)
+    ) -> dict[str, float]:
+        """Say where the run stands, and begin the next stretch; `mean` averages over the workers. A line reads
 
         step   1200/25000  loss 0.1432 (denoise 0.13, img 0.01)  lr 9.8e-06  grad 0.71  3.2 samples/s  wait 4%  left 12m
         """
         elapsed = time.perf_counter() - self._started
-        means = {name: sum(values) / len(values) for name, values in self._losses.items()}
+        means = mean({name: total / self._seen for name, total in self._losses.items()})
         row = {
             "step": step,
             **means,
@@ -56,7 +65,7 @@ class Progress:
                 flush=True,
             )
         self.rows.append(row)
-        self._losses, self._samples, self._waited_s = {}, 0, 0.0
+        self._losses, self._seen, self._samples, self._waited_s = {}, 0, 0, 0.0
         self._started = time.perf_counter()
         return row
 

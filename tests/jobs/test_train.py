@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def test_each_stage_starts_from_the_one_before_and_ends_with_loadable_weights(
     assert (first["run"], first["stage"], first["step"], first["set_aside"]) == ("one", 1, 2, 0)
     assert set(first["last"]) >= {"loss", "img", "align", "diversity", "samples_per_s", "data_wait_share"}
 
-    second = run_stage(2, tmp_path, capsys, "steps=2", "run=two", "mixture={instructpix2pix: 1, llava_instruct: 1}")
+    mixture = "mixture={instructpix2pix: 1, llava_instruct: 1}"
+    second = run_stage(2, tmp_path, capsys, "steps=2", "run=two", mixture)
     recipe = config.load(train.TrainRecipe, runs.Run(str(tmp_path), "two").recipe)
     assert recipe.init_from == first["weights"], "the recipe that ran is saved whole"
     before, after = (FireEditPipeline.from_pretrained(run["weights"]) for run in (first, second))
@@ -41,8 +43,10 @@ def test_each_stage_starts_from_the_one_before_and_ends_with_loadable_weights(
     assert any(name.startswith("unet.") for name in moved) and any("lora_" in name for name in moved)
     assert not [name for name in moved if name.startswith(("vision.", "detector.", "vae.", "tati.", "hvca."))]
 
-    again = run_stage(2, tmp_path, capsys, "steps=2", "run=two")
+    again = run_stage(2, tmp_path, capsys, "steps=2", "run=two", mixture)
     assert again == second, "a finished run is not trained again"
+    with pytest.raises(SystemExit, match="run two has stage 2, not 3; write another run=NAME"):
+        run_stage(3, tmp_path, capsys, "steps=2", "run=two")
 
 
 def test_what_a_run_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,6 +56,8 @@ def test_what_a_run_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert train.starting_weights(recipe, run) == (str(train.NANO) if shipped else train.FRESH)
     storage.write_bytes(run.recipe, b"init_from: where-it-began\n")
     assert train.starting_weights(recipe, run) == "where-it-began", "a run that goes on"
+    with pytest.raises(SystemExit, match="init_from: .*elsewhere holds no model_index.json"):
+        train.starting_weights(replace(recipe, init_from="elsewhere"), run)
 
     paper = config.load(train.TrainRecipe, "paper-stage2", [f"home={tmp_path}"])
     with pytest.raises(SystemExit, match="no finished run of paper stage 1; run that stage first, or write init_from="):
@@ -74,6 +80,7 @@ def test_every_recipe_that_ships_can_be_read(name: str, stage: int) -> None:
     [
         (["--stage", "2", "stepz=3"], "nano-stage2.yaml: unknown key 'stepz'; did you mean 'steps'?"),
         (["--stage", "2", "--config", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
+        (["--stage", "2", "log_every=0"], "log_every: Input should be greater than 0, found 0"),
         (["--stage", "2", "mixture={}"], "mixture: no corpus"),
         (["--stage", "2", "stage=3"], "this is a recipe of stage 3; write --stage 3"),
     ],

@@ -11,12 +11,12 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Processor, squash
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, PromptError
-from tests.factories import batch_of, caption_sample, edit_sample, picture, vqa_sample
+from tests.factories import batch_of, caption_sample, edit_sample, picture, processor_of, vqa_sample
 
 
 @pytest.fixture(scope="module")
 def processor(nano: FireEditPipeline) -> Processor:
-    return nano.processor
+    return processor_of(nano)
 
 
 def clip_ids(nano: FireEditPipeline, text: str) -> list[int]:
@@ -76,13 +76,20 @@ def test_a_captions_template_hangs_on_its_id(processor: Processor) -> None:
     assert len({row["input_ids"].tobytes() for row in rows}) > 3
 
 
-def test_a_batch_of_all_tasks_is_cut_to_its_longest_prompt(nano: FireEditPipeline) -> None:
-    samples = [edit_sample(1), vqa_sample(2), caption_sample(3)]
+def test_captions_carry_no_pictures_and_stay_among_themselves(nano: FireEditPipeline) -> None:
+    batch = batch_of(nano, caption_sample(1), caption_sample(2))
+    assert batch.view.shape == batch.source.shape == batch.target.shape == (2, 1, 1, 3)
+    with pytest.raises(ValueError, match="captions and pictures in one batch; mix corpora of captions with no others"):
+        batch_of(nano, caption_sample(1), edit_sample(2))
+
+
+def test_a_batch_of_edits_and_dialogue_is_cut_to_its_longest_prompt(nano: FireEditPipeline) -> None:
+    samples = [edit_sample(1), vqa_sample(2), vqa_sample(3)]
     batch = batch_of(nano, *samples)
     lengths = (batch.input_ids != PADDING).sum(dim=1)
     assert batch.input_ids.shape == batch.labels.shape == (3, lengths.max())
     assert batch.is_edit.tolist() == [True, False, False]
-    assert batch.ids == ["test/edit/1", "test/vqa/2", "test/caption/3"] and batch.corpora == ["test"] * 3
+    assert batch.ids == ["test/edit/1", "test/vqa/2", "test/vqa/3"] and batch.corpora == ["test"] * 3
     assert batch.view.dtype == torch.uint8 and batch.view.shape == (3, 64, 64, 3)
     assert batch.text_ids.shape == (3, 77) and batch.null_text_ids.tolist() == [clip_ids(nano, "")]
 

@@ -24,6 +24,17 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert storage.names(str(tmp_path / "nowhere")) == []
 
 
+def test_a_path_is_joined_before_the_options_of_an_address() -> None:
+    assert storage.join("s3://b/k?scheme=http", "runs", "one") == "s3://b/k/runs/one?scheme=http"
+    assert storage.join("/a/", "b") == "/a/b"
+
+
+def test_a_path_is_the_same_from_every_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("runs") == str(tmp_path / "runs")
+    assert storage.absolute("s3://bucket/runs") == "s3://bucket/runs"
+
+
 def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = str(tmp_path / "weights")
     with storage.writing_folder(path, last="index") as draft:
@@ -46,3 +57,5 @@ def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
 def test_a_local_folder_is_read_where_it_lies(tmp_path: Path) -> None:
     with storage.reading_folder(str(tmp_path)) as folder:
         assert folder == tmp_path
+    with pytest.raises(FileNotFoundError, match="no such folder"), storage.reading_folder(str(tmp_path / "x")):
+        pass

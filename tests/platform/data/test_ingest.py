@@ -16,9 +16,13 @@ from fireedit.platform.data.writers import llava_instruct
 CONFIG = IngestConfig(cpus_per_task=0.25, shuffle_rows=8)
 
 
+class Refused(ValueError):
+    """What this preparation does not like."""
+
+
 def prepare(sample: Mapping[str, Any]) -> dict[str, Any]:
     if "count" in sample["questions"][0].lower():
-        raise ValueError("asks for a count")
+        raise Refused("asks for a count")
     return {"id": sample["id"], "mean": np.float32(sample["source"].mean()), "corpus": sample["corpus"]}
 
 
@@ -38,7 +42,7 @@ def test_good_rows_come_in_another_order_each_epoch_and_bad_ones_are_counted_onc
     ray_session: None, corpora: Path, tmp_path: Path
 ) -> None:
     quarantine = str(tmp_path / "quarantine")
-    dataset = prepared(str(corpora), "llava_instruct", prepare, quarantine, CONFIG)
+    dataset = prepared(str(corpora), "llava_instruct", prepare, Refused, quarantine, CONFIG)
     epoch = epochs_of(dataset.iterator(), seed=0, config=CONFIG)
     first, second, again = ([row["id"] for row in epoch(number)] for number in (0, 1, 0))
     assert len(first) == len(set(first)) == 18

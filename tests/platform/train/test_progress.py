@@ -20,6 +20,12 @@ def test_a_report_is_the_mean_since_the_last_one() -> None:
     assert progress.report(21, 1e-5, 0.0)["loss"] == 9.0, "the mean begins anew"
 
 
+def test_means_may_be_taken_over_the_workers() -> None:
+    progress = Progress(steps=1, stream=None)
+    progress.add({"loss": 1.0}, samples=1, waited_s=0.0)
+    assert progress.report(1, 0.1, 0.1, mean=lambda losses: {"loss": losses["loss"] / 2})["loss"] == 0.5
+
+
 def test_without_a_stream_only_rows_are_kept() -> None:
     progress = Progress(steps=1, stream=None)
     progress.add({"loss": 1.0}, samples=1, waited_s=0.0)
