@@ -1,6 +1,6 @@
 """The noise: how training adds it and how sampling takes it away."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 
@@ -17,20 +17,9 @@ class ScheduleConfig:
 
 def training_noise(config: ScheduleConfig) -> DDPMScheduler:
     """Adds noise to target latents at whole timesteps."""
-    return DDPMScheduler(
-        num_train_timesteps=config.num_train_timesteps,
-        beta_start=config.beta_start,
-        beta_end=config.beta_end,
-        beta_schedule=config.beta_schedule,
-    )
+    return DDPMScheduler(**asdict(config))
 
 
 def sampler(config: ScheduleConfig) -> EulerAncestralDiscreteScheduler:
     """The paper's sampler; its timesteps are fractional."""
-    return EulerAncestralDiscreteScheduler(
-        num_train_timesteps=config.num_train_timesteps,
-        beta_start=config.beta_start,
-        beta_end=config.beta_end,
-        beta_schedule=config.beta_schedule,
-        steps_offset=config.steps_offset,
-    )
+    return EulerAncestralDiscreteScheduler(**asdict(config))
