@@ -18,7 +18,17 @@ from pyarrow import fs
 from fireedit.platform import storage
 from fireedit.platform.data.scenes import world
 from fireedit.platform.data.scenes.assets import MissingAssetsError
-from fireedit.platform.data.writers import cc12m, cocostuff, grefcoco, instructpix2pix, llava_instruct, refcoco
+from fireedit.platform.data.writers import (
+    cc12m,
+    cocostuff,
+    grefcoco,
+    instructpix2pix,
+    llava_instruct,
+    magicbrush,
+    reasonedit,
+    refcoco,
+    ultraedit,
+)
 
 MANIFEST = "prepared.json"
 """Lies in a corpus that this job wrote, and says with which settings."""
@@ -42,6 +52,9 @@ WRITERS: dict[str, Writer] = {
     "refcoco+": functools.partial(refcoco.write, corpus="refcoco+"),
     "refcocog": functools.partial(refcoco.write, corpus="refcocog"),
     "grefcoco": grefcoco.write,
+    "magicbrush": magicbrush.write,
+    "ultraedit": ultraedit.write,
+    "reasonedit": reasonedit.write,
 }
 
 

@@ -6,7 +6,17 @@ from typing import Protocol
 
 import ray.data
 
-from fireedit.platform.data.corpora import cc12m, cocostuff, grefcoco, instructpix2pix, llava_instruct, refcoco
+from fireedit.platform.data.corpora import (
+    cc12m,
+    cocostuff,
+    grefcoco,
+    instructpix2pix,
+    llava_instruct,
+    magicbrush,
+    reasonedit,
+    refcoco,
+    ultraedit,
+)
 
 
 class Reader(Protocol):
@@ -28,6 +38,9 @@ CORPORA: dict[str, Reader] = {
     "refcoco+": functools.partial(refcoco.read, corpus="refcoco+"),
     "refcocog": functools.partial(refcoco.read, corpus="refcocog"),
     "grefcoco": grefcoco.read,
+    "magicbrush": magicbrush.read,
+    "ultraedit": ultraedit.read,
+    "reasonedit": reasonedit.read,
 }
 
 

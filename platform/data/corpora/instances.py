@@ -42,7 +42,9 @@ def read(root: str) -> Instances:
 
 def _by_id(path: str, found: Any, name: str) -> dict[int, dict[str, Any]]:
     records = found.get(name) if isinstance(found, dict) else None
-    if not isinstance(records, list) or not all(isinstance(record, dict) and "id" in record for record in records):
+    if not isinstance(records, list) or not all(
+        isinstance(one, dict) and type(one.get("id")) is int for one in records
+    ):
         raise rows.CorpusError(f"{path}: found no list of {name!r} with ids; fetch COCO's {FILE}")
     by_id: dict[int, dict[str, Any]] = {}
     for record in records:
@@ -80,7 +82,7 @@ def _checked_polygons(polygons: Any, height: int, width: int) -> list[list[float
 
 
 def _checked_runs(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    counts = rle.get("counts")
+    counts: Any = rle.get("counts")
     if rle.get("size") != [height, width]:
         raise rows.BadRow(f"segmentation: found an RLE of size {rle.get('size')!r:.40}, not {[height, width]}")
     if isinstance(counts, str) and counts.isascii():

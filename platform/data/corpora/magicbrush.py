@@ -14,12 +14,15 @@ from fireedit.platform.data.sample import Sample
 
 CORPUS = "magicbrush"
 COLUMNS = ["img_id", "turn_index", "source_img", "instruction", "target_img"]
+PICTURES = ["source_img", "target_img"]
 
 
 def read(root: str, split: str = "train") -> ray.data.Dataset:
     """Every turn of ROOT/data/SPLIT-*.parquet as a row."""
     rows.require_split(CORPUS, split, ["train", "dev"])
-    return parquet.lazy_records(root, CORPUS, (f"{split}-",), COLUMNS, functools.partial(_to_row, split=split))
+    return parquet.lazy_records(
+        root, CORPUS, (f"{split}-",), COLUMNS, PICTURES, functools.partial(_to_row, split=split)
+    )
 
 
 def read_turn(record: dict[str, Any], split: str = "train") -> Sample:

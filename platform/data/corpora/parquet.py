@@ -18,11 +18,14 @@ def lazy_records(
     corpus: str,
     prefixes: tuple[str, ...],
     columns: Sequence[str],
+    pictures: Sequence[str],
     to_row: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> ray.data.Dataset:
     """The records of all ROOT/data/PREFIX*.parquet as rows.
 
-    Only `columns` are read: in other columns the files of one set may disagree, null here and text there.
+    Only `columns`, some of them `pictures`, are read: in others the files of one set may disagree, null here and text
+    there.
+
     Raises:
         CorpusError: no such files, or the first of them has not these columns.
     """
@@ -32,7 +35,7 @@ def lazy_records(
         wanted = " and no ".join(f"{prefix}*.parquet" for prefix in prefixes)
         raise rows.CorpusError(f"{folder} has no {wanted}; found {rows.listing(folder)}")
     paths = [storage.join(folder, name) for name in names]
-    _require_columns(paths[0], columns)
+    _require_columns(paths[0], columns, pictures)
     table = ray.data.read_parquet(paths, num_cpus=rows.MAP_CPUS).select_columns(list(columns))
     return table.map(to_row, num_cpus=rows.MAP_CPUS)
 
@@ -59,7 +62,7 @@ def read_pair(record: dict[str, Any], folder: str, key: str, *, source: str, ins
     return Sample(id=name, corpus=corpus, task="edit", instruction=text, source=first, target=second, error=error)
 
 
-def _require_columns(path: str, columns: Sequence[str]) -> None:
+def _require_columns(path: str, columns: Sequence[str], pictures: Sequence[str]) -> None:
     files, inner = storage.filesystem(path)
     try:
         found = pq.read_schema(inner, filesystem=files)
@@ -67,5 +70,7 @@ def _require_columns(path: str, columns: Sequence[str]) -> None:
         raise rows.CorpusError(f"{path} is not a parquet file: {error}; fetch it again") from None
     if missing := [column for column in columns if column not in found.names]:
         raise rows.CorpusError(f"{path} has no column {', '.join(missing)}; found {', '.join(found.names)}")
+    if bare := [column for column in pictures if not pa.types.is_struct(found.field(column).type)]:
+        raise rows.CorpusError(f"{path}: the column {', '.join(bare)} holds no pictures; they are {{bytes, path}}")
     if null := [column for column in columns if pa.types.is_null(found.field(column).type)]:
         raise rows.CorpusError(f"{path}: the column {', '.join(null)} holds nothing; fetch it again")

@@ -88,7 +88,8 @@ def _joined(
         try:
             if not isinstance(number, int) or number in seen:
                 name = f"{corpus}/{split}/at-{index}"
-                raise rows.BadRow(f"ref_id {number!r:.40} stands twice" if number in seen else "found no ref_id")
+                found = f"ref_id {number} stands twice" if isinstance(number, int) else "found no ref_id"
+                raise rows.BadRow(found)
             seen.add(number)
             yield _resolved(corpus, name, ref, known)
         except rows.BadRow as bad:
@@ -97,9 +98,10 @@ def _joined(
 
 def _resolved(corpus: str, name: str, ref: dict[str, Any], known: instances.Instances) -> Referred:
     """The picture's name comes from instances.json: a reference's own `file_name` has a suffix that no file has."""
-    image = known.images.get(ref.get("image_id", -1))
+    number = ref.get("image_id")
+    image = known.images.get(number) if isinstance(number, int) else None
     if image is None:
-        raise rows.BadRow(f"image_id {ref.get('image_id')!r:.40} is not in {instances.FILE}")
+        raise rows.BadRow(f"image_id {number!r:.40} is not in {instances.FILE}")
     try:
         file_name, height, width = str(image["file_name"]), int(image["height"]), int(image["width"])
         said = [sentence["sent"].strip() for sentence in ref["sentences"]]

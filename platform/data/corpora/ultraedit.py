@@ -15,12 +15,13 @@ from fireedit.platform.data.sample import Sample
 CORPUS = "ultraedit"
 PREFIXES = ("FreeForm", "RegionBase")
 COLUMNS = ["idx", "source_image", "edit_prompt", "edited_image"]
+PICTURES = ["source_image", "edited_image"]
 
 
 def read(root: str, split: str = "train") -> ray.data.Dataset:
     """Every pair of ROOT/data/{FreeForm,RegionBase}*.parquet as a row; all of it is for training."""
     rows.require_split(CORPUS, split, ["train"])
-    return parquet.lazy_records(root, CORPUS, PREFIXES, COLUMNS, _to_row)
+    return parquet.lazy_records(root, CORPUS, PREFIXES, COLUMNS, PICTURES, _to_row)
 
 
 def read_pair(record: dict[str, Any]) -> Sample:

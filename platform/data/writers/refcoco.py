@@ -20,7 +20,8 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World, *, corpus
 
     RefCOCO+ knows no places, so expressions with left and right are not written there.
     """
-    written, renderer, refs = InstancesWriter(folder), Renderer(), []
+    written, renderer = InstancesWriter(folder), Renderer()
+    refs: list[dict[str, Any]] = []
     for seed in seeds:
         scene = referring.make_reference(world, seed).scene
         written.add(seed, scene, renderer.draw(scene, size))

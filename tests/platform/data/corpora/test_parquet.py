@@ -20,7 +20,7 @@ def pair(**changed: Any) -> Sample:
 
 
 def open_columns(root: Path, *columns: str) -> Any:
-    return parquet.lazy_records(str(root), "UltraEdit", ("FreeForm", "RegionBase"), columns, dict)
+    return parquet.lazy_records(str(root), "UltraEdit", ("FreeForm", "RegionBase"), columns, columns[2:], dict)
 
 
 def test_pictures_of_differing_size_make_a_pair() -> None:
@@ -62,5 +62,7 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"idx": [1], "empty": pa.nulls(1)}), file)
     with pytest.raises(rows.CorpusError, match="has no column edit_prompt; found idx, empty"):
         open_columns(tmp_path, "idx", "edit_prompt")
+    with pytest.raises(rows.CorpusError, match="the column idx holds no pictures; they are {bytes, path}"):
+        open_columns(tmp_path, "idx", "empty", "idx")
     with pytest.raises(rows.CorpusError, match="the column empty holds nothing"):
         open_columns(tmp_path, "idx", "empty")

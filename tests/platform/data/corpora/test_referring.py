@@ -85,6 +85,8 @@ def test_the_same_reference_is_asked_the_same_again(tmp_path: Path) -> None:
         ({"sentences": [{"sent": "\ufffd"}, {"sent": " "}]}, "found no sentence that can be read"),
         ({"sentences": None}, "found no sentences"),
         ({"ref_id": None}, "found no ref_id"),
+        ({"ref_id": [3]}, "found no ref_id"),
+        ({"image_id": [1]}, r"image_id \[1\] is not in instances.json"),
     ],
 )
 def test_bad_references_become_bad_rows(tmp_path: Path, changed: dict, found: str) -> None:
