@@ -29,6 +29,8 @@ from fireedit.platform.train.progress import duration
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parents[1]
+CORPORA = "cc12m,instructpix2pix,cocostuff,llava_instruct"
+"""What the nano recipes mix."""
 INSTRUCTION = "Add a red balloon on the left."
 PHOTO = "chelsea.png"
 HEALTHY_WITHIN_S = 180
@@ -85,7 +87,8 @@ def demo(ray: LocalRay, out: Path, rows: int, steps: int) -> dict[str, Any]:
 
 
 def prepare(corpora: Path, rows: int, log: Path) -> None:
-    run([sys.executable, "jobs/prepare.py", "scenes", "--rows", str(rows), "--out", str(corpora)], log)
+    words = ["--rows", str(rows), "--out", str(corpora), "--corpora", CORPORA]
+    run([sys.executable, "jobs/prepare.py", "scenes", *words], log)
 
 
 def train(ray: LocalRay, stage: int, steps: int, log: Path) -> dict[str, Any]:

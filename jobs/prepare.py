@@ -1,4 +1,4 @@
-"""Prepare corpora for training: `python jobs/prepare.py scenes` writes procedural scenes as four published corpora."""
+"""Prepare corpora for training: `python jobs/prepare.py scenes` writes procedural scenes as published corpora."""
 
 import pathlib
 import sys
@@ -6,6 +6,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
+import functools
 import hashlib
 import json
 import time
@@ -17,12 +18,22 @@ from pyarrow import fs
 from fireedit.platform import storage
 from fireedit.platform.data.scenes import world
 from fireedit.platform.data.scenes.assets import MissingAssetsError
-from fireedit.platform.data.writers import cc12m, cocostuff, instructpix2pix, llava_instruct
+from fireedit.platform.data.writers import (
+    cc12m,
+    cocostuff,
+    grefcoco,
+    instructpix2pix,
+    llava_instruct,
+    magicbrush,
+    reasonedit,
+    refcoco,
+    ultraedit,
+)
 
 MANIFEST = "prepared.json"
 """Lies in a corpus that this job wrote, and says with which settings."""
 
-SEEDS_PER_CORPUS = 100_000_000
+SEEDS_PER_CORPUS = 50_000_000
 """Each corpus draws from a range of its own, so that no two show the same scene."""
 
 
@@ -37,6 +48,13 @@ WRITERS: dict[str, Writer] = {
     "instructpix2pix": instructpix2pix.write,
     "cocostuff": cocostuff.write,
     "llava_instruct": llava_instruct.write,
+    "refcoco": functools.partial(refcoco.write, corpus="refcoco"),
+    "refcoco+": functools.partial(refcoco.write, corpus="refcoco+"),
+    "refcocog": functools.partial(refcoco.write, corpus="refcocog"),
+    "grefcoco": grefcoco.write,
+    "magicbrush": magicbrush.write,
+    "ultraedit": ultraedit.write,
+    "reasonedit": reasonedit.write,
 }
 
 

@@ -1,11 +1,22 @@
 """The corpora by name: the one table that says which reader opens which."""
 
 import difflib
+import functools
 from typing import Protocol
 
 import ray.data
 
-from fireedit.platform.data.corpora import cc12m, cocostuff, instructpix2pix, llava_instruct
+from fireedit.platform.data.corpora import (
+    cc12m,
+    cocostuff,
+    grefcoco,
+    instructpix2pix,
+    llava_instruct,
+    magicbrush,
+    reasonedit,
+    refcoco,
+    ultraedit,
+)
 
 
 class Reader(Protocol):
@@ -23,6 +34,13 @@ CORPORA: dict[str, Reader] = {
     "instructpix2pix": instructpix2pix.read,
     "cocostuff": cocostuff.read,
     "llava_instruct": llava_instruct.read,
+    "refcoco": functools.partial(refcoco.read, corpus="refcoco"),
+    "refcoco+": functools.partial(refcoco.read, corpus="refcoco+"),
+    "refcocog": functools.partial(refcoco.read, corpus="refcocog"),
+    "grefcoco": grefcoco.read,
+    "magicbrush": magicbrush.read,
+    "ultraedit": ultraedit.read,
+    "reasonedit": reasonedit.read,
 }
 
 

@@ -62,6 +62,17 @@ def read_bytes(root: str, name: str) -> bytes:
         raise BadRow(f"{name}: no such file") from None
 
 
+def inside(name: str) -> str:
+    """`name` if it leads to a file below the corpus's folder.
+
+    Raises:
+        BadRow: it leads elsewhere.
+    """
+    if not name or name.startswith("/") or ".." in name.split("/") or storage.is_remote(name):
+        raise BadRow(f"found the path {name!r:.60}; write one relative to the corpus's folder")
+    return name
+
+
 def require(root: str, name: str, what: str) -> str:
     """The path of the file or folder ROOT/NAME.
 

@@ -139,7 +139,10 @@ PLAIN: dict[str, PlainFamily] = {
 def exchange(world: World, scene: Scene, placed: Placed, rng: random.Random) -> Placed | None:
     """Another thing, in its own colours, where `placed` is; shrunk until it fits, or None."""
     flies = placed.thing.flies
-    name = rng.choice([name for name in world.things if THINGS[name].flies == flies and name not in scene.names])
+    others = [name for name in world.things if THINGS[name].flies == flies and name not in scene.names]
+    if not others:
+        return None
+    name = rng.choice(others)
     for height in range(placed.height, SMALLEST - 1, -1):
         new = dataclasses.replace(placed, name=name, color="", height=height)
         if scene.has_room_for(new):

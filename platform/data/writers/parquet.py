@@ -15,10 +15,17 @@ ROWS_PER_FILE = 2000
 """A file is what one reading task takes, so a set must not be one file."""
 
 T = TypeVar("T")
-Column = Literal["string", "int32", "int64", "float64", "image"]
+Column = Literal["string", "int32", "int64", "float64", "null", "image"]
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_TYPES = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float64": pa.float64(), "image": _IMAGE}
+_TYPES = {
+    "string": pa.string(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "null": pa.null(),
+    "image": _IMAGE,
+}
 
 
 def write_parquet(

@@ -4,7 +4,7 @@ import pytest
 
 from fireedit.platform.data.scenes import edits, families, layout
 from fireedit.platform.data.scenes.scene import Placed
-from fireedit.platform.data.scenes.world import TRAIN
+from fireedit.platform.data.scenes.world import TRAIN, World
 
 SEEDS = range(60)
 
@@ -77,3 +77,9 @@ def test_a_family_can_go_on_from_any_scene() -> None:
         if edit is not None:
             assert edit.source == scene
             scene = edit.target
+
+
+def test_a_thing_without_another_of_its_kind_is_not_exchanged() -> None:
+    scene = layout.sample_scene(TRAIN, random.Random(0), count=3)
+    alone = World(things=tuple(scene.names), backgrounds=TRAIN.backgrounds)
+    assert edits.exchange(alone, scene, scene.objects[0], random.Random(0)) is None

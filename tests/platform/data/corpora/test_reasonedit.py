@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fireedit.platform import images
+from fireedit.platform.data.corpora import reasonedit, rows
+from fireedit.platform.data.scenes import world
+from fireedit.platform.data.scenes.render import Renderer
+from fireedit.platform.data.writers import reasonedit as writer
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reasonedit")
+    writer.write(folder, range(50, 58), 32, world.TRAIN)
+    return folder
+
+
+def edit(**changed: object) -> dict:
+    paths = {"origin_img_path": "images/0000_origin.png", "target_img_path": "images/0000_target.png"}
+    return paths | {"instruction": ["Remove it."]} | changed
+
+
+def test_our_writer_is_read_back(corpus: Path) -> None:
+    records = reasonedit.read_records(str(corpus))
+    assert list(records) == [f"{index:04d}" for index in range(8)]
+    for seed, (key, record) in enumerate(records.items(), start=50):
+        sample, made = reasonedit.read_edit(str(corpus), key, record), writer.hard_edit(world.TRAIN, seed)
+        assert sample.id == f"reasonedit/train/{key}" and sample.task == "edit" and not sample.error
+        assert sample.instruction == made.instruction
+        for data, scene in ((sample.source, made.source), (sample.target, made.target)):
+            np.testing.assert_array_equal(images.decode(data), Renderer().draw(scene, 32).image)
+
+
+def test_one_instruction_of_several_is_drawn_by_the_id(corpus: Path) -> None:
+    several = edit(instruction=["one", "two", "three"])
+    drawn = [reasonedit.read_edit(str(corpus), f"{key:04d}", several).instruction for key in range(30)]
+    assert set(drawn) == {"one", "two", "three"}
+    assert drawn == [reasonedit.read_edit(str(corpus), f"{key:04d}", several).instruction for key in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        (edit(instruction="Remove it."), "found 'Remove it.'; write an object whose 'instruction' is a list of texts"),
+        (edit(instruction=[]), "found []; write an object"),
+        (edit(instruction=["a", None]), "found ['a', None]; write an object"),
+        ("text", "found 'text'; write an object"),
+        (edit(origin_img_path=None), "found None; write the path of a picture as 'origin_img_path'"),
+        (edit(origin_img_path="images/none.png"), "images/none.png: no such file"),
+        (edit(target_img_path="images/cut.png"), "images/cut.png: found a damaged PNG"),
+        (edit(target_img_path="/etc/a.png"), "found the path '/etc/a.png'; write one relative to the corpus's folder"),
+        (edit(target_img_path="../a.png"), "found the path '../a.png'"),
+    ],
+)
+def test_bad_records_become_bad_rows(corpus: Path, record: object, found: str) -> None:
+    (corpus / "images" / "cut.png").write_bytes((corpus / "images" / "0000_origin.png").read_bytes()[:-40])
+    sample = reasonedit.read_edit(str(corpus), "0003", record)
+    assert sample.error.startswith("SyntheticData_info_new.json, edit '0003': ") and found in sample.error
+    assert not sample.source and not sample.target
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("{", "is not JSON: .*; fetch it again"),
+        ("[]", "found a list; write an object of edits keyed '0000', '0001', ..."),
+        ("{}", "found an empty object"),
+        ('{"0000": {}, "0000": {}}', "the key '0000' stands twice; fetch it again"),
+    ],
+)
+def test_a_file_that_is_not_reasonedits_is_refused(tmp_path: Path, content: str, found: str) -> None:
+    (tmp_path / "SyntheticData_info_new.json").write_text(content)
+    with pytest.raises(rows.CorpusError, match=found):
+        reasonedit.read(str(tmp_path))
+
+
+@pytest.mark.ray
+def test_ray_reads_the_same_rows(corpus: Path, ray_session: None) -> None:
+    records = json.loads((corpus / "SyntheticData_info_new.json").read_text())
+    expected = [reasonedit.read_edit(str(corpus), key, record).row() for key, record in records.items()]
+    assert sorted(reasonedit.read(str(corpus)).take_all(), key=lambda row: row["id"]) == expected

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fireedit.platform import images
+from fireedit.platform.data.corpora import rows, ultraedit
+from fireedit.platform.data.scenes import families, world
+from fireedit.platform.data.writers import ultraedit as writer
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ultraedit")
+    writer.write(folder, range(12), 32, world.TRAIN)
+    return folder
+
+
+def table(corpus: Path, prefix: str) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted((corpus / "data").glob(f"{prefix}*.parquet")))
+
+
+def test_our_writer_is_read_back(corpus: Path) -> None:
+    free, regional = table(corpus, "FreeForm").to_pylist(), table(corpus, "RegionBase").to_pylist()
+    assert len(free) == 9 and [record["idx"] for record in regional] == [0, 4, 8]
+    for record in free + regional:
+        sample, seed = ultraedit.read_pair(record), record["idx"]
+        make = writer.region_edit if seed % writer.REGION_EVERY == 0 else families.make_edit
+        assert sample.instruction == make(world.TRAIN, seed).instruction and not sample.error
+        assert sample.id.startswith(f"ultraedit/train/{seed}-")
+        assert sample.source == record["source_image"]["bytes"] and sample.target == record["edited_image"]["bytes"]
+
+
+def test_free_form_files_have_null_columns_as_published(corpus: Path) -> None:
+    schema = table(corpus, "FreeForm").schema
+    assert schema.field("mask_image").type == schema.field("edit_object").type == pa.null()
+    assert len(schema) == 14
+
+
+def test_a_region_is_masked_and_named(corpus: Path) -> None:
+    for record in table(corpus, "RegionBase").to_pylist():
+        mask = images.decode_labels(record["mask_image"]["bytes"])
+        assert set(np.unique(mask)) == {0, 255} and record["edit_object"]
+
+
+def test_a_folder_that_is_not_ultraedit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"edit_prompt": ["a"]}), tmp_path / "data" / "FreeForm-0.parquet")
+    with pytest.raises(rows.CorpusError, match="no column idx, source_image, edited_image; found edit_prompt"):
+        ultraedit.read(str(tmp_path))
+
+
+@pytest.mark.ray
+def test_files_that_disagree_beside_our_columns_are_read_together(
+    corpus: Path, tmp_path: Path, ray_session: None
+) -> None:
+    """Free-form files hold nulls where region-based ones hold masks, and the set of 500,000 lacks both columns."""
+    free = table(corpus, "FreeForm")
+    (tmp_path / "data").mkdir()
+    for path in (corpus / "data").iterdir():
+        (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
+    lacking = free.slice(0, 2).drop_columns(["edit_object", "mask_image"])
+    pq.write_table(
+        lacking.set_column(lacking.schema.get_field_index("idx"), "idx", pa.array([100, 101])),
+        tmp_path / "data" / "FreeForm-00000-of-00390.parquet",
+    )
+    records = free.to_pylist() + table(corpus, "RegionBase").to_pylist()
+    records += [record | {"idx": 100 + index} for index, record in enumerate(free.slice(0, 2).to_pylist())]
+    expected = {(sample := ultraedit.read_pair(record)).id: sample.row() for record in records}
+    assert len(expected) == 14
+    assert {row["id"]: row for row in ultraedit.read(str(tmp_path)).take_all()} == expected
