@@ -1,4 +1,8 @@
-"""Prepare corpora for training: `python jobs/prepare.py scenes` writes procedural scenes as published corpora."""
+"""Prepare corpora for training.
+
+`prepare.py scenes` writes procedural scenes in the formats of the published corpora. `prepare.py shards` turns corpora,
+these or the real ones, into the checked shards that training reads. A command that is repeated keeps what is finished.
+"""
 
 import pathlib
 import sys
@@ -15,12 +19,19 @@ from typing import Any, Protocol
 
 from pyarrow import fs
 
+from fireedit.jobs.encoders import ENCODERS
 from fireedit.platform import storage
-from fireedit.platform.data.scenes import world
+from fireedit.platform.data.catalog import CORPORA, MANIFEST, UnknownCorpusError
+from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError, convert
+from fireedit.platform.data.corpora.rows import CorpusError
+from fireedit.platform.data.encoding import EncodersConfig, encode
 from fireedit.platform.data.scenes.assets import MissingAssetsError
+from fireedit.platform.data.scenes.world import WORLDS, World
+from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.data.writers import (
     cc12m,
     cocostuff,
+    emu_edit,
     grefcoco,
     instructpix2pix,
     llava_instruct,
@@ -29,18 +40,16 @@ from fireedit.platform.data.writers import (
     refcoco,
     ultraedit,
 )
+from fireedit.platform.train.launcher import start_ray
 
-MANIFEST = "prepared.json"
-"""Lies in a corpus that this job wrote, and says with which settings."""
-
-SEEDS_PER_CORPUS = 50_000_000
-"""Each corpus draws from a range of its own, so that no two show the same scene."""
+MOST_CORPORA = 20
+"""Each draws from a part of its own of a world's seeds, so that no two show the same scene."""
 
 
 class Writer(Protocol):
     """Writes scenes into a folder as the files of one published corpus."""
 
-    def __call__(self, folder: pathlib.Path, seeds: Iterator[int], size: int, world: world.World) -> None: ...
+    def __call__(self, folder: pathlib.Path, seeds: Iterator[int], size: int, world: World) -> None: ...
 
 
 WRITERS: dict[str, Writer] = {
@@ -56,6 +65,19 @@ WRITERS: dict[str, Writer] = {
     "ultraedit": ultraedit.write,
     "reasonedit": reasonedit.write,
 }
+"""The training corpora, each in the form that most people have."""
+
+OTHER_FORMS: dict[str, Writer] = {
+    "cc12m:tars": cc12m.write_webdataset,
+    "instructpix2pix:folders": instructpix2pix.write_folders,
+    "instructpix2pix:zips": instructpix2pix.write_zips,
+    "cocostuff:json": cocostuff.write_json,
+    "magicbrush:test": magicbrush.write_folder,
+    "reasonedit:test": reasonedit.write_benchmark,
+    "emu_edit": emu_edit.write,
+    "emu_edit:generations": functools.partial(emu_edit.write, generations=True),
+}
+"""CORPUS:FORM, their other forms and the test sets; the folder is called CORPUS all the same."""
 
 
 class PrepareError(ValueError):
@@ -64,37 +86,104 @@ class PrepareError(ValueError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    names = args.corpora.split(",")
     try:
-        report = prepare_scenes(args.out, args.corpora.split(","), args.rows, args.size, args.seed)
-    except (PrepareError, MissingAssetsError) as error:
+        if args.command == "scenes":
+            report = prepare_scenes(args.out, names, args.rows, args.size, args.seed, args.world)
+        else:
+            start_ray()
+            config = ConversionConfig(
+                size=args.size,
+                quality=args.quality,
+                max_bad_fraction=args.max_bad_fraction,
+                cpus_per_task=args.cpus_per_task,
+            )
+            report = prepare_shards(args.source, args.out, names, args.split, config)
+            if args.encode:
+                encoders = EncodersConfig(
+                    count=args.encoders, gpus=args.gpus, cpus=args.cpus_per_task, cpus_per_task=args.cpus_per_task
+                )
+                report |= encode_shards(args.out, names, args.encode.split(","), args.model, args.weights, encoders)
+    except (
+        PrepareError,
+        MissingAssetsError,
+        UnknownCorpusError,
+        CorpusError,
+        ShardsError,
+        TooManyBadRowsError,
+        FileNotFoundError,
+    ) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
     print(json.dumps(report))
     return 0
 
 
-def prepare_scenes(out: str, corpora: Sequence[str], rows: int, size: int, seed: int) -> dict[str, Any]:
+def prepare_shards(
+    corpora: str, out: str, names: Sequence[str], split: str = "train", config: ConversionConfig | None = None
+) -> dict[str, Any]:
+    """Turn each corpus under `corpora` into shards under `out`, or go on with them.
+
+    Returns:
+        What the job reports: each corpus's report by its name, and out.
+    """
+    reports = {name: convert(name, corpora, storage.join(out, name), split, config, say) for name in names}
+    for name, report in reports.items():
+        say(
+            f"{name:16s} {report['kept']} of {report['read']} rows kept, {report['set_aside']} set aside, "
+            f"{report['bytes'] / 1e6:.1f} MB, {report['rows_per_s_per_core']:.0f} rows/s a core; {report['licence']}"
+        )
+    return {"corpora": reports, "out": out}
+
+
+def encode_shards(
+    out: str, names: Sequence[str], encoders: Sequence[str], model: str, weights: str, config: EncodersConfig
+) -> dict[str, Any]:
+    """Store what frozen encoders make of the shards under `out` beside them, or go on with it."""
+    for name in encoders:
+        if name not in ENCODERS:
+            raise PrepareError(f"--encode: found {name!r}; write {' or '.join(ENCODERS)}, or both with a comma")
+    if not weights:
+        raise PrepareError("--encode needs --weights FOLDER, a saved pipeline that holds the encoders")
+    reports: dict[str, Any] = {}
+    for kind in encoders:
+        encoder = ENCODERS[kind](model, weights)
+        for name in names:
+            how = (encoder.fingerprint, encoder.columns, encoder.load, encoder.make, config, say)
+            reports[f"{name}/{kind}"] = encode(storage.join(out, name), kind, *how)
+    return {"encoded": reports}
+
+
+def prepare_scenes(
+    out: str, names: Sequence[str], rows: int, size: int, seed: int, world: str = "train"
+) -> dict[str, Any]:
     """Write each corpus under `out`, or leave it where it already is as asked for.
 
+    Args:
+        names: of WRITERS and OTHER_FORMS.
+        world: of WORLDS; all but `train` are held out of training.
     Returns:
         What the job reports: rows per corpus, bytes, seconds, out.
     """
-    for name in corpora:
-        if name not in WRITERS:
-            raise PrepareError(f"no scenes are written as {name!r}; write --corpora with {', '.join(WRITERS)}")
-    started = time.monotonic()
-    for name in corpora:
-        settings = {"corpus": name, "rows": rows, "size": size, "seed": seed, "world": _fingerprint(world.TRAIN)}
-        prepare_corpus(storage.join(out, name), settings, scene_seeds(name, rows, seed))
+    writers = WRITERS | OTHER_FORMS
+    for name in names:
+        if name not in writers:
+            raise PrepareError(f"no scenes are written as {name!r}; write --corpora with {', '.join(writers)}")
+    started, scenes = time.monotonic(), WORLDS[world]
+    folders = {name: storage.join(out, name.partition(":")[0]) for name in names}
+    for name, folder in folders.items():
+        settings = {"corpus": name, "rows": rows, "size": size, "seed": seed, "world": world}
+        settings |= {"stock": _fingerprint(scenes)}
+        prepare_corpus(folder, settings, scene_seeds(name, rows, seed, scenes), scenes)
     return {
-        "rows": dict.fromkeys(corpora, rows),
-        "bytes": sum(_bytes_in(storage.join(out, name)) for name in corpora),
+        "rows": dict.fromkeys(names, rows),
+        "bytes": sum(_bytes_in(folder) for folder in folders.values()),
         "seconds": round(time.monotonic() - started, 1),
         "out": out,
     }
 
 
-def prepare_corpus(folder: str, settings: dict[str, Any], seeds: range) -> None:
+def prepare_corpus(folder: str, settings: dict[str, Any], seeds: range, scenes: World) -> None:
     """Write one corpus whole or not at all, unless it is there with the same settings.
 
     Raises:
@@ -102,23 +191,28 @@ def prepare_corpus(folder: str, settings: dict[str, Any], seeds: range) -> None:
     """
     name, there = settings["corpus"], storage.names(folder)
     if MANIFEST in there and json.loads(storage.read_bytes(storage.join(folder, MANIFEST))) == settings:
-        print(f"{name}: already in {folder} with these settings, kept", file=sys.stderr)
+        say(f"{name}: already in {folder} with these settings, kept")
         return
     if there and MANIFEST not in there:
         raise PrepareError(f"{folder} was not written by this job; move it away or choose another --out")
     with storage.writing_folder(folder, last=MANIFEST) as draft:
-        WRITERS[name](draft, _with_progress(name, seeds), settings["size"], world.TRAIN)
+        (WRITERS | OTHER_FORMS)[name](draft, _with_progress(name, seeds), settings["size"], scenes)
         (draft / MANIFEST).write_text(json.dumps(settings))
 
 
-def scene_seeds(corpus: str, rows: int, seed: int) -> range:
-    """The scenes of a corpus: block number `seed` of `rows` scenes in the corpus's own part of the training range."""
-    start = world.TRAIN_SEEDS.start + list(WRITERS).index(corpus) * SEEDS_PER_CORPUS
+def scene_seeds(name: str, rows: int, seed: int, world: World) -> range:
+    """The scenes of a corpus: block number `seed` of `rows` scenes in the corpus's own part of the world's range."""
+    each = len(world.seeds) // MOST_CORPORA
+    start = world.seeds.start + list(WRITERS | OTHER_FORMS).index(name) * each
     block = range(start + seed * rows, start + (seed + 1) * rows)
-    if seed < 0 or block.stop > start + SEEDS_PER_CORPUS:
-        most = SEEDS_PER_CORPUS // rows - 1
-        raise PrepareError(f"--seed {seed} with --rows {rows} leaves the training range; write a seed of 0 to {most}")
+    if seed < 0 or block.stop > start + each:
+        most = each // rows - 1
+        raise PrepareError(f"--seed {seed} with --rows {rows} leaves the corpus's range; write a seed of 0 to {most}")
     return block
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _with_progress(name: str, seeds: range) -> Iterator[int]:
@@ -130,10 +224,10 @@ def _with_progress(name: str, seeds: range) -> Iterator[int]:
         if now - shown > 2 or done == len(seeds):
             shown, speed = now, done / max(now - started, 1e-9)
             left = (len(seeds) - done) / speed
-            print(f"{name:16s} {done:7d}/{len(seeds)}  {speed:6.0f} rows/s  left {left:.0f} s", file=sys.stderr)
+            say(f"{name:16s} {done:7d}/{len(seeds)}  {speed:6.0f} rows/s  left {left:.0f} s")
 
 
-def _fingerprint(scenes: world.World) -> str:
+def _fingerprint(scenes: World) -> str:
     """Changes when the stock of objects, colours or backgrounds does."""
     return hashlib.blake2b(repr(scenes).encode(), digest_size=8).hexdigest()
 
@@ -150,15 +244,34 @@ def _positive(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="prepare.py", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
+    corpora, default = storage.join(storage.home(), "corpora"), " (default: %(default)s)"
+
     scenes = commands.add_parser("scenes", help="write procedural scenes in the formats of published corpora")
-    corpora = storage.join(storage.home(), "corpora")
-    scenes.add_argument("--out", default=corpora, help="one folder per corpus is made here (default: %(default)s)")
-    scenes.add_argument("--rows", type=_positive, default=5000, help="scenes per corpus (default: %(default)s)")
-    scenes.add_argument("--size", type=_positive, default=64, help="pixels a side (default: %(default)s)")
-    scenes.add_argument("--seed", type=int, default=0, help="another number draws other scenes (default: %(default)s)")
-    scenes.add_argument("--corpora", default=",".join(WRITERS), help="which to write (default: %(default)s)")
+    scenes.add_argument("--out", default=corpora, help="one folder per corpus is made here" + default)
+    scenes.add_argument("--rows", type=_positive, default=5000, help="scenes per corpus" + default)
+    scenes.add_argument("--size", type=_positive, default=64, help="pixels a side" + default)
+    scenes.add_argument("--seed", type=int, default=0, help="another number draws other scenes" + default)
+    scenes.add_argument("--corpora", default=",".join(WRITERS), help=f"of {','.join(WRITERS | OTHER_FORMS)}" + default)
+    scenes.add_argument("--world", choices=list(WORLDS), default="train", help="all others are held out" + default)
+
+    shards = commands.add_parser("shards", help="turn corpora into the checked shards that training reads")
+    shards.add_argument("--source", default=corpora, help="holds one folder per corpus" + default)
+    shards.add_argument("--out", default=storage.join(storage.home(), "shards"), help="likewise" + default)
+    shards.add_argument("--corpora", default=",".join(WRITERS), help=f"of {','.join(CORPORA)}" + default)
+    shards.add_argument("--split", default="train", help="as the corpus calls it" + default)
+    shards.add_argument("--size", type=_positive, default=512, help="most pixels of the shorter side" + default)
+    shards.add_argument("--quality", type=_positive, default=95, help="of re-encoded JPEGs" + default)
+    shards.add_argument("--max-bad-fraction", type=float, default=0.01, help="more bad rows stop the job" + default)
+    shards.add_argument("--cpus-per-task", type=float, default=1.0, help="logical CPUs of a task" + default)
+    shards.add_argument("--encode", default="", help="latents, text or both with a comma: stored with the shards")
+    shards.add_argument("--model", choices=("nano", "paper"), default="paper", help="whose sizes" + default)
+    shards.add_argument("--weights", default="", help="pipeline folder that holds VAE and text encoder")
+    shards.add_argument("--encoders", type=_positive, default=1, help="encoders at a time" + default)
+    shards.add_argument("--gpus", type=float, default=0.0, help="GPUs of each encoder" + default)
     return parser
 
 

@@ -13,9 +13,8 @@ import argparse
 import json
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import diffusers
@@ -27,19 +26,25 @@ import yaml
 from pydantic import PositiveInt
 from transformers import AutoTokenizer
 
-from fireedit.jobs.prepare import prepare_scenes
+from fireedit.jobs.prepare import prepare_scenes, prepare_shards
 from fireedit.models.fireedit import NANO, FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.stages import STAGES, DropoutConfig, StagedFireEdit
 from fireedit.models.tokens import PromptError
+from fireedit.models.weights import fingerprint
 from fireedit.platform import checkpoints, config, runs, storage
-from fireedit.platform.data.ingest import IngestConfig, epochs_of, prepared, set_aside
-from fireedit.platform.data.mixture import Mixture, check_weights
+from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError
+from fireedit.platform.data.corpora.rows import CorpusError
+from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared_batches, set_aside
+from fireedit.platform.data.mixture import MixtureError, check_weights
+from fireedit.platform.data.shards import INDEX, ShardsError
 from fireedit.platform.train.engine import Engine, EngineConfig
 from fireedit.platform.train.launcher import WorkersConfig, launch, start_ray
+from fireedit.platform.train.ledger import Ledger
 from fireedit.platform.train.optimizer import OptimizerConfig
 from fireedit.platform.train.progress import Progress, from_lines, to_lines, window_mean
+from fireedit.platform.train.tally import Tally
 
 FRESH = "fresh"
 WINDOW = 20
@@ -72,19 +77,24 @@ class TrainRecipe:
     ingest: IngestConfig = field(default_factory=IngestConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     scenes: ScenesConfig | None = None
-    """Procedural scenes to write where a corpus of the mixture is missing; None asks for the real ones."""
+    """Procedural scenes to write, and turn into shards, where a corpus has none; None asks for the real ones."""
     gradient_checkpointing: bool = False
     """Trade a second forward pass of LLM and UNet for their activations' memory."""
     init_from: str = "auto"
     """Weights to start from: a pipeline folder, `fresh`, or `auto`: the last finished run of the stage before."""
     home: str = field(default_factory=storage.home)
-    """Folder or s3:// address of corpora and runs."""
+    """Folder or s3:// address of corpora, shards and runs."""
     run: str = ""
     """Name of the run; empty makes one of recipe and time. That of an unfinished run goes on with it."""
     seed: int = 0
     log_every: PositiveInt = 10
     save_every: PositiveInt = 500
     keep_checkpoints: PositiveInt = 2
+
+    @property
+    def samples_per_step(self) -> int:
+        """Of all workers together."""
+        return self.engine.micro_batch * self.engine.accumulate * self.workers.count
 
 
 def main() -> None:
@@ -100,16 +110,13 @@ def main() -> None:
     storage.write_bytes(run.recipe, config.dump(replace(recipe, run=run.name, init_from=init_from)).encode())
 
     start_ray()
-    corpora = storage.join(recipe.home, "corpora")
-    missing = [name for name in recipe.mixture if not storage.names(storage.join(corpora, name))]
-    if recipe.scenes is not None and missing:
-        prepare_scenes(corpora, missing, recipe.scenes.rows, recipe.scenes.size, seed=0)
-    prepare = load_processor(recipe, init_from).row
-    datasets = {
-        name: prepared(corpora, name, prepare, PromptError, run.quarantine, recipe.ingest) for name in recipe.mixture
-    }
+    try:
+        prepare_missing(recipe)
+        open_corpora(recipe)
+    except (ShardsError, MixtureError, CorpusError, TooManyBadRowsError) as error:
+        sys.exit(f"train.py: {error}")
     settings = {"recipe": recipe, "run": run, "init_from": init_from}
-    launch(train, settings, datasets, recipe.workers, run.parent, run.name, recipe.keep_checkpoints)
+    launch(train, settings, recipe.workers, run.parent, run.name, recipe.keep_checkpoints)
     print(json.dumps(summary(recipe, run)))
 
 
@@ -119,29 +126,36 @@ def train(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
 
-    pipeline = load_pipeline(recipe, settings["init_from"])
+    pipeline, processor = load_pipeline(recipe, settings["init_from"]), load_processor(recipe, settings["init_from"])
+    corpora = open_corpora(recipe)
+    require_same_encoders(corpora, pipeline)
     module = staged(pipeline, recipe)
     engine = Engine(module, recipe.engine, recipe.optimizer, recipe.steps, exact=module.exact)
-    resumed = checkpoints.resume(engine)
-    done = resumed["step"] if resumed else 0
-    earlier = resumed["rows"] if resumed else []
-    progress = Progress(steps=recipe.steps, rows=earlier, stream=sys.stderr if rank == 0 else None)
-    batches = batches_of(recipe, load_processor(recipe, settings["init_from"]), skip=done)
+    at = Position(**checkpoints.resume(engine) or {})
+    progress = Progress(steps=recipe.steps, rows=at.rows, stream=sys.stderr if rank == 0 else None)
+    tally, ledger = Tally(corpora.sizes, at.drawn), Ledger(run.ledger, rank)
+    batches = batches_of(recipe, corpora, processor, at, rank, workers, run.quarantine)
 
-    for step in range(done + 1, recipe.steps + 1):
-        torch.manual_seed(zlib.crc32(f"{recipe.seed} {step} {rank}".encode()))
+    for step in range(at.step + 1, recipe.steps + 1):
         for _ in range(recipe.engine.accumulate):
             waiting = time.perf_counter()
-            batch = next(batches).to(engine.device)
+            number, batch = next(batches)
+            batch = batch.to(engine.device)
             waited_s = time.perf_counter() - waiting
+            torch.manual_seed(zlib.crc32(f"{recipe.seed} {number}".encode()))  # noise and dropout go with the samples
             losses = engine.model(batch)
             engine.step(losses.total)
             progress.add(dict(losses.named()), samples=len(batch.ids) * workers, waited_s=waited_s)
+            tally.add(batch.corpora, losses.each)
+            ledger.add(step, number, batch.ids)
         saving = step % recipe.save_every == 0 or step == recipe.steps
         if saving or step % recipe.log_every == 0:
-            row = progress.report(step, engine.learning_rate, engine.grad_norm, engine.mean)
+            by_corpus = tally.report(engine.total)
+            row = progress.report(step, engine.learning_rate, engine.grad_norm, engine.mean, by_corpus)
             if saving:
-                checkpoints.save(engine, {"step": step, "rows": progress.rows}, row)
+                ledger.write(step)
+                draws = at.draws + (step - at.step) * recipe.samples_per_step
+                checkpoints.save(engine, asdict(Position(step, draws, tally.drawn, progress.rows)), row)
             else:
                 ray.train.report(row)
             if rank == 0:
@@ -155,6 +169,77 @@ def train(settings: dict[str, Any]) -> None:
     torch.distributed.barrier()
 
 
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come: what a checkpoint holds besides the engine's state."""
+
+    step: int = 0
+    draws: int = 0
+    """Of the mixture's sequence, on all workers together."""
+    drawn: dict[str, int] = field(default_factory=dict)
+    """Rows of each corpus."""
+    rows: list[dict[str, float]] = field(default_factory=list)
+    """What was reported."""
+
+
+def batches_of(
+    recipe: TrainRecipe,
+    corpora: Corpora,
+    processor: Processor,
+    at: Position,
+    rank: int,
+    workers: int,
+    quarantine: str,
+) -> Iterator[tuple[int, Batch]]:
+    """This worker's batches to the end of the run, each with its number in the whole run."""
+    stop = at.draws + (recipe.steps - at.step) * recipe.samples_per_step
+    share = Share(rank, workers, recipe.engine.micro_batch, start=at.draws, stop=stop)
+    side = max(processor.config.view_size, processor.config.canvas_size)
+    rows = prepared_batches(corpora, share, processor.row, PromptError, quarantine, side)
+    return ((number, processor.collate(batch)) for number, batch in zip(share.batches(), rows, strict=True))
+
+
+def prepare_missing(recipe: TrainRecipe) -> None:
+    """Write scenes, and turn them into shards, for corpora of the mixture that have none; if the recipe asks for it."""
+    corpora, shards = storage.join(recipe.home, "corpora"), storage.join(recipe.home, "shards")
+    if recipe.scenes is None:
+        return
+    missing = [name for name in recipe.mixture if not storage.exists(storage.join(shards, name, INDEX))]
+    bare = [name for name in missing if not storage.names(storage.join(corpora, name))]
+    if bare:
+        prepare_scenes(corpora, bare, recipe.scenes.rows, recipe.scenes.size, seed=0)
+    how = ConversionConfig(size=recipe.scenes.size, cpus_per_task=recipe.ingest.cpus_per_task)
+    prepare_shards(corpora, shards, missing, config=how)
+
+
+def open_corpora(recipe: TrainRecipe) -> Corpora:
+    """The shards of the mixture.
+
+    Raises:
+        ShardsError: some are missing, or held out of training.
+    """
+    return Corpora(storage.join(recipe.home, "shards"), recipe.mixture, recipe.seed, recipe.ingest)
+
+
+def require_same_encoders(corpora: Corpora, pipeline: FireEditPipeline) -> None:
+    """Refuse encodings that other weights made than those that this run would use.
+
+    Raises:
+        ShardsError: there are such.
+    """
+    if not corpora.config.encoded:
+        return
+    parts = {"latents": pipeline.vae, "text": pipeline.text_encoder}
+    ours = {name: fingerprint(part) for name, part in parts.items()}
+    for corpus, index in corpora.indices.items():
+        for name, encoding in index.encodings.items():
+            if encoding.weights != ours[name]:
+                raise ShardsError(
+                    f"{corpus}: its {name} were made by weights {encoding.weights}, this run starts from {ours[name]}; "
+                    f"run: python jobs/prepare.py shards --encode {name} --weights with the folder of init_from"
+                )
+
+
 def staged(pipeline: FireEditPipeline, recipe: TrainRecipe) -> StagedFireEdit:
     """The parts of the pipeline that the stage runs, as the stage trains them."""
     stage = STAGES[recipe.stage]
@@ -164,17 +249,6 @@ def staged(pipeline: FireEditPipeline, recipe: TrainRecipe) -> StagedFireEdit:
         if model.unet is not None:
             model.unet.enable_gradient_checkpointing()
     return StagedFireEdit(model, stage, preset(recipe.model).schedule, recipe.dropout)
-
-
-def batches_of(recipe: TrainRecipe, processor: Processor, skip: int) -> Iterator[Batch]:
-    """This worker's batches without end; `skip` optimiser steps of the mixture's sequence are passed over."""
-    size = recipe.engine.micro_batch
-    epochs = {name: epochs_of(ray.train.get_dataset_shard(name), recipe.seed, recipe.ingest) for name in recipe.mixture}
-    mixture = Mixture(recipe.mixture, epochs, recipe.seed)
-    mixture.skip(skip * recipe.engine.accumulate * size)
-    rows = iter(mixture)
-    while True:
-        yield processor.collate(list(islice(rows, size)))
 
 
 def read_recipe(arguments: list[str]) -> TrainRecipe:
@@ -199,11 +273,16 @@ def refuse_another_run(recipe: TrainRecipe, run: runs.Run) -> None:
     """Exit with a sentence if a run of this name is there and is not one that this recipe can go on with."""
     if not storage.exists(run.recipe):
         return
-    before = yaml.safe_load(storage.read_bytes(run.recipe))
-    asked = yaml.safe_load(config.dump(recipe))
-    for key in ("model", "stage", "workers", "engine", "mixture"):
-        if before[key] != asked[key]:
-            sys.exit(f"run {run.name} has {key} {before[key]}, not {asked[key]}; write another run=NAME")
+    before = config.parse(TrainRecipe, yaml.safe_load(storage.read_bytes(run.recipe)), where=run.recipe)
+    for key in ("model", "stage", "seed", "mixture"):
+        if getattr(before, key) != getattr(recipe, key):
+            found, asked = getattr(before, key), getattr(recipe, key)
+            sys.exit(f"run {run.name} has {key} {found}, not {asked}; write another run=NAME")
+    if before.samples_per_step != recipe.samples_per_step:
+        sys.exit(
+            f"run {run.name} has {before.samples_per_step} samples a step, not {recipe.samples_per_step}; with "
+            f"workers.count={recipe.workers.count} write an engine.micro_batch and engine.accumulate that make as many"
+        )
 
 
 def starting_weights(recipe: TrainRecipe, run: runs.Run) -> str:
@@ -250,7 +329,7 @@ def load_processor(recipe: TrainRecipe, init_from: str) -> Processor:
     for name in ("vlm_tokenizer", "tokenizer"):
         with storage.reading_folder(storage.join(str(NANO) if init_from == FRESH else init_from, name)) as folder:
             tokenizers[name] = AutoTokenizer.from_pretrained(folder)
-    return Processor(**tokenizers, config=ProcessorConfig.of(preset(recipe.model)))
+    return Processor(**tokenizers, config=ProcessorConfig.of(preset(recipe.model), recipe.ingest.encoded))
 
 
 def summary(recipe: TrainRecipe, run: runs.Run) -> dict[str, Any]:
@@ -264,8 +343,24 @@ def summary(recipe: TrainRecipe, run: runs.Run) -> dict[str, Any]:
         "first": window_mean(rows, 0, window),
         "last": window_mean(rows, recipe.steps - window, recipe.steps),
         "samples_per_s": window_mean(rows, 0, recipe.steps)["samples_per_s"],
+        "mixture": corpus_summary(rows, recipe),
         "set_aside": set_aside(run.quarantine),
         "weights": run.weights,
+    }
+
+
+def corpus_summary(rows: Sequence[Mapping[str, float]], recipe: TrainRecipe) -> dict[str, dict[str, float | None]]:
+    """Of every corpus: the share asked for, the share drawn, how often it was gone through, its samples' last loss."""
+    last = window_mean(rows, recipe.steps - max(WINDOW, recipe.log_every), recipe.steps)
+    total = sum(recipe.mixture.values())
+    return {
+        name: {
+            "weight": weight / total,
+            "share": rows[-1][f"share/{name}"],
+            "epochs": rows[-1][f"epochs/{name}"],
+            "loss": last.get(f"loss/{name}"),
+        }
+        for name, weight in recipe.mixture.items()
     }
 
 

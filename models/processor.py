@@ -16,6 +16,10 @@ from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptConfig, PromptTokenizer
 
 
+class EncodingError(ValueError):
+    """A sample of an encoded corpus lacks its encoding, or has that of a model of other sizes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProcessorConfig:
     view_size: int
@@ -26,9 +30,15 @@ class ProcessorConfig:
     vocab_size: int
     """Rows of the LLM's own tables, behind which the new tokens' ids begin."""
     prompt: PromptConfig
+    moments_shape: tuple[int, int, int]
+    """Of a canvas in the VAE's words, [2 C, h, w]."""
+    text_width: int
+    """Channels of CLIP's text states."""
+    encoded: bool = False
+    """Whether samples bring the VAE's moments and CLIP's text states along, so that training runs neither encoder."""
 
     @classmethod
-    def of(cls, config: FireEditConfig) -> Self:
+    def of(cls, config: FireEditConfig, encoded: bool = False) -> Self:
         """What a model of these sizes reads."""
         return cls(
             view_size=config.vision.image_size,
@@ -36,6 +46,9 @@ class ProcessorConfig:
             text_tokens=config.text.tokens,
             vocab_size=config.vlm.vocab_size,
             prompt=config.vlm.prompt,
+            moments_shape=config.vae.moments_shape,
+            text_width=config.text.width,
+            encoded=encoded,
         )
 
 
@@ -52,7 +65,8 @@ class Batch:
     view: Tensor
     """uint8 [B, V, V, 3]; one black pixel for a caption."""
     source: Tensor
-    """uint8 [B, S, S, 3]; black for dialogue, one black pixel for a caption."""
+    """uint8 [B, S, S, 3]; black for dialogue, one black pixel for a caption. If encoded, the moments of edits and zeros
+    for dialogue: float16 [B, 2 C, h, w]."""
     target: Tensor
     """As source."""
     is_edit: Tensor
@@ -61,6 +75,8 @@ class Batch:
     """[B, 77] of CLIP's tokenizer: the caption's words; those of "" for other tasks."""
     null_text_ids: Tensor
     """[1, 77]: those of ""."""
+    text_states: Tensor | None = None
+    """float16 [B, 77, W]: what CLIP's text encoder makes of `text_ids`; of encoded captions only."""
 
     def to(self, device: torch.device | str) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -88,26 +104,29 @@ class Processor:
     def row(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray | str | bool]:
         """One sample, its images decoded to uint8 RGB arrays, as arrays of the sizes of `Batch`.
 
+        Args:
+            sample: if `config.encoded`, an edit has `source_moments` and `target_moments`, float16 [2 C, h, w], in
+                place of `target`, and a caption has `text_states`, float16 [77, W]; else these are not looked at.
         Raises:
             PromptError: the text is too long.
+            EncodingError: `config.encoded`, and the encoding is missing or has another shape.
         """
-        task, source = sample["task"], sample["source"]
-        view_side, canvas_side = (1, 1) if task == "caption" else (self.config.view_size, self.config.canvas_size)
-        blank = np.zeros((canvas_side, canvas_side, 3), np.uint8)
-        is_edit = task == "edit"
+        is_caption = sample["task"] == "caption"
         prompt = self._prompt(sample)
-        caption = sample["instruction"] if task == "caption" else ""
-        return {
+        row = {
             "id": sample["id"],
             "corpus": sample["corpus"],
             "input_ids": self._padded(prompt.input_ids, PADDING),
             "labels": self._padded(prompt.labels, IGNORED),
-            "view": blank if task == "caption" else squash(source, view_side),
-            "source": squash(source, canvas_side) if is_edit else blank,
-            "target": squash(sample["target"], canvas_side) if is_edit else blank,
-            "is_edit": is_edit,
-            "text_ids": tokenize_text(self.tokenizer, [caption], self.config.text_tokens)[0].numpy(),
+            "view": _black(1) if is_caption else squash(sample["source"], self.config.view_size),
+            "source": self._canvas(sample, "source"),
+            "target": self._canvas(sample, "target"),
+            "is_edit": sample["task"] == "edit",
+            "text_ids": self._text_ids(sample["instruction"] if is_caption else ""),
         }
+        if is_caption and self.config.encoded:
+            row["text_states"] = _encoding(sample, "text_states", (self.config.text_tokens, self.config.text_width))
+        return row
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Rows of `row` to a batch; prompts are cut to the longest one.
@@ -115,13 +134,11 @@ class Processor:
         Raises:
             ValueError: captions, which stage 1 reads, among samples with pictures, which stages 2 and 3 read.
         """
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        if len({view.shape for view in columns["view"]}) > 1:
+        if len({row["view"].shape for row in rows}) > 1:
             raise ValueError("captions and pictures in one batch; mix corpora of captions with no others")
-        tensors = {
-            name: torch.from_numpy(np.stack(columns[name]))
-            for name in ("input_ids", "labels", "view", "source", "target", "text_ids")
-        }
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        names = ("input_ids", "labels", "view", "source", "target", "text_ids", "text_states")
+        tensors = {name: torch.from_numpy(np.stack(columns[name])) for name in names if name in columns}
         longest = int((tensors["input_ids"] != PADDING).sum(dim=1).max())
         tensors["input_ids"] = tensors["input_ids"][:, :longest]
         tensors["labels"] = tensors["labels"][:, :longest]
@@ -140,7 +157,39 @@ class Processor:
             return self.prompts.dialogue(sample["questions"], sample["answers"])
         return self.prompts.edit(sample["instruction"])
 
+    def _canvas(self, sample: Mapping[str, Any], name: str) -> np.ndarray:
+        """The source or the target as the painter reads it; blank for a task that is not painted."""
+        is_edit = sample["task"] == "edit"
+        if sample["task"] == "caption":
+            return _black(1)
+        if self.config.encoded:
+            shape = self.config.moments_shape
+            return _encoding(sample, f"{name}_moments", shape) if is_edit else np.zeros(shape, np.float16)
+        side = self.config.canvas_size
+        return squash(sample[name], side) if is_edit else _black(side)
+
+    def _text_ids(self, text: str) -> np.ndarray:
+        return tokenize_text(self.tokenizer, [text], self.config.text_tokens)[0].numpy()
+
     def _padded(self, values: list[int], padding: int) -> np.ndarray:
         array = np.full(self.config.prompt.max_tokens, padding, np.int64)
         array[: len(values)] = values
         return array
+
+
+def _black(side: int) -> np.ndarray:
+    return np.zeros((side, side, 3), np.uint8)
+
+
+def _encoding(sample: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    stored = sample.get(name)
+    if stored is None:
+        raise EncodingError(
+            f"{sample['id']} has no {name}; run `jobs/prepare.py shards --encode latents` on corpus {sample['corpus']}"
+        )
+    if np.shape(stored) != shape:
+        raise EncodingError(
+            f"{sample['id']}: {name} is {list(np.shape(stored))}, and this model reads {list(shape)}; "
+            f"run `jobs/prepare.py shards --encode latents` with this model"
+        )
+    return np.asarray(stored, np.float16)

@@ -79,6 +79,9 @@ class Losses:
     """Cross entropy of the [IMG] tokens and of answers: L_VLM."""
     diversity: Tensor
     """Not a loss: 0 says that the edit tokens have collapsed into one."""
+    each: Tensor
+    """float32 [B], detached: every sample's own total, for logs. `img` is a mean over tokens, so that `total` is the
+    mean of these only where all samples have as many labelled tokens."""
     align: Tensor | None = None
     """Stage 1: squared distance of the edit tokens to CLIP's text states."""
     denoise: Tensor | None = None
@@ -139,9 +142,12 @@ class StagedFireEdit(nn.Module):
         understood = self.model.vlm(batch.input_ids, batch.labels)
         edit_tokens = self.model.qformer(understood.img_states)
         with torch.no_grad():
-            wanted = text_states(self.model.text_encoder, batch.text_ids)
-        align = F.mse_loss(edit_tokens.float(), wanted.float())
-        return Losses(img=understood.loss, align=align, diversity=query_diversity(edit_tokens))
+            stored = batch.text_states
+            wanted = text_states(self.model.text_encoder, batch.text_ids) if stored is None else stored
+        made, wanted = edit_tokens.float(), wanted.float()
+        each = understood.losses + _own_means(made, wanted)
+        align = F.mse_loss(made, wanted)
+        return Losses(img=understood.loss, align=align, diversity=query_diversity(edit_tokens), each=each)
 
     def _edit(self, batch: Batch) -> Losses:
         """Stages 2 and 3: look, understand, and predict the noise in the target; dialogue has no target."""
@@ -153,7 +159,7 @@ class StagedFireEdit(nn.Module):
         with torch.no_grad():
             source, clean = source_latents(model.vae, batch.source), target_latents(model.vae, batch.target)
             null_tokens = text_states(model.text_encoder, batch.null_text_ids)
-        noise = torch.randn_like(clean)
+        noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device)  # not _like: it fills by strides
         timesteps = torch.randint(0, self.noise_schedule.config.num_train_timesteps, (len(clean),), device=clean.device)
         noisy = self.noise_schedule.add_noise(clean, noise, timesteps)
 
@@ -168,9 +174,11 @@ class StagedFireEdit(nn.Module):
 
         predicted = model.unet.predict(noisy, source, timesteps, tokens, detail_tokens)
         painted = batch.is_edit[:, None, None, None]
-        denoise = F.mse_loss(predicted.float() * painted, noise.float() * painted)  # over dialogue too, as SmartEdit
+        predicted, noise = predicted.float() * painted, noise.float() * painted
+        denoise = F.mse_loss(predicted, noise)  # over dialogue too, as SmartEdit
+        each = understood.losses + _own_means(predicted, noise)
         answered = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens  # dialogue has no [IMG] states
-        return Losses(img=understood.loss, denoise=denoise, diversity=query_diversity(answered))
+        return Losses(img=understood.loss, denoise=denoise, diversity=query_diversity(answered), each=each)
 
     def _dropped(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which samples lose their text and which their picture, bool [B] each: one draw decides both."""
@@ -178,3 +186,9 @@ class StagedFireEdit(nn.Module):
         drop_text = draw < odds.text + odds.both
         drop_image = (draw >= odds.text) & (draw < odds.text + odds.both + odds.image)
         return drop_text, drop_image
+
+
+@torch.no_grad()
+def _own_means(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared distance of each sample, [B, ...] to [B]."""
+    return F.mse_loss(made, wanted, reduction="none").flatten(1).mean(dim=1)

@@ -1,8 +1,9 @@
-"""The VAE: pictures to latents and back."""
+"""The VAE: pictures to latents and back. Training reads pictures, or their moments if a job has stored them."""
 
 from dataclasses import asdict, dataclass
 
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 
@@ -19,30 +20,50 @@ class VAEConfig:
     scaling_factor: float = 0.18215
     """Gives target latents unit variance."""
 
+    @property
+    def moments_shape(self) -> tuple[int, int, int]:
+        """What `moments` makes of one picture: [2 C, h, w]."""
+        side = self.sample_size // 2 ** (len(self.block_out_channels) - 1)
+        return 2 * self.latent_channels, side, side
+
 
 def build_vae(config: VAEConfig) -> AutoencoderKL:
     return AutoencoderKL(**asdict(config))
+
+
+def moments(vae: AutoencoderKL, canvas: Tensor) -> Tensor:
+    """All that the encoder says of pictures, uint8 RGB [B, S, S, 3]: mean and logvar of their latents, [B, 2 C, h, w].
+
+    Half precision is enough to store them.
+    """
+    return vae.encode(_signed(vae, canvas)).latent_dist.parameters
 
 
 def source_latents(vae: AutoencoderKL, canvas: Tensor) -> Tensor:
     """Latents of the picture to edit: the mode, *not* scaled, as InstructPix2Pix's weights were trained.
 
     Args:
-        canvas: uint8 RGB [B, S, S, 3].
+        canvas: uint8 RGB [B, S, S, 3], which is encoded, or its `moments`, any float [B, 2 C, h, w].
     Returns:
-        [B, C, S / f, S / f].
+        [B, C, h, w] in the VAE's dtype.
     """
-    return vae.encode(_signed(vae, canvas)).latent_dist.mode()
+    return _distribution(vae, canvas).mode()
 
 
 def target_latents(vae: AutoencoderKL, canvas: Tensor) -> Tensor:
     """Latents that the diffusion model learns to paint: a scaled sample. Shapes as in `source_latents`."""
-    return vae.encode(_signed(vae, canvas)).latent_dist.sample() * vae.config.scaling_factor
+    return _distribution(vae, canvas).sample() * vae.config.scaling_factor
 
 
 def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Painted latents [B, C, h, w] to pictures [B, 3, S, S] in [-1, 1]."""
     return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
+
+
+def _distribution(vae: AutoencoderKL, canvas: Tensor) -> DiagonalGaussianDistribution:
+    """In the VAE's dtype either way, so that pictures and stored moments draw the same random numbers."""
+    stored = canvas.is_floating_point()
+    return DiagonalGaussianDistribution(canvas.to(vae.dtype) if stored else moments(vae, canvas))
 
 
 def _signed(vae: AutoencoderKL, canvas: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class Understanding:
     """e [B, 32, width]: the normed last hidden state at the [IMG] tokens; zeros for a prompt without them."""
     loss: Tensor
     """Cross entropy of the labelled tokens, mean over them; 0 where nothing is labelled."""
+    losses: Tensor
+    """float32 [B], detached: the same for every prompt alone, mean over its own labelled tokens."""
 
 
 class VLM(Component, ModelMixin):
@@ -119,10 +121,9 @@ class VLM(Component, ModelMixin):
         hidden = self.llm.model(
             inputs_embeds=pad_sequence(embeddings, batch_first=True), attention_mask=attended.long(), use_cache=False
         ).last_hidden_state
-        return Understanding(
-            img_states=self._img_states(hidden, pad_sequence(img_mask, batch_first=True)),
-            loss=self._loss(hidden, pad_sequence(targets, batch_first=True, padding_value=IGNORED)),
-        )
+        img_states = self._img_states(hidden, pad_sequence(img_mask, batch_first=True))
+        loss, losses = self._losses(hidden, pad_sequence(targets, batch_first=True, padding_value=IGNORED))
+        return Understanding(img_states=img_states, loss=loss, losses=losses)
 
     def _embed(self, ids: Tensor) -> Tensor:
         vocab_size = self.config.vocab_size
@@ -152,10 +153,14 @@ class VLM(Component, ModelMixin):
         states[answered] = hidden[img_mask].unflatten(0, (-1, self.prompt_config.img_tokens))
         return states
 
-    def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+    def _losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropy over all labelled tokens, and over those of each prompt alone [B], detached."""
         learnt = labels[:, 1:] != IGNORED
+        surprises = hidden.new_zeros(learnt.shape, dtype=torch.float32)
         if not learnt.any():
-            return hidden.new_zeros((), dtype=torch.float32)
-        speaking = hidden[:, :-1][learnt]
+            return surprises.new_zeros(()), surprises.sum(dim=1)
+        speaking, wanted = hidden[:, :-1][learnt], labels[:, 1:][learnt]
         logits = torch.cat([self.llm.lm_head(speaking), self.new_head(speaking)], dim=-1)
-        return F.cross_entropy(logits.float(), labels[:, 1:][learnt])
+        log_probabilities = F.log_softmax(logits.float(), dim=-1)
+        surprises[learnt] = F.nll_loss(log_probabilities.detach(), wanted, reduction="none")
+        return F.nll_loss(log_probabilities, wanted), surprises.sum(dim=1) / learnt.sum(dim=1).clamp(min=1)

@@ -1,5 +1,6 @@
 """Published weights under our modules' names: one function for each published part, from state dict to state dict."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +13,15 @@ SMARTEDIT_TOKENS = ("<img>", "<im_start>", "<im_end>", *(f"<img_{index}>" for in
 
 class WeightsError(Exception):
     """The tensors of a file do not fit the module that should take them."""
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A short hash of a module's weights as bfloat16, so that saving them in half precision does not change it."""
+    digest = hashlib.blake2b(digest_size=4)
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().bfloat16().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

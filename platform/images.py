@@ -15,7 +15,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 MAX_PIXELS = 64_000_000
 """More than any corpus holds; a decoded image of this size takes 192 MB."""
 
-_UPRIGHT = {
+_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -60,9 +60,22 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, draft: int | None = None) 
     if draft is not None and isinstance(image, JpegImageFile):
         image.draft("RGB", (draft, draft))
     _load(image)
-    turn = _UPRIGHT.get(_orientation(image))
-    upright = image if turn is None else image.transpose(turn)
-    return np.array(_to_rgb(upright))
+    return np.array(_to_rgb(_upright(image)))
+
+
+def decode_alpha(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    """How opaque a picture is, upright like its pixels.
+
+    Returns:
+        [H, W] uint8, 0 where one sees through; None for a picture without transparency.
+    Raises:
+        ImageError: as `decode`.
+    """
+    image = _open(data, max_pixels)
+    _load(image)
+    if image.mode.startswith("I") or not image.has_transparency_data:  # of 16-bit grey, `decode` keeps none either
+        return None
+    return np.array(_upright(image).convert("RGBA").getchannel("A"))
 
 
 def decode_labels(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -80,8 +93,15 @@ def decode_labels(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return np.array(image, dtype=np.uint8)
 
 
+def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of an upright colour JPEG; None for every other picture."""
+    image = _open(data, MAX_PIXELS)
+    plain = isinstance(image, JpegImageFile) and image.mode == "RGB" and _orientation(image) not in _TURNS
+    return image.size if plain else None
+
+
 def encode_png(image: np.ndarray) -> bytes:
-    """Lossless bytes of [H, W, 3] RGB, or of an [H, W] label map or mask, uint8."""
+    """Lossless bytes of [H, W, 3] RGB, [H, W, 4] RGBA, or an [H, W] label map or mask, uint8."""
     return _encode(image, "PNG", compress_level=4)
 
 
@@ -132,6 +152,11 @@ def _load(image: ImageFile.ImageFile) -> None:
         image.load()
     except _DAMAGE as error:
         raise ImageError(f"found a damaged {image.format} ({error}); send the whole file") from None
+
+
+def _upright(image: ImageFile.ImageFile) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:

@@ -1,65 +1,123 @@
-"""From corpora on disk to rows that a training step can collate, in Ray Data workers."""
+"""From shards to the rows that a training step collates: each worker's share of one sequence of draws, in Ray Data."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray.data
+from pydantic import PositiveFloat, PositiveInt
 
 from fireedit.platform import storage
-from fireedit.platform.data.catalog import open_corpus
-from fireedit.platform.images import ImageError, decode
+from fireedit.platform.data import shards
+from fireedit.platform.data.mixture import Draw, EpochOrder, Mixture
+from fireedit.platform.images import decode
 
 Row = dict[str, Any]
 Prepare = Callable[[Mapping[str, Any]], Row]
 """From a sample whose images are uint8 RGB arrays to a row of arrays of fixed sizes."""
 
 
-class BadSample(ValueError):
-    """A row that its reader could not read."""
+class IngestError(ValueError):
+    """Shards that no batch can be made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    cpus_per_task: float = 1.0
+    cpus_per_task: PositiveFloat = 1.0
     """Logical CPUs of a decoding task; a fraction lets several share the cores that training leaves."""
-    shuffle_rows: int = 256
-    """Rows that are shuffled among one another as they come; the first batch waits for so many."""
-    prefetch_batches: int = 2
+    tasks: PositiveInt = 2
+    """Decoding tasks at a time for each worker."""
+    rows_per_task: PositiveInt = 1024
+    """The first batch does not wait for so many: rows leave a task batch by batch."""
+    shuffle_groups: PositiveInt = 16
+    """Row groups, of shards.ROWS_PER_GROUP each, whose rows are shuffled among one another."""
+    prefetch_batches: PositiveInt = 4
+    encoded: bool = False
+    """Read what `prepare.py shards --encode` stored instead of running VAE and text encoder in each step."""
 
 
-def prepared(
-    corpora: str, name: str, prepare: Prepare, refusal: type[Exception], quarantine: str, config: IngestConfig
-) -> ray.data.Dataset:
-    """A corpus as a dataset of prepared rows; it is read and decoded only as it is consumed.
+@dataclass(frozen=True)
+class Share:
+    """What one worker takes of a run's draws: every `workers`-th run of `batch` draws.
+
+    So a step's samples are the same ones however many workers share it.
+    """
+
+    rank: int
+    workers: int
+    batch: int
+    """Rows of a batch."""
+    start: int
+    """Draws of the whole run that are done, a multiple of `batch`."""
+    stop: int
+    """Draws that the run comes to."""
+
+    def batches(self) -> range:
+        """The number of every batch of this worker, counted over the whole run."""
+        return range(self.start // self.batch + self.rank, self.stop // self.batch, self.workers)
+
+
+class Corpora:
+    """The shards of every corpus of a mixture, opened, and the sequence in which their rows are drawn.
 
     Args:
-        corpora: the folder that holds the folder `name`.
-        refusal: what `prepare` raises for a sample that it cannot use; any other error ends the run.
-        quarantine: folder for rows that cannot be used: one JSON file each, with id and error.
+        root: the folder that holds one folder of shards for each corpus.
+        weights: corpus to share.
     Raises:
-        CorpusError: the folder is not what its name says.
+        ShardsError: shards are missing, or are not for training.
+        MixtureError: a weight is wrong, or a corpus is empty.
     """
-    samples = open_corpus(name, storage.join(corpora, name))
-    return samples.flat_map(_PrepareOrSetAside(prepare, quarantine, refusal), num_cpus=config.cpus_per_task)
+
+    def __init__(self, root: str, weights: Mapping[str, float], seed: int, config: IngestConfig):
+        self.root, self.config = root, config
+        self.indices = {name: _training_index(storage.join(root, name), config.encoded) for name in sorted(weights)}
+        self.sizes = {name: index.rows for name, index in self.indices.items()}
+        self.mixture = Mixture(weights, self.sizes, seed)
+        self.seed = seed
+
+    def reader(self) -> Callable[[Draw], shards.Row]:
+        """What reads the row of a draw, its pictures still encoded; draws that follow each other share what is read."""
+        window, groups, orders, readers = self.config.shuffle_groups, {}, {}, {}
+        for name, index in self.indices.items():
+            groups[name] = index.groups()
+            orders[name] = EpochOrder([rows for _, _, rows in groups[name]], name, self.seed, window)
+            encodings = sorted(index.encodings) if self.config.encoded else []
+            readers[name] = shards.ShardReader(storage.join(self.root, name), index, encodings, window + 1)
+
+        def read(draw: Draw) -> shards.Row:
+            group, row = orders[draw.corpus].find(draw.epoch, draw.place)
+            shard, number, _ = groups[draw.corpus][group]
+            return readers[draw.corpus].row(shard, number, row)
+
+        return read
 
 
-def epochs_of(shard: ray.data.DataIterator, seed: int, config: IngestConfig) -> Callable[[int], Iterator[Row]]:
-    """One worker's share of a corpus, epoch by epoch, shuffled anew in each within `shuffle_rows`."""
+def prepared_batches(
+    corpora: Corpora, share: Share, prepare: Prepare, refusal: type[Exception], quarantine: str, side: int
+) -> Iterator[list[Row]]:
+    """A worker's batches of prepared rows, in order, read and decoded ahead in Ray Data's tasks.
 
-    def epoch(number: int) -> Iterator[Row]:
-        batches = shard.iter_batches(
-            batch_size=32,
-            batch_format="numpy",
-            prefetch_batches=config.prefetch_batches,
-            local_shuffle_buffer_size=config.shuffle_rows,
-            local_shuffle_seed=seed + number,
-        )
-        for columns in batches:
-            yield from (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-
-    return epoch
+    Args:
+        refusal: what `prepare` raises for a sample that it cannot use; the row after it then takes its place.
+        quarantine: folder for those samples: one JSON file each, with id and error.
+        side: pixels of the largest picture that `prepare` makes; larger JPEGs may be decoded at a fraction.
+    """
+    numbers, config = share.batches(), corpora.config
+    per_task = max(1, config.rows_per_task // share.batch)
+    tasks = -(-len(numbers) // per_task)
+    if not tasks:
+        return
+    read = _ReadBatches(corpora, share, per_task, prepare, refusal, quarantine, side)
+    dataset = ray.data.range(tasks, override_num_blocks=tasks)
+    dataset.context.execution_options.preserve_order = True
+    at_once = ray.data.TaskPoolStrategy(size=min(config.tasks, tasks))
+    prepared = dataset.map_batches(read, batch_format="numpy", num_cpus=config.cpus_per_task, compute=at_once)
+    for columns in prepared.iter_batches(
+        batch_size=share.batch, batch_format="numpy", prefetch_batches=config.prefetch_batches
+    ):
+        yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def set_aside(quarantine: str) -> int:
@@ -67,21 +125,62 @@ def set_aside(quarantine: str) -> int:
     return len(storage.names(quarantine))
 
 
-class _PrepareOrSetAside:
-    """A bad row is written down under its id, so that reading a corpus again counts it once."""
+class _ReadBatches:
+    """A task: some of a worker's batches that follow each other."""
 
-    def __init__(self, prepare: Prepare, quarantine: str, refusal: type[Exception]):
-        self.prepare, self.quarantine = prepare, quarantine
-        self.refusals = (ImageError, BadSample, refusal)
+    def __init__(
+        self,
+        corpora: Corpora,
+        share: Share,
+        per_task: int,
+        prepare: Prepare,
+        refusal: type[Exception],
+        quarantine: str,
+        side: int,
+    ):
+        self.corpora, self.share, self.per_task = corpora, share, per_task
+        self.prepare, self.refusal, self.quarantine, self.side = prepare, refusal, quarantine, side
+        self.pictures = ("source",) if corpora.config.encoded else ("source", "target")
 
-    def __call__(self, row: Row) -> list[Row]:
-        try:
-            if row["error"]:
-                raise BadSample(row["error"])
-            images = {name: decode(row[name]) if row[name] else None for name in ("source", "target")}
-            return [self.prepare({**row, **images})]
-        except self.refusals as error:
-            name = row["id"].replace("/", "_") + ".json"
-            report = json.dumps({"id": row["id"], "corpus": row["corpus"], "error": str(error)})
-            storage.write_bytes(storage.join(self.quarantine, name), report.encode())
-            return []
+    def __call__(self, tasks: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+        read, size = self.corpora.reader(), self.share.batch
+        for task in tasks["id"].tolist():
+            for number in self.share.batches()[task * self.per_task : (task + 1) * self.per_task]:
+                draws = self.corpora.mixture.draws(number * size, (number + 1) * size)
+                yield _columns([self._prepared(read, draw) for draw in draws])
+
+    def _prepared(self, read: Callable[[Draw], shards.Row], draw: Draw) -> Row:
+        """The row of a draw, or the next one of its epoch that can be used."""
+        size = self.corpora.sizes[draw.corpus]
+        for ahead in range(size):
+            row = read(Draw(draw.number, draw.corpus, draw.epoch, (draw.place + ahead) % size))
+            pictures = {name: decode(row[name], draft=self.side) if row[name] else None for name in self.pictures}
+            try:
+                return self.prepare({**row, **pictures})
+            except self.refusal as error:
+                report = json.dumps({"id": row["id"], "corpus": row["corpus"], "error": str(error)})
+                name = row["id"].replace("/", "_") + ".json"
+                storage.write_bytes(storage.join(self.quarantine, name), report.encode())
+        raise IngestError(f"{draw.corpus}: no row of this corpus can be trained on; see {self.quarantine}")
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, Any]:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _training_index(root: str, encoded: bool) -> shards.Index:
+    """The index of shards that may be trained on.
+
+    Raises:
+        ShardsError: they are not there, are held out, or lack their encodings.
+    """
+    index = shards.read_index(root)
+    if index.split != "train" or index.world not in ("", "train"):
+        held_out = f"split {index.split!r}" if index.split != "train" else f"world {index.world!r}"
+        raise shards.ShardsError(f"{root}: these shards are held out of training: they are of {held_out}")
+    if encoded and not index.encodings:
+        raise shards.ShardsError(
+            f"{root}: nothing is encoded beside these shards; run: python jobs/prepare.py shards --encode latents, "
+            "or write ingest.encoded=false"
+        )
+    return index

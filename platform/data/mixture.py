@@ -1,70 +1,126 @@
-"""One endless stream out of several corpora, in fixed shares."""
+"""One endless sequence of draws out of several corpora: a function of weights, sizes and a seed, and of nothing else.
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+Draw number n says which row of which corpus comes n-th in a run, however many workers share the run and however often
+it is broken off. So a run is taken up again by going on at the number it had reached.
+"""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-Row = dict[str, Any]
+BLOCK = 256
+"""Draws within which every corpus gets its share, to within one row."""
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class MixtureError(ValueError):
     """A mixture that cannot be drawn from."""
 
 
-class Mixture:
-    """Draws a corpus by its weight, then that corpus's next row; a corpus that ends begins again.
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """One row of a run."""
 
-    Every worker of a run must hold the same weights and seed: then all draw the same sequence of corpora, and none
-    waits for another at the end of an epoch that only some have reached.
+    number: int
+    """In the whole run, from 0."""
+    corpus: str
+    epoch: int
+    """How often the corpus was gone through before."""
+    place: int
+    """In the corpus's order of this epoch."""
+
+
+class Mixture:
+    """Which corpus each draw is from; a corpus that ends begins again, so that small ones never drop out.
 
     Args:
         weights: corpus to share; they need not sum to 1.
-        epochs: corpus to a function from the number of an epoch to its rows.
+        sizes: corpus to its number of rows.
         seed: of the sequence of corpora.
     Raises:
-        MixtureError: a weight is not positive, or a weighted corpus is missing.
+        MixtureError: a weight is not positive, or a corpus is missing or empty.
     """
 
-    def __init__(self, weights: Mapping[str, float], epochs: Mapping[str, Callable[[int], Iterator[Row]]], seed: int):
+    def __init__(self, weights: Mapping[str, float], sizes: Mapping[str, int], seed: int):
         check_weights(weights)
-        missing = sorted(set(weights) - set(epochs))
-        if missing:
-            raise MixtureError(f"mixture: no rows were opened for {missing[0]!r}")
+        for name in weights:
+            if not sizes.get(name):
+                raise MixtureError(f"mixture: {name}: no row of this corpus can be drawn; see its report.json")
         self.names = sorted(weights)
-        total = sum(weights.values())
-        self._shares = [weights[name] / total for name in self.names]
-        self._epochs = epochs
-        self._draws = np.random.default_rng(seed)
-        self.drawn = dict.fromkeys(self.names, 0)
-        """Rows of each corpus so far."""
-        self.epoch = dict.fromkeys(self.names, -1)
-        """Which epoch each corpus is in, from 0."""
+        self.sizes, self.seed = sizes, seed
+        shares = np.array([weights[name] for name in self.names], np.float64)
+        self._edges = np.append(0.0, np.cumsum(shares / shares.sum())[:-1]).tolist() + [1.0]
 
-    def skip(self, draws: int) -> None:
-        """Go on in the sequence of corpora as if `draws` rows had been taken; each corpus begins anew all the same."""
-        for _ in range(draws):
-            self._draw()
+    def draws(self, start: int, stop: int) -> Iterator[Draw]:
+        """Draws number start, ..., stop - 1."""
+        first = start // BLOCK
+        counts = self._counts(first)
+        for block in range(first, -(-stop // BLOCK)):
+            for number, index in enumerate(self._block(block), start=block * BLOCK):
+                epoch, place = divmod(int(counts[index]), self.sizes[self.names[index]])
+                counts[index] += 1
+                if start <= number < stop:
+                    yield Draw(number, self.names[index], epoch, place)
 
-    def __iter__(self) -> Iterator[Row]:
-        streams = {name: self._endless(name) for name in self.names}
-        while True:
-            name = self._draw()
-            self.drawn[name] += 1
-            yield next(streams[name])
+    def _counts(self, blocks: int) -> np.ndarray:
+        """How many rows of each corpus the first so many blocks hold."""
+        return self._split(np.arange(blocks)).sum(axis=1)
 
-    def _draw(self) -> str:
-        return self.names[self._draws.choice(len(self.names), p=self._shares)]
+    def _block(self, block: int) -> list[int]:
+        """The corpora of a block's draws, by their place in `names`."""
+        indices = np.repeat(np.arange(len(self.names)), self._split(np.array([block]))[:, 0])
+        return np.random.default_rng([self.seed, block]).permutation(indices).tolist()
 
-    def _endless(self, name: str) -> Iterator[Row]:
-        while True:
-            self.epoch[name] += 1
-            empty = True
-            for row in self._epochs[name](self.epoch[name]):
-                empty = False
-                yield row
-            if empty:
-                raise MixtureError(f"{name}: no row of this corpus can be trained on; see the run's quarantine folder")
+    def _split(self, blocks: np.ndarray) -> np.ndarray:
+        """[corpora, blocks] rows of each corpus in each block.
+
+        BLOCK points at even distances fall among the shares; where the first one falls differs from block to block by
+        the golden ratio, so that what a block rounds away the next ones make up for.
+        """
+        first = (blocks * _GOLDEN) % 1
+        below = [np.ceil(edge * BLOCK - first).clip(0, BLOCK) for edge in self._edges]
+        return np.diff(below, axis=0).astype(np.int64)
+
+
+class EpochOrder:
+    """In which order the rows of a corpus come in each epoch.
+
+    Row groups are shuffled over the whole corpus, then rows within a window of so many groups: as good as shuffling
+    rows, while each group is read once.
+
+    Args:
+        groups: rows in each row group.
+        corpus, seed: what the order is drawn from, together with the epoch.
+        window: groups whose rows are shuffled among one another.
+    """
+
+    def __init__(self, groups: Sequence[int], corpus: str, seed: int, window: int):
+        self._rows = np.array(groups, np.int64)
+        self._entropy, self._window = [seed, zlib.crc32(corpus.encode())], window
+        self._groups_of = functools.lru_cache(maxsize=2)(self._shuffled_groups)
+        self._rows_of = functools.lru_cache(maxsize=2)(self._shuffled_rows)
+
+    def find(self, epoch: int, place: int) -> tuple[int, int]:
+        """The group, and the row in it, that stand at a place of an epoch."""
+        _, starts = self._groups_of(epoch)
+        window = int(np.searchsorted(starts, place, side="right")) - 1
+        group, row = self._rows_of(epoch, window)[place - int(starts[window])]
+        return int(group), int(row)
+
+    def _shuffled_groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """All groups in the epoch's order, and the places where windows begin."""
+        groups = np.random.default_rng([*self._entropy, epoch]).permutation(len(self._rows))
+        ends = np.cumsum(self._rows[groups])
+        return groups, np.append(0, ends[self._window - 1 : -1 : self._window])
+
+    def _shuffled_rows(self, epoch: int, window: int) -> np.ndarray:
+        groups, _ = self._groups_of(epoch)
+        inside = groups[window * self._window : (window + 1) * self._window]
+        pairs = [(group, row) for group in inside for row in range(self._rows[group])]
+        return np.random.default_rng([*self._entropy, epoch, window]).permutation(np.array(pairs))
 
 
 def check_weights(weights: Mapping[str, float]) -> None:

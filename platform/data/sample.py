@@ -11,7 +11,7 @@ class Sample:
     """One training sample of any corpus, images still encoded.
 
     A caption has an instruction only, an edit has source, target and instruction, a vqa sample has a source and a
-    dialogue. `Ray Data` carries it as a dict of these fields.
+    dialogue.
     """
 
     id: str
@@ -27,6 +27,8 @@ class Sample:
     """JPEG, PNG or WebP; empty for a caption."""
     target: bytes = b""
     """JPEG, PNG or WebP; empty unless the task is edit."""
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    """What the instruction is about, as far as the corpus tells: xyxy in [0, 1] of the source's sides."""
     error: str = ""
     """Why this row cannot be trained on; it is then counted and set aside instead of drawn."""
 

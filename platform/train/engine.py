@@ -1,6 +1,12 @@
 """DeepSpeed as the training engine: sharding, precision, accumulation, clipping, and sharded checkpoints."""
 
+import json
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +21,8 @@ from torch import Tensor, nn
 from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
 
 CHECKPOINT_TAG = "engine"
+WORKERS_FILE = "workers.json"
+"""Says, in a checkpoint, how many workers share it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +105,28 @@ class Engine:
         torch.distributed.all_reduce(stacked)
         return dict(zip(values, (stacked / torch.distributed.get_world_size()).tolist(), strict=True))
 
+    def total(self, values: Tensor) -> Tensor:
+        """Numbers, summed over the workers."""
+        summed = values.float().to(self.device)
+        torch.distributed.all_reduce(summed)
+        return summed.cpu()
+
     def save(self, folder: Path, state: dict[str, Any]) -> None:
         """This worker's share of the trained parameters and optimiser state, and `state`; every worker must call it."""
         self.model.save_checkpoint(folder, tag=CHECKPOINT_TAG, client_state=state, exclude_frozen_parameters=True)
+        (folder / WORKERS_FILE).write_text(json.dumps(torch.distributed.get_world_size()))
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Take up what `save` wrote with as many workers; returns its `state`."""
+        """Take up what `save` wrote, with whatever number of workers; returns its `state`."""
+        if json.loads((folder / WORKERS_FILE).read_text()) == torch.distributed.get_world_size():
+            return self._load(folder)
+        with _resharded(folder) as universal:
+            self.model._config.load_universal_checkpoint = True  # DeepSpeed asks for it when an engine is made
+            state = self._load(universal)
+            self.model._config.load_universal_checkpoint = False
+        return state
+
+    def _load(self, folder: Path) -> dict[str, Any]:
         path, state = self.model.load_checkpoint(str(folder), tag=CHECKPOINT_TAG, load_module_strict=False)
         if path is None:
             raise FileNotFoundError(f"{folder}: no checkpoint of the engine lies here")
@@ -118,6 +142,28 @@ class Engine:
         parameters = list(self.model.module.parameters())
         with zero.GatheredParameters(parameters, enabled=self.config.zero_stage == 3):
             yield self.model.module
+
+
+@contextmanager
+def _resharded(folder: Path) -> Iterator[Path]:
+    """A checkpoint as one that any number of workers can load, on every node's disk; gone after the block."""
+    name = [f"fireedit-{uuid.uuid4().hex}"]
+    torch.distributed.broadcast_object_list(name)
+    universal, first_here = Path(tempfile.gettempdir()) / name[0], os.environ.get("LOCAL_RANK", "0") == "0"
+    if first_here:
+        words = ["--input_folder", str(folder / CHECKPOINT_TAG), "--output_folder", str(universal / CHECKPOINT_TAG)]
+        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *words, "--inject_missing_state"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{folder}: cannot be taken up by another number of workers:\n{done.stderr[-2000:]}")
+        (universal / "latest_universal").write_text(CHECKPOINT_TAG)
+    torch.distributed.barrier()
+    try:
+        yield universal
+        torch.distributed.barrier()
+    finally:
+        if first_here:
+            shutil.rmtree(universal, ignore_errors=True)
 
 
 def _deepspeed() -> Any:

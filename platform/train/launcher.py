@@ -10,7 +10,7 @@ import ray
 import ray.data
 import ray.train
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 
@@ -33,15 +33,12 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next look
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
+    _quiet()
 
 
 def launch(
     loop: Callable[[dict[str, Any]], None],
     config: Mapping[str, Any],
-    datasets: Mapping[str, ray.data.Dataset],
     workers: WorkersConfig,
     folder: str,
     name: str,
@@ -50,12 +47,10 @@ def launch(
     """Run `loop(config)` on every worker and wait for it.
 
     Args:
-        datasets: what `ray.train.get_dataset_shard` finds, split evenly over the workers.
         folder, name: checkpoints and metrics lie in folder/name; a run of this name that was broken off goes on.
     """
-    options = ray.data.DataContext.get_current().execution_options
     trainer = TorchTrainer(
-        loop,
+        _quietly(loop),
         train_loop_config=dict(config),
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
@@ -63,8 +58,6 @@ def launch(
             use_gpu=workers.gpus > 0,
             resources_per_worker={"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})},
         ),
-        datasets=dict(datasets),
-        dataset_config=DataConfig(execution_options=options),
         run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Train's first version
             name=name,
             storage_path=folder,
@@ -74,3 +67,21 @@ def launch(
         ),
     )
     return trainer.fit()
+
+
+def _quietly(loop: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """The loop in a worker that says what the loop says, and not what Ray reports beside it."""
+
+    def quiet_loop(config: dict[str, Any]) -> None:
+        _quiet()
+        logging.getLogger().setLevel(logging.WARNING)  # Ray Train tells of every report, by a logger without its name
+        loop(config)
+
+    return quiet_loop
+
+
+def _quiet() -> None:
+    """No progress bars of Ray Data, nor a warning that there are none; we tell of progress ourselves."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)

@@ -38,9 +38,20 @@ class Progress:
         self._waited_s += waited_s
 
     def report(
-        self, step: int, learning_rate: float, grad_norm: float, mean: Mean = lambda losses: dict(losses)
+        self,
+        step: int,
+        learning_rate: float,
+        grad_norm: float,
+        mean: Mean = lambda losses: dict(losses),
+        more: Mapping[str, float] | None = None,
     ) -> dict[str, float]:
-        """Say where the run stands, and begin the next stretch; `mean` averages over the workers. A line reads
+        """Say where the run stands, and begin the next stretch.
+
+        Args:
+            mean: averages over the workers.
+            more: figures for the row alone.
+
+        A line reads
 
         step   1200/25000  loss 0.1432 (denoise 0.13, img 0.01)  lr 9.8e-06  grad 0.71  3.2 samples/s  wait 4%  left 12m
         """
@@ -53,6 +64,7 @@ class Progress:
             "grad_norm": grad_norm,
             "samples_per_s": self._samples / elapsed,
             "data_wait_share": self._waited_s / elapsed,
+            **(more or {}),
         }
         if self.stream is not None:
             done = step - (self.rows[-1]["step"] if self.rows else 0)
@@ -81,10 +93,13 @@ def from_lines(data: bytes) -> list[dict[str, float]]:
 
 
 def window_mean(rows: Sequence[Mapping[str, float]], first: float, last: float) -> dict[str, float]:
-    """Mean of every figure over the reports of steps first < step <= last."""
-    chosen = [row for row in rows if first < row["step"] <= last]
-    names = dict.fromkeys(name for row in chosen for name in row)
-    return {name: sum(row[name] for row in chosen) / len(chosen) for name in names if name != "step"}
+    """Mean of every figure over the reports of steps first < step <= last that have it."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if first < row["step"] <= last:
+            for name, value in row.items():
+                found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items() if name != "step"}
 
 
 def duration(seconds: float) -> str:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fireedit.models.fireedit import preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import Processor, squash
+from fireedit.models.processor import EncodingError, Processor, ProcessorConfig, squash
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, PromptError
 from tests.factories import batch_of, caption_sample, edit_sample, picture, processor_of, vqa_sample
@@ -17,6 +18,21 @@ from tests.factories import batch_of, caption_sample, edit_sample, picture, proc
 @pytest.fixture(scope="module")
 def processor(nano: FireEditPipeline) -> Processor:
     return processor_of(nano)
+
+
+@pytest.fixture(scope="module")
+def encoded(nano: FireEditPipeline) -> Processor:
+    """What reads corpora that are stored with their encodings."""
+    return Processor(nano.vlm_tokenizer, nano.tokenizer, ProcessorConfig.of(preset("nano"), encoded=True))
+
+
+def stored(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float16)
+
+
+def encoded_edit(seed: int) -> dict[str, Any]:
+    moments = {"source_moments": stored(seed, 8, 16, 16), "target_moments": stored(seed + 1, 8, 16, 16)}
+    return edit_sample(seed) | moments | {"target": None}
 
 
 def clip_ids(nano: FireEditPipeline, text: str) -> list[int]:
@@ -119,3 +135,54 @@ def test_train_and_serve_process_one_image_alike(nano: FireEditPipeline) -> None
 def test_a_text_that_is_too_long_is_an_error(processor: Processor) -> None:
     with pytest.raises(PromptError, match="write a shorter text"):
         processor.row(edit_sample(1, instruction="paint " * 300))
+
+
+def test_an_encoded_edit_brings_its_moments_and_is_still_looked_at(encoded: Processor) -> None:
+    sample = encoded_edit(1)
+    row = encoded.row(sample)
+    assert np.array_equal(row["view"], squash(sample["source"], 64))
+    assert np.array_equal(row["source"], sample["source_moments"])
+    assert np.array_equal(row["target"], sample["target_moments"])
+
+
+def test_encoded_edits_and_dialogue_share_a_batch(encoded: Processor) -> None:
+    batch = encoded.collate([encoded.row(encoded_edit(1)), encoded.row(vqa_sample(2))])
+    assert batch.source.shape == batch.target.shape == (2, 8, 16, 16)
+    assert batch.source.dtype == batch.target.dtype == torch.float16
+    assert batch.source[0].any() and not batch.source[1].any() and not batch.target[1].any()
+    assert batch.text_states is None
+
+
+def test_encoded_captions_bring_what_clip_makes_of_them(encoded: Processor) -> None:
+    samples = [caption_sample(seed) | {"text_states": stored(seed, 77, 96)} for seed in range(2)]
+    batch = encoded.collate([encoded.row(sample) for sample in samples])
+    assert batch.text_states is not None and batch.text_states.dtype == torch.float16
+    assert np.array_equal(batch.text_states.numpy(), np.stack([sample["text_states"] for sample in samples]))
+    assert batch.to("meta").text_states.is_meta and batch.source.shape == (2, 1, 1, 3)
+    with pytest.raises(ValueError, match="captions and pictures in one batch"):
+        encoded.collate([encoded.row(samples[0]), encoded.row(vqa_sample(2))])
+
+
+def test_encodings_are_left_alone_where_nobody_asked_for_them(processor: Processor) -> None:
+    plain, caption = edit_sample(1), caption_sample(2)
+    row = processor.row(encoded_edit(1) | {"target": plain["target"]})
+    assert all(np.array_equal(row[name], wanted) for name, wanted in processor.row(plain).items())
+    assert "text_states" not in processor.row(caption | {"text_states": stored(2, 77, 96)})
+
+
+@pytest.mark.parametrize("missing", ["source_moments", "target_moments", "text_states"])
+@pytest.mark.parametrize("absent", [True, False])
+def test_a_missing_encoding_is_told_with_the_command_that_makes_it(
+    encoded: Processor, missing: str, absent: bool
+) -> None:
+    sample = caption_sample(1) if missing == "text_states" else encoded_edit(1)
+    sample[missing] = None
+    if absent:
+        del sample[missing]
+    with pytest.raises(EncodingError, match=rf"{sample['id']} has no {missing}; run `.*shards --encode latents`"):
+        encoded.row(sample)
+
+
+def test_an_encoding_of_another_models_size_is_told(encoded: Processor) -> None:
+    with pytest.raises(EncodingError, match=r"target_moments is \[8, 64, 64\], and this model reads \[8, 16, 16\]"):
+        encoded.row(encoded_edit(1) | {"target_moments": stored(1, 8, 64, 64)})

@@ -1,5 +1,7 @@
 """Each stage trains what the paper says it trains, with the losses that it has, and nothing else moves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -7,9 +9,11 @@ from torch import Tensor
 
 from fireedit.models.fireedit import FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import Batch
+from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.qformer import query_diversity
 from fireedit.models.stages import STAGES, DropoutConfig, Losses, StagedFireEdit
+from fireedit.models.text import text_states
+from fireedit.models.vae import moments
 from tests.factories import batch_of, caption_sample, edit_sample, vqa_sample
 
 KEEP_ALL = DropoutConfig(text=0.0, image=0.0, both=0.0)
@@ -203,8 +207,90 @@ def test_it_trains_in_bfloat16_beside_an_exact_detector(nano: FireEditPipeline) 
     assert losses.total.isfinite() and losses.denoise.dtype == torch.float32
 
 
+def drawn(module: StagedFireEdit, batch: Batch, seed: int = 0) -> Losses:
+    """The stage's losses with this seed's noise, timesteps and dropout."""
+    torch.manual_seed(seed)
+    return module(batch)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_sample_alone_has_the_total_as_its_loss(nano: FireEditPipeline, stage: int) -> None:
+    module = staged(stage)
+    for sample in [caption_sample(1)] if stage == 1 else [edit_sample(1), vqa_sample(2)]:
+        losses = drawn(module, batch_of(nano, sample))
+        assert torch.allclose(losses.each[0], losses.total, rtol=1e-6)
+        assert losses.each.shape == (1,) and losses.each.dtype == torch.float32 and not losses.each.requires_grad
+
+
+def test_each_caption_has_the_loss_that_it_has_alone(nano: FireEditPipeline) -> None:
+    module, samples = staged(1).eval(), [caption_sample(1), caption_sample(2, "two green squares")]
+    alone = [module(batch_of(nano, sample)).total for sample in samples]
+    assert torch.allclose(module(batch_of(nano, *samples)).each, torch.stack(alone), rtol=1e-5)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_each_sample_has_its_own_answers_and_its_own_noise(nano: FireEditPipeline, stage: int) -> None:
+    """The words' losses are those of each sample alone; the noise, which hangs on the whole draw, has the batch's."""
+    module, edit, dialogue = staged(stage).eval(), edit_sample(1), vqa_sample(2)
+    img_of_edit, img_of_dialogue = (module(batch_of(nano, sample)).img for sample in (edit, dialogue))
+    assert not torch.allclose(img_of_edit, img_of_dialogue, rtol=1e-3)
+    mixed = drawn(module, batch_of(nano, edit, dialogue))
+    wanted = torch.stack([img_of_edit + 2 * mixed.denoise, img_of_dialogue])  # `denoise` divides by both
+    assert torch.allclose(mixed.each, wanted, rtol=1e-5)
+
+    painted = drawn(module, batch_of(nano, edit, edit_sample(5)))
+    assert torch.allclose(painted.each[0], mixed.each[0], rtol=1e-5), "whoever stands beside it"
+    assert torch.allclose(painted.each.mean(), painted.total, rtol=1e-5), "as many labelled tokens each"
+    assert not torch.allclose(painted.each[0], painted.each[1], rtol=0.001)
+
+
+@torch.no_grad()
+def with_encodings(nano: FireEditPipeline, batch: Batch) -> Batch:
+    """The same samples as an encoding job stores them, but not rounded; dialogue has zeros."""
+    if batch.view.shape[1] == 1:
+        return replace(batch, text_states=text_states(nano.text_encoder, batch.text_ids))
+    painted = batch.is_edit[:, None, None, None]
+    source, target = (moments(nano.vae, canvas) * painted for canvas in (batch.source, batch.target))
+    return replace(batch, source=source.contiguous(), target=target.contiguous())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stored_encodings_train_as_the_pictures_and_words_do(nano: FireEditPipeline, stage: int) -> None:
+    module = staged(stage, dropout=DropoutConfig(text=0.3, image=0.3, both=0.3))
+    plain = mixed(nano, stage)
+    encoded = with_encodings(nano, plain)
+    calls = []
+    encoder = module.model.text_encoder if stage == 1 else module.model.vae.encoder
+    encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    for seed in range(3):
+        wanted, losses = drawn(module, plain, seed), drawn(module, encoded, seed)
+        assert torch.allclose(losses.total, wanted.total, rtol=1e-6)
+        assert torch.allclose(losses.each, wanted.each, rtol=1e-6)
+    assert len(calls) == 3 * (1 if stage == 1 else 2), "the encoder runs for the plain batch only"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_half_precision_is_enough_to_store_encodings(nano: FireEditPipeline, stage: int) -> None:
+    """From samples with float16 arrays, as a corpus holds them, through the processor."""
+    samples = [caption_sample(1), caption_sample(2)] if stage == 1 else [edit_sample(1), vqa_sample(2)]
+    exact = with_encodings(nano, batch_of(nano, *samples))
+    for index, sample in enumerate(samples):
+        if stage == 1:
+            sample["text_states"] = exact.text_states[index].half().numpy()
+        elif sample["task"] == "edit":
+            sample["source_moments"] = exact.source[index].half().numpy()
+            sample["target_moments"] = exact.target[index].half().numpy()
+            sample["target"] = None
+    processor = Processor(nano.vlm_tokenizer, nano.tokenizer, ProcessorConfig.of(preset("nano"), encoded=True))
+    stored = processor.collate([processor.row(sample) for sample in samples])
+    module = staged(stage)
+    assert torch.allclose(drawn(module, stored).total, drawn(module, exact).total, rtol=1e-5)
+
+
 def test_losses_are_weighted_one_to_one() -> None:
-    losses = Losses(img=torch.tensor(2.0), denoise=torch.tensor(3.0), diversity=torch.tensor(0.5))
+    losses = Losses(
+        img=torch.tensor(2.0), denoise=torch.tensor(3.0), diversity=torch.tensor(0.5), each=torch.tensor([5.0])
+    )
     assert losses.total == 5
     assert {name: float(value) for name, value in losses.named()} == {
         "loss": 5.0,

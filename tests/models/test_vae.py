@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from fireedit.models.fireedit import preset
-from fireedit.models.vae import VAEConfig, build_vae, decode_latents, source_latents, target_latents
+from fireedit.models.vae import VAEConfig, build_vae, decode_latents, moments, source_latents, target_latents
 from tests.factories import parameter_count, picture
 
 
@@ -37,6 +37,28 @@ def test_target_latents_are_a_scaled_sample(vae: AutoencoderKL, canvas: Tensor) 
         assert torch.allclose(target_latents(vae, canvas), wanted, atol=1e-6)
 
 
+@torch.no_grad()
+def test_stored_moments_stand_in_for_their_pictures(vae: AutoencoderKL, canvas: Tensor) -> None:
+    stored = moments(vae, canvas)
+    assert stored.shape == (2, *preset("nano").vae.moments_shape) == (2, 8, 16, 16)
+    assert torch.equal(source_latents(vae, stored), source_latents(vae, canvas))
+    torch.manual_seed(4)
+    wanted = target_latents(vae, canvas)
+    torch.manual_seed(4)
+    assert torch.equal(target_latents(vae, stored), wanted)
+
+
+@torch.no_grad()
+def test_moments_of_another_dtype_draw_the_same_random_numbers(vae: AutoencoderKL, canvas: Tensor) -> None:
+    """Drawn in the VAE's dtype: those of half precision are others, not roundings."""
+    stored = moments(vae, canvas).half()
+    torch.manual_seed(4)
+    wanted = target_latents(vae, canvas)
+    torch.manual_seed(4)
+    sampled = target_latents(vae, stored)
+    assert sampled.dtype == torch.float32 and torch.allclose(sampled, wanted, atol=1e-3)
+
+
 def test_decoding_undoes_the_scaling(vae: AutoencoderKL, canvas: Tensor) -> None:
     with torch.no_grad():
         mode = source_latents(vae, canvas)
@@ -61,3 +83,4 @@ def test_it_is_stable_diffusions() -> None:
         vae = build_vae(VAEConfig())
     assert parameter_count(vae) == 83_653_863
     assert vae.config.scaling_factor == 0.18215
+    assert VAEConfig().moments_shape == (8, 64, 64)

@@ -89,6 +89,24 @@ def test_each_row_of_a_batch_equals_its_single_run(vlm: VLM, seen: tuple) -> Non
     ]
     assert torch.allclose(both.img_states, torch.cat([single.img_states for single in singles]), atol=1e-5)
     assert torch.allclose(both.loss, sum(single.loss for single in singles) / 2, atol=1e-5)
+    assert torch.allclose(both.losses, torch.stack([single.loss for single in singles]), atol=1e-5)
+
+
+def test_each_prompts_loss_is_the_mean_over_its_own_labels(vlm: VLM) -> None:
+    """Prompts of four, two and no labelled tokens: the mean over all tokens is another one."""
+    prompts = [[0, 5, 6, *IMG], [0, 7, 8, 9], [0, 11]]
+    labels = [[IGNORED] * 3 + IMG, [IGNORED] * 2 + [8, 9], [IGNORED] * 2]
+    together = vlm(rows(*prompts), rows(*labels, padding=IGNORED))
+    first, second = (vlm(rows(prompts[row]), rows(labels[row])) for row in range(2))
+    assert torch.equal(together.losses[2], torch.tensor(0.0)) and not together.losses.requires_grad
+    assert torch.allclose(together.losses[:2], torch.stack([first.loss, second.loss]), atol=1e-5)
+    assert torch.allclose(together.loss, (4 * first.loss + 2 * second.loss) / 6, atol=1e-5)
+    assert torch.allclose(first.losses[0], first.loss, rtol=1e-6)
+
+
+def test_where_nothing_is_labelled_every_loss_is_zero(vlm: VLM) -> None:
+    answer = vlm(rows([0, 5, 6], [0, 7]))
+    assert answer.loss == 0 and answer.losses.tolist() == [0, 0] and answer.losses.dtype == torch.float32
 
 
 @torch.no_grad()

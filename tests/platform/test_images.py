@@ -50,6 +50,31 @@ def test_transparency_becomes_white() -> None:
     assert (images.decode(encoded(palette, "PNG", transparency=bytes([0]))) == 255).all()
 
 
+def test_alpha_is_read_from_whatever_carries_it() -> None:
+    half_clear = picture(8, 8)
+    alpha = np.where(np.arange(64).reshape(8, 8) < 20, 0, 200).astype(np.uint8)
+    np.testing.assert_array_equal(images.decode_alpha(images.encode_png(np.dstack([half_clear, alpha]))), alpha)
+    palette = Image.fromarray((alpha > 0).astype(np.uint8)).convert("P")
+    np.testing.assert_array_equal(
+        images.decode_alpha(encoded(palette, "PNG", transparency=bytes([0]))), np.where(alpha, 255, 0)
+    )
+    for opaque in (images.encode_png(half_clear), images.encode_jpeg(half_clear), images.encode_png(alpha)):
+        assert images.decode_alpha(opaque) is None
+
+
+def test_alpha_stands_upright_as_its_picture_does() -> None:
+    alpha = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = encoded(Image.fromarray(np.dstack([picture(4, 6), alpha])), "PNG", exif=exif)
+    np.testing.assert_array_equal(images.decode_alpha(data), alpha[::-1, ::-1])
+
+
+def test_a_clear_colour_of_sixteen_bit_grey_is_ignored_everywhere() -> None:
+    grey = encoded(Image.fromarray(np.full((4, 4), 1000, np.uint16)), "PNG", transparency=1000)
+    assert images.decode_alpha(grey) is None and (images.decode(grey) == 1000 >> 8).all()
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     image = Image.fromarray(picture()).convert(mode)

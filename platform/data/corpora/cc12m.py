@@ -1,18 +1,16 @@
-"""CC12M: web captions, read from its official `cc12m.tsv` (url, tab, caption; no header).
+"""CC12M: web captions, read from its official `cc12m.tsv` (url, tab, caption; no header) or from img2dataset's tars.
 
-Stage 1 learns from the captions alone, so the pictures behind the urls are never fetched.
-Source: github.com/google-research-datasets/conceptual-12m.
+Where both lie in one folder the tsv is read. Stage 1 learns from the captions alone, so the pictures behind the urls
+are never fetched, and those in the tars never decoded.
+Source: github.com/google-research-datasets/conceptual-12m; huggingface.co/datasets/pixparse/cc12m-wds has tars.
 """
 
 import functools
 import io
 from collections.abc import Iterator
-from typing import Any
-
-import ray.data
 
 from fireedit.platform import storage
-from fireedit.platform.data.corpora import rows
+from fireedit.platform.data.corpora import caption_tar, rows
 from fireedit.platform.data.sample import Sample
 
 CORPUS = "cc12m"
@@ -23,17 +21,21 @@ HEADER = b"url\tcaption"
 """img2dataset's recipe writes it into the file as a first line; the official file has none."""
 
 
-def read(root: str, split: str = "train") -> ray.data.Dataset:
-    """Every caption of ROOT/cc12m.tsv as a row; the file has one split."""
+def read(root: str, split: str = "train") -> rows.Corpus:
+    """Every caption of ROOT/cc12m.tsv, or of all ROOT/*.tar; there is one split."""
     rows.require_split(CORPUS, split, ["train"])
-    path = rows.require(root, FILE, "the caption file of CC12M, one `url<tab>caption` a line")
+    path = storage.join(root, FILE)
     files, inner = storage.filesystem(path)
     size = files.get_file_info(inner).size
-    if not size:
+    if size:
+        return rows.Corpus(range(0, size, CHUNK_BYTES), functools.partial(read_chunk, path))
+    if size == 0:
         raise rows.CorpusError(f"{path} is empty; fetch it again")
-    chunks = [{"start": start} for start in range(0, size, CHUNK_BYTES)]
-    to_rows = functools.partial(_chunk_rows, path=path)
-    return ray.data.from_items(chunks, override_num_blocks=len(chunks)).flat_map(to_rows, num_cpus=rows.MAP_CPUS)
+    tars = [storage.join(root, name) for name in storage.names(root) if name.endswith(".tar")]
+    if not tars:
+        wanted = f"neither {FILE}, one `url<tab>caption` a line, nor img2dataset's *.tar"
+        raise rows.CorpusError(f"{root} has {wanted}; found {rows.listing(root)}")
+    return rows.Corpus(tars, read_tar)
 
 
 def read_chunk(path: str, start: int, size: int = CHUNK_BYTES) -> Iterator[Sample]:
@@ -49,20 +51,24 @@ def read_chunk(path: str, start: int, size: int = CHUNK_BYTES) -> Iterator[Sampl
         while (at := file.tell()) < start + size and (line := file.readline()):
             text = line.rstrip(b"\r\n")
             if text and not (at == 0 and text == HEADER):
-                yield _sample(at, text)
+                yield _of_line(at, text)
 
 
-def _sample(at: int, line: bytes) -> Sample:
+def read_tar(path: str) -> Iterator[Sample]:
+    """The samples of one tar; a last bad row tells where it is cut or damaged."""
+    for one in caption_tar.read(path):
+        yield _sample(one.key, one.caption, one.error)
+
+
+def _of_line(at: int, line: bytes) -> Sample:
     _, tab, caption = line.decode(errors="replace").partition("\t")
     error = ""
     if not tab or not caption.strip():
         error = f"{FILE}, byte {at}: found {line[:60]!r}; a line is `url<tab>caption`"
     elif "\ufffd" in caption:
         error = f"{FILE}, byte {at}: found {line[:60]!r}, which is not UTF-8"
-    return Sample(
-        id=f"{CORPUS}/train/{at:012d}", corpus=CORPUS, task="caption", instruction=caption.strip(), error=error
-    )
+    return _sample(f"{at:012d}", caption.strip(), error)
 
 
-def _chunk_rows(chunk: dict[str, Any], path: str) -> Iterator[dict[str, Any]]:
-    return (sample.row() for sample in read_chunk(path, chunk["start"]))
+def _sample(key: str, caption: str, error: str) -> Sample:
+    return Sample(id=f"{CORPUS}/train/{key}", corpus=CORPUS, task="caption", instruction=caption, error=error)

@@ -1,6 +1,7 @@
-"""COCO-Stuff: a class name becomes a request to paint that class, read from the official PNG label maps.
+"""COCO-Stuff: a class name becomes a request to paint that class, read from the official labels in either form.
 
-A map's value is the class id minus 1, 255 is unlabeled. One request in five names a class that is not there, and its
+PNG label maps are read where annotations/{train,val}2017/ is there, else annotations/stuff_{train,val}2017.json. A
+map's value is the class id minus 1, 255 is unlabeled. One request in five names a class that is not there, and its
 target equals its source, so that the editor learns to leave a picture alone.
 Source: github.com/nightrome/cocostuff, stuffthingmaps_trainval2017; sampled as SmartEdit's COCOStuffDataset, except
 that a class called absent is truly absent.
@@ -9,13 +10,11 @@ that a class called absent is truly absent.
 import functools
 import random
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import ray.data
 
 from fireedit.platform import images, storage
-from fireedit.platform.data.corpora import rows, segmentation
+from fireedit.platform.data.corpora import instances, rows, segmentation, stuff_json
 from fireedit.platform.data.sample import Sample
 
 CORPUS = "cocostuff"
@@ -26,12 +25,18 @@ NEVER_DRAWN = frozenset(
 """Classes that COCO lists and never labelled: a picture may well show one, so none is called absent."""
 
 
-def read(root: str, split: str = "train") -> ray.data.Dataset:
-    """A request for every picture of ROOT/images/{train,val}2017 with its map in ROOT/annotations, as rows."""
+def read(root: str, split: str = "train") -> rows.Corpus:
+    """A request for every picture of ROOT/images/{train,val}2017 that has labels in ROOT/annotations."""
     rows.require_split(CORPUS, split, ["train", "val"])
-    labels = read_labels(root)
-    items = [{"name": name} for name in picture_names(root, split)]
-    return rows.lazy_rows(items, functools.partial(_to_row, root=root, split=split, labels=labels))
+    maps, listed = f"annotations/{split}2017", f"annotations/stuff_{split}2017.json"
+    if storage.exists(storage.join(root, maps)):
+        labels = read_labels(root)
+        return rows.in_parts(picture_names(root, split), functools.partial(read_mapped, root, split, labels=labels))
+    path = rows.require(root, listed, f"the labels of COCO-Stuff, unless the label maps lie in {maps}/")
+    rows.require(root, f"images/{split}2017", "the pictures of COCO 2017")
+    known = instances.read_file(path)
+    labels = stuff_json.class_names(path, known)
+    return rows.in_parts(stuff_json.pictures(known), functools.partial(read_outlined, root, split, labels=labels))
 
 
 def read_labels(root: str) -> dict[int, str]:
@@ -58,20 +63,15 @@ def picture_names(root: str, split: str) -> list[str]:
     return sorted(names)
 
 
-def read_request(root: str, split: str, name: str, labels: dict[int, str]) -> Sample:
-    """One sample of one picture; what is random in it is drawn from its id, so it is the same on every visit."""
-    row_id = f"{CORPUS}/{split}2017/{name}"
-    try:
-        source, label_map = _read_files(root, split, name)
-    except rows.BadRow as bad:
-        return Sample(id=row_id, corpus=CORPUS, task="edit", error=str(bad))
-    rng = random.Random(row_id)
-    window = square(rng, *label_map.shape)
-    source, label_map = source[window], label_map[window]
-    instruction, mask, color = ask(rng, label_map, labels)
-    encoded = images.encode_jpeg(source)
-    target = images.encode_jpeg(segmentation.paint(source, mask, color)) if mask.any() else encoded
-    return Sample(id=row_id, corpus=CORPUS, task="edit", instruction=instruction, source=encoded, target=target)
+def read_mapped(root: str, split: str, name: str, labels: dict[int, str]) -> Sample:
+    """One sample of one picture with a PNG map."""
+    file = f"annotations/{split}2017/{name}.png"
+    return _request(root, split, name, labels, lambda: rows.decoded(root, file, images.decode_labels))
+
+
+def read_outlined(root: str, split: str, picture: stuff_json.Outlined, labels: dict[int, str]) -> Sample:
+    """One sample of one picture with outlines."""
+    return _request(root, split, picture.name, labels, picture.label_map)
 
 
 def square(rng: random.Random, height: int, width: int) -> tuple[slice, slice]:
@@ -100,21 +100,27 @@ def ask(rng: random.Random, label_map: np.ndarray, labels: dict[int, str]) -> tu
     return instruction, label_map == value, color
 
 
-def _read_files(root: str, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    picture, label_file = f"images/{split}2017/{name}.jpg", f"annotations/{split}2017/{name}.png"
-    source = _decoded(images.decode, root, picture)
-    label_map = _decoded(images.decode_labels, root, label_file)
-    if source.shape[:2] != label_map.shape:
-        raise rows.BadRow(f"{label_file}: found {label_map.shape} pixels, its picture has {source.shape[:2]}")
-    return source, label_map
-
-
-def _decoded(decode: Callable[[bytes], np.ndarray], root: str, name: str) -> np.ndarray:
+def _request(root: str, split: str, name: str, labels: dict[int, str], read_map: Callable[[], np.ndarray]) -> Sample:
+    """What is random in a sample is drawn from its id, so it is the same on every visit."""
+    row_id, picture = f"{CORPUS}/{split}2017/{name}", f"images/{split}2017/{name}.jpg"
     try:
-        return decode(rows.read_bytes(root, name))
-    except images.ImageError as error:
-        raise rows.BadRow(f"{name}: {error}") from None
-
-
-def _to_row(item: dict[str, Any], root: str, split: str, labels: dict[int, str]) -> dict[str, Any]:
-    return read_request(root, split, item["name"], labels).row()
+        label_map = read_map()
+        source = rows.decoded(root, picture)
+        if source.shape[:2] != label_map.shape:
+            raise rows.BadRow(f"{picture}: found {source.shape[:2]} pixels, its labels have {label_map.shape}")
+    except rows.BadRow as bad:
+        return Sample(id=row_id, corpus=CORPUS, task="edit", error=f"{row_id}: {bad}")
+    rng = random.Random(row_id)
+    window = square(rng, *label_map.shape)
+    source, label_map = source[window], label_map[window]
+    instruction, mask, color = ask(rng, label_map, labels)
+    encoded, shown = images.encode_jpeg(source), bool(mask.any())
+    return Sample(
+        id=row_id,
+        corpus=CORPUS,
+        task="edit",
+        instruction=instruction,
+        source=encoded,
+        target=images.encode_jpeg(segmentation.paint(source, mask, color)) if shown else encoded,
+        boxes=(segmentation.box(mask),) if shown else (),
+    )

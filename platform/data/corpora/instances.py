@@ -1,16 +1,14 @@
-"""COCO's `instances.json`: pictures by number, and the outline of every object as a mask.
+"""COCO's files of instances: pictures by number, and the outline of every object as a mask.
 
 Source: cocodataset.org, format of object detection; masks are what pycocotools draws.
 """
 
 import dataclasses
-import json
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from fireedit.platform import storage
 from fireedit.platform.data.corpora import rows
 
 FILE = "instances.json"
@@ -24,20 +22,22 @@ class Instances:
 
     images: dict[int, dict[str, Any]]
     annotations: dict[int, dict[str, Any]]
+    categories: dict[int, dict[str, Any]]
 
 
 def read(root: str) -> Instances:
-    """ROOT/instances.json, read at once.
+    """ROOT/instances.json, read at once."""
+    return read_file(rows.require(root, FILE, "the objects of COCO train2014"))
+
+
+def read_file(path: str) -> Instances:
+    """A file of COCO's format, read at once.
 
     Raises:
-        CorpusError: there is none, it is not COCO's, or an id stands in it twice.
+        CorpusError: it is not COCO's, or an id stands in it twice.
     """
-    path = rows.require(root, FILE, "the objects of COCO train2014")
-    try:
-        found = json.loads(storage.read_bytes(path))
-    except ValueError as error:
-        raise rows.CorpusError(f"{path} is not JSON: {error}; fetch it again") from None
-    return Instances(_by_id(path, found, "images"), _by_id(path, found, "annotations"))
+    found = rows.read_json(path)
+    return Instances(*(_by_id(path, found, name) for name in ("images", "annotations", "categories")))
 
 
 def _by_id(path: str, found: Any, name: str) -> dict[int, dict[str, Any]]:
@@ -45,7 +45,7 @@ def _by_id(path: str, found: Any, name: str) -> dict[int, dict[str, Any]]:
     if not isinstance(records, list) or not all(
         isinstance(one, dict) and type(one.get("id")) is int for one in records
     ):
-        raise rows.CorpusError(f"{path}: found no list of {name!r} with ids; fetch COCO's {FILE}")
+        raise rows.CorpusError(f"{path}: found no list of {name!r} with ids; fetch the published file")
     by_id: dict[int, dict[str, Any]] = {}
     for record in records:
         if by_id.setdefault(record["id"], record) is not record:

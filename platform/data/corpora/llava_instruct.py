@@ -4,12 +4,8 @@ Source: huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K, `llava_instruct_
 """
 
 import functools
-import json
 from typing import Any, TypeVar
 
-import ray.data
-
-from fireedit.platform import storage
 from fireedit.platform.data.corpora import rows
 from fireedit.platform.data.sample import Sample
 
@@ -19,36 +15,33 @@ IMAGES = "train2017"
 T = TypeVar("T")
 
 
-def read(root: str, split: str = "train") -> ray.data.Dataset:
-    """Every conversation of ROOT/llava_instruct_150k.json with its picture in ROOT/train2017/ as a row."""
+def read(root: str, split: str = "train") -> rows.Corpus:
+    """Every conversation of ROOT/llava_instruct_150k.json with its picture in ROOT/train2017/."""
     rows.require_split(CORPUS, split, ["train"])
     records = read_records(root)
     rows.require(root, IMAGES, "the pictures of COCO train2017")
-    items = [{"index": index, "record": json.dumps(record)} for index, record in enumerate(records)]
-    return rows.lazy_rows(items, functools.partial(_to_row, root=root))
+    return rows.in_parts(list(enumerate(records)), functools.partial(read_dialogue, root))
 
 
 def read_records(root: str) -> list[Any]:
     """The conversations as the file lists them; the 229 MB of text are read at once, the pictures are not."""
     path = rows.require(root, FILE, "the conversations of LLaVA-Instruct-150K")
-    try:
-        records = json.loads(storage.read_bytes(path))
-    except json.JSONDecodeError as error:
-        raise rows.CorpusError(f"{path} is not JSON: {error}; fetch it again") from None
+    records = rows.read_json(path)
     if not isinstance(records, list) or not records:
         found = "an empty list" if records == [] else f"a {type(records).__name__}"
         raise rows.CorpusError(f"{path}: found {found}; write a list of conversations")
     return records
 
 
-def read_dialogue(root: str, index: int, record: Any) -> Sample:
+def read_dialogue(root: str, numbered: tuple[int, Any]) -> Sample:
     """One sample of one conversation; the id is its place in the file, for up to three share the picture's name."""
+    index, record = numbered
     questions: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     source, error = b"", ""
     try:
         questions, answers = split_turns(_field(record, "conversations", list))
-        source = rows.read_picture(root, f"{IMAGES}/{_field(record, 'image', str)}")
+        source = rows.read_picture(root, f"{IMAGES}/{rows.inside(_field(record, 'image', str))}")
     except rows.BadRow as bad:
         error = f"{FILE}, conversation {index}: {bad}"
     name = f"{CORPUS}/train/{index:06d}"
@@ -74,7 +67,3 @@ def _field(record: Any, name: str, kind: type[T]) -> T:
     if not isinstance(record, dict) or not isinstance(found, kind):
         raise rows.BadRow(f"found {found!r:.40}; write an object whose {name!r} is a {kind.__name__}")
     return found
-
-
-def _to_row(item: dict[str, Any], root: str) -> dict[str, Any]:
-    return read_dialogue(root, item["index"], json.loads(item["record"])).row()

@@ -4,53 +4,33 @@ Source: github.com/TencentARC/SmartEdit, `SyntheticData_info_new.json`: an objec
 """
 
 import functools
-import json
 import random
 from typing import Any
 
-import ray.data
-
-from fireedit.platform import storage
-from fireedit.platform.data.corpora import rows
+from fireedit.platform.data.corpora import keyed_json, reasonedit_benchmark, rows
 from fireedit.platform.data.sample import Sample
 
-CORPUS = "reasonedit"
+CORPUS = reasonedit_benchmark.CORPUS
 FILE = "SyntheticData_info_new.json"
 
 
-def read(root: str, split: str = "train") -> ray.data.Dataset:
-    """Every edit of ROOT/SyntheticData_info_new.json as a row; its pictures lie below ROOT."""
-    rows.require_split(CORPUS, split, ["train"])
-    items = [{"key": key, "record": json.dumps(record)} for key, record in read_records(root).items()]
-    return rows.lazy_rows(items, functools.partial(_to_row, root=root))
+def read(root: str, split: str = "train") -> rows.Corpus:
+    """Every edit of ROOT/SyntheticData_info_new.json, whose pictures lie below ROOT; "test" is the benchmark."""
+    rows.require_split(CORPUS, split, ["train", "test"])
+    if split == "test":
+        return reasonedit_benchmark.read(root)
+    return rows.in_parts(list(read_records(root).items()), functools.partial(read_edit, root))
 
 
 def read_records(root: str) -> dict[str, Any]:
     """The edits by their keys."""
     path = rows.require(root, FILE, "the edits of ReasonEdit")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise rows.CorpusError(f"{path}: the key {twice!r} stands twice; fetch it again")
-        return found
-
-    try:
-        records = json.loads(storage.read_bytes(path), object_pairs_hook=unique)
-    except rows.CorpusError:
-        raise
-    except ValueError as error:
-        raise rows.CorpusError(f"{path} is not JSON: {error}; fetch it again") from None
-    if not isinstance(records, dict) or not records:
-        found = "an empty object" if records == {} else f"a {type(records).__name__}"
-        raise rows.CorpusError(f"{path}: found {found}; write an object of edits keyed '0000', '0001', ...")
-    return records
+    return keyed_json.read_object(path, "an object of edits keyed '0000', '0001', ...")
 
 
-def read_edit(root: str, key: str, record: Any) -> Sample:
+def read_edit(root: str, keyed: tuple[str, Any]) -> Sample:
     """The sample of one edit; which of its instructions is drawn from its id, so it is the same on every visit."""
+    key, record = keyed
     name = f"{CORPUS}/train/{key}"
     instruction, source, target, error = "", b"", b"", ""
     try:
@@ -76,7 +56,3 @@ def _path(record: dict[str, Any], name: str) -> str:
     if not isinstance(found, str):
         raise rows.BadRow(f"found {found!r:.40}; write the path of a picture as {name!r}")
     return rows.inside(found)
-
-
-def _to_row(item: dict[str, Any], root: str) -> dict[str, Any]:
-    return read_edit(root, item["key"], json.loads(item["record"])).row()

@@ -4,17 +4,15 @@ Source: github.com/lichengunc/refer, `refs(unc).p` and `refs(umd).p` beside `ins
 without running what they may hold.
 """
 
-import ray.data
-
 from fireedit.platform.data.corpora import instances, referring, restricted_pickle, rows
 
 REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
 SPLITS = {"refs(unc).p": ["train", "val", "testA", "testB"], "refs(umd).p": ["train", "val", "test"]}
 
 
-def read(root: str, split: str = "train", *, corpus: str = "refcoco") -> ray.data.Dataset:
-    """Every reference of ROOT/refs(*).p as a row, its picture in ROOT/train2014/."""
-    return referring.lazy_requests(root, read_refs(root, split, corpus))
+def read(root: str, split: str = "train", *, corpus: str = "refcoco") -> rows.Corpus:
+    """Every reference of ROOT/refs(*).p, its picture in ROOT/train2014/."""
+    return referring.requests(root, read_refs(root, split, corpus))
 
 
 def read_refs(root: str, split: str, corpus: str) -> list[referring.Referred]:

@@ -6,13 +6,11 @@ that overlapping parts of one object are painted too.
 
 import dataclasses
 import functools
-import json
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import ray.data
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import instances, rows, segmentation
@@ -37,11 +35,10 @@ class Referred:
     error: str = ""
 
 
-def lazy_requests(root: str, referred: Sequence[Referred]) -> ray.data.Dataset:
-    """A row for each; pictures are opened in ROOT/train2014 as rows are consumed."""
+def requests(root: str, referred: Sequence[Referred]) -> rows.Corpus:
+    """A sample for each; pictures are opened in ROOT/train2014 as they are read."""
     rows.require(root, IMAGES, "the pictures of COCO train2014, COCO_train2014_*.jpg")
-    items = [{"record": json.dumps(dataclasses.asdict(one))} for one in referred]
-    return rows.lazy_rows(items, functools.partial(_to_row, root=root))
+    return rows.in_parts(referred, functools.partial(read_request, root))
 
 
 def join(corpus: str, split: str, path: str, refs: Any, known: instances.Instances) -> list[Referred]:
@@ -66,15 +63,20 @@ def read_request(root: str, referred: Referred) -> Sample:
     try:
         if referred.error:
             raise rows.BadRow(referred.error)
-        source, mask = _read_picture(root, referred)
+        source, masks = _read_picture(root, referred)
     except rows.BadRow as bad:
         return Sample(id=referred.id, corpus=referred.corpus, task="edit", error=f"{referred.id}: {bad}")
     rng = random.Random(referred.id)
     instruction, color = segmentation.request(rng, rng.choice(referred.sentences))
     encoded = images.encode_jpeg(source)
-    target = images.encode_jpeg(segmentation.paint(source, mask, color)) if mask.any() else encoded
     return Sample(
-        id=referred.id, corpus=referred.corpus, task="edit", instruction=instruction, source=encoded, target=target
+        id=referred.id,
+        corpus=referred.corpus,
+        task="edit",
+        instruction=instruction,
+        source=encoded,
+        target=images.encode_jpeg(segmentation.paint(source, np.any(masks, axis=0), color)) if masks else encoded,
+        boxes=tuple(segmentation.box(mask) for mask in masks),
     )
 
 
@@ -138,20 +140,14 @@ def _outlines(ref: dict[str, Any], known: instances.Instances) -> list[Any]:
     return [one.get("segmentation") for one in annotations]
 
 
-def _read_picture(root: str, referred: Referred) -> tuple[np.ndarray, np.ndarray]:
+def _read_picture(root: str, referred: Referred) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The picture and the mask of each outline; one that holds no pixel is left out where others do."""
     name = f"{IMAGES}/{referred.file_name}"
-    try:
-        source = images.decode(rows.read_bytes(root, name))
-    except images.ImageError as error:
-        raise rows.BadRow(f"{name}: {error}") from None
+    source = rows.decoded(root, name)
     size = (referred.height, referred.width)
     if source.shape[:2] != size:
         raise rows.BadRow(f"{name}: found {source.shape[:2]} pixels, {instances.FILE} says {size}")
-    masks = [instances.draw(outline, *size) for outline in referred.outlines]
-    if masks and not np.any(masks):
+    masks = [mask for outline in referred.outlines if (mask := instances.draw(outline, *size)).any()]
+    if referred.outlines and not masks:
         raise rows.BadRow("segmentation: the outline holds no pixel")
-    return source, np.any(masks, axis=0) if masks else np.zeros(size, bool)
-
-
-def _to_row(item: dict[str, Any], root: str) -> dict[str, Any]:
-    return read_request(root, Referred(**json.loads(item["record"]))).row()
+    return source, masks

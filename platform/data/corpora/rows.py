@@ -1,17 +1,35 @@
-"""What all corpus readers share: their errors, reading a picture, and the lazy walk from a file list to rows."""
+"""What all corpus readers share: an opened corpus and its parts, their errors, and reading a file of it."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar
 
-import ray.data
+import numpy as np
 
 from fireedit.platform import images, storage
+from fireedit.platform.data.sample import Sample
 
-MAP_CPUS = 0.25
-"""CPUs that one reading task claims: it mostly waits for files, and two cores must also feed a trainer."""
+ROWS_PER_PART = 512
+"""Files that one reading task opens."""
 
-ROWS_PER_BLOCK = 128
-"""Files that one reading task opens: at 500 kB a row its block stays near 64 MB."""
+T = TypeVar("T")
+Part: TypeAlias = Any
+"""What one reading task needs to know, small and picklable: a file, some of its rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A corpus that was found to be what its name says, opened and not yet read."""
+
+    parts: Sequence[Part]
+    """In the same order whenever the same files are opened."""
+    read_part: Callable[[Part], Iterator[Sample]]
+    """The samples of a part, one by one; a bad row is a sample with `error`."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        for part in self.parts:
+            yield from self.read_part(part)
 
 
 class CorpusError(ValueError):
@@ -22,10 +40,26 @@ class BadRow(ValueError):
     """One row that cannot be read; the reader turns it into a sample with `error` set."""
 
 
-def lazy_rows(items: Sequence[dict[str, Any]], to_row: Callable[[dict[str, Any]], dict[str, Any]]) -> ray.data.Dataset:
-    """Map a list of small descriptions (file names) to rows with images, only as fast as they are consumed."""
-    blocks = -(-len(items) // ROWS_PER_BLOCK)
-    return ray.data.from_items(list(items), override_num_blocks=blocks).map(to_row, num_cpus=MAP_CPUS)
+def in_parts(items: Sequence[T], to_sample: Callable[[T], Sample]) -> Corpus:
+    """A corpus whose rows are described one by one; so many of them make a part."""
+    return Corpus(sliced(items), _EachOf(to_sample))
+
+
+def sliced(items: Sequence[T]) -> list[Sequence[T]]:
+    """The items in their order, so many together as one task reads."""
+    return [items[start : start + ROWS_PER_PART] for start in range(0, len(items), ROWS_PER_PART)]
+
+
+def read_json(path: str) -> Any:
+    """What a JSON file holds, read at once.
+
+    Raises:
+        CorpusError: it is no JSON.
+    """
+    try:
+        return json.loads(storage.read_bytes(path))
+    except ValueError as error:
+        raise CorpusError(f"{path} is not JSON: {error}; fetch it again") from None
 
 
 def read_picture(root: str, name: str) -> bytes:
@@ -48,6 +82,18 @@ def check_picture(data: bytes | None, name: str) -> bytes:
     except images.ImageError as error:
         raise BadRow(f"{name}: {error}") from None
     return data or b""
+
+
+def decoded(root: str, name: str, decode: Callable[[bytes], np.ndarray] = images.decode) -> np.ndarray:
+    """The pixels of the picture file ROOT/NAME.
+
+    Raises:
+        BadRow: the file is missing or damaged.
+    """
+    try:
+        return decode(read_bytes(root, name))
+    except images.ImageError as error:
+        raise BadRow(f"{name}: {error}") from None
 
 
 def read_bytes(root: str, name: str) -> bytes:
@@ -95,3 +141,11 @@ def require_split(corpus: str, split: str, known: Sequence[str]) -> None:
     """Refuse a split that the corpus does not have."""
     if split not in known:
         raise CorpusError(f"{corpus} has no split {split!r}; write {' or '.join(known)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _EachOf:
+    to_sample: Callable[[Any], Sample]
+
+    def __call__(self, part: Part) -> Iterator[Sample]:
+        return map(self.to_sample, part)

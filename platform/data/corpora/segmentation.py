@@ -42,6 +42,14 @@ def request(rng: random.Random, thing: str) -> tuple[str, str]:
     return rng.choice(REQUESTS).format(object=thing, color=color), color
 
 
+def box(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of an [H, W] bool mask's true part, in [0, 1] of its sides; it must not be empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    height, width = mask.shape
+    left, right = int(columns[0]) / width, (int(columns[-1]) + 1) / width
+    return left, int(rows[0]) / height, right, (int(rows[-1]) + 1) / height
+
+
 def paint(image: np.ndarray, mask: np.ndarray, color: str) -> np.ndarray:
     """[H, W, 3] uint8 with the colour blended in by half where the [H, W] bool mask is set, equal elsewhere."""
     painted = image.copy()

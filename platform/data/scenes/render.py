@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from fireedit.platform.data.scenes import backgrounds
-from fireedit.platform.data.scenes.scene import HEIGHT_STEPS, Placed, Scene
+from fireedit.platform.data.scenes.scene import HEIGHT_STEPS, MIRROR_FRAME, Mirror, Placed, Scene
 from fireedit.platform.data.scenes.sprites import SpriteCache
 
 _GREY = np.array((0.299, 0.587, 0.114))
@@ -14,6 +14,13 @@ _SEPIA = np.array((1.07, 0.94, 0.72))
 _NIGHT = np.array((0.28, 0.32, 0.55))
 _PIXEL_ART_BLOCKS = 32
 _SHADOW_STRENGTH = 80
+_FADED = 75
+"""How much of a thing its reflection shows, in percent."""
+_MIRROR_FRAME = np.array((120, 82, 45), np.uint16)
+_MIRROR_GLASS = np.array((205, 222, 232), np.uint16)
+
+MIRROR = 0
+"""Stands for the mirror among the ids of objects, which begin at 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Picture:
     image: np.ndarray
     """[size, size, 3] uint8 RGB."""
     masks: dict[int, np.ndarray]
-    """By object id, [size, size] bool: the pixels where the object is what one sees."""
+    """By object id, [size, size] bool: the pixels where the object is what one sees. The mirror's is at `MIRROR`."""
 
 
 class Renderer:
@@ -34,10 +41,12 @@ class Renderer:
         self._shadows: dict[tuple[int, int], np.ndarray] = {}
 
     def draw(self, scene: Scene, size: int) -> Picture:
-        """The scene and its masks at `size` pixels; what stands lower stands in front."""
+        """The scene and its masks at `size` pixels; what stands lower stands in front, a mirror behind all."""
         canvas = backgrounds.cut(scene.background, scene.background_seed, size).astype(np.uint16)
         masks: dict[int, np.ndarray] = {}
-        for placed in sorted(scene.objects, key=lambda placed: placed.y):
+        if scene.mirror is not None:
+            masks[MIRROR] = _lay_mirror(canvas, scene.mirror)
+        for placed in sorted(scene.objects, key=lambda placed: (not placed.reflection, placed.y)):
             own = self._lay(canvas, placed)
             for mask in masks.values():
                 mask &= ~own
@@ -48,16 +57,17 @@ class Renderer:
         """Draw one object with the shadow at its foot; returns the object's [size, size] bool mask."""
         size = canvas.shape[0]
         height = max(4, round(placed.height * size / HEIGHT_STEPS))
-        sprite = self._sprites.get(placed.name, placed.color, height)
+        sprite = self._sprites.get(placed.name, placed.color, height, placed.artwork)
         if placed.mirrored:
             sprite = sprite.mirrored()
         width = sprite.mask.shape[1]
         left, top = round(placed.x * size - width / 2), round(placed.y * size - height)
-        if not placed.thing.flies:
+        if not placed.thing.flies and not placed.reflection:
             shadow = self._shadow(max(3, round(width * 1.05)), max(2, round(width * 0.16)))
             shadow_left = left + (width - shadow.shape[1]) // 2
             _blend(canvas, None, shadow, shadow_left, top + height - shadow.shape[0] * 3 // 4)
-        there, part = _blend(canvas, sprite.rgb, sprite.alpha, left, top)
+        fade = _FADED if placed.reflection else 100
+        there, part = _blend(canvas, sprite.rgb * fade // 100, sprite.alpha * fade // 100, left, top)
         mask = np.zeros((size, size), bool)
         mask[there] = sprite.mask[part]
         return mask
@@ -91,6 +101,20 @@ def _blend(
     if rgb is not None:
         canvas[there] += rgb[part]
     return there, part
+
+
+def _lay_mirror(canvas: np.ndarray, mirror: Mirror) -> np.ndarray:
+    """Draw a mirror, in place: a frame, and a pale and turned image of the background; returns its mask."""
+    size = canvas.shape[0]
+    left, top, right, bottom = (round(edge * size) for edge in mirror.box)
+    frame = max(1, round(MIRROR_FRAME * size))
+    mask = np.zeros((size, size), bool)
+    mask[top:bottom, left:right] = True
+    glass = slice(top + frame, bottom - frame), slice(left + frame, right - frame)
+    shown = (canvas[glass][:, ::-1] + 2 * _MIRROR_GLASS) // 3
+    canvas[mask] = _MIRROR_FRAME
+    canvas[glass] = shown
+    return mask
 
 
 def _with_effect(image: np.ndarray, effect: str) -> np.ndarray:

@@ -8,6 +8,16 @@ from fireedit.platform.data.scenes.objects import THINGS, Thing
 HEIGHT_STEPS = 32
 """Objects are a whole number of these steps high, so that few sizes of a sprite have to be scaled."""
 
+MIRROR_SIZE = (0.42, 0.6)
+"""Width and height, in fractions of the side."""
+MIRROR_FRAME = 0.025
+"""How wide the frame is, in fractions of the side."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in fractions of the side."""
+_PICTURE: Box = (0.01, 0.01, 0.99, 0.995)
+"""Where objects may be."""
+
 EFFECTS = ("black and white", "sepia", "night", "pixel art", "blur")
 """What can be done to the whole picture after it is drawn."""
 
@@ -28,6 +38,9 @@ class Placed:
     color: str = ""
     """What it is painted in; empty for the artwork's own colours."""
     mirrored: bool = False
+    reflection: bool = False
+    """Is not there itself, but seen in the mirror of its scene."""
+    artwork: sprites.Artwork = "openmoji"
 
     @property
     def thing(self) -> Thing:
@@ -36,28 +49,54 @@ class Placed:
     @property
     def looks(self) -> str:
         """The colour that one sees, empty for a thing that is never painted."""
-        return self.color or self.thing.paint
+        return self.color or self.paint
+
+    @property
+    def paint(self) -> str:
+        """The colour that its artwork comes in and that can be changed, or empty."""
+        return sprites.paint(self.name, self.artwork)
 
     @property
     def noun(self) -> str:
         return f"{self.color} {self.name}" if self.color else self.name
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom in fractions of the side."""
+    def box(self) -> Box:
         height = self.height / HEIGHT_STEPS
-        width = height * sprites.aspect(self.name)
+        width = height * sprites.aspect(self.name, self.artwork)
         return self.x - width / 2, self.y - height, self.x + width / 2, self.y
 
 
 @dataclasses.dataclass(frozen=True)
+class Mirror:
+    """A framed mirror that stands upright and faces us."""
+
+    x: float
+    """Of its middle, in [0, 1] from the left."""
+    y: float
+    """Of its lower edge, in [0, 1] from the top."""
+
+    @property
+    def box(self) -> Box:
+        width, height = MIRROR_SIZE
+        return self.x - width / 2, self.y - height, self.x + width / 2, self.y
+
+    @property
+    def glass(self) -> Box:
+        """The part inside the frame, in which reflections are seen."""
+        left, top, right, bottom = self.box
+        return left + MIRROR_FRAME, top + MIRROR_FRAME, right - MIRROR_FRAME, bottom - MIRROR_FRAME
+
+
+@dataclasses.dataclass(frozen=True)
 class Scene:
-    """Objects before a background; the same picture at every size."""
+    """Objects before a background, and perhaps a mirror behind them; the same picture at every size."""
 
     background: str
     background_seed: int
     objects: tuple[Placed, ...] = ()
     effect: str = ""
+    mirror: Mirror | None = None
 
     @property
     def names(self) -> set[str]:
@@ -79,15 +118,23 @@ class Scene:
         return dataclasses.replace(self, objects=objects)
 
     def has_room_for(self, candidate: Placed) -> bool:
-        """Whether an object lies inside the picture and hides almost nothing of the others (its own id is ignored)."""
-        left, top, right, bottom = candidate.box
-        if left < 0.01 or right > 0.99 or top < 0.01 or bottom > 0.995:
-            return False
-        others = (placed for placed in self.objects if placed.id != candidate.id)
-        return not any(_covers(candidate.box, placed.box) for placed in others)
+        """Whether an object lies inside the picture and hides almost nothing of the others (its own id is ignored).
+
+        A reflection must lie inside the glass, and a real object hide almost nothing of the mirror.
+        """
+        room, taken = _PICTURE, [placed.box for placed in self.objects if placed.id != candidate.id]
+        if self.mirror is not None and candidate.reflection:
+            room = self.mirror.glass
+        elif self.mirror is not None:
+            taken.append(self.mirror.box)
+        return _holds(room, candidate.box) and not any(_covers(candidate.box, box) for box in taken)
 
 
-def _covers(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _holds(room: Box, box: Box) -> bool:
+    return room[0] <= box[0] and room[1] <= box[1] and box[2] <= room[2] and box[3] <= room[3]
+
+
+def _covers(one: Box, other: Box) -> bool:
     """Whether two boxes share more than 6 % of the smaller one."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])

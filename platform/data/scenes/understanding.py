@@ -1,7 +1,7 @@
 """Edits that must be understood: SmartEdit's complex scenes, where an instruction has to be worked out to be followed.
 
-Five families, each with scenes of its own: which of two (by side, size or colour), several at once, and what an object
-is for.
+Six families, each with scenes of its own: which of two (by side, size or colour), several at once, what an object is
+for, and whether a thing or its image in a mirror is meant.
 """
 
 import random
@@ -9,11 +9,16 @@ from collections.abc import Callable
 from typing import Literal
 
 from fireedit.platform.data.scenes import edits, language, layout
-from fireedit.platform.data.scenes.edits import Edit
+from fireedit.platform.data.scenes.edits import Edit, Operation
 from fireedit.platform.data.scenes.objects import THINGS
 from fireedit.platform.data.scenes.scene import Placed, Scene
 from fireedit.platform.data.scenes.world import World
 
+REFLECTION_SHARE = 0.7
+"""Of the mirror family; the others edit the thing outside the mirror."""
+
+_REMOVE = ("Remove {what}.", "Delete {what}.")
+_REPLACE = ("Change {what} to {new}.", "Replace {what} with {new}.")
 _REMOVE_BY_USE = (
     "What is the object that can be used to {use}? Remove this object.",
     "Remove the object that can be used to {use}.",
@@ -46,7 +51,12 @@ def multiple(world: World, rng: random.Random) -> Edit | None:
     ids = (first.id, second.id)
     text = rng.choice(("Remove {} and {}.", "Delete both {} and {}.", "Take away {} as well as {}."))
     return Edit(
-        family="multiple", source=scene, target=scene.without(*ids), instruction=text.format(who, whom), edited=ids
+        family="multiple",
+        operation="remove",
+        source=scene,
+        target=scene.without(*ids),
+        instruction=text.format(who, whom),
+        edited=ids,
     )
 
 
@@ -57,6 +67,17 @@ def reasoning(world: World, rng: random.Random) -> Edit | None:
     return _remove_or_replace(world, scene, scene.objects[0], rng, "reasoning", use, (_REMOVE_BY_USE, _REPLACE_BY_USE))
 
 
+def mirror(world: World, rng: random.Random) -> Edit | None:
+    """Only the reflection changes, or only the real thing: edits do what they say, not what optics would."""
+    scene = layout.sample_mirror(world, rng)
+    if scene is None:
+        return None
+    thing, reflection, _ = scene.objects
+    chosen = reflection if rng.random() < REFLECTION_SHARE else thing
+    who = language.refer(rng, scene, chosen)
+    return _remove_or_replace(world, scene, chosen, rng, "mirror", who, (_REMOVE, _REPLACE)) if who else None
+
+
 HardFamily = Callable[[World, random.Random], Edit | None]
 HARD: dict[str, HardFamily] = {
     "left_right": left_right,
@@ -64,6 +85,7 @@ HARD: dict[str, HardFamily] = {
     "color": color,
     "multiple": multiple,
     "reasoning": reasoning,
+    "mirror": mirror,
 }
 
 
@@ -80,11 +102,8 @@ def _one_of_two(
     thing = chosen.thing
     noun = thing.category if thing.category in language.NAMED_CATEGORIES and rng.random() < 0.4 else thing.name
     family = {"side": "left_right", "size": "relative_size", "color": "color"}[differ]
-    texts = (
-        ("Remove the {what}.", "Delete the {what}."),
-        ("Change the {what} to {new}.", "Replace the {what} with {new}."),
-    )
-    return _remove_or_replace(world, scene, chosen, rng, family, f"{word(chosen, other)} {noun}", texts)
+    what = f"the {word(chosen, other)} {noun}"
+    return _remove_or_replace(world, scene, chosen, rng, family, what, (_REMOVE, _REPLACE))
 
 
 def _remove_or_replace(
@@ -97,7 +116,8 @@ def _remove_or_replace(
     texts: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> Edit | None:
     """Take `chosen` away or exchange it, with one of the two lists of wordings; `{what}` and `{use}` become `what`."""
-    if rng.random() < 0.4:
+    operation: Operation = "remove" if rng.random() < 0.4 else "replace"
+    if operation == "remove":
         target, text = scene.without(chosen.id), rng.choice(texts[0]).format(what=what, use=what)
     else:
         new = edits.exchange(world, scene, chosen, rng)
@@ -105,4 +125,4 @@ def _remove_or_replace(
             return None
         target = scene.with_changed(new)
         text = rng.choice(texts[1]).format(what=what, use=what, new=edits.one(new))
-    return Edit(family=family, source=scene, target=target, instruction=text, edited=(chosen.id,))
+    return Edit(family=family, operation=operation, source=scene, target=target, instruction=text, edited=(chosen.id,))

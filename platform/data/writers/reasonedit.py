@@ -1,9 +1,11 @@
-"""Scenes as ReasonEdit: one JSON object of edits that must be understood, and their pictures."""
+"""Scenes as ReasonEdit: one JSON object of edits that must be understood, and the folders of its benchmark."""
 
 import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from fireedit.platform import images
 from fireedit.platform.data.scenes import families
@@ -11,6 +13,17 @@ from fireedit.platform.data.scenes.edits import Edit
 from fireedit.platform.data.scenes.render import Renderer
 from fireedit.platform.data.scenes.understanding import HARD
 from fireedit.platform.data.scenes.world import World
+from fireedit.platform.data.writers import changes
+
+FOLDERS = {
+    "1-Left-Right": ("left_right", "Left_Right_text.txt"),
+    "2-Relative-Size": ("relative_size", "Size_text.txt"),
+    "3-Mirror": ("mirror", "Mirror_text.txt"),
+    "4-Color": ("color", "Color_text.txt"),
+    "5-Multiple-Objects": ("multiple", "MultipleObjects_text.txt"),
+    "6-Reasoning": ("reasoning", "Reason_test.txt"),
+}
+"""The benchmark's folders, each with the family of edits that lies in it and the file of its instructions."""
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
@@ -25,6 +38,28 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
             (folder / paths[f"{name}_img_path"]).write_bytes(drawn)
         records[f"{index:04d}"] = {**paths, "instruction": [edit.instruction]}
     (folder / "SyntheticData_info_new.json").write_text(json.dumps(records))
+
+
+def write_benchmark(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
+    """One picture per seed, in the six folders by turns, with its mask and its line of the folder's text.
+
+    Nobody draws targets there; to know them, make the edit again from its seed and the folder's family.
+    """
+    renderer = Renderer()
+    lines: dict[str, list[str]] = {name: [] for name in FOLDERS}
+    for index, seed in enumerate(seeds):
+        name = list(FOLDERS)[index % len(FOLDERS)]
+        edit = families.make_edit(world, seed, FOLDERS[name][0])
+        lines[name].append(f"{edit.instruction} CLIP: {changes.seen_there(edit)}")
+        source, target = (renderer.draw(scene, size).image for scene in (edit.source, edit.target))
+        mask = np.where(changes.region(source, target), 255, 0).astype(np.uint8)
+        picture = folder / name / f"{len(lines[name]):05d}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(images.encode_png(source))
+        picture.with_name(f"{picture.stem}_mask.jpg").write_bytes(images.encode_jpeg(mask))
+    for name, text in lines.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / FOLDERS[name][1]).write_text("".join(f"{line}\n" for line in text))
 
 
 def hard_edit(world: World, seed: int) -> Edit:

@@ -12,6 +12,7 @@ from fireedit.platform.data.scenes import families, language
 from fireedit.platform.data.scenes.edits import Edit
 from fireedit.platform.data.scenes.render import Renderer
 from fireedit.platform.data.scenes.world import World
+from fireedit.platform.data.writers import changes
 from fireedit.platform.data.writers.parquet import Column, write_parquet
 
 REGION_EVERY = 4
@@ -63,7 +64,7 @@ def _region_rows(seeds: Iterable[int], size: int, world: World) -> Iterator[dict
     for seed in seeds:
         edit = region_edit(world, seed)
         before, after = renderer.draw(edit.source, size).image, renderer.draw(edit.target, size).image
-        mask = np.where((before != after).any(axis=-1), 255, 0).astype(np.uint8)
+        mask = np.where(changes.region(before, after), 255, 0).astype(np.uint8)
         edited = next(one for one in (*edit.source.objects, *edit.target.objects) if one.id in edit.edited)
         extra = {"edit_object": edited.noun, "mask_image": images.encode_png(mask)}
         yield _row(renderer, edit, seed, size) | extra

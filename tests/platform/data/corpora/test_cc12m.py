@@ -58,8 +58,8 @@ def test_bad_lines_become_bad_rows(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_the_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "00000.tar").touch()
-    with pytest.raises(rows.CorpusError, match=r"cc12m.tsv is missing: .*`url<tab>caption` a line; found .*00000.tar"):
+    (tmp_path / "cc12m.csv").touch()
+    with pytest.raises(rows.CorpusError, match=r"neither cc12m.tsv, .* nor img2dataset's \*.tar; found cc12m.csv"):
         cc12m.read(str(tmp_path))
 
 
@@ -69,9 +69,41 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         cc12m.read(str(tmp_path))
 
 
-@pytest.mark.ray
-def test_ray_reads_the_same_rows(tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cc12m, "CHUNK_BYTES", 1 << 20)
-    writer.write(tmp_path, range(30), 64, world.TRAIN)
-    expected = [sample.row() for sample in cc12m.read_chunk(str(tmp_path / "cc12m.tsv"), 0)]
-    assert sorted(cc12m.read(str(tmp_path)).take_all(), key=lambda row: row["id"]) == expected
+def test_a_corpus_reads_every_line_in_parts(tmp_path: Path) -> None:
+    with (tmp_path / "cc12m.tsv").open("wb") as file:
+        file.truncate(cc12m.CHUNK_BYTES - 5)
+        file.seek(0, 2)
+        file.write(b"\nu\tacross the border\nu\tlast\n")
+    corpus = cc12m.read(f"file://{tmp_path}")
+    assert len(corpus.parts) == 2
+    assert [sample.instruction for sample in corpus.read_part(corpus.parts[1])] == ["last"]
+    assert [sample.instruction for sample in corpus][1:] == ["across the border", "last"]
+
+
+def test_tars_hold_the_captions_that_the_tsv_would(tmp_path: Path) -> None:
+    writer.write_webdataset(tmp_path, range(12), 16, world.TRAIN)
+    captions = [sample.instruction for sample in cc12m.read(f"file://{tmp_path}")]
+    assert [sample.id for sample in cc12m.read(str(tmp_path))][:2] == ["cc12m/train/000000000", "cc12m/train/000000001"]
+    writer.write(tmp_path, range(12), 16, world.TRAIN)
+    lines = list(cc12m.read(str(tmp_path)))
+    assert lines[0].id == "cc12m/train/000000000000", "where both lie, the tsv is read"
+    gone = writer.GONE_EVERY - 1
+    assert captions == [sample.instruction for index, sample in enumerate(lines) if index != gone]
+
+
+def test_a_tar_is_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "SAMPLES_PER_TAR", 4)
+    writer.write_webdataset(tmp_path, range(9), 16, world.TRAIN)
+    corpus = cc12m.read(str(tmp_path))
+    ids = [[sample.id for sample in corpus.read_part(part)] for part in corpus.parts]
+    assert [len(of_part) for of_part in ids] == [4, 4, 1] and ids[2] == ["cc12m/train/000020000"]
+
+
+def test_a_cut_tar_keeps_its_rows_until_the_cut_and_tells_of_it(tmp_path: Path) -> None:
+    writer.write_webdataset(tmp_path, range(6), 16, world.TRAIN)
+    tar = tmp_path / "00000.tar"
+    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
+    *kept, last = cc12m.read(str(tmp_path))
+    assert kept and all(sample.instruction and not sample.error for sample in kept)
+    assert last.id == "cc12m/train/00000.tar"
+    assert last.error.startswith("00000.tar: cut or damaged in 00000000") and last.error.endswith("; fetch it again")

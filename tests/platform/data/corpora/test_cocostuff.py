@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fireedit.platform import images
-from fireedit.platform.data.corpora import cocostuff, rows, segmentation
+from fireedit.platform.data.corpora import cocostuff, instances, rows, segmentation, stuff_json
 from fireedit.platform.data.scenes import world
+from fireedit.platform.data.writers import coco
 from fireedit.platform.data.writers import cocostuff as writer
 
 LABELS = {0: "person", 1: "bicycle", 91: "banner", 25: "hat"}
@@ -21,12 +22,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def put(folder: Path, name: str, picture: np.ndarray, label_map: np.ndarray) -> None:
-    for kind, file, data in (
-        ("images", f"{name}.jpg", images.encode_jpeg(picture)),
-        ("annotations", f"{name}.png", images.encode_png(label_map)),
-    ):
-        (folder / kind / "train2017").mkdir(parents=True, exist_ok=True)
-        (folder / kind / "train2017" / file).write_bytes(data)
+    (folder / "images" / "train2017").mkdir(parents=True, exist_ok=True)
+    (folder / "images" / "train2017" / f"{name}.jpg").write_bytes(images.encode_jpeg(picture))
+    put_map(folder, name, label_map)
+
+
+def put_map(folder: Path, name: str, label_map: np.ndarray) -> None:
+    (folder / "annotations" / "train2017").mkdir(parents=True, exist_ok=True)
+    (folder / "annotations" / "train2017" / f"{name}.png").write_bytes(images.encode_png(label_map))
 
 
 def test_our_writer_is_read_back(corpus: Path) -> None:
@@ -34,7 +37,7 @@ def test_our_writer_is_read_back(corpus: Path) -> None:
     names = cocostuff.picture_names(str(corpus), "train")
     assert names == [f"{number:012d}" for number in range(1000, 1040)]
     for name in names:
-        sample = cocostuff.read_request(str(corpus), "train", name, labels)
+        sample = cocostuff.read_mapped(str(corpus), "train", name, labels)
         assert sample.id == f"cocostuff/train2017/{name}" and sample.task == "edit" and not sample.error
         written = images.decode((corpus / "images" / "train2017" / f"{name}.jpg").read_bytes())
         assert np.abs(images.decode(sample.source).astype(int) - written).max() < 40
@@ -44,11 +47,12 @@ def test_the_target_is_painted_where_the_map_says(corpus: Path) -> None:
     labels = cocostuff.read_labels(str(corpus))
     painted = kept = 0
     for name in cocostuff.picture_names(str(corpus), "train"):
-        sample = cocostuff.read_request(str(corpus), "train", name, labels)
+        sample = cocostuff.read_mapped(str(corpus), "train", name, labels)
         label_map = images.decode_labels((corpus / "annotations" / "train2017" / f"{name}.png").read_bytes())
-        here = [value for value in np.unique(label_map) if re.search(rf"the {labels[value]}\b", sample.instruction)]
+        present = [value for value in np.unique(label_map).tolist() if value in labels]
+        here = [value for value in present if re.search(rf"the {labels[value]}\b", sample.instruction)]
         if not here:
-            assert sample.source == sample.target
+            assert sample.source == sample.target and not sample.boxes
             kept += 1
             continue
         rest = sample.instruction.replace(f"the {labels[here[0]]}", "")
@@ -56,13 +60,14 @@ def test_the_target_is_painted_where_the_map_says(corpus: Path) -> None:
         source, target = images.decode(sample.source), images.decode(sample.target)
         wanted = segmentation.paint(source, label_map == here[0], color)
         assert np.abs(target.astype(int) - wanted).mean() < 6
+        assert sample.boxes == (segmentation.box(label_map == here[0]),)
         painted += 1
     assert painted > 20 and kept > 2
 
 
 def test_the_same_picture_is_asked_the_same_again(corpus: Path) -> None:
     labels = cocostuff.read_labels(str(corpus))
-    one, other = (cocostuff.read_request(str(corpus), "train", "000000001003", labels) for _ in range(2))
+    one, other = (cocostuff.read_mapped(str(corpus), "train", "000000001003", labels) for _ in range(2))
     assert one == other
 
 
@@ -98,7 +103,7 @@ def test_picture_and_map_are_cut_alike(tmp_path: Path) -> None:
     label_map = np.where(picture[..., 0] > 100, 1, 0).astype(np.uint8)
     for name in range(12):
         put(tmp_path, f"{name:012d}", picture, label_map)
-        sample = cocostuff.read_request(str(tmp_path), "train", f"{name:012d}", {0: "left side", 1: "right side"})
+        sample = cocostuff.read_mapped(str(tmp_path), "train", f"{name:012d}", {0: "left side", 1: "right side"})
         source, target = images.decode(sample.source), images.decode(sample.target)
         assert source.shape == target.shape == (16, 16, 3)
         changed = np.abs(source.astype(int) - target).max(-1) > 40
@@ -117,17 +122,42 @@ def test_bad_files_become_bad_rows_that_name_them(corpus: Path, tmp_path: Path) 
     (maps / "other_size.png").write_bytes(images.encode_png(np.zeros((8, 16), np.uint8)))
     (maps / "colourful.png").write_bytes(images.encode_png(good))
     errors = {
-        name: cocostuff.read_request(str(tmp_path), "train", name, LABELS).error
+        name: cocostuff.read_mapped(str(tmp_path), "train", name, LABELS).error
         for name in cocostuff.picture_names(str(tmp_path), "train")
     }
-    assert errors["cut"].startswith("images/train2017/cut.jpg: found a damaged JPEG")
-    assert errors["mapless"] == "annotations/train2017/mapless.png: no such file"
-    assert errors["pictureless"] == "images/train2017/pictureless.jpg: no such file"
-    assert "other_size.png: found (8, 16) pixels, its picture has (16, 16)" in errors["other_size"]
+    assert errors["cut"].startswith("cocostuff/train2017/cut: images/train2017/cut.jpg: found a damaged JPEG")
+    assert errors["mapless"].endswith("/mapless: annotations/train2017/mapless.png: no such file")
+    assert errors["pictureless"].endswith("/pictureless: images/train2017/pictureless.jpg: no such file")
+    assert "other_size.jpg: found (16, 16) pixels, its labels have (8, 16)" in errors["other_size"]
     assert "colourful.png: found a PNG of mode RGB" in errors["colourful"]
 
 
+def test_the_json_form_asks_for_stuff_alone(tmp_path: Path) -> None:
+    writer.write_json(tmp_path, range(30), 32, world.TRAIN)
+    names = set(coco.class_names().values())
+    asked = set()
+    for seed, sample in enumerate(cocostuff.read(f"file://{tmp_path}")):
+        assert sample.id == f"cocostuff/train2017/{seed:012d}" and not sample.error
+        assert (sample.source == sample.target) == (not sample.boxes)
+        asked |= {name for name in names if re.search(rf"\bthe {name}\b", sample.instruction)}
+    assert asked <= {name for number, name in coco.class_names().items() if number >= coco.FIRST_STUFF}
+    assert len(asked) > 5
+
+
+def test_both_forms_ask_the_same_of_a_picture_of_stuff(tmp_path: Path) -> None:
+    writer.write_json(tmp_path, range(4), 32, world.TRAIN)
+    labels = {number - 1: name for number, name in coco.class_names().items() if number >= coco.FIRST_STUFF}
+    listed, file = list(cocostuff.read(str(tmp_path))), str(tmp_path / "annotations" / "stuff_train2017.json")
+    for seed, picture in enumerate(stuff_json.pictures(instances.read_file(file))):
+        put_map(tmp_path, f"{seed:012d}", picture.label_map())
+    assert [cocostuff.read_mapped(str(tmp_path), "train", f"{seed:012d}", labels) for seed in range(4)] == listed
+
+
 def test_a_folder_that_is_not_cocostuff_is_refused(tmp_path: Path) -> None:
+    wanted = "annotations/stuff_train2017.json is missing: .*, unless the label maps lie in annotations/train2017/"
+    with pytest.raises(rows.CorpusError, match=wanted):
+        cocostuff.read(str(tmp_path))
+    (tmp_path / "annotations" / "train2017").mkdir(parents=True)
     with pytest.raises(rows.CorpusError, match="labels.txt is missing: the class list of COCO-Stuff"):
         cocostuff.read(str(tmp_path))
     (tmp_path / "labels.txt").write_text("person\n")
@@ -136,16 +166,12 @@ def test_a_folder_that_is_not_cocostuff_is_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("0: unlabeled\n1: person")
     with pytest.raises(rows.CorpusError, match="images/train2017 is missing: the pictures of COCO 2017"):
         cocostuff.read(str(tmp_path))
-    for kind in ("images", "annotations"):
-        (tmp_path / kind / "train2017").mkdir(parents=True)
+    (tmp_path / "images" / "train2017").mkdir(parents=True)
     with pytest.raises(rows.CorpusError, match="hold no .jpg and no .png; unpack train2017.zip there"):
         cocostuff.read(str(tmp_path))
 
 
-@pytest.mark.ray
-def test_ray_reads_the_same_rows(corpus: Path, ray_session: None) -> None:
-    labels = cocostuff.read_labels(str(corpus))
-    read = {row["id"]: row for row in cocostuff.read(str(corpus)).take_all()}
-    assert len(read) == 40
-    for name in ("000000001000", "000000001039"):
-        assert read[f"cocostuff/train2017/{name}"] == cocostuff.read_request(str(corpus), "train", name, labels).row()
+def test_a_corpus_reads_every_picture_in_order(corpus: Path) -> None:
+    labels, names = cocostuff.read_labels(str(corpus)), cocostuff.picture_names(str(corpus), "train")
+    expected = [cocostuff.read_mapped(str(corpus), "train", name, labels) for name in names]
+    assert list(cocostuff.read(f"file://{corpus}")) == expected

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fireedit.platform.data.corpora import grefcoco, instances, referring, rows
+from fireedit.platform.data.corpora import grefcoco, instances, rows, segmentation
 from fireedit.platform.data.scenes import referring as scenes
 from fireedit.platform.data.scenes import world
 from fireedit.platform.data.scenes.render import Renderer
@@ -20,14 +20,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_our_writer_is_read_back(corpus: Path) -> None:
     counts = set()
+    samples = list(grefcoco.read(str(corpus)))
     for seed, one in enumerate(grefcoco.read_refs(str(corpus), "train")):
         reference = scenes.make_reference(world.TRAIN, seed)
         masks = Renderer().draw(reference.scene, 48).masks
-        sample = referring.read_request(str(corpus), one)
+        sample = samples[seed]
         assert sample.id == f"grefcoco/train/{seed}" and not sample.error
         assert reference.expression.lower() in sample.instruction
         assert (sample.source == sample.target) == (not reference.ids)
-        assert len(one.outlines) == len(reference.ids)
+        assert len(one.outlines) == len(sample.boxes) == len(reference.ids)
+        assert list(sample.boxes) == [segmentation.box(masks[placed_id]) for placed_id in reference.ids]
         for outline, placed_id in zip(one.outlines, reference.ids, strict=True):
             np.testing.assert_array_equal(instances.draw(outline, 48, 48), masks[placed_id])
         counts.add(min(len(reference.ids), 2))
@@ -43,10 +45,3 @@ def test_a_folder_that_is_not_grefcoco_is_refused(tmp_path: Path) -> None:
     (tmp_path / "grefs(unc).json").write_text(json.dumps([{"split": "train"}]))
     with pytest.raises(rows.CorpusError, match="instances.json is missing: the objects of COCO train2014"):
         grefcoco.read(str(tmp_path))
-
-
-@pytest.mark.ray
-def test_ray_reads_the_same_rows(corpus: Path, ray_session: None) -> None:
-    referred = grefcoco.read_refs(str(corpus), "train")
-    expected = {one.id: referring.read_request(str(corpus), one).row() for one in referred}
-    assert {row["id"]: row for row in grefcoco.read(str(corpus)).take_all()} == expected

@@ -55,6 +55,7 @@ def test_a_damaged_outline_is_a_bad_row(segmentation: object, found: str) -> Non
         ("[]", "found no list of 'images' with ids"),
         (json.dumps({"images": [{"id": 1}]}), "found no list of 'annotations' with ids"),
         (json.dumps({"images": [], "annotations": [{"id": 5}, {"id": 5}]}), "id 5 stands twice in 'annotations'"),
+        (json.dumps({"images": [], "annotations": []}), "found no list of 'categories' with ids"),
     ],
 )
 def test_a_file_that_is_not_cocos_is_refused(tmp_path: Path, content: str, found: str) -> None:

@@ -39,7 +39,7 @@ def test_ids_follow_the_content_not_its_place(tmp_path: Path) -> None:
     again = [instructpix2pix.read_pair(record).id for record in reversed(records(tmp_path / "again"))]
     assert again == ids[::-1]
     known = instructpix2pix.read_pair(pair(original_image={"bytes": b"before"}, edited_image={"bytes": b"after"}))
-    assert known.id == "instructpix2pix/train/d342b77c1554294fa8207315", "every machine must find this id"
+    assert known.id == "instructpix2pix/train/5c17e9580c200dbf", "every machine must find this id"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,9 @@ def test_bad_records_become_bad_rows(changed: dict, found: str) -> None:
 
 
 def test_a_folder_without_parquet_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(rows.CorpusError, match="data is missing: the folder of parquet files of InstructPix2Pix"):
+    with pytest.raises(
+        rows.CorpusError, match=r"neither data/train-\*.parquet nor seeds.json beside .*; found nothing"
+    ):
         instructpix2pix.read(str(tmp_path))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "dev-0.parquet").touch()
@@ -72,7 +74,12 @@ def test_other_parquet_files_are_refused_by_their_columns(tmp_path: Path) -> Non
         instructpix2pix.read(str(tmp_path))
 
 
-@pytest.mark.ray
-def test_ray_reads_the_same_rows(tmp_path: Path, ray_session: None) -> None:
-    expected = {(sample := instructpix2pix.read_pair(record)).id: sample.row() for record in records(tmp_path)}
-    assert {row["id"]: row for row in instructpix2pix.read(str(tmp_path)).take_all()} == expected
+def test_a_corpus_reads_every_record_in_order(tmp_path: Path) -> None:
+    expected = [instructpix2pix.read_pair(record) for record in records(tmp_path)]
+    assert list(instructpix2pix.read(f"file://{tmp_path}")) == expected
+
+
+def test_folders_are_read_where_there_is_no_parquet(tmp_path: Path) -> None:
+    writer.write_folders(tmp_path, range(10), 16, world.TRAIN)
+    assert [sample.id for sample in instructpix2pix.read(str(tmp_path), "test")] == ["instructpix2pix/test/0000009"]
+    assert len(list(instructpix2pix.read(str(tmp_path)))) == 9

@@ -21,7 +21,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
 
 def test_our_writer_is_read_back(corpus: Path) -> None:
     for index, record in enumerate(llava_instruct.read_records(str(corpus))):
-        sample = llava_instruct.read_dialogue(str(corpus), index, record)
+        sample = llava_instruct.read_dialogue(str(corpus), (index, record))
         asked = dialogue.dialogue(world.TRAIN, families.make_edit(world.TRAIN, index).source, index)[
             : writer.MOST_TURNS
         ]
@@ -45,7 +45,7 @@ def test_the_image_token_is_taken_out_wherever_it_stands() -> None:
 
 def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> None:
     record = llava_instruct.read_records(str(corpus))[0]
-    ids = {llava_instruct.read_dialogue(str(corpus), index, record).id for index in range(3)}
+    ids = {llava_instruct.read_dialogue(str(corpus), (index, record)).id for index in range(3)}
     assert len(ids) == 3
 
 
@@ -54,6 +54,7 @@ def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> Non
     [
         ({"image": "none.jpg", "conversations": turns("q", "a")}, "train2017/none.jpg: no such file"),
         ({"image": "broken.jpg", "conversations": turns("q", "a")}, "train2017/broken.jpg: found 4 bytes"),
+        ({"image": "../a.jpg", "conversations": turns("q", "a")}, "write one relative to the corpus's folder"),
         ({"conversations": turns("q", "a")}, "found None; write an object whose 'image' is a str"),
         ({"image": "a.jpg", "conversations": turns("q")}, "found the speakers human; write human, gpt in turn"),
         ({"image": "a.jpg", "conversations": []}, "found the speakers nobody"),
@@ -66,7 +67,7 @@ def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> Non
 )
 def test_bad_records_become_bad_rows(corpus: Path, record: object, found: str) -> None:
     (corpus / "train2017" / "broken.jpg").write_bytes(b"\xff\xd8 .")
-    sample = llava_instruct.read_dialogue(str(corpus), 7, record)
+    sample = llava_instruct.read_dialogue(str(corpus), (7, record))
     assert sample.error.startswith("llava_instruct_150k.json, conversation 7: ") and found in sample.error
 
 
@@ -87,8 +88,7 @@ def test_a_folder_that_is_not_llava_is_refused(tmp_path: Path) -> None:
         llava_instruct.read(str(tmp_path))
 
 
-@pytest.mark.ray
-def test_ray_reads_the_same_rows(corpus: Path, ray_session: None) -> None:
-    records = llava_instruct.read_records(str(corpus))
-    expected = [llava_instruct.read_dialogue(str(corpus), n, record).row() for n, record in enumerate(records)]
-    assert sorted(llava_instruct.read(str(corpus)).take_all(), key=lambda row: row["id"]) == expected
+def test_a_corpus_reads_every_conversation_in_order(corpus: Path) -> None:
+    records = enumerate(llava_instruct.read_records(str(corpus)))
+    expected = [llava_instruct.read_dialogue(str(corpus), numbered) for numbered in records]
+    assert list(llava_instruct.read(f"file://{corpus}")) == expected

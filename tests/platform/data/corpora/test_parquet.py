@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,19 @@ def pair(**changed: Any) -> Sample:
     return parquet.read_pair(record, "magicbrush/dev", "7", source="before", instruction="said", target="after")
 
 
-def open_columns(root: Path, *columns: str) -> Any:
-    return parquet.lazy_records(str(root), "UltraEdit", ("FreeForm", "RegionBase"), columns, columns[2:], dict)
+def to_sample(record: dict[str, Any]) -> Sample:
+    return Sample(id=f"a/{record['idx']}", corpus="a", task="edit", instruction=" ".join(record))
+
+
+def open_columns(root: Path, *columns: str) -> rows.Corpus:
+    kinds = columns, columns[2:]
+    return parquet.records(str(root), "ultraedit", ("FreeForm", "RegionBase"), *kinds, to_sample, optional=["mask"])
+
+
+def file_of(root: Path, name: str, **columns: Any) -> Path:
+    (root / "data").mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), root / "data" / name)
+    return root / "data" / name
 
 
 def test_pictures_of_differing_size_make_a_pair() -> None:
@@ -38,6 +50,7 @@ def test_records_that_a_set_calls_alike_have_different_ids() -> None:
     ("changed", "found"),
     [
         ({"said": None}, "said: found no text"),
+        ({"said": 7}, "said: found no text"),
         ({"before": None}, "before: found no bytes"),
         ({"before": {"bytes": None, "path": "a.jpg"}}, "before: found no bytes"),
         ({"after": {"bytes": WIDE[:-30], "path": None}}, "after: found a damaged PNG"),
@@ -49,20 +62,82 @@ def test_bad_records_become_bad_rows(changed: dict, found: str) -> None:
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(rows.CorpusError, match="data is missing: the folder of parquet files of UltraEdit"):
+    with pytest.raises(rows.CorpusError, match="data is missing: the folder of parquet files of ultraedit"):
         open_columns(tmp_path, "idx")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-0.parquet").touch()
     with pytest.raises(rows.CorpusError, match=r"has no FreeForm\*.parquet and no RegionBase\*.parquet; found train-0"):
         open_columns(tmp_path, "idx")
-    file = tmp_path / "data" / "FreeForm_0-0.parquet"
-    file.write_bytes(b"<html>")
+    (tmp_path / "data" / "FreeForm_0-0.parquet").write_bytes(b"<html>")
     with pytest.raises(rows.CorpusError, match="FreeForm_0-0.parquet is not a parquet file: .*; fetch it again"):
         open_columns(tmp_path, "idx")
-    pq.write_table(pa.table({"idx": [1], "empty": pa.nulls(1)}), file)
+
+
+def test_a_first_file_of_other_columns_is_refused(tmp_path: Path) -> None:
+    paths = pa.array([{"path": "a.jpg"}])
+    file_of(tmp_path, "FreeForm_0-0.parquet", idx=[1], empty=pa.nulls(1), elsewhere=paths)
     with pytest.raises(rows.CorpusError, match="has no column edit_prompt; found idx, empty"):
         open_columns(tmp_path, "idx", "edit_prompt")
     with pytest.raises(rows.CorpusError, match="the column idx holds no pictures; they are {bytes, path}"):
         open_columns(tmp_path, "idx", "empty", "idx")
+    with pytest.raises(rows.CorpusError, match="the column elsewhere holds no pictures; they are {bytes, path}"):
+        open_columns(tmp_path, "idx", "empty", "elsewhere")
     with pytest.raises(rows.CorpusError, match="the column empty holds nothing"):
         open_columns(tmp_path, "idx", "empty")
+
+
+def test_each_file_says_itself_whether_it_has_an_optional_picture(tmp_path: Path) -> None:
+    held = pa.array([{"bytes": PICTURE, "path": None}])
+    file_of(tmp_path, "FreeForm_0.parquet", idx=[0])
+    file_of(tmp_path, "FreeForm_1.parquet", idx=[1], mask=pa.nulls(1), beside=["text"])
+    file_of(tmp_path, "FreeForm_2.parquet", idx=[2], mask=["no picture"], beside=pa.nulls(1))
+    file_of(tmp_path, "RegionBase.parquet", idx=[3], mask=held)
+    assert [sample.instruction for sample in open_columns(tmp_path, "idx")] == ["idx", "idx", "idx", "idx mask"]
+
+
+def test_a_later_file_that_cannot_be_read_is_one_bad_row_and_the_rest_goes_on(tmp_path: Path) -> None:
+    whole = file_of(tmp_path, "FreeForm_0.parquet", idx=[0], said=["a"])
+    (tmp_path / "data" / "FreeForm_1.parquet").write_bytes(whole.read_bytes()[:-20])
+    file_of(tmp_path, "FreeForm_2.parquet", idx=[2])
+    file_of(tmp_path, "FreeForm_3.parquet", idx=[3], said=pa.nulls(1))
+    (tmp_path / "data" / "FreeForm_4.parquet").touch()
+    file_of(tmp_path, "RegionBase.parquet", idx=[5], said=["b"])
+    samples = list(open_columns(tmp_path, "idx", "said"))
+    assert [sample.id for sample in samples if not sample.error] == ["a/0", "a/5"]
+    bad = {sample.id: sample.error for sample in samples if sample.error}
+    assert list(bad) == [f"ultraedit/FreeForm_{number}.parquet" for number in (1, 2, 3, 4)]
+    found = ("is not a parquet file", "has no column said; found idx", "column said holds nothing", "is not a parquet")
+    for (name, error), text in zip(bad.items(), found, strict=True):
+        assert name.removeprefix("ultraedit/") in error and text in error
+
+
+def test_a_file_damaged_in_its_middle_is_told_by_name(tmp_path: Path) -> None:
+    """Not a bad row: a bucket that did not answer looks the same, and then the file must be read again."""
+    path = file_of(tmp_path, "FreeForm_0.parquet", idx=[0], said=["a" * 1000])
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(len(content) // 3) + content[4 + len(content) // 3 :])
+    with pytest.raises(OSError, match="FreeForm_0.parquet: "):
+        list(open_columns(tmp_path, "idx", "said"))
+
+
+def test_parts_are_files_and_travel_to_other_processes(tmp_path: Path) -> None:
+    file_of(tmp_path, "FreeForm_0.parquet", idx=list(range(40)))
+    file_of(tmp_path, "FreeForm_1.parquet", idx=[40])
+    corpus = pickle.loads(pickle.dumps(open_columns(tmp_path, "idx")))
+    assert [[sample.id for sample in corpus.read_part(part)] for part in corpus.parts] == [
+        [f"a/{number}" for number in range(40)],
+        ["a/40"],
+    ]
+
+
+def test_a_file_is_streamed_and_not_loaded(tmp_path: Path) -> None:
+    """Groups of 20 rows, as the hub's of 100: the file has ten, of which one and a half may be in memory."""
+    noise = np.random.default_rng(0)
+    rows_of = [{"idx": number, "mask": {"bytes": noise.bytes(100_000), "path": None}} for number in range(200)]
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows_of), tmp_path / "data" / "FreeForm_0.parquet", row_group_size=20)
+    del rows_of
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in open_columns(tmp_path, "idx"):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 12_000_000, f"{most:,} bytes of a file of 20 million"

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +23,20 @@ def edit(**changed: object) -> dict:
 
 
 def test_our_writer_is_read_back(corpus: Path) -> None:
-    records = reasonedit.read_records(str(corpus))
-    assert list(records) == [f"{index:04d}" for index in range(8)]
-    for seed, (key, record) in enumerate(records.items(), start=50):
-        sample, made = reasonedit.read_edit(str(corpus), key, record), writer.hard_edit(world.TRAIN, seed)
-        assert sample.id == f"reasonedit/train/{key}" and sample.task == "edit" and not sample.error
-        assert sample.instruction == made.instruction
+    samples = list(reasonedit.read(str(corpus)))
+    assert [sample.id for sample in samples] == [f"reasonedit/train/{index:04d}" for index in range(8)]
+    for seed, sample in enumerate(samples, start=50):
+        made = writer.hard_edit(world.TRAIN, seed)
+        assert sample.instruction == made.instruction and sample.task == "edit" and not sample.error
         for data, scene in ((sample.source, made.source), (sample.target, made.target)):
             np.testing.assert_array_equal(images.decode(data), Renderer().draw(scene, 32).image)
 
 
 def test_one_instruction_of_several_is_drawn_by_the_id(corpus: Path) -> None:
     several = edit(instruction=["one", "two", "three"])
-    drawn = [reasonedit.read_edit(str(corpus), f"{key:04d}", several).instruction for key in range(30)]
+    drawn = [reasonedit.read_edit(str(corpus), (f"{key:04d}", several)).instruction for key in range(30)]
     assert set(drawn) == {"one", "two", "three"}
-    assert drawn == [reasonedit.read_edit(str(corpus), f"{key:04d}", several).instruction for key in range(30)]
+    assert drawn == [reasonedit.read_edit(str(corpus), (f"{key:04d}", several)).instruction for key in range(30)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +55,7 @@ def test_one_instruction_of_several_is_drawn_by_the_id(corpus: Path) -> None:
 )
 def test_bad_records_become_bad_rows(corpus: Path, record: object, found: str) -> None:
     (corpus / "images" / "cut.png").write_bytes((corpus / "images" / "0000_origin.png").read_bytes()[:-40])
-    sample = reasonedit.read_edit(str(corpus), "0003", record)
+    sample = reasonedit.read_edit(str(corpus), ("0003", record))
     assert sample.error.startswith("SyntheticData_info_new.json, edit '0003': ") and found in sample.error
     assert not sample.source and not sample.target
 
@@ -75,10 +73,3 @@ def test_a_file_that_is_not_reasonedits_is_refused(tmp_path: Path, content: str,
     (tmp_path / "SyntheticData_info_new.json").write_text(content)
     with pytest.raises(rows.CorpusError, match=found):
         reasonedit.read(str(tmp_path))
-
-
-@pytest.mark.ray
-def test_ray_reads_the_same_rows(corpus: Path, ray_session: None) -> None:
-    records = json.loads((corpus / "SyntheticData_info_new.json").read_text())
-    expected = [reasonedit.read_edit(str(corpus), key, record).row() for key, record in records.items()]
-    assert sorted(reasonedit.read(str(corpus)).take_all(), key=lambda row: row["id"]) == expected

@@ -23,7 +23,7 @@ def known(**changed: Any) -> Instances:
         8: {"id": 8, "image_id": 1, "segmentation": {"size": [20, 30], "counts": [300, 300]}, "iscrowd": 1},
         9: {"id": 9, "image_id": 1, "segmentation": "LEFT", "iscrowd": 0},
     }
-    return Instances({1: image}, annotations)
+    return Instances({1: image}, annotations, {})
 
 
 def ref(**changed: Any) -> dict[str, Any]:
@@ -46,23 +46,25 @@ def sample_of(folder: Path, one: dict[str, Any], instances: Instances | None = N
 
 
 @pytest.mark.parametrize(
-    ("meant", "left", "right"),
-    [(5, True, False), ([6], False, True), ([5, 6], True, True), ([5, 8], True, False), (8, False, True)],
+    ("meant", "halves"),
+    [(5, ["left"]), ([6], ["right"]), ([5, 6], ["left", "right"]), ([5, 8], ["left"]), (8, ["right"])],
     ids=["one", "list of one", "union", "crowds are passed over in a list", "an RLE where polygons are expected"],
 )
-def test_what_is_meant_is_painted(tmp_path: Path, meant: Any, left: bool, right: bool) -> None:
+def test_what_is_meant_is_painted_and_boxed(tmp_path: Path, meant: Any, halves: list[str]) -> None:
     sample = sample_of(tmp_path, ref(ann_id=meant))
     assert not sample.error and ("left half" in sample.instruction or "the half before" in sample.instruction)
     color = next(color for color in segmentation.COLORS if color in sample.instruction)
     mask = np.zeros((20, 30), bool)
-    mask[:, :15], mask[:, 15:] = left, right
+    mask[:, :15], mask[:, 15:] = "left" in halves, "right" in halves
     wanted = segmentation.paint(PICTURE, mask, color).astype(int)
     assert np.abs(images.decode(sample.target) - wanted).mean() < 3
+    boxes = {"left": (0.0, 0.0, 0.5, 1.0), "right": (0.5, 0.0, 1.0, 1.0)}
+    assert sample.boxes == tuple(boxes[half] for half in halves)
 
 
 def test_where_nothing_is_meant_the_target_equals_the_source(tmp_path: Path) -> None:
     sample = sample_of(tmp_path, ref(ann_id=[-1], no_target=True))
-    assert not sample.error and sample.source and sample.source == sample.target
+    assert not sample.error and sample.source and sample.source == sample.target and not sample.boxes
 
 
 def test_the_same_reference_is_asked_the_same_again(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import rows
+from fireedit.platform.data.sample import Sample
 
 
 def test_a_missing_file_is_told_with_what_lies_there_instead(tmp_path: Path) -> None:
@@ -33,6 +34,18 @@ def test_a_picture_cut_short_is_a_bad_row_that_names_its_file(tmp_path: Path) ->
         rows.read_picture(str(tmp_path), "half.jpg")
     with pytest.raises(rows.BadRow, match="^none.jpg: no such file"):
         rows.read_picture(str(tmp_path), "none.jpg")
+
+
+def test_what_is_not_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "refs.json").write_bytes(b"\xff\xd8")
+    with pytest.raises(rows.CorpusError, match="refs.json is not JSON: .*; fetch it again"):
+        rows.read_json(str(tmp_path / "refs.json"))
+
+
+def test_a_corpus_is_the_rows_of_its_parts_in_order() -> None:
+    corpus = rows.in_parts(range(1200), lambda number: Sample(id=str(number), corpus="few", task="caption"))
+    assert [len(part) for part in corpus.parts] == [512, 512, 176]
+    assert [sample.id for sample in corpus] == [str(number) for number in range(1200)]
 
 
 def test_an_unknown_split_is_refused() -> None:

@@ -17,6 +17,12 @@ def test_a_request_tells_the_colour_that_it_asks_for() -> None:
         assert "the dog" in instruction and color in instruction
 
 
+def test_a_box_holds_all_of_a_mask_and_no_more() -> None:
+    mask = np.zeros((4, 10), bool)
+    mask[1, 2] = mask[2, 7] = True
+    assert segmentation.box(mask) == (0.2, 0.25, 0.8, 0.75)
+
+
 def test_paint_blends_by_half_inside_the_mask_only() -> None:
     image = np.full((4, 4, 3), 101, np.uint8)
     mask = np.zeros((4, 4), bool)

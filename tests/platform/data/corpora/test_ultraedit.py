@@ -6,8 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fireedit.platform import images
-from fireedit.platform.data.corpora import rows, ultraedit
+from fireedit.platform.data.corpora import rows, segmentation, ultraedit
 from fireedit.platform.data.scenes import families, world
+from fireedit.platform.data.scenes.render import Renderer
+from fireedit.platform.data.writers import changes
 from fireedit.platform.data.writers import ultraedit as writer
 
 
@@ -25,12 +27,21 @@ def table(corpus: Path, prefix: str) -> pa.Table:
 def test_our_writer_is_read_back(corpus: Path) -> None:
     free, regional = table(corpus, "FreeForm").to_pylist(), table(corpus, "RegionBase").to_pylist()
     assert len(free) == 9 and [record["idx"] for record in regional] == [0, 4, 8]
-    for record in free + regional:
-        sample, seed = ultraedit.read_pair(record), record["idx"]
+    for record, sample in zip(free + regional, ultraedit.read(str(corpus)), strict=True):
+        seed = record["idx"]
         make = writer.region_edit if seed % writer.REGION_EVERY == 0 else families.make_edit
         assert sample.instruction == make(world.TRAIN, seed).instruction and not sample.error
         assert sample.id.startswith(f"ultraedit/train/{seed}-")
         assert sample.source == record["source_image"]["bytes"] and sample.target == record["edited_image"]["bytes"]
+
+
+def test_the_box_of_a_regional_edit_is_where_it_changes_the_scene(corpus: Path) -> None:
+    boxed = {int(sample.id.split("/")[2].split("-")[0]): sample.boxes for sample in ultraedit.read(str(corpus))}
+    assert [seed for seed, boxes in boxed.items() if boxes] == [0, 4, 8]
+    for seed in (0, 4, 8):
+        edit, renderer = writer.region_edit(world.TRAIN, seed), Renderer()
+        drawn = (renderer.draw(scene, 32).image for scene in (edit.source, edit.target))
+        assert boxed[seed] == (segmentation.box(changes.region(*drawn)),)
 
 
 def test_free_form_files_have_null_columns_as_published(corpus: Path) -> None:
@@ -45,6 +56,16 @@ def test_a_region_is_masked_and_named(corpus: Path) -> None:
         assert set(np.unique(mask)) == {0, 255} and record["edit_object"]
 
 
+def test_a_mask_may_be_a_jpeg_or_missing(corpus: Path) -> None:
+    record = table(corpus, "RegionBase").to_pylist()[0]
+    exact = ultraedit.read_pair(record)
+    lossy = images.encode_jpeg(images.decode_labels(record["mask_image"]["bytes"]))
+    (box,) = ultraedit.read_pair(record | {"mask_image": {"bytes": lossy}}).boxes
+    assert np.abs(np.subtract(box, exact.boxes[0])).max() <= 2 / 32
+    missing = ultraedit.read_pair(record | {"mask_image": None})
+    assert missing.id == exact.id and not missing.error and not missing.boxes
+
+
 def test_a_folder_that_is_not_ultraedit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"edit_prompt": ["a"]}), tmp_path / "data" / "FreeForm-0.parquet")
@@ -52,10 +73,7 @@ def test_a_folder_that_is_not_ultraedit_is_refused(tmp_path: Path) -> None:
         ultraedit.read(str(tmp_path))
 
 
-@pytest.mark.ray
-def test_files_that_disagree_beside_our_columns_are_read_together(
-    corpus: Path, tmp_path: Path, ray_session: None
-) -> None:
+def test_files_that_disagree_beside_our_columns_are_read_together(corpus: Path, tmp_path: Path) -> None:
     """Free-form files hold nulls where region-based ones hold masks, and the set of 500,000 lacks both columns."""
     free = table(corpus, "FreeForm")
     (tmp_path / "data").mkdir()
@@ -66,8 +84,8 @@ def test_files_that_disagree_beside_our_columns_are_read_together(
         lacking.set_column(lacking.schema.get_field_index("idx"), "idx", pa.array([100, 101])),
         tmp_path / "data" / "FreeForm-00000-of-00390.parquet",
     )
-    records = free.to_pylist() + table(corpus, "RegionBase").to_pylist()
-    records += [record | {"idx": 100 + index} for index, record in enumerate(free.slice(0, 2).to_pylist())]
-    expected = {(sample := ultraedit.read_pair(record)).id: sample.row() for record in records}
-    assert len(expected) == 14
-    assert {row["id"]: row for row in ultraedit.read(str(tmp_path)).take_all()} == expected
+    records = [record | {"idx": 100 + index} for index, record in enumerate(free.slice(0, 2).to_pylist())]
+    records += free.to_pylist() + table(corpus, "RegionBase").to_pylist()
+    samples = list(ultraedit.read(str(tmp_path)))
+    assert samples == [ultraedit.read_pair(record) for record in records]
+    assert len(samples) == 14 and sum(bool(sample.boxes) for sample in samples) == 3

@@ -1,4 +1,5 @@
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +25,9 @@ def test_a_missing_package_is_told_with_what_to_install(monkeypatch: pytest.Monk
 def test_a_missing_file_is_told_with_its_package() -> None:
     with pytest.raises(assets.MissingAssetsError, match="nothing.png is missing from the package; run: pip install"):
         assets.photo("nothing.png")
+
+
+def test_a_missing_second_artwork_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "_NOTO", Path("nowhere/NotoColorEmoji.ttf"))
+    with pytest.raises(assets.MissingAssetsError, match="unseen_artwork.*run: apt-get install fonts-noto-color-emoji"):
+        assets.noto_font()

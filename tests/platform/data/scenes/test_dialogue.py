@@ -1,7 +1,7 @@
 import random
 
 from fireedit.platform.data.scenes import dialogue, layout
-from fireedit.platform.data.scenes.scene import Placed, Scene
+from fireedit.platform.data.scenes.scene import Mirror, Placed, Scene
 from fireedit.platform.data.scenes.world import TRAIN
 
 SCENE = Scene("a sandy beach", 0, (Placed(1, "car", 0.2, 0.9, 8), Placed(2, "scissors", 0.8, 0.9, 8)))
@@ -36,3 +36,14 @@ def test_twins_are_counted_and_not_asked_for_their_colour() -> None:
     turns = dict(dialogue.dialogue(TRAIN, twins, 0))
     assert turns["How many buses are there in the image?"] == "There are two buses."
     assert "What color is the bus?" not in turns
+
+
+def test_reflections_are_described_and_not_counted() -> None:
+    ducks = Placed(1, "duck", 0.7, 0.9, 8), Placed(2, "duck", 0.3, 0.7, 6, reflection=True)
+    shown = Scene("a sandy beach", 0, (*ducks, Placed(3, "dog", 0.2, 0.95, 6)), mirror=Mirror(0.3, 0.8))
+    turns = {turn for seed in range(40) for turn in dialogue.dialogue(TRAIN, shown, seed)}
+    assert ("How many ducks are there in the image?", "There is one duck.") in turns
+    assert ("Is the dog to the left or to the right of the duck?", "The dog is to the left of the duck.") in turns
+    assert all(
+        "a mirror with a duck in it" in answer for question, answer in turns if question == "Describe the image."
+    )

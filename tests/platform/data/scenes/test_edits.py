@@ -1,10 +1,11 @@
+import dataclasses
 import random
 
 import pytest
 
 from fireedit.platform.data.scenes import edits, families, layout
 from fireedit.platform.data.scenes.scene import Placed
-from fireedit.platform.data.scenes.world import TRAIN, World
+from fireedit.platform.data.scenes.world import TRAIN
 
 SEEDS = range(60)
 
@@ -68,18 +69,14 @@ def test_backgrounds_and_styles_leave_every_object() -> None:
     assert {edit.target.effect for edit in all_of("style")} == set(edits.STYLES.values())
 
 
-def test_a_family_can_go_on_from_any_scene() -> None:
-    """The turns of a session: each edits what the one before has made."""
-    rng = random.Random(0)
-    scene = layout.sample_scene(TRAIN, rng)
-    for _ in range(30):
-        edit = edits.PLAIN[rng.choice(["replace", "recolor", "move", "background"])](TRAIN, scene, rng)
-        if edit is not None:
-            assert edit.source == scene
-            scene = edit.target
+def test_pairs_name_what_is_edited_before_and_after() -> None:
+    for edit in all_of("replace"):
+        before, after = changed(edit)
+        assert edit.pairs == {("replace", before.name), ("replace", after.name)}
+    assert not any(edit.pairs for edit in all_of("style"))
 
 
 def test_a_thing_without_another_of_its_kind_is_not_exchanged() -> None:
     scene = layout.sample_scene(TRAIN, random.Random(0), count=3)
-    alone = World(things=tuple(scene.names), backgrounds=TRAIN.backgrounds)
+    alone = dataclasses.replace(TRAIN, things=tuple(scene.names))
     assert edits.exchange(alone, scene, scene.objects[0], random.Random(0)) is None

@@ -1,5 +1,32 @@
-from fireedit.platform.data.scenes import families
-from fireedit.platform.data.scenes.world import HELD_OUT_SEEDS, TRAIN, UNSEEN
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fireedit.platform.data.scenes import families, layout, referring
+from fireedit.platform.data.scenes.edits import Edit
+from fireedit.platform.data.scenes.scene import Scene
+from fireedit.platform.data.scenes.understanding import HARD
+from fireedit.platform.data.scenes.world import HELD_OUT_PAIRS, TRAIN, WORLDS, World
+from fireedit.platform.data.writers import magicbrush, reasonedit, ultraedit
+
+HELD_OUT = [world for world in WORLDS.values() if world is not TRAIN]
+BY_SEED: list[Callable[[World, int], Any]] = [
+    families.make_edit,
+    referring.make_reference,
+    magicbrush.session,
+    reasonedit.hard_edit,
+    ultraedit.region_edit,
+]
+
+
+def every_edit(world: World, count: int) -> Iterator[Edit]:
+    """All that the writers draw of so many seeds: edits, hard ones, and sessions that go on."""
+    for seed in world.seeds[:count]:
+        yield ultraedit.region_edit(world, seed)
+        yield reasonedit.hard_edit(world, seed)
+        yield from magicbrush.session(world, seed)
 
 
 def test_an_edit_is_its_seed() -> None:
@@ -8,9 +35,10 @@ def test_an_edit_is_its_seed() -> None:
         assert families.make_edit(TRAIN, 9, family).family == family
 
 
-def test_all_thirteen_families_are_drawn() -> None:
-    assert len(families.FAMILIES) == 13
-    assert {families.make_edit(TRAIN, seed).family for seed in range(300)} == set(families.FAMILIES)
+def test_all_fourteen_families_are_drawn_about_equally_often() -> None:
+    drawn = [families.make_edit(TRAIN, seed).family for seed in range(1400)]
+    assert len(families.FAMILIES) == 14
+    assert all(60 < drawn.count(family) < 140 for family in families.FAMILIES)
 
 
 def test_instructions_are_many_and_clean() -> None:
@@ -20,8 +48,76 @@ def test_instructions_are_many_and_clean() -> None:
         assert text[0].isupper() and text[-1] in ".?" and "{" not in text and "  " not in text and "None" not in text
 
 
-def test_the_unseen_world_edits_unseen_objects_only() -> None:
-    for seed in HELD_OUT_SEEDS[:100]:
-        edit = families.make_edit(UNSEEN, seed)
-        assert edit.source.names | edit.target.names <= set(UNSEEN.things)
-        assert {edit.source.background, edit.target.background} <= set(UNSEEN.backgrounds)
+def test_the_operation_is_what_is_done() -> None:
+    for seed in range(600):
+        edit = families.make_edit(TRAIN, seed)
+        if edit.family in HARD:
+            gone = set(edit.edited) - {placed.id for placed in edit.target.objects}
+            assert edit.operation == ("remove" if gone else "replace")
+        else:
+            assert edit.operation == edit.family
+        assert bool(edit.pairs) == (edit.operation not in ("background", "style"))
+
+
+@pytest.mark.parametrize("draw", BY_SEED)
+@pytest.mark.parametrize("world", HELD_OUT, ids=lambda world: world.name)
+def test_a_training_run_can_never_draw_a_test_scene(world: World, draw: Callable[[World, int], Any]) -> None:
+    for seed in (world.seeds[0], world.seeds[-1]):
+        with pytest.raises(ValueError, match=f"seed {seed} is not of the world 'train'"):
+            draw(TRAIN, seed)
+    with pytest.raises(ValueError, match=f"seed 7 is not of the world '{world.name}'"):
+        draw(world, 7)
+
+
+def test_training_never_does_a_held_out_pair() -> None:
+    edits = list(every_edit(TRAIN, 1500))
+    done = {pair for edit in edits for pair in edit.pairs}
+    assert len(edits) > 5000 and len(done) > 140
+    assert not done & set(HELD_OUT_PAIRS)
+
+
+def test_training_knows_every_thing_and_operation_that_unseen_pairs_combine() -> None:
+    done = {pair for edit in every_edit(TRAIN, 500) for pair in edit.pairs}
+    assert {operation for operation, _ in HELD_OUT_PAIRS} <= {operation for operation, _ in done}
+    assert {thing for _, thing in done} == set(TRAIN.things)
+
+
+def test_unseen_pairs_draws_held_out_pairs_only_and_all_of_them() -> None:
+    edits = list(every_edit(WORLDS["unseen_pairs"], 300))
+    assert all(edit.pairs & set(HELD_OUT_PAIRS) for edit in edits)
+    assert set(HELD_OUT_PAIRS) <= {pair for edit in edits for pair in edit.pairs}
+
+
+def test_a_family_that_a_world_cannot_draw_is_refused() -> None:
+    world = WORLDS["unseen_pairs"]
+    with pytest.raises(ValueError, match="'unseen_pairs' has no edits of the family 'style'; ask for one of add, "):
+        families.make_edit(world, world.seeds[0], "style")
+
+
+def test_unseen_objects_shows_no_trained_thing() -> None:
+    for edit in every_edit(WORLDS["unseen_objects"], 100):
+        assert not (edit.source.names | edit.target.names) & set(TRAIN.things)
+
+
+def test_photos_shows_trained_things_before_photos_only() -> None:
+    world = WORLDS["photos"]
+    for edit in every_edit(world, 100):
+        assert {edit.source.background, edit.target.background} <= set(world.backgrounds)
+        assert edit.source.names | edit.target.names <= set(TRAIN.things)
+
+
+@pytest.mark.usefixtures("noto")
+def test_unseen_artwork_draws_every_object_in_it() -> None:
+    for edit in every_edit(WORLDS["unseen_artwork"], 100):
+        assert all(placed.artwork == "noto" for scene in (edit.source, edit.target) for placed in scene.objects)
+
+
+def test_an_edit_goes_on_from_any_scene_that_has_objects() -> None:
+    rng = random.Random(0)
+    scene = layout.sample_scene(TRAIN, rng)
+    for _ in range(30):
+        edit = families.go_on(TRAIN, scene, rng)
+        if edit is not None:
+            assert edit.source == scene
+            scene = edit.target
+    assert families.go_on(TRAIN, Scene("a sandy beach", 0), rng) is None

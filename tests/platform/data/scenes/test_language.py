@@ -2,7 +2,7 @@ import pytest
 
 from fireedit.platform.data.scenes import language
 from fireedit.platform.data.scenes.objects import THINGS
-from fireedit.platform.data.scenes.scene import Placed, Scene
+from fireedit.platform.data.scenes.scene import Mirror, Placed, Scene
 
 
 def scene(*objects: Placed, effect: str = "") -> Scene:
@@ -60,3 +60,39 @@ def test_three_of_a_kind_have_outermost_ones() -> None:
         [],
         ["the rightmost dog"],
     ]
+
+
+def mirrored(*objects: Placed) -> Scene:
+    return Scene("a sandy beach", 0, objects, mirror=Mirror(0.3, 0.8))
+
+
+CAT, CAT_SEEN = Placed(1, "cat", 0.7, 0.9, 8), Placed(2, "cat", 0.3, 0.7, 6, reflection=True)
+
+
+def test_a_thing_and_its_reflection_are_always_told_apart() -> None:
+    shown = mirrored(CAT, CAT_SEEN)
+    assert language.expressions(shown, CAT) == ["the cat outside the mirror", "the animal outside the mirror"]
+    assert language.expressions(shown, CAT_SEEN) == [
+        "the cat in the mirror",
+        "the reflection of the cat",
+        "the animal in the mirror",
+        "the reflection of the animal",
+    ]
+
+
+def test_a_reflection_of_another_category_makes_nothing_ambiguous() -> None:
+    car, dog = Placed(3, "car", 0.5, 0.9, 6), Placed(4, "dog", 0.9, 0.9, 6)
+    assert language.expressions(mirrored(CAT, CAT_SEEN, car), car) == ["the car", "the vehicle"]
+    both = mirrored(CAT, CAT_SEEN, dog)
+    assert language.expressions(both, dog) == ["the dog outside the mirror"]
+    assert language.expressions(mirrored(CAT), CAT) == ["the cat", "the animal"], "the mirror is empty"
+
+
+def test_a_reflection_alone_is_still_said_to_be_in_the_mirror() -> None:
+    assert language.expressions(mirrored(CAT_SEEN), CAT_SEEN)[0] == "the cat in the mirror"
+
+
+def test_captions_count_things_and_not_their_reflections() -> None:
+    behind = "with a sandy beach in the background."
+    assert language.caption(mirrored(CAT, CAT_SEEN)) == f"A cat and a mirror with a cat in it {behind}"
+    assert language.caption(mirrored(CAT)) == f"A cat and an empty mirror {behind}"

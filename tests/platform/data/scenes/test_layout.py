@@ -34,3 +34,14 @@ def test_twins_differ_in_what_was_asked_for() -> None:
             assert one.name == other.name and abs(one.x - other.x) > 0.15
             assert (one.height != other.height) == (differ == "size")
             assert (one.looks != other.looks) == (differ == "color")
+
+
+def test_a_mirror_shows_the_first_thing_in_its_glass() -> None:
+    scenes = [scene for seed in range(60) if (scene := layout.sample_mirror(TRAIN, random.Random(seed)))]
+    assert len(scenes) > 30
+    for scene in scenes:
+        assert all(scene.has_room_for(placed) for placed in scene.objects)
+        thing, reflection, other = scene.objects
+        assert (thing.name, thing.color, thing.mirrored) == (reflection.name, reflection.color, not reflection.mirrored)
+        assert [placed.reflection for placed in scene.objects] == [False, True, False]
+        assert reflection.height < thing.height and other.name != thing.name

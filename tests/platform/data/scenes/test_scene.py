@@ -1,4 +1,4 @@
-from fireedit.platform.data.scenes.scene import Placed, Scene
+from fireedit.platform.data.scenes.scene import Mirror, Placed, Scene
 
 DOG = Placed(1, "dog", 0.2, 0.9, 8)
 CAR = Placed(2, "car", 0.7, 0.9, 6, color="blue")
@@ -30,3 +30,10 @@ def test_there_is_no_room_outside_or_on_top_of_another() -> None:
     assert not SCENE.has_room_for(Placed(3, "cat", 0.22, 0.88, 8))
     assert SCENE.has_room_for(Placed(3, "cat", 0.5, 0.5, 8))
     assert SCENE.has_room_for(Placed(1, "dog", 0.22, 0.88, 8)), "its own old place is free"
+
+
+def test_reflections_have_room_in_the_glass_and_real_things_beside_the_mirror() -> None:
+    scene = Scene("a sandy beach", 0, mirror=Mirror(0.3, 0.8))
+    seen, real = Placed(1, "cat", 0.3, 0.75, 6, reflection=True), Placed(2, "cat", 0.75, 0.8, 6)
+    assert scene.has_room_for(seen) and not scene.has_room_for(Placed(1, "cat", 0.3, 0.79, 6, reflection=True))
+    assert scene.has_room_for(real) and not scene.has_room_for(Placed(2, "cat", 0.4, 0.8, 6))

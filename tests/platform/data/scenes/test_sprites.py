@@ -3,13 +3,14 @@ import pytest
 
 from fireedit.platform.data.scenes import sprites
 from fireedit.platform.data.scenes.objects import COLORS, THINGS
+from fireedit.platform.data.scenes.world import TRAIN
 
 PAINTED = [thing.name for thing in THINGS.values() if thing.paint]
 
 
 @pytest.mark.parametrize("name", THINGS)
 def test_every_thing_has_artwork_in_the_font(name: str) -> None:
-    pixels = np.asarray(sprites.artwork(name))
+    pixels = np.asarray(sprites.emoji(name))
     solid = pixels[..., 3] == 255
     assert 0.1 < solid.mean() < 1 and 0.25 < sprites.aspect(name) < 3
     assert pixels[solid][:, :3].std() > 20, "an empty glyph is drawn as one flat box"
@@ -17,7 +18,7 @@ def test_every_thing_has_artwork_in_the_font(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAINTED)
 def test_painting_changes_the_main_part_and_no_outline(name: str) -> None:
-    before = np.asarray(sprites.artwork(name)).astype(int)
+    before = np.asarray(sprites.emoji(name)).astype(int)
     solid = before[..., 3] == 255
     for color, rgb in COLORS.items():
         if color == THINGS[name].paint:
@@ -45,3 +46,26 @@ def test_the_cache_draws_once_and_stays_small(monkeypatch: pytest.MonkeyPatch) -
     first = cache.get("dog", "", 16)
     cache.get("dog", "", 18)
     assert cache.get("dog", "", 16) is not first
+
+
+@pytest.mark.usefixtures("noto")
+def test_every_trained_thing_has_other_artwork_in_the_second_font() -> None:
+    for name in TRAIN.things:
+        pixels = np.asarray(sprites.emoji(name, "noto"))
+        assert pixels[pixels[..., 3] == 255][:, :3].std() > 20 and 0.25 < sprites.aspect(name, "noto") < 3
+        first, second = (sprites.draw(name, "", 48, artwork) for artwork in ("openmoji", "noto"))
+        assert first.rgb.shape != second.rgb.shape or (first.rgb != second.rgb).mean() > 0.1
+
+
+@pytest.mark.usefixtures("noto")
+def test_the_second_artwork_is_repainted_where_it_has_one_plain_colour() -> None:
+    paintable = [name for name in TRAIN.things if sprites.paint(name, "noto")]
+    assert len(paintable) >= 8
+    for name in paintable:
+        before = np.asarray(sprites.emoji(name, "noto")).astype(int)
+        solid = before[..., 3] == 255
+        for color in COLORS:
+            after = np.asarray(sprites.repainted(name, color, "noto")).astype(int)
+            assert (after[..., 3] == before[..., 3]).all()
+            changed = (np.abs(after - before).max(-1) > 8) & solid
+            assert changed.sum() > 0.2 * solid.sum() or color == sprites.paint(name, "noto")

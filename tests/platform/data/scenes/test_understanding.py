@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from fireedit.platform.data.scenes import families
@@ -37,5 +39,19 @@ def test_reasoning_never_names_the_object() -> None:
         assert sum(THINGS[name].use == chosen.thing.use for name in edit.source.names) == 1
 
 
-def test_there_are_five_families() -> None:
-    assert set(HARD) == {"left_right", "relative_size", "color", "multiple", "reasoning"}
+def test_mirror_edits_the_reflection_or_the_thing_and_says_which() -> None:
+    edits = [families.make_edit(TRAIN, seed, "mirror") for seed in range(100)]
+    for edit in edits:
+        thing, reflection, _ = edit.source.objects
+        (number,) = edit.edited
+        assert (thing.name, thing.color) == (reflection.name, reflection.color)
+        assert thing.mirrored != reflection.mirrored and reflection.reflection and not thing.reflection
+        inside = re.search("in the mirror|the reflection of", edit.instruction) is not None
+        assert inside == (number == reflection.id) != ("outside the mirror" in edit.instruction)
+        kept = thing if inside else reflection
+        assert kept in edit.target.objects and edit.target.mirror == edit.source.mirror
+    assert 55 < sum(edit.edited == (2,) for edit in edits) < 85
+
+
+def test_there_are_six_families() -> None:
+    assert set(HARD) == {"left_right", "relative_size", "color", "multiple", "reasoning", "mirror"}

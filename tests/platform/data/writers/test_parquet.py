@@ -1,11 +1,14 @@
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.scenes import world
-from fireedit.platform.data.writers import instructpix2pix, parquet
+from fireedit.platform.data.writers import emu_edit, instructpix2pix, magicbrush, parquet, ultraedit
 
 
 def test_rows_fill_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,13 +22,31 @@ def test_rows_fill_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert read[0]["image"] is None and read[1]["image"] == {"bytes": b"x", "path": None}
 
 
-def test_hugging_face_reads_the_images_as_images(tmp_path: Path) -> None:
-    instructpix2pix.write(tmp_path, range(3), 32, world.TRAIN)
+@pytest.mark.parametrize(
+    ("write", "prefix", "pictures"),
+    [
+        (instructpix2pix.write, "train", {"original_image", "edited_image"}),
+        (magicbrush.write, "train", {"source_img", "mask_img", "target_img"}),
+        (ultraedit.write, "FreeForm", {"source_image", "edited_image"}),
+        (ultraedit.write, "RegionBase", {"source_image", "edited_image", "mask_image"}),
+        (emu_edit.write, "test", {"image"}),
+        (functools.partial(emu_edit.write, generations=True), "validation", {"image", "edited_image"}),
+    ],
+)
+def test_hugging_face_reads_the_same_pixels(
+    tmp_path: Path, write: Callable[..., None], prefix: str, pictures: set[str]
+) -> None:
+    """By the hub's own library, from the metadata alone."""
     datasets = pytest.importorskip("datasets", reason="the hub's own reader is not installed")
-    files = [str(path) for path in (tmp_path / "data").glob("*.parquet")]
+    write(tmp_path, range(9), 32, world.TRAIN)
+    files = sorted(str(path) for path in (tmp_path / "data").glob(f"{prefix}*.parquet"))
     table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
-    assert isinstance(table.features["original_image"], datasets.Image)
-    assert table[0]["edited_image"].size == (32, 32)
-    assert images.decode(
-        table.cast_column("edited_image", datasets.Image(decode=False))[0]["edited_image"]["bytes"]
-    ).shape
+    assert {name for name, feature in table.features.items() if isinstance(feature, datasets.Image)} == pictures
+    records = pq.ParquetDataset(files).read().to_pylist()
+    assert len(records) == len(table) > 1
+    for loaded, record in zip(table, records, strict=True):
+        for name, value in record.items():
+            if name in pictures:
+                np.testing.assert_array_equal(loaded[name].convert("RGB"), images.decode(value["bytes"]))
+            else:
+                assert loaded[name] == value

@@ -1,0 +1,118 @@
+"""Emu Edit's test set: edits of seven tasks with the captions of both pictures, and no target; nobody trains on it.
+
+The set with Emu Edit's own results has them as `edited_image`, which is then the target. An edit is known by (idx,
+hash) and never by its split: what one of the two sets calls `validation` the other calls `test`, so all that lies there
+is read. To measure what others do, fetch only the files that they measured.
+Source: huggingface.co/datasets/facebook/emu_edit_test_set and emu_edit_test_set_generations.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from fireedit.platform.data.corpora import parquet, rows
+from fireedit.platform.data.sample import Sample
+
+CORPUS = "emu_edit"
+TASKS = ("background", "global", "style", "remove", "add", "local", "texture")
+"""The tasks that are documented; the files hold rows of a task `text` too."""
+PREFIXES = ("validation-", "test-")
+KEY = ["idx", "hash"]
+COLUMNS = [*KEY, "image", "instruction", "task", "input_caption", "output_caption"]
+PICTURES = ["image"]
+RESULT = "edited_image"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmuEdit:
+    """One edit with what its metrics need beside the pictures."""
+
+    sample: Sample
+    task: str
+    """One of `TASKS`, unless the set says something else."""
+    input_caption: str
+    """What the source shows; some captions of the published set are wrong or empty."""
+    output_caption: str
+    """What the edited picture should show."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One parquet file."""
+
+    path: str
+    repeated: frozenset[int]
+    """Numbers of the rows whose (idx, hash) stands before, here or in an earlier file."""
+
+
+def read(root: str, split: str = "test") -> rows.Corpus:
+    """The sample of every edit of ROOT/data/{validation,test}-*.parquet."""
+    if split == "train":
+        raise rows.CorpusError(f"{CORPUS} has no split 'train': it is a test set and never trained on; write test")
+    rows.require_split(CORPUS, split, ["test"])
+    return rows.Corpus(find_parts(root), _samples)
+
+
+def find_parts(root: str) -> list[Part]:
+    """The files of ROOT/data, of which only the keys are read yet.
+
+    Raises:
+        CorpusError: there are no such files, or the first of them has not the columns.
+    """
+    seen: set[tuple[Any, ...]] = set()
+    return [Part(path, _repeated(path, seen)) for path in parquet.open_files(root, CORPUS, PREFIXES, COLUMNS, PICTURES)]
+
+
+def read_edits(part: Part) -> Iterator[EmuEdit]:
+    """A file's edits with their captions, one by one; a bad row is one whose sample has `error`."""
+    file = parquet.file_name(part.path)
+    try:
+        for number, record in enumerate(parquet.read_file(part.path, COLUMNS, PICTURES, [RESULT])):
+            yield EmuEdit(
+                sample=_sample(record, f"{file}-{number}", number in part.repeated),
+                task=parquet.said(record, "task"),
+                input_caption=parquet.said(record, "input_caption"),
+                output_caption=parquet.said(record, "output_caption"),
+            )
+    except rows.BadRow as bad:
+        yield EmuEdit(sample=parquet.bad_file(CORPUS, part.path, bad), task="", input_caption="", output_caption="")
+
+
+def _samples(part: Part) -> Iterator[Sample]:
+    return (edit.sample for edit in read_edits(part))
+
+
+def _repeated(path: str, seen: set[tuple[Any, ...]]) -> frozenset[int]:
+    """The rows of a file whose key is in `seen`, where the others are put; a file that cannot be read has none."""
+    found: set[int] = set()
+    try:
+        for number, record in enumerate(parquet.read_file(path, KEY, [])):
+            key = tuple(record[column] for column in KEY)
+            if key in seen:
+                found.add(number)
+            seen.add(key)
+    except rows.BadRow:
+        return frozenset()
+    return frozenset(found)
+
+
+def _sample(record: dict[str, Any], place: str, repeated: bool) -> Sample:
+    """`place`, the file and the row's number, is the name of a row that has no key of its own."""
+    number, digest = record["idx"], parquet.said(record, "hash")
+    name, source, target, error = f"{CORPUS}/{number}-{digest}", b"", b"", ""
+    try:
+        if not isinstance(number, int) or not digest or repeated:
+            name = f"{CORPUS}/{place}"
+            found = "stands twice" if repeated and digest else "is no key"
+            raise rows.BadRow(f"idx {number} with hash {digest!r:.40} {found}")
+        if not parquet.said(record, "instruction"):
+            raise rows.BadRow("instruction: found no text")
+        source = rows.check_picture(parquet.picture_bytes(record, "image"), "image")
+        if RESULT in record:
+            target = rows.check_picture(parquet.picture_bytes(record, RESULT), RESULT)
+    except rows.BadRow as bad:
+        source, target, error = b"", b"", f"{name}: {bad}"
+    instruction = parquet.said(record, "instruction")
+    return Sample(
+        id=name, corpus=CORPUS, task="edit", instruction=instruction, source=source, target=target, error=error
+    )

@@ -1,0 +1,155 @@
+"""InstructPix2Pix as it is published itself: a folder a prompt, as files or in the `shard-NN.zip` of the download.
+
+`seeds.json` lists the folders and the seeds of each one's pairs; a folder NNNNNNN holds prompt.json, and SEED_0.jpg
+before and SEED_1.jpg after the edit.
+Source: github.com/timothybrooks/instruct-pix2pix, edit_dataset.py.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import json
+import random
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from fireedit.platform import storage
+from fireedit.platform.data.corpora import rows
+from fireedit.platform.data.sample import Sample
+
+CORPUS = "instructpix2pix"
+FILE = "seeds.json"
+SPLITS = {"train": (0, 90), "val": (90, 95), "test": (95, 100)}
+"""Percent of the list, by position, as published."""
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
+"""What zipfile was seen to raise on damaged zips."""
+
+Open = Callable[[str], bytes]
+"""The bytes of a file `NNNNNNN/prompt.json`; raises BadRow where there is none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Folder:
+    """One prompt, before any file of it is read."""
+
+    id: str
+    name: str = ""
+    seeds: tuple[str, ...] = ()
+    error: str = ""
+
+
+def read(root: str, split: str) -> rows.Corpus:
+    """The folders that ROOT/seeds.json lists, from ROOT/shard-*.zip where there are such files."""
+    rows.require_split(CORPUS, split, list(SPLITS))
+    folders = read_list(storage.join(root, FILE), split)
+    zips = [name for name in storage.names(root) if name.startswith("shard-") and name.endswith(".zip")]
+    if not zips:
+        return rows.in_parts(folders, functools.partial(read_folder, functools.partial(rows.read_bytes, root)))
+    return rows.Corpus(list(_by_zip(root, zips, folders)), functools.partial(read_zipped, root))
+
+
+def read_list(path: str, split: str) -> list[Folder]:
+    """The folders of a split; an entry that cannot be used becomes one with `error`.
+
+    Raises:
+        CorpusError: the file is no list, or holds nothing of this split.
+    """
+    entries = rows.read_json(path)
+    if not isinstance(entries, list):
+        raise rows.CorpusError(f"{path}: found a {type(entries).__name__}; it holds a list of [name, seeds]")
+    first, last = (len(entries) * percent // 100 for percent in SPLITS[split])
+    if first == last:
+        raise rows.CorpusError(f"{path}: found {len(entries)} folders, of which none is of split {split!r}")
+    seen: set[str] = set()
+    return [_folder(f"{CORPUS}/{split}", index, entries[index], seen) for index in range(first, last)]
+
+
+def read_folder(open_file: Open, folder: Folder) -> Sample:
+    """One sample of one folder; which of its pairs is drawn from its id, so it is the same on every visit."""
+    instruction, pair, error = "", [b"", b""], ""
+    try:
+        if folder.error:
+            raise rows.BadRow(folder.error)
+        instruction = _instruction(open_file(f"{folder.name}/prompt.json"))
+        seed = random.Random(folder.id).choice(folder.seeds)
+        names = [f"{folder.name}/{seed}_{side}.jpg" for side in (0, 1)]
+        pair = [rows.check_picture(open_file(name), name) for name in names]
+    except rows.BadRow as bad:
+        error = f"{folder.id}: {bad}"
+    source, target = pair
+    return Sample(
+        id=folder.id, corpus=CORPUS, task="edit", instruction=instruction, source=source, target=target, error=error
+    )
+
+
+def read_zipped(root: str, part: tuple[str, Sequence[Folder]]) -> Iterator[Sample]:
+    """The samples of some folders of one zip, read in place."""
+    name, folders = part
+    with _opened(storage.join(root, name)) as archive:
+        for folder in folders:
+            yield read_folder(functools.partial(_member, archive, name), folder)
+
+
+def _folder(prefix: str, index: int, entry: Any, seen: set[str]) -> Folder:
+    try:
+        name, seeds = entry
+        if not isinstance(seeds, list) or not seeds or not all(text.isdecimal() for text in (name, *seeds)):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError):
+        found = f"{FILE}: found {entry!r:.40}; write [NNNNNNN, [SEED, ...]], all of them texts of digits"
+        return Folder(id=f"{prefix}/at-{index}", error=found)
+    if name in seen:
+        return Folder(id=f"{prefix}/at-{index}", error=f"{FILE}: the folder {name} stands twice")
+    seen.add(name)
+    return Folder(id=f"{prefix}/{name}", name=name, seeds=tuple(seeds))
+
+
+def _instruction(data: bytes) -> str:
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise rows.BadRow(f"prompt.json is not JSON: {error}") from None
+    text = found.get("edit") if isinstance(found, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise rows.BadRow(f"prompt.json: found {found!r:.40}; write an object whose 'edit' is a text")
+    return text.strip()
+
+
+def _by_zip(root: str, zips: Sequence[str], folders: Sequence[Folder]) -> Iterator[tuple[str, Sequence[Folder]]]:
+    """Parts of folders that lie in one zip; those that lie in none are bad rows beside the last."""
+    rest = {folder.id: folder for folder in folders}
+    for name in zips:
+        with _opened(storage.join(root, name)) as archive:
+            held = {member.partition("/")[0] for member in archive.namelist()}
+        found = [folder for folder in rest.values() if folder.name in held]
+        for folder in found:
+            del rest[folder.id]
+        yield from ((name, part) for part in rows.sliced(found))
+    lost = f"found in none of {', '.join(zips)}; fetch the zip that holds it"
+    missing = [folder if folder.error else dataclasses.replace(folder, error=lost) for folder in rest.values()]
+    yield from ((zips[-1], part) for part in rows.sliced(missing))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[zipfile.ZipFile]:
+    files, inner = storage.filesystem(path)
+    with io.BufferedReader(files.open_input_file(inner)) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except _DAMAGE as error:
+            raise rows.CorpusError(f"{path} is cut, or no zip: {error}; fetch it again") from None
+        with archive:
+            yield archive
+
+
+def _member(archive: zipfile.ZipFile, zip_name: str, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except KeyError:
+        raise rows.BadRow(f"{zip_name}: no {name} in it") from None
+    except _DAMAGE as error:
+        raise rows.BadRow(f"{zip_name}: {name} is damaged ({error}); fetch the zip again") from None

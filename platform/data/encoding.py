@@ -1,0 +1,135 @@
+"""What frozen encoders make of the rows, stored beside their shards, so that training need not run them in each step.
+
+Reading and decoding run in CPU tasks, encoders in actors with resources of their own: cheap nodes feed dear ones.
+A shard that is encoded is never done again.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from fireedit.platform import storage
+from fireedit.platform.data import shards
+
+Arrays = dict[str, np.ndarray]
+Load = Callable[[shards.Row], Arrays | None]
+"""From a row to the encoder's inputs, arrays of fixed shapes; None for a row that it has no use for."""
+Encode = Callable[[Arrays], Arrays]
+"""From inputs stacked to [N, ...] to float16 outputs [N, ...]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncodersConfig:
+    count: PositiveInt = 1
+    """Encoders at a time."""
+    cpus: PositiveFloat = 1.0
+    gpus: NonNegativeFloat = 0.0
+    """Of each encoder."""
+    batch: PositiveInt = 16
+    cpus_per_task: PositiveFloat = 1.0
+    """Of a task that reads and decodes a shard."""
+
+
+def encode(
+    root: str,
+    name: str,
+    weights: str,
+    columns: Mapping[str, tuple[int, ...]],
+    load: Load,
+    make_encoder: Callable[[], Encode],
+    config: EncodersConfig,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Encode all shards under `root` and enter it in their index under `name`.
+
+    Args:
+        weights: hash of the encoder's weights.
+        columns: what it makes, by name, with the shape for one row.
+        make_encoder: called once in each actor.
+    Returns:
+        Shards in all, those encoded now, rows that have an encoding among these, seconds.
+    """
+    index, began = shards.read_index(root), time.monotonic()
+    entry = shards.Encoding(f"{name}-{weights}", dict(columns), weights)
+    there = set(storage.names(storage.join(root, entry.folder)))
+    todo = [shard.name for shard in index.shards if f"{shard.name}.parquet" not in there]
+    rows = 0
+    for done, encoded in enumerate(_encoded_shards(root, todo, entry, load, make_encoder, config), start=1):
+        rows += encoded
+        left = (time.monotonic() - began) / done * (len(todo) - done)
+        tell(f"{index.corpus:16s} {name}: shard {done:4d}/{len(todo)}  {rows:8d} rows  left {left:.0f} s")
+    shards.write_index(root, dataclasses.replace(index, encodings={**index.encodings, name: entry}))
+    seconds = round(time.monotonic() - began, 1)
+    return {"shards": len(index.shards), "encoded_now": len(todo), "rows": rows, "seconds": seconds}
+
+
+def _encoded_shards(
+    root: str,
+    todo: list[str],
+    entry: shards.Encoding,
+    load: Load,
+    make_encoder: Callable[[], Encode],
+    config: EncodersConfig,
+) -> Iterator[int]:
+    """Encodes shard after shard; yields the rows that each now has an encoding of."""
+    if not todo:
+        return
+    dataset = ray.data.from_items([{"shard": name} for name in todo], override_num_blocks=len(todo))
+    loaded = dataset.map(_LoadShard(root, load), num_cpus=config.cpus_per_task)
+    encoded = loaded.map(
+        _EncodeShard,  # type: ignore[arg-type]  # the class of an actor, made there
+        fn_constructor_kwargs={"make_encoder": make_encoder, "batch": config.batch},
+        compute=ray.data.ActorPoolStrategy(size=config.count),
+        num_cpus=config.cpus,
+        num_gpus=config.gpus or None,
+    )
+    written = encoded.map(_WriteShard(root, entry), num_cpus=config.cpus_per_task)
+    yield from (row["rows"] for row in written.iter_rows())
+
+
+class _LoadShard:
+    def __init__(self, root: str, load: Load):
+        self.root, self.load = root, load
+
+    def __call__(self, item: Mapping[str, str]) -> dict[str, Any]:
+        """The inputs of a whole shard, and which of its rows they are of."""
+        inputs = [self.load(row) for row in shards.iter_rows(self.root, item["shard"])]
+        present = [one for one in inputs if one is not None]
+        stacked = {name: np.stack([one[name] for one in present]) for name in present[0]} if present else {}
+        return {"shard": item["shard"], "has": np.array([one is not None for one in inputs]), "arrays": stacked}
+
+
+class _EncodeShard:
+    def __init__(self, make_encoder: Callable[[], Encode], batch: int):
+        self.encode, self.batch = make_encoder(), batch
+
+    def __call__(self, loaded: dict[str, Any]) -> dict[str, Any]:
+        count, pieces = int(loaded["has"].sum()), []
+        for first in range(0, count, self.batch):
+            pieces.append(self.encode({n: array[first : first + self.batch] for n, array in loaded["arrays"].items()}))
+        outputs = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
+        return {**loaded, "arrays": outputs}
+
+
+class _WriteShard:
+    def __init__(self, root: str, entry: shards.Encoding):
+        self.root, self.entry = root, entry
+
+    def __call__(self, encoded: dict[str, Any]) -> dict[str, int]:
+        schema = pa.schema([(name, pa.binary()) for name in self.entry.columns])
+        arrays, rows, at = encoded["arrays"], [], 0
+        for has in encoded["has"].tolist():
+            rows.append({name: self._bytes(name, arrays[name][at]) if has else None for name in self.entry.columns})
+            at += has
+        shards.write_table(shards.path_of(self.root, encoded["shard"], self.entry.folder), schema, rows)
+        return {"rows": at}
+
+    def _bytes(self, name: str, array: np.ndarray) -> bytes:
+        assert array.shape == self.entry.columns[name], (name, array.shape, self.entry.columns[name])
+        return array.astype(np.float16).tobytes()
