@@ -29,7 +29,7 @@ from fireedit.platform.train.progress import duration
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parents[1]
-CORPORA = "cc12m,instructpix2pix,cocostuff,llava_instruct"
+CORPORA = "cc12m,instructpix2pix,magicbrush,ultraedit,reasonedit,cocostuff,refcoco,grefcoco,llava_instruct"
 """What the nano recipes mix."""
 INSTRUCTION = "Add a red balloon on the left."
 PHOTO = "chelsea.png"

@@ -1,4 +1,4 @@
-"""Train one stage: `python jobs/train.py --stage N [--config nano|paper|FILE] [key=value ...]`.
+"""Train one stage: `python jobs/train.py --stage N [--config nano|paper|paper-771k|FILE] [key=value ...]`.
 
 Alone it starts a Ray of its own; under `ray job submit` it joins the cluster that it was submitted to. A run that was
 broken off goes on when it is started again with its `run=NAME`.
@@ -255,10 +255,10 @@ def read_recipe(arguments: list[str]) -> TrainRecipe:
     """The recipe that the command line asks for; exits with a sentence if there is none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True)
-    parser.add_argument("--config", default="nano", help="nano, paper, or the path of a recipe (default: nano)")
+    parser.add_argument("--config", default="nano", help="nano, paper, paper-771k, or the path of a recipe (default: nano)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 optimizer.lr=1e-4")
     asked = parser.parse_args(arguments)
-    name = f"{asked.config}-stage{asked.stage}" if asked.config in ("nano", "paper") else asked.config
+    name = asked.config if asked.config.endswith((".yaml", ".yml")) else f"{asked.config}-stage{asked.stage}"
     try:
         recipe = config.load(TrainRecipe, name, asked.overrides)
         check_weights(recipe.mixture)
@@ -340,8 +340,8 @@ def summary(recipe: TrainRecipe, run: runs.Run) -> dict[str, Any]:
         "run": run.name,
         "stage": recipe.stage,
         "step": rows[-1]["step"],
-        "first": window_mean(rows, 0, window),
-        "last": window_mean(rows, recipe.steps - window, recipe.steps),
+        "first": _overall(window_mean(rows, 0, window)),
+        "last": _overall(window_mean(rows, recipe.steps - window, recipe.steps)),
         "samples_per_s": window_mean(rows, 0, recipe.steps)["samples_per_s"],
         "mixture": corpus_summary(rows, recipe),
         "set_aside": set_aside(run.quarantine),
@@ -362,6 +362,11 @@ def corpus_summary(rows: Sequence[Mapping[str, float]], recipe: TrainRecipe) -> 
         }
         for name, weight in recipe.mixture.items()
     }
+
+
+def _overall(figures: Mapping[str, float]) -> dict[str, float]:
+    """Those that are not of one corpus."""
+    return {name: value for name, value in figures.items() if "/" not in name}
 
 
 def say(line: str) -> None:

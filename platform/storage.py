@@ -1,5 +1,6 @@
 """Files and folders on a local disk or in an S3 bucket, through one set of functions."""
 
+import functools
 import os
 import shutil
 import tempfile
@@ -7,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pyarrow import fs
 
@@ -35,10 +37,23 @@ def absolute(path: str) -> str:
 
 
 def filesystem(path: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a path and the path within it. `s3://bucket/key?endpoint_override=host:port` is understood."""
+    """The file system of a path and the path within it.
+
+    `s3://bucket/key?endpoint_override=host:port&scheme=http` is a server of one's own, such as MinIO. Keys are taken as
+    they are written.
+    """
     if not is_remote(path):
         return fs.LocalFileSystem(), absolute(path)
-    return fs.FileSystem.from_uri(path)
+    parts = urlsplit(path)
+    if parts.scheme != "s3":
+        return fs.FileSystem.from_uri(path)
+    return _bucket(f"s3://{parts.netloc}?{parts.query}"), parts.netloc + parts.path
+
+
+@functools.lru_cache(maxsize=32)
+def _bucket(address: str) -> fs.FileSystem:
+    """The client of a bucket, made once in a process: making one looks the bucket's region up."""
+    return fs.FileSystem.from_uri(address)[0]
 
 
 def exists(path: str) -> bool:

@@ -1,9 +1,32 @@
 """What several test files share."""
 
+import logging
 import os
 from collections.abc import Iterator
 
 import pytest
+
+os.environ |= {  # of the S3 server below; Ray's workers inherit them
+    "AWS_ACCESS_KEY_ID": "anyone",
+    "AWS_SECRET_ACCESS_KEY": "anything",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of an empty bucket on an S3 server of our own, with the options that lead there."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="fireedit")
+    yield f"s3://fireedit?endpoint_override={host}:{port}&scheme=http"
+    server.stop()
 
 
 @pytest.fixture(scope="session")

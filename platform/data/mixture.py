@@ -6,6 +6,7 @@ it is broken off. So a run is taken up again by going on at the number it had re
 
 import dataclasses
 import functools
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -124,9 +125,9 @@ class EpochOrder:
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """Raise MixtureError unless there is a weight and all are positive."""
+    """Raise MixtureError unless there is a weight and all are positive and finite."""
     if not weights:
         raise MixtureError("mixture: no corpus; write `corpus: weight` lines")
     for name, weight in weights.items():
-        if not weight > 0:
+        if not 0 < weight < math.inf:
             raise MixtureError(f"mixture: {name}: found weight {weight}; write one above 0 or leave the corpus out")

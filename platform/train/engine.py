@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
 
 CHECKPOINT_TAG = "engine"
+STATE = "state"
+"""Ours among what DeepSpeed keeps beside the tensors."""
 WORKERS_FILE = "workers.json"
 """Says, in a checkpoint, how many workers share it."""
 
@@ -113,7 +115,9 @@ class Engine:
 
     def save(self, folder: Path, state: dict[str, Any]) -> None:
         """This worker's share of the trained parameters and optimiser state, and `state`; every worker must call it."""
-        self.model.save_checkpoint(folder, tag=CHECKPOINT_TAG, client_state=state, exclude_frozen_parameters=True)
+        self.model.save_checkpoint(
+            folder, tag=CHECKPOINT_TAG, client_state={STATE: state}, exclude_frozen_parameters=True
+        )
         (folder / WORKERS_FILE).write_text(json.dumps(torch.distributed.get_world_size()))
 
     def load(self, folder: Path) -> dict[str, Any]:
@@ -130,7 +134,7 @@ class Engine:
         path, state = self.model.load_checkpoint(str(folder), tag=CHECKPOINT_TAG, load_module_strict=False)
         if path is None:
             raise FileNotFoundError(f"{folder}: no checkpoint of the engine lies here")
-        return state
+        return state[STATE]
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:

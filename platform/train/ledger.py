@@ -35,7 +35,8 @@ def read_ledger(folder: str) -> list[list[str]]:
         ValueError: a batch is missing, or was trained on twice with other samples.
     """
     found: dict[int, list[str]] = {}
-    for name in storage.names(folder):
+    finished = [name for name in storage.names(folder) if name.endswith(".jsonl")]  # a killed worker leaves drafts
+    for name in finished:
         for line in storage.read_bytes(storage.join(folder, name)).decode().splitlines():
             entry = json.loads(line)
             if found.setdefault(entry["batch"], entry["ids"]) != entry["ids"]:

@@ -1,18 +1,27 @@
 """A stage from the command line to weights that the next stage finds; a wrong one says what to write."""
 
 import json
+import os
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from fireedit.jobs import train
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import config, runs, storage
+from fireedit.platform.data.catalog import CORPORA
+from fireedit.platform.train.ledger import read_ledger
+from fireedit.platform.train.progress import from_lines
 
-SMALL = ["scenes.rows=24", "scenes.size=32", "ingest.shuffle_rows=8", "engine.micro_batch=2", "log_every=1"]
+ROOT = Path(__file__).parents[2]
+SMALL = ["scenes.rows=24", "scenes.size=32", "ingest.rows_per_task=16", "engine.micro_batch=2", "log_every=1"]
+MIXTURE = "mixture={instructpix2pix: 1, llava_instruct: 1}"
 
 
 def run_stage(stage: int, home: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> dict[str, Any]:
@@ -30,8 +39,10 @@ def test_each_stage_starts_from_the_one_before_and_ends_with_loadable_weights(
     assert (first["run"], first["stage"], first["step"], first["set_aside"]) == ("one", 1, 2, 0)
     assert set(first["last"]) >= {"loss", "img", "align", "diversity", "samples_per_s", "data_wait_share"}
 
-    mixture = "mixture={instructpix2pix: 1, llava_instruct: 1}"
-    second = run_stage(2, tmp_path, capsys, "steps=2", "run=two", mixture)
+    second = run_stage(2, tmp_path, capsys, "steps=2", "run=two", MIXTURE)
+    shares = {name: (figures["weight"], figures["share"]) for name, figures in second["mixture"].items()}
+    assert shares == {"instructpix2pix": (0.5, 0.5), "llava_instruct": (0.5, 0.5)}
+    assert all(figures["loss"] > 0 and figures["epochs"] > 0 for figures in second["mixture"].values())
     recipe = config.load(train.TrainRecipe, runs.Run(str(tmp_path), "two").recipe)
     assert recipe.init_from == first["weights"], "the recipe that ran is saved whole"
     before, after = (FireEditPipeline.from_pretrained(run["weights"]) for run in (first, second))
@@ -43,10 +54,47 @@ def test_each_stage_starts_from_the_one_before_and_ends_with_loadable_weights(
     assert any(name.startswith("unet.") for name in moved) and any("lora_" in name for name in moved)
     assert not [name for name in moved if name.startswith(("vision.", "detector.", "vae.", "tati.", "hvca."))]
 
-    again = run_stage(2, tmp_path, capsys, "steps=2", "run=two", mixture)
+    again = run_stage(2, tmp_path, capsys, "steps=2", "run=two", MIXTURE)
     assert again == second, "a finished run is not trained again"
     with pytest.raises(SystemExit, match="run two has stage 2, not 3; write another run=NAME"):
         run_stage(3, tmp_path, capsys, "steps=2", "run=two")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_sample_also_with_fewer_workers(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ["steps=8", "save_every=2", "init_from=fresh", MIXTURE]
+    unbroken = run_stage(2, tmp_path, capsys, "run=unbroken", *whole)
+
+    kill_at_step(3, tmp_path, "run=broken", *whole)
+    alone = ["workers.count=1", "engine.accumulate=2"]
+    with pytest.raises(SystemExit, match="has 4 samples a step, not 2; with workers.count=1 write an engine.micro_bat"):
+        run_stage(2, tmp_path, capsys, "run=broken", *whole, alone[0])
+    kill_at_step(5, tmp_path, "run=broken", *whole, *alone)
+    broken = run_stage(2, tmp_path, capsys, "run=broken", *whole)
+
+    seen, seen_unbroken = (read_ledger(runs.Run(str(tmp_path), name).ledger) for name in ("broken", "unbroken"))
+    assert len(seen) == 16 and seen == seen_unbroken
+    assert broken["last"]["loss"] == pytest.approx(unbroken["last"]["loss"], rel=1e-3)
+    assert broken["mixture"].keys() == unbroken["mixture"].keys()
+    for name, figures in unbroken["mixture"].items():
+        assert broken["mixture"][name]["share"] == figures["share"]
+
+
+def kill_at_step(step: int, home: Path, *overrides: str) -> None:
+    """Train in a process of its own on the session's Ray, and kill it once it has reported the step."""
+    name = next(word.partition("=")[2] for word in overrides if word.startswith("run="))
+    metrics = home / "runs" / name / "metrics.jsonl"
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    command = [sys.executable, "jobs/train.py", "--stage", "2", f"home={home}", *SMALL, *overrides]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not metrics.exists() or from_lines(metrics.read_bytes())[-1]["step"] < step:
+            if process.poll() is not None:
+                pytest.fail(f"training ended by itself: {process.communicate()[1][-2000:]}")
+            time.sleep(0.1)
+        process.kill()
 
 
 def test_what_a_run_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,13 +112,15 @@ def test_what_a_run_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[st
         train.starting_weights(paper, runs.Run(str(tmp_path), "other"))
 
 
-@pytest.mark.parametrize("name", ["nano", "paper"])
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_every_recipe_that_ships_can_be_read(name: str, stage: int) -> None:
-    recipe = train.read_recipe(["--stage", str(stage), "--config", name])
-    assert (recipe.model, recipe.stage) == (name, stage)
+@pytest.mark.parametrize("file", sorted(path.stem for path in config.CONFIGS.glob("*.yaml")))
+def test_every_recipe_that_ships_can_be_read(file: str) -> None:
+    name, _, stage_number = file.rpartition("-stage")
+    stage = int(stage_number)
+    recipe = train.read_recipe(["--stage", stage_number, "--config", name])
+    assert (recipe.model, recipe.stage) == (name.partition("-")[0], stage)
+    assert set(recipe.mixture) <= set(CORPORA)
     paper = {1: (2e-4, 120_000, 0.0), 2: (1e-5, 5_000, 0.001), 3: (1e-5, 25_000, 0.001)}
-    if name == "paper":
+    if recipe.model == "paper":
         assert (recipe.optimizer.lr, recipe.steps, recipe.optimizer.warmup_ratio) == paper[stage]
         assert recipe.optimizer.weight_decay == 0
 
@@ -91,3 +141,10 @@ def test_a_wrong_command_says_what_to_write(
     with pytest.raises(SystemExit):
         train.read_recipe(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_the_paper_is_trained_on_both_mixtures_of_its_table() -> None:
+    less, more = (train.read_recipe(["--stage", "2", "--config", name]).mixture for name in ("paper-771k", "paper"))
+    assert sum(less.values()) == pytest.approx(1) and set(more) - set(less) == {"ultraedit"}
+    assert more["ultraedit"] == more["instructpix2pix"] == more["magicbrush"]
+    assert {name: more[name] for name in less} == less

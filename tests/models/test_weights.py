@@ -1,5 +1,6 @@
 """Published files fit our modules; the names and shapes below are written from their makers' code, not from ours."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from fireedit.models import weights
 from fireedit.models.detector import Detector, DetectorConfig
 from fireedit.models.fireedit import FireEdit, preset
+from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.region_encoder import RegionEncoder, RegionEncoderConfig
 from fireedit.models.unet import EditUNet
 from fireedit.models.weights import WeightsError, groma_detector, groma_region_encoder, load_strict
@@ -391,6 +393,17 @@ def test_new_rows_come_from_smartedit_by_name_and_else_are_the_mean(whole_table:
     mean = old.mean(dim=0)
     assert torch.equal(found, torch.stack([rows[1], rows[2], mean, mean, rows[3], rows[34]]))
     assert torch.equal(weights.new_rows(tokens, old), mean.repeat(6, 1))
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_a_fingerprint_tells_weights_apart_and_not_their_precision(part: str) -> None:
+    first, again, other = (getattr(FireEditPipeline.fresh_nano(seed), part) for seed in (0, 0, 1))
+    whole = weights.fingerprint(first)
+    assert re.fullmatch("[0-9a-f]{8}", whole)
+    assert whole == weights.fingerprint(again) != weights.fingerprint(other)
+    assert whole == weights.fingerprint(again.bfloat16()) == weights.fingerprint(again.float())
+    next(again.parameters()).data.flatten()[0] += 1
+    assert whole != weights.fingerprint(again), "one number among all"
 
 
 def test_rows_of_smartedits_first_stage_are_refused() -> None:

@@ -14,14 +14,24 @@ def test_home_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> 
     assert storage.home() == str(Path.home() / "fireedit")
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    path = storage.join(str(tmp_path), "a", "b.bin")
+@pytest.fixture(params=["local", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty folder, on disk and in a bucket."""
+    if request.param == "local":
+        return str(tmp_path)
+    return storage.join(request.getfixturevalue("s3"), tmp_path.name)
+
+
+def test_what_is_written_is_read_back(root: str) -> None:
+    path = storage.join(root, "a", "refs(unc) 100%.bin")
     storage.write_bytes(path, b"one")
     storage.write_bytes(path, b"two")
     assert storage.read_bytes(path) == b"two"
-    assert storage.names(str(tmp_path / "a")) == ["b.bin"], "no draft is left beside it"
-    assert storage.exists(path) and not storage.exists(path + "x")
-    assert storage.names(str(tmp_path / "nowhere")) == []
+    assert storage.names(storage.join(root, "a")) == ["refs(unc) 100%.bin"], "no draft is left beside it"
+    assert storage.exists(path) and not storage.exists(storage.join(root, "x"))
+    assert storage.names(storage.join(root, "nowhere")) == []
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(storage.join(root, "x"))
 
 
 def test_a_path_is_joined_before_the_options_of_an_address() -> None:
@@ -35,23 +45,31 @@ def test_a_path_is_the_same_from_every_working_directory(tmp_path: Path, monkeyp
     assert storage.absolute("s3://bucket/runs") == "s3://bucket/runs"
 
 
-def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
-    path = str(tmp_path / "weights")
+def test_a_folder_appears_only_when_it_is_complete(root: str) -> None:
+    path = storage.join(root, "weights")
     with storage.writing_folder(path, last="index") as draft:
         (draft / "index").write_text("1")
         assert not storage.exists(path)
     assert storage.names(path) == ["index"]
 
 
-def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
-    path = str(tmp_path / "weights")
+def test_a_folder_that_fails_leaves_the_old_one(root: str) -> None:
+    path = storage.join(root, "weights")
     with storage.writing_folder(path, last="index") as draft:
         (draft / "index").write_text("old")
     with pytest.raises(RuntimeError), storage.writing_folder(path, last="index") as draft:
         (draft / "index").write_text("new")
         raise RuntimeError
     assert storage.read_bytes(storage.join(path, "index")) == b"old"
-    assert storage.names(str(tmp_path)) == ["weights"]
+    assert storage.names(root) == ["weights"]
+
+
+def test_a_folder_in_a_bucket_is_read_from_a_copy(s3: str, tmp_path: Path) -> None:
+    path = storage.join(s3, tmp_path.name)
+    storage.write_bytes(storage.join(path, "below", "one"), b"1")
+    with storage.reading_folder(path) as folder:
+        assert (folder / "below" / "one").read_bytes() == b"1"
+    assert not folder.exists()
 
 
 def test_a_local_folder_is_read_where_it_lies(tmp_path: Path) -> None:

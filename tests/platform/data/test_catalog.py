@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ def test_an_unknown_corpus_is_told_all_names() -> None:
 @pytest.mark.parametrize("name", catalog.CORPORA)
 def test_every_reader_says_what_is_missing_in_a_wrong_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
-    with pytest.raises(CorpusError, match="is missing: .*; found in .*: holiday.jpg"):
-        catalog.open_corpus(name, str(tmp_path))
+    with pytest.raises(CorpusError, match="(is missing:|has neither) .*; found .*holiday.jpg"):
+        catalog.open_corpus(name, str(tmp_path), split="test" if name == "emu_edit" else "train")
 
 
 @pytest.mark.parametrize("name", catalog.CORPORA)
@@ -30,3 +31,19 @@ def test_every_reader_refuses_a_split_it_does_not_have(name: str, tmp_path: Path
     (tmp_path / "data").mkdir()
     with pytest.raises(CorpusError, match="has no"):
         catalog.open_corpus(name, str(tmp_path), split="nonsense")
+
+
+def test_a_test_set_is_never_opened_for_training(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="has no split 'train': it is a test set and never trained on; write test"):
+        catalog.open_corpus("emu_edit", str(tmp_path))
+
+
+def test_the_licence_of_every_corpus_is_known() -> None:
+    assert catalog.LICENCES.keys() == catalog.CORPORA.keys()
+    assert all(catalog.LICENCES.values())
+
+
+def test_scenes_tell_their_world_and_real_pictures_have_none(tmp_path: Path) -> None:
+    assert catalog.world_of(str(tmp_path)) == ""
+    (tmp_path / catalog.MANIFEST).write_text(json.dumps({"corpus": "cc12m", "world": "unseen_pairs"}))
+    assert catalog.world_of(str(tmp_path)) == "unseen_pairs"

@@ -1,53 +1,311 @@
-"""Rows are decoded and prepared in Ray Data's workers; bad ones are set aside, counted, and stop nobody."""
+"""However many workers share a run, and however often it is killed, its batches are those of one sequence."""
 
+import functools
 import json
-from collections.abc import Mapping
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import ray
+import ray.exceptions
 
-from fireedit.platform import storage
-from fireedit.platform.data.ingest import IngestConfig, epochs_of, prepared, set_aside
-from fireedit.platform.data.scenes.world import TRAIN
-from fireedit.platform.data.writers import llava_instruct
+from fireedit.platform import images, storage
+from fireedit.platform.data import shards
+from fireedit.platform.data.ingest import Corpora, IngestConfig, IngestError, Share, prepared_batches, set_aside
+from fireedit.platform.data.mixture import MixtureError
+from fireedit.platform.data.sample import Sample
 
-CONFIG = IngestConfig(cpus_per_task=0.25, shuffle_rows=8)
+CONFIG = IngestConfig(cpus_per_task=0.25, rows_per_task=24, shuffle_groups=2, prefetch_batches=2)
+SIZES = {"edits": 100, "answers": 21}
+WEIGHTS = {"edits": 2.0, "answers": 1.0}
+BATCH, BATCHES = 4, 32
+SIDE = 8
+KILLS, LONG, STEP_S = 20, 240, 0.03
+"""Of the run that is killed: how often, batches in all, and what a step over one of them takes."""
 
 
 class Refused(ValueError):
     """What this preparation does not like."""
 
 
-def prepare(sample: Mapping[str, Any]) -> dict[str, Any]:
-    if "count" in sample["questions"][0].lower():
+def prepare(sample: Mapping[str, Any], refused: frozenset[str] = frozenset()) -> dict[str, Any]:
+    if sample["id"] in refused:
         raise Refused("asks for a count")
-    return {"id": sample["id"], "mean": np.float32(sample["source"].mean()), "corpus": sample["corpus"]}
+    return {
+        "id": sample["id"],
+        "source": sample["source"],
+        "is_edit": np.array(sample["target"] is not None),
+    }
+
+
+def picture(number: int) -> np.ndarray:
+    return np.full((SIDE, SIDE, 3), number, np.uint8)
+
+
+def write_corpus(root: Path, name: str, rows: int, split: str = "train", world: str = "") -> None:
+    """Shards of `rows` samples, each of another grey; those of edits have a target too."""
+    written = []
+    for first in range(0, rows, 64):
+        numbers = range(first, min(first + 64, rows))
+        written.append(shards.Shard(f"{first:06d}-000", len(numbers)))
+        samples = [
+            Sample(
+                id=f"{name}/{number}",
+                corpus=name,
+                task="edit" if name == "edits" else "vqa",
+                source=images.encode_png(picture(number)),
+                target=images.encode_png(picture(255 - number)) if name == "edits" else b"",
+            )
+            for number in numbers
+        ]
+        path = shards.path_of(str(root / name), written[-1].name)
+        shards.write_table(path, shards.SCHEMA, [sample.row() for sample in samples])
+    shards.write_index(str(root / name), shards.Index(name, split, world, written))
 
 
 @pytest.fixture(scope="module")
-def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpora")
-    (folder / "llava_instruct").mkdir()
-    llava_instruct.write(folder / "llava_instruct", range(20), size=32, world=TRAIN)
-    pictures = sorted((folder / "llava_instruct" / "train2017").glob("*.jpg"))
-    pictures[3].write_bytes(pictures[3].read_bytes()[:200])
-    pictures[5].unlink()
-    return folder
+def root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    for name, rows in SIZES.items():
+        write_corpus(folder, name, rows)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def corpora(root: str) -> Corpora:
+    return Corpora(root, WEIGHTS, seed=3, config=CONFIG)
+
+
+def batches_of(
+    corpora: Corpora, share: Share, quarantine: Path, refused: frozenset[str] = frozenset()
+) -> Iterator[list[dict[str, Any]]]:
+    how = functools.partial(prepare, refused=refused)
+    return prepared_batches(corpora, share, how, Refused, str(quarantine), side=SIDE)
+
+
+def ids_by_number(
+    corpora: Corpora,
+    workers: int,
+    quarantine: Path,
+    start: int = 0,
+    stop: int = BATCHES,
+    refused: frozenset[str] = frozenset(),
+) -> list[list[str]]:
+    """The ids of batches number `start`, ..., `stop` - 1, each made by the worker whose it is."""
+    found: dict[int, list[str]] = {}
+    for rank in range(workers):
+        share = Share(rank, workers, BATCH, start * BATCH, stop * BATCH)
+        made = batches_of(corpora, share, quarantine, refused)
+        found |= {number: [row["id"] for row in rows] for number, rows in zip(share.batches(), made, strict=True)}
+    return [found[number] for number in range(start, stop)]
+
+
+def drawn_ids(corpora: Corpora, batches: int = BATCHES, refused: frozenset[str] = frozenset()) -> list[list[str]]:
+    """The same from the sequence of draws alone, without Ray."""
+    read, ids = corpora.reader(), []
+    for draw in corpora.mixture.draws(0, batches * BATCH):
+        size = corpora.sizes[draw.corpus]
+        places = [(draw.place + ahead) % size for ahead in range(size)]
+        found = (read(replace(draw, place=place))["id"] for place in places)
+        ids.append(next(one for one in found if one not in refused))
+    return list(shards.batched(ids, BATCH))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("start", [0, 7, 31, 32])
+def test_workers_share_out_all_batches(workers: int, start: int) -> None:
+    shares = [Share(rank, workers, BATCH, start * BATCH, 32 * BATCH).batches() for rank in range(workers)]
+    assert sorted(number for share in shares for number in share) == list(range(start, 32))
+    assert shares[0][:1] == range(start, 32)[:1]
+
+
+def test_rows_of_every_epoch_come_once(corpora: Corpora) -> None:
+    ids = [one for batch in drawn_ids(corpora, batches=2 * LONG) for one in batch]
+    answers = [one for one in ids if one.startswith("answers/")]
+    epochs = [answers[first : first + 21] for first in range(0, len(answers) - 20, 21)]
+    assert len(epochs) > 20 and all(len(set(epoch)) == 21 for epoch in epochs)
+    assert epochs[0] != epochs[1]
 
 
 @pytest.mark.ray
-def test_good_rows_come_in_another_order_each_epoch_and_bad_ones_are_counted_once(
-    ray_session: None, corpora: Path, tmp_path: Path
+def test_rows_are_decoded_and_prepared_in_their_order(ray_session: None, corpora: Corpora, tmp_path: Path) -> None:
+    made = list(batches_of(corpora, Share(0, 1, BATCH, 0, 6 * BATCH), tmp_path))
+    assert [[row["id"] for row in rows] for rows in made] == drawn_ids(corpora, batches=6)
+    for row in (row for rows in made for row in rows):
+        name, _, number = row["id"].partition("/")
+        assert np.array_equal(row["source"], picture(int(number))) and row["source"].dtype == np.uint8
+        assert bool(row["is_edit"]) == (name == "edits")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_makes_the_same_batches(
+    ray_session: None, corpora: Corpora, workers: int, tmp_path: Path
 ) -> None:
-    quarantine = str(tmp_path / "quarantine")
-    dataset = prepared(str(corpora), "llava_instruct", prepare, Refused, quarantine, CONFIG)
-    epoch = epochs_of(dataset.iterator(), seed=0, config=CONFIG)
-    first, second, again = ([row["id"] for row in epoch(number)] for number in (0, 1, 0))
-    assert len(first) == len(set(first)) == 18
-    assert first == again and first != second and sorted(first) == sorted(second)
-    assert set_aside(quarantine) == 2, "reading a corpus twice counts a bad row once"
-    reports = [json.loads(storage.read_bytes(storage.join(quarantine, name))) for name in storage.names(quarantine)]
-    assert all(report["error"] and report["corpus"] == "llava_instruct" for report in reports)
-    assert not {report["id"] for report in reports} & set(first)
+    assert ids_by_number(corpora, workers, tmp_path) == drawn_ids(corpora)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("start", [1, 13, 31])
+def test_a_run_begins_anywhere_in_the_sequence(ray_session: None, corpora: Corpora, start: int, tmp_path: Path) -> None:
+    assert ids_by_number(corpora, 1, tmp_path, start=start) == drawn_ids(corpora)[start:]
+
+
+@pytest.mark.ray
+def test_workers_may_come_and_go(ray_session: None, corpora: Corpora, tmp_path: Path) -> None:
+    two = ids_by_number(corpora, 2, tmp_path, stop=6)
+    one = ids_by_number(corpora, 1, tmp_path, start=6, stop=13)
+    again = ids_by_number(corpora, 2, tmp_path, start=13)
+    assert two + one + again == drawn_ids(corpora)
+
+
+@pytest.mark.ray
+def test_a_run_that_is_finished_has_no_more_batches(ray_session: None, corpora: Corpora, tmp_path: Path) -> None:
+    assert list(batches_of(corpora, Share(0, 1, BATCH, 64, 64), tmp_path)) == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_that_is_killed_twenty_times_sees_the_unbroken_sequence(
+    ray_session: None, root: str, corpora: Corpora, tmp_path: Path
+) -> None:
+    """Its process is SIGKILLed, at its start, in a step or between two, and the next one has other workers."""
+    processes, log, rng = multiprocessing.get_context("forkserver"), tmp_path / "ids.jsonl", random.Random(0)
+    processes.set_forkserver_preload([__name__])
+    log.touch()
+    address = ray.get_runtime_context().gcs_address
+    for kill in range(KILLS + 1):
+        process = processes.Process(target=_go_on, args=(address, root, log, kill % 2 + 1, tmp_path))
+        process.start()
+        if kill < KILLS:
+            _wait_for(_finished(log) + rng.randrange(5), log, process)
+            time.sleep(rng.random() * 8 * STEP_S)
+            assert process.is_alive(), "the run is long enough to be killed so often"
+            process.kill()
+        process.join()
+    assert process.exitcode == 0
+    assert [json.loads(line) for line in log.read_text().splitlines()] == drawn_ids(corpora, batches=LONG)
+
+
+def _go_on(address: str, root: str, log: Path, workers: int, quarantine: Path) -> None:
+    """What is killed: writes down every batch, from where the log ends to the end of the run."""
+    ray.init(address=address, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    corpora, first = Corpora(root, WEIGHTS, seed=3, config=CONFIG), _finished(log)
+    shares = [Share(rank, workers, BATCH, first * BATCH, LONG * BATCH) for rank in range(workers)]
+    made = [batches_of(corpora, share, quarantine) for share in shares]
+    with log.open("a") as file:
+        for number in range(first, LONG):
+            file.write(json.dumps([row["id"] for row in next(made[(number - first) % workers])]) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            time.sleep(STEP_S)
+
+
+def _finished(log: Path) -> int:
+    return len(log.read_text().splitlines())
+
+
+def _wait_for(batches: int, log: Path, process: Any) -> None:
+    deadline = time.monotonic() + 60
+    while _finished(log) < batches:
+        assert process.is_alive() and time.monotonic() < deadline, f"{_finished(log)} of {batches} batches"
+        time.sleep(0.005)
+
+
+@pytest.mark.ray
+def test_the_row_after_a_refused_one_takes_its_place(ray_session: None, corpora: Corpora, tmp_path: Path) -> None:
+    whole = [one for batch in drawn_ids(corpora) for one in batch]
+    refused = frozenset(whole[2:60:7])
+    wanted = drawn_ids(corpora, refused=refused)
+    assert ids_by_number(corpora, 1, tmp_path / "one", refused=refused) == wanted
+    assert ids_by_number(corpora, 2, tmp_path / "two", refused=refused) == wanted
+    assert not refused & {one for batch in wanted for one in batch}
+    assert set_aside(str(tmp_path / "one")) == set_aside(str(tmp_path / "two")) == len(refused)
+
+
+@pytest.mark.ray
+def test_a_refused_sample_is_told_and_counted_once_however_often_it_is_drawn(
+    ray_session: None, corpora: Corpora, tmp_path: Path
+) -> None:
+    refused = frozenset(["answers/3", "answers/11"])
+    batches = -(-4 * 21 * 3 // BATCH)
+    ids_by_number(corpora, 1, tmp_path, stop=batches, refused=refused)
+    assert set_aside(str(tmp_path)) == 2
+    told = [json.loads(storage.read_bytes(storage.join(str(tmp_path), name))) for name in storage.names(str(tmp_path))]
+    assert {report["id"] for report in told} == refused
+    assert all(report["error"] == "asks for a count" and report["corpus"] == "answers" for report in told)
+
+
+def test_a_report_that_a_killed_task_left_half_written_is_not_counted(tmp_path: Path) -> None:
+    (tmp_path / "answers_3.json").touch()
+    (tmp_path / ".answers_4.json.4f1c").touch()
+    assert set_aside(str(tmp_path)) == 1
+    assert set_aside(str(tmp_path / "nothing")) == 0
+
+
+@pytest.mark.ray
+def test_a_corpus_of_which_every_row_is_refused_is_an_error(ray_session: None, root: str, tmp_path: Path) -> None:
+    alone = Corpora(root, {"answers": 1.0}, seed=0, config=CONFIG)
+    refused = frozenset(f"answers/{number}" for number in range(21))
+    with pytest.raises(ray.exceptions.RayTaskError, match="answers: no row of this corpus can be trained on") as raised:
+        list(batches_of(alone, Share(0, 1, BATCH, 0, 8 * BATCH), tmp_path, refused))
+    assert IngestError.__name__ in str(raised.value)
+
+
+def test_stored_arrays_are_read_when_asked_for(tmp_path: Path) -> None:
+    write_corpus(tmp_path, "answers", 21)
+    folder = str(tmp_path / "answers")
+    schema, rows = pa.schema([("states", pa.binary())]), [{"states": np.float16(n).tobytes()} for n in range(21)]
+    shards.write_table(shards.path_of(folder, "000000-000", "text-1a"), schema, rows)
+    encoding = shards.Encoding("text-1a", {"states": (1,)}, "1a")
+    shards.write_index(folder, replace(shards.read_index(folder), encodings={"text": encoding}))
+    for encoded in (True, False):
+        corpora = Corpora(str(tmp_path), {"answers": 1.0}, 0, replace(CONFIG, encoded=encoded))
+        read = corpora.reader()
+        for row in (read(draw) for draw in corpora.mixture.draws(0, 21)):
+            assert ("states" in row) == encoded
+            assert not encoded or row["states"].tolist() == [int(row["id"].removeprefix("answers/"))]
+
+
+@pytest.mark.parametrize(
+    ("split", "world", "told"),
+    [("val", "", "split 'val'"), ("train", "unseen_pairs", "world 'unseen_pairs'"), ("test", "train", "split 'test'")],
+)
+def test_what_is_held_out_is_never_trained_on(tmp_path: Path, split: str, world: str, told: str) -> None:
+    write_corpus(tmp_path, "edits", 5, split=split, world=world)
+    with pytest.raises(shards.ShardsError, match=f"edits: these shards are held out of training: they are of {told}"):
+        Corpora(str(tmp_path), {"edits": 1.0}, 0, CONFIG)
+
+
+def test_scenes_of_the_training_world_are_trained_on(tmp_path: Path) -> None:
+    write_corpus(tmp_path, "edits", 5, world="train")
+    assert Corpora(str(tmp_path), {"edits": 1.0}, 0, CONFIG).sizes == {"edits": 5}
+
+
+def test_shards_that_no_batch_can_be_made_of_say_what_to_run(root: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        shards.ShardsError, match="nowhere/index.json is missing; found nothing in .*; run: python jobs"
+    ):
+        Corpora(root, {"edits": 1.0, "nowhere": 1.0}, 0, CONFIG)
+    with pytest.raises(
+        shards.ShardsError, match="nothing is encoded beside these shards; run: .* --encode latents, or"
+    ):
+        Corpora(root, WEIGHTS, 0, replace(CONFIG, encoded=True))
+    write_corpus(tmp_path, "edits", 5)
+    (tmp_path / "edits" / shards.INDEX).unlink()
+    with pytest.raises(
+        shards.ShardsError, match="index.json is missing; found unfinished shards in .*; run: python jobs"
+    ):
+        Corpora(str(tmp_path), {"edits": 1.0}, 0, CONFIG)
+    write_corpus(tmp_path, "empty", 0)
+    with pytest.raises(MixtureError, match="empty: no row of this corpus can be drawn; see its report.json"):
+        Corpora(str(tmp_path), {"empty": 1.0}, 0, CONFIG)
