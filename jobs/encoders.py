@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from torch import Tensor
@@ -100,6 +101,7 @@ def _words(tokenizer: PreTrainedTokenizerBase, length: int, row: Row) -> Arrays 
 
 def _part(weights: str, name: str) -> Any:
     """One component of a saved pipeline, in float32."""
+    diffusers.utils.logging.disable_progress_bar()
     with storage.reading_folder(weights) as folder:
         return getattr(FireEditPipeline.from_pretrained(Path(folder), parts=(name,)), name)
 

@@ -33,7 +33,7 @@ from fireedit.platform.sheet import Card, Colour, Panel, card_sheet
 COLUMNS = 3
 COLOURS: dict[str, Colour] = {"edit": (36, 92, 168), "vqa": (18, 122, 92), "caption": (112, 84, 156)}
 SET_ASIDE: Colour = (190, 36, 44)
-TABLE_WIDTH, ID_WIDTH = 120, 40
+TABLE_WIDTH, ID_WIDTH = 120, 38
 SHARE_DRAWS = 10_000
 
 
@@ -110,9 +110,9 @@ def parts_of(recipe: TrainRecipe, corpora: Corpora) -> dict[str, Part]:
     counts = Counter(draw.corpus for draw in corpora.mixture.draws(0, SHARE_DRAWS))
     return {
         name: Part(
-            weight=weight / total,
+            weight=round(weight / total, 4),
             rows=corpora.sizes[name],
-            epochs=draws * weight / total / corpora.sizes[name],
+            epochs=round(draws * weight / total / corpora.sizes[name], 4),
             share=counts[name] / SHARE_DRAWS,
         )
         for name, weight in recipe.mixture.items()
@@ -171,7 +171,7 @@ def said(sample: Sample) -> tuple[str, str]:
 
 def sample_table(shown: Sequence[Shown], cards: Sequence[Card]) -> str:
     """A line for each sample; two sizes where source and target differ."""
-    lines = [["", "id", "task", "size", "boxes", "words"]]
+    lines = [[f"{'no.':>6s}", "id", "task", "size", "boxes", "words"]]
     for row, its in zip(shown, cards, strict=True):
         sizes = dict.fromkeys("{1}x{0}".format(*panel.image.shape) for panel in its.panels)
         about = [row.sample.task, " > ".join(sizes) or "-", str(len(row.sample.boxes) or "-")]

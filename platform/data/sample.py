@@ -15,7 +15,7 @@ class Sample:
     """
 
     id: str
-    """Stable across runs and machines, unique in all corpora: `cocostuff/train2017/000000001000`."""
+    """Stable across runs and machines, unique in all corpora: `cocostuff/train2017/000000001000-0`."""
     corpus: str
     task: Task
     instruction: str = ""

@@ -1,15 +1,16 @@
-"""COCO-Stuff: a class name becomes a request to paint that class, read from the official labels in either form.
+"""COCO-Stuff: class names become requests to paint these classes, read from the official labels in either form.
 
 PNG label maps are read where annotations/{train,val}2017/ is there, else annotations/stuff_{train,val}2017.json. A
 map's value is the class id minus 1, 255 is unlabeled. One request in five names a class that is not there, and its
 target equals its source, so that the editor learns to leave a picture alone.
 Source: github.com/nightrome/cocostuff, stuffthingmaps_trainval2017; sampled as SmartEdit's COCOStuffDataset, except
-that a class called absent is truly absent.
+that a class called absent is truly absent, and that a picture makes several rows, each drawn once: SmartEdit draws
+class, wording, colour and window anew at each visit, while rows are prepared once.
 """
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from fireedit.platform.data.corpora import instances, rows, segmentation, stuff_
 from fireedit.platform.data.sample import Sample
 
 CORPUS = "cocostuff"
+REQUESTS_PER_PICTURE = 4
 ABSENT_SHARE = 0.2
 NEVER_DRAWN = frozenset(
     ("street sign", "hat", "shoe", "eye glasses", "plate", "mirror", "window", "desk", "door", "blender", "hair brush")
@@ -26,17 +28,19 @@ NEVER_DRAWN = frozenset(
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
-    """A request for every picture of ROOT/images/{train,val}2017 that has labels in ROOT/annotations."""
+    """The requests for every picture of ROOT/images/{train,val}2017 that has labels in ROOT/annotations."""
     rows.require_split(CORPUS, split, ["train", "val"])
     maps, listed = f"annotations/{split}2017", f"annotations/stuff_{split}2017.json"
     if storage.exists(storage.join(root, maps)):
         labels = read_labels(root)
-        return rows.in_parts(picture_names(root, split), functools.partial(read_mapped, root, split, labels=labels))
+        names = rows.sliced(picture_names(root, split))
+        return rows.Corpus(names, functools.partial(read_mapped, root, split, labels))
     path = rows.require(root, listed, f"the labels of COCO-Stuff, unless the label maps lie in {maps}/")
     rows.require(root, f"images/{split}2017", "the pictures of COCO 2017")
     known = instances.read_file(path)
     labels = stuff_json.class_names(path, known)
-    return rows.in_parts(stuff_json.pictures(known), functools.partial(read_outlined, root, split, labels=labels))
+    pictures = rows.sliced(stuff_json.pictures(known))
+    return rows.Corpus(pictures, functools.partial(read_outlined, root, split, labels))
 
 
 def read_labels(root: str) -> dict[int, str]:
@@ -63,15 +67,20 @@ def picture_names(root: str, split: str) -> list[str]:
     return sorted(names)
 
 
-def read_mapped(root: str, split: str, name: str, labels: dict[int, str]) -> Sample:
-    """One sample of one picture with a PNG map."""
-    file = f"annotations/{split}2017/{name}.png"
-    return _request(root, split, name, labels, lambda: rows.decoded(root, file, images.decode_labels))
+def read_mapped(root: str, split: str, labels: dict[int, str], names: Sequence[str]) -> Iterator[Sample]:
+    """The samples of pictures with a PNG map."""
+    for name in names:
+        file = f"annotations/{split}2017/{name}.png"
+        read_map = functools.partial(rows.decoded, root, file, images.decode_labels)
+        yield from _requests(root, split, labels, name, read_map)
 
 
-def read_outlined(root: str, split: str, picture: stuff_json.Outlined, labels: dict[int, str]) -> Sample:
-    """One sample of one picture with outlines."""
-    return _request(root, split, picture.name, labels, picture.label_map)
+def read_outlined(
+    root: str, split: str, labels: dict[int, str], pictures: Sequence[stuff_json.Outlined]
+) -> Iterator[Sample]:
+    """The samples of pictures with outlines."""
+    for picture in pictures:
+        yield from _requests(root, split, labels, picture.name, picture.label_map)
 
 
 def square(rng: random.Random, height: int, width: int) -> tuple[slice, slice]:
@@ -81,46 +90,71 @@ def square(rng: random.Random, height: int, width: int) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-def ask(rng: random.Random, label_map: np.ndarray, labels: dict[int, str]) -> tuple[str, np.ndarray, str]:
-    """Draw what to ask of a picture.
+def draw_class(
+    rng: random.Random, label_map: np.ndarray, labels: dict[int, str], asked: Collection[int | None] = ()
+) -> int | None:
+    """Draw the class to ask for, as often as ABSENT_SHARE says one that is not shown.
 
     Args:
         label_map: [H, W] uint8, class id minus 1.
+        asked: classes that are drawn only where no other is left.
     Returns:
-        The instruction, the [H, W] bool mask to paint (empty where the class is absent), and the colour's name.
+        Its value in the map, None where nothing is labelled.
     """
     present = [value for value in np.unique(label_map).tolist() if value in labels]
+    if not present:
+        return None
     shown = {labels[value] for value in present}
     absent = [value for value, name in labels.items() if name not in shown | NEVER_DRAWN]
-    if not present:
-        return rng.choice(segmentation.KEEP_REQUESTS), np.zeros(label_map.shape, bool), "red"
     pool = absent if absent and rng.random() < ABSENT_SHARE else present
-    value = rng.choice(pool)
-    instruction, color = segmentation.request(rng, f"the {labels[value]}")
-    return instruction, label_map == value, color
+    return rng.choice([value for value in pool if value not in asked] or pool)
 
 
-def _request(root: str, split: str, name: str, labels: dict[int, str], read_map: Callable[[], np.ndarray]) -> Sample:
-    """What is random in a sample is drawn from its id, so it is the same on every visit."""
-    row_id, picture = f"{CORPUS}/{split}2017/{name}", f"images/{split}2017/{name}.jpg"
+def _requests(
+    root: str, split: str, labels: dict[int, str], name: str, read_map: Callable[[], np.ndarray]
+) -> Iterator[Sample]:
+    """The samples of one picture, for different classes as far as there are; all that is random comes from their ids.
+
+    A bad picture is one bad row, and one in which nothing is labelled is asked once to be kept.
+    """
+    stem, picture = f"{CORPUS}/{split}2017/{name}", f"images/{split}2017/{name}.jpg"
     try:
         label_map = read_map()
         source = rows.decoded(root, picture)
         if source.shape[:2] != label_map.shape:
             raise rows.BadRow(f"{picture}: found {source.shape[:2]} pixels, its labels have {label_map.shape}")
     except rows.BadRow as bad:
-        return Sample(id=row_id, corpus=CORPUS, task="edit", error=f"{row_id}: {bad}")
-    rng = random.Random(row_id)
-    window = square(rng, *label_map.shape)
-    source, label_map = source[window], label_map[window]
-    instruction, mask, color = ask(rng, label_map, labels)
-    encoded, shown = images.encode_jpeg(source), bool(mask.any())
+        yield Sample(id=stem, corpus=CORPUS, task="edit", error=f"{stem}: {bad}")
+        return
+    labelled = bool(np.isin(label_map, list(labels)).any())
+    asked: list[int | None] = []
+    for number in range(REQUESTS_PER_PICTURE if labelled else 1):
+        row_id = f"{stem}-{number}"
+        rng = random.Random(row_id)
+        window = square(rng, *label_map.shape)
+        asked.append(draw_class(rng, label_map[window], labels, asked))
+        yield _request(row_id, rng, source[window], label_map[window], labels, asked[-1])
+
+
+def _request(
+    row_id: str,
+    rng: random.Random,
+    source: np.ndarray,
+    label_map: np.ndarray,
+    labels: dict[int, str],
+    value: int | None,
+) -> Sample:
+    """The sample that asks to paint the class of this value, or to keep the picture where there is none."""
+    encoded = target = images.encode_jpeg(source)
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    if value is None:
+        instruction = rng.choice(segmentation.KEEP_REQUESTS)
+    else:
+        instruction, color = segmentation.request(rng, f"the {labels[value]}")
+        mask = label_map == value
+        if mask.any():
+            target = images.encode_jpeg(segmentation.paint(source, mask, color))
+            boxes = (segmentation.box(mask),)
     return Sample(
-        id=row_id,
-        corpus=CORPUS,
-        task="edit",
-        instruction=instruction,
-        source=encoded,
-        target=images.encode_jpeg(segmentation.paint(source, mask, color)) if shown else encoded,
-        boxes=(segmentation.box(mask),) if shown else (),
+        id=row_id, corpus=CORPUS, task="edit", instruction=instruction, source=encoded, target=target, boxes=boxes
     )

@@ -10,7 +10,7 @@ FILE = "grefs(unc).json"
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
-    """Every reference of ROOT/grefs(unc).json, its picture in ROOT/train2014/."""
+    """Every sentence of every reference of ROOT/grefs(unc).json, its picture in ROOT/train2014/."""
     return referring.requests(root, read_refs(root, split))
 
 

@@ -1,10 +1,11 @@
 """ReasonEdit: SmartEdit's edits that must be understood, each with several instructions that mean the same.
 
-Source: github.com/TencentARC/SmartEdit, `SyntheticData_info_new.json`: an object keyed "0000", "0001", ...
+Source: github.com/TencentARC/SmartEdit, `SyntheticData_info_new.json`: an object keyed "0000", "0001", ... Every
+instruction of an edit is a row: SmartEdit draws one of them anew at each visit, while rows are prepared once.
 """
 
 import functools
-import random
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fireedit.platform.data.corpora import keyed_json, reasonedit_benchmark, rows
@@ -15,11 +16,11 @@ FILE = "SyntheticData_info_new.json"
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
-    """Every edit of ROOT/SyntheticData_info_new.json, whose pictures lie below ROOT; "test" is the benchmark."""
+    """Every instruction of ROOT/SyntheticData_info_new.json, pictures lie below ROOT; "test" is the benchmark."""
     rows.require_split(CORPUS, split, ["train", "test"])
     if split == "test":
         return reasonedit_benchmark.read(root)
-    return rows.in_parts(list(read_records(root).items()), functools.partial(read_edit, root))
+    return rows.Corpus(rows.sliced(list(read_records(root).items())), functools.partial(read_edits, root))
 
 
 def read_records(root: str) -> dict[str, Any]:
@@ -28,26 +29,27 @@ def read_records(root: str) -> dict[str, Any]:
     return keyed_json.read_object(path, "an object of edits keyed '0000', '0001', ...")
 
 
-def read_edit(root: str, keyed: tuple[str, Any]) -> Sample:
-    """The sample of one edit; which of its instructions is drawn from its id, so it is the same on every visit."""
-    key, record = keyed
-    name = f"{CORPUS}/train/{key}"
-    instruction, source, target, error = "", b"", b"", ""
-    try:
-        instruction = random.Random(name).choice(_instructions(record))
-        source = rows.read_picture(root, _path(record, "origin_img_path"))
-        target = rows.read_picture(root, _path(record, "target_img_path"))
-    except rows.BadRow as bad:
-        source, target, error = b"", b"", f"{FILE}, edit {key!r}: {bad}"
-    return Sample(
-        id=name, corpus=CORPUS, task="edit", instruction=instruction, source=source, target=target, error=error
-    )
+def read_edits(root: str, part: Sequence[tuple[str, Any]]) -> Iterator[Sample]:
+    """A sample for every instruction of each keyed record; a bad record is one bad row."""
+    for key, record in part:
+        name = f"{CORPUS}/train/{key}"
+        try:
+            instructions = _instructions(record)
+            source = rows.read_picture(root, _path(record, "origin_img_path"))
+            target = rows.read_picture(root, _path(record, "target_img_path"))
+        except rows.BadRow as bad:
+            yield Sample(id=name, corpus=CORPUS, task="edit", error=f"{FILE}, edit {key!r}: {bad}")
+            continue
+        for place, text in enumerate(instructions):
+            row_id = f"{name}-{place}"
+            yield Sample(id=row_id, corpus=CORPUS, task="edit", instruction=text, source=source, target=target)
 
 
 def _instructions(record: Any) -> list[str]:
+    """All that differ, in the file's order."""
     found: Any = record.get("instruction") if isinstance(record, dict) else record
     if isinstance(found, list) and found and all(isinstance(text, str) and text.strip() for text in found):
-        return [text.strip() for text in found]
+        return list(dict.fromkeys(text.strip() for text in found))
     raise rows.BadRow(f"found {found!r:.40}; write an object whose 'instruction' is a list of texts")
 
 

@@ -11,7 +11,7 @@ SPLITS = {"refs(unc).p": ["train", "val", "testA", "testB"], "refs(umd).p": ["tr
 
 
 def read(root: str, split: str = "train", *, corpus: str = "refcoco") -> rows.Corpus:
-    """Every reference of ROOT/refs(*).p, its picture in ROOT/train2014/."""
+    """Every sentence of every reference of ROOT/refs(*).p, its picture in ROOT/train2014/."""
     return referring.requests(root, read_refs(root, split, corpus))
 
 

@@ -1,7 +1,8 @@
 """What RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO share: expressions joined with COCO's outlines, asked to be painted.
 
 Source: github.com/lichengunc/refer and github.com/henghuiding/gRefCOCO; sampled as SmartEdit's RefCOCODataset, except
-that overlapping parts of one object are painted too.
+that overlapping parts of one object are painted too, and that every sentence of a reference is a row, its wording and
+colour drawn once: SmartEdit draws sentence, wording and colour anew at each visit, while rows are prepared once.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ class Referred:
     id: str
     corpus: str
     sentences: list[str] = dataclasses.field(default_factory=list)
-    """Each of them means the same objects."""
+    """All differ, each of them means the same objects."""
     file_name: str = ""
     height: int = 0
     width: int = 0
@@ -36,9 +37,9 @@ class Referred:
 
 
 def requests(root: str, referred: Sequence[Referred]) -> rows.Corpus:
-    """A sample for each; pictures are opened in ROOT/train2014 as they are read."""
+    """A sample for every sentence of each; pictures are opened in ROOT/train2014 as they are read."""
     rows.require(root, IMAGES, "the pictures of COCO train2014, COCO_train2014_*.jpg")
-    return rows.in_parts(referred, functools.partial(read_request, root))
+    return rows.Corpus(rows.sliced(referred), functools.partial(read_requests, root))
 
 
 def join(corpus: str, split: str, path: str, refs: Any, known: instances.Instances) -> list[Referred]:
@@ -58,26 +59,30 @@ def join(corpus: str, split: str, path: str, refs: Any, known: instances.Instanc
     return list(_joined(corpus, split, chosen, known))
 
 
-def read_request(root: str, referred: Referred) -> Sample:
-    """The sample of one reference; sentence and colour are drawn from its id, so they are the same on every visit."""
-    try:
-        if referred.error:
-            raise rows.BadRow(referred.error)
-        source, masks = _read_picture(root, referred)
-    except rows.BadRow as bad:
-        return Sample(id=referred.id, corpus=referred.corpus, task="edit", error=f"{referred.id}: {bad}")
-    rng = random.Random(referred.id)
-    instruction, color = segmentation.request(rng, rng.choice(referred.sentences))
-    encoded = images.encode_jpeg(source)
-    return Sample(
-        id=referred.id,
-        corpus=referred.corpus,
-        task="edit",
-        instruction=instruction,
-        source=encoded,
-        target=images.encode_jpeg(segmentation.paint(source, np.any(masks, axis=0), color)) if masks else encoded,
-        boxes=tuple(segmentation.box(mask) for mask in masks),
-    )
+def read_requests(root: str, part: Sequence[Referred]) -> Iterator[Sample]:
+    """A sample for every sentence, its wording and colour drawn from its id; a bad reference is one bad row."""
+    for referred in part:
+        try:
+            if referred.error:
+                raise rows.BadRow(referred.error)
+            source, masks = _read_picture(root, referred)
+        except rows.BadRow as bad:
+            yield Sample(id=referred.id, corpus=referred.corpus, task="edit", error=f"{referred.id}: {bad}")
+            continue
+        encoded, meant = images.encode_jpeg(source), np.any(masks, axis=0)
+        boxes = tuple(segmentation.box(mask) for mask in masks)
+        for place, sentence in enumerate(referred.sentences):
+            row_id = f"{referred.id}-{place}"
+            instruction, color = segmentation.request(random.Random(row_id), sentence)
+            yield Sample(
+                id=row_id,
+                corpus=referred.corpus,
+                task="edit",
+                instruction=instruction,
+                source=encoded,
+                target=images.encode_jpeg(segmentation.paint(source, meant, color)) if masks else encoded,
+                boxes=boxes,
+            )
 
 
 def _joined(
@@ -109,7 +114,7 @@ def _resolved(corpus: str, name: str, ref: dict[str, Any], known: instances.Inst
         said = [sentence["sent"].strip() for sentence in ref["sentences"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise rows.BadRow(f"found no sentences, or no name and size of the picture ({error!r:.60})") from None
-    sentences = [sentence for sentence in said if sentence and "\ufffd" not in sentence]
+    sentences = [sentence for sentence in dict.fromkeys(said) if sentence and "\ufffd" not in sentence]
     if not sentences:
         raise rows.BadRow("found no sentence that can be read")
     return Referred(

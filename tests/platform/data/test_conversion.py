@@ -178,9 +178,7 @@ def test_bad_rows_are_set_aside_with_their_file_and_error(ray_session: None, tmp
 def test_a_corpus_with_too_many_bad_rows_is_given_up_and_its_report_written(ray_session: None, tmp_path: Path) -> None:
     write_pairs(tmp_path / "corpora", [pair(0), bad_pair(1)], [pair(2), pair(3)])
     root = tmp_path / "shards"
-    with pytest.raises(
-        TooManyBadRowsError, match="1 of 4 rows were set aside, more than max_bad_fraction 0.01; see .*"
-    ):
+    with pytest.raises(TooManyBadRowsError, match="1 of 4 rows were set aside, more than max_bad_fraction 0.01; see "):
         converted(tmp_path)
     assert not (root / shards.INDEX).exists()
     assert json.loads((root / conversion.REPORT).read_text())["set_aside"] == 1

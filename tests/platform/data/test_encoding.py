@@ -23,7 +23,7 @@ def write_corpus(root: Path) -> None:
         rows = []
         for _ in range(size):
             task = "vqa" if number % 3 == 2 or place == 2 else "caption"
-            rows.append(Sample(id=f"test/{number}", corpus="test", task=task, instruction="x" * number).row())  # type: ignore[arg-type]
+            rows.append(Sample(id=f"test/{number}", corpus="test", task=task, instruction="x" * number).row())
             number += 1
         named.append(shards.Shard(f"{place:06d}-000", size))
         shards.write_table(shards.path_of(str(root), named[-1].name), shards.SCHEMA, rows)

@@ -292,19 +292,13 @@ def test_scenes_of_the_training_world_are_trained_on(tmp_path: Path) -> None:
 
 
 def test_shards_that_no_batch_can_be_made_of_say_what_to_run(root: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        shards.ShardsError, match="nowhere/index.json is missing; found nothing in .*; run: python jobs"
-    ):
+    with pytest.raises(shards.ShardsError, match="nowhere/index.json is missing; found nothing in .*; run: "):
         Corpora(root, {"edits": 1.0, "nowhere": 1.0}, 0, CONFIG)
-    with pytest.raises(
-        shards.ShardsError, match="nothing is encoded beside these shards; run: .* --encode latents, or"
-    ):
+    with pytest.raises(shards.ShardsError, match="nothing is encoded beside these shards; run: .*--encode"):
         Corpora(root, WEIGHTS, 0, replace(CONFIG, encoded=True))
     write_corpus(tmp_path, "edits", 5)
     (tmp_path / "edits" / shards.INDEX).unlink()
-    with pytest.raises(
-        shards.ShardsError, match="index.json is missing; found unfinished shards in .*; run: python jobs"
-    ):
+    with pytest.raises(shards.ShardsError, match="index.json is missing; found unfinished shards in "):
         Corpora(str(tmp_path), {"edits": 1.0}, 0, CONFIG)
     write_corpus(tmp_path, "empty", 0)
     with pytest.raises(MixtureError, match="empty: no row of this corpus can be drawn; see its report.json"):

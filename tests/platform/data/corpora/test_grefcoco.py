@@ -25,7 +25,7 @@ def test_our_writer_is_read_back(corpus: Path) -> None:
         reference = scenes.make_reference(world.TRAIN, seed)
         masks = Renderer().draw(reference.scene, 48).masks
         sample = samples[seed]
-        assert sample.id == f"grefcoco/train/{seed}" and not sample.error
+        assert sample.id == f"grefcoco/train/{seed}-0" and not sample.error
         assert reference.expression.lower() in sample.instruction
         assert (sample.source == sample.target) == (not reference.ids)
         assert len(one.outlines) == len(sample.boxes) == len(reference.ids)

@@ -24,7 +24,7 @@ def edit(**changed: object) -> dict:
 
 def test_our_writer_is_read_back(corpus: Path) -> None:
     samples = list(reasonedit.read(str(corpus)))
-    assert [sample.id for sample in samples] == [f"reasonedit/train/{index:04d}" for index in range(8)]
+    assert [sample.id for sample in samples] == [f"reasonedit/train/{index:04d}-0" for index in range(8)]
     for seed, sample in enumerate(samples, start=50):
         made = writer.hard_edit(world.TRAIN, seed)
         assert sample.instruction == made.instruction and sample.task == "edit" and not sample.error
@@ -32,11 +32,16 @@ def test_our_writer_is_read_back(corpus: Path) -> None:
             np.testing.assert_array_equal(images.decode(data), Renderer().draw(scene, 32).image)
 
 
-def test_one_instruction_of_several_is_drawn_by_the_id(corpus: Path) -> None:
-    several = edit(instruction=["one", "two", "three"])
-    drawn = [reasonedit.read_edit(str(corpus), (f"{key:04d}", several)).instruction for key in range(30)]
-    assert set(drawn) == {"one", "two", "three"}
-    assert drawn == [reasonedit.read_edit(str(corpus), (f"{key:04d}", several)).instruction for key in range(30)]
+def test_every_instruction_that_differs_becomes_a_row(corpus: Path) -> None:
+    part = [("0003", edit(instruction=["one", "two", " one", "three"])), ("0004", edit(instruction=["one"]))]
+    samples = list(reasonedit.read_edits(str(corpus), part))
+    assert [(sample.id, sample.instruction) for sample in samples] == [
+        ("reasonedit/train/0003-0", "one"),
+        ("reasonedit/train/0003-1", "two"),
+        ("reasonedit/train/0003-2", "three"),
+        ("reasonedit/train/0004-0", "one"),
+    ]
+    assert len({(sample.source, sample.target) for sample in samples}) == 1
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,7 @@ def test_one_instruction_of_several_is_drawn_by_the_id(corpus: Path) -> None:
         (edit(instruction=[]), "found []; write an object"),
         (edit(instruction=["a", None]), "found ['a', None]; write an object"),
         ("text", "found 'text'; write an object"),
+        (edit(instruction=["a", "b"], target_img_path="images/none.png"), "images/none.png: no such file"),
         (edit(origin_img_path=None), "found None; write the path of a picture as 'origin_img_path'"),
         (edit(origin_img_path="images/none.png"), "images/none.png: no such file"),
         (edit(target_img_path="images/cut.png"), "images/cut.png: found a damaged PNG"),
@@ -53,11 +59,11 @@ def test_one_instruction_of_several_is_drawn_by_the_id(corpus: Path) -> None:
         (edit(target_img_path="../a.png"), "found the path '../a.png'"),
     ],
 )
-def test_bad_records_become_bad_rows(corpus: Path, record: object, found: str) -> None:
+def test_a_bad_record_becomes_one_bad_row(corpus: Path, record: object, found: str) -> None:
     (corpus / "images" / "cut.png").write_bytes((corpus / "images" / "0000_origin.png").read_bytes()[:-40])
-    sample = reasonedit.read_edit(str(corpus), ("0003", record))
+    (sample,) = reasonedit.read_edits(str(corpus), [("0003", record)])
     assert sample.error.startswith("SyntheticData_info_new.json, edit '0003': ") and found in sample.error
-    assert not sample.source and not sample.target
+    assert sample.id == "reasonedit/train/0003" and not sample.source and not sample.target
 
 
 @pytest.mark.parametrize(

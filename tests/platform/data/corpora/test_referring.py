@@ -7,6 +7,7 @@ import pytest
 from fireedit.platform import images
 from fireedit.platform.data.corpora import referring, rows, segmentation
 from fireedit.platform.data.corpora.instances import Instances
+from fireedit.platform.data.sample import Sample
 
 NAME = "COCO_train2014_000000000001.jpg"
 PICTURE = np.full((20, 30, 3), 128, np.uint8)
@@ -37,12 +38,12 @@ def ref(**changed: Any) -> dict[str, Any]:
     return plain | {"sentences": [{"sent": "left half"}, {"sent": "the half before"}]} | changed
 
 
-def sample_of(folder: Path, one: dict[str, Any], instances: Instances | None = None) -> Any:
+def samples_of(folder: Path, one: dict[str, Any], instances: Instances | None = None) -> list[Sample]:
     (folder / "train2014").mkdir(exist_ok=True)
     if not (folder / "train2014" / NAME).exists():
         (folder / "train2014" / NAME).write_bytes(images.encode_jpeg(PICTURE))
     joined = referring.join("refcoco", "train", "refs.p", [one], instances or known())
-    return referring.read_request(str(folder), joined[0])
+    return list(referring.requests(str(folder), joined))
 
 
 @pytest.mark.parametrize(
@@ -51,25 +52,35 @@ def sample_of(folder: Path, one: dict[str, Any], instances: Instances | None = N
     ids=["one", "list of one", "union", "crowds are passed over in a list", "an RLE where polygons are expected"],
 )
 def test_what_is_meant_is_painted_and_boxed(tmp_path: Path, meant: Any, halves: list[str]) -> None:
-    sample = sample_of(tmp_path, ref(ann_id=meant))
-    assert not sample.error and ("left half" in sample.instruction or "the half before" in sample.instruction)
-    color = next(color for color in segmentation.COLORS if color in sample.instruction)
     mask = np.zeros((20, 30), bool)
     mask[:, :15], mask[:, 15:] = "left" in halves, "right" in halves
-    wanted = segmentation.paint(PICTURE, mask, color).astype(int)
-    assert np.abs(images.decode(sample.target) - wanted).mean() < 3
     boxes = {"left": (0.0, 0.0, 0.5, 1.0), "right": (0.5, 0.0, 1.0, 1.0)}
-    assert sample.boxes == tuple(boxes[half] for half in halves)
+    for sample in samples_of(tmp_path, ref(ann_id=meant)):
+        color = next(color for color in segmentation.COLORS if color in sample.instruction)
+        wanted = segmentation.paint(PICTURE, mask, color).astype(int)
+        assert not sample.error and np.abs(images.decode(sample.target) - wanted).mean() < 3
+        assert sample.boxes == tuple(boxes[half] for half in halves)
+
+
+def test_every_sentence_that_differs_and_can_be_read_becomes_a_row(tmp_path: Path) -> None:
+    said = ["left half", "", "the half before", "\ufffd", " left half ", "what is not right"]
+    samples = samples_of(tmp_path, ref(sentences=[{"sent": text} for text in said]))
+    assert [sample.id for sample in samples] == [f"refcoco/train/3-{place}" for place in range(3)]
+    for sample, text in zip(samples, ["left half", "the half before", "what is not right"], strict=True):
+        assert text in sample.instruction
+    assert len({sample.source for sample in samples}) == 1
 
 
 def test_where_nothing_is_meant_the_target_equals_the_source(tmp_path: Path) -> None:
-    sample = sample_of(tmp_path, ref(ann_id=[-1], no_target=True))
-    assert not sample.error and sample.source and sample.source == sample.target and not sample.boxes
+    samples = samples_of(tmp_path, ref(ann_id=[-1], no_target=True))
+    assert len(samples) == 2
+    for sample in samples:
+        assert not sample.error and sample.source and sample.source == sample.target and not sample.boxes
 
 
 def test_the_same_reference_is_asked_the_same_again(tmp_path: Path) -> None:
-    assert sample_of(tmp_path, ref()) == sample_of(tmp_path, ref())
-    asked = {sample_of(tmp_path, ref(ref_id=number)).instruction for number in range(20)}
+    assert samples_of(tmp_path, ref()) == samples_of(tmp_path, ref())
+    asked = {samples_of(tmp_path, ref(ref_id=number))[0].instruction for number in range(20)}
     assert len(asked) > 10
 
 
@@ -91,8 +102,8 @@ def test_the_same_reference_is_asked_the_same_again(tmp_path: Path) -> None:
         ({"image_id": [1]}, r"image_id \[1\] is not in instances.json"),
     ],
 )
-def test_bad_references_become_bad_rows(tmp_path: Path, changed: dict, found: str) -> None:
-    sample = sample_of(tmp_path, ref(**changed))
+def test_a_bad_reference_becomes_one_bad_row(tmp_path: Path, changed: dict, found: str) -> None:
+    (sample,) = samples_of(tmp_path, ref(**changed))
     with pytest.raises(rows.BadRow, match=found):
         raise rows.BadRow(sample.error)
     assert sample.error.startswith(f"{sample.id}: ") and not sample.source
@@ -108,10 +119,11 @@ def test_bad_references_become_bad_rows(tmp_path: Path, changed: dict, found: st
         ({"height": None}, "no name and size of the picture"),
     ],
 )
-def test_bad_pictures_become_bad_rows(tmp_path: Path, changed: dict, found: str) -> None:
+def test_a_bad_picture_becomes_one_bad_row(tmp_path: Path, changed: dict, found: str) -> None:
     (tmp_path / "train2014").mkdir()
     (tmp_path / "train2014" / "cut.jpg").write_bytes(images.encode_jpeg(PICTURE)[:-60])
-    assert found in sample_of(tmp_path, ref(), known(**changed)).error
+    (sample,) = samples_of(tmp_path, ref(), known(**changed))
+    assert found in sample.error
 
 
 def test_a_reference_that_stands_twice_is_taken_once() -> None:
