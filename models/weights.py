@@ -20,7 +20,7 @@ def fingerprint(module: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=4)
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.cpu().bfloat16().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.cpu().bfloat16().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

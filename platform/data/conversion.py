@@ -85,18 +85,21 @@ def convert(
     """
     config, began, folder = config or ConversionConfig(), time.monotonic(), storage.join(corpora, name)
     corpus, world = catalog.open_corpus(name, folder, split), catalog.world_of(folder)
-    parts = len(corpus.parts)
+    parts, group = len(corpus.parts), shards.CAPTIONS_PER_GROUP if corpus.light else shards.ROWS_PER_GROUP
     settings = {"corpus": name, "split": split, "world": world, "parts": parts, "size": config.size}
     _require_settings(root, settings | {"quality": config.quality})
+    if storage.exists(storage.join(root, shards.INDEX)):
+        tell(f"{name}: its shards are finished, kept")
+        return json.loads(storage.read_bytes(storage.join(root, REPORT)))
     done = _finished_parts(root)
     kept = len(done)
-    for number in _convert_parts(corpus, folder, root, config, todo=[n for n in range(parts) if n not in done]):
+    for number in _convert_parts(corpus, folder, root, config, group, [n for n in range(parts) if n not in done]):
         done[number] = _read_part_report(root, number)
         tell(_progress(name, done, kept, parts, time.monotonic() - began))
         if _too_many(done, config) and sum(report.read for report in done.values()) >= JUDGED_ROWS:
             break
     reports = [done[number] for number in sorted(done)]
-    unique, twice = _without_duplicates(root, [shard for report in reports for shard in report.shards])
+    unique, twice = _without_duplicates(root, [shard for report in reports for shard in report.shards], group)
     set_aside = [row for report in reports for row in report.set_aside] + twice
     report = _write_report(name, root, unique, reports, set_aside, time.monotonic() - began)
     if _too_many(done, config):
@@ -104,7 +107,7 @@ def convert(
             f"{name}: {len(set_aside)} of {report['read']} rows were set aside, more than max_bad_fraction "
             f"{config.max_bad_fraction}; see {storage.join(root, QUARANTINE)}, mend the corpus or allow more"
         )
-    shards.write_index(root, shards.Index(name, split, world, unique, _encodings(root)))
+    shards.write_index(root, shards.Index(name, split, world, unique, rows_per_group=group))
     return report
 
 
@@ -140,12 +143,12 @@ def _scaled(data: bytes, config: ConversionConfig, size: tuple[int, int] | None)
 
 
 def _convert_parts(
-    corpus: Corpus, folder: str, root: str, config: ConversionConfig, todo: Sequence[int]
+    corpus: Corpus, folder: str, root: str, config: ConversionConfig, group: int, todo: Sequence[int]
 ) -> Iterator[int]:
     """Convert the parts of these numbers, as many at a time as there are cores for; yields each that is finished."""
     if todo:
         parts = {number: ray.put(corpus.parts[number]) for number in todo}
-        convert_part = _ConvertPart(corpus.read_part, parts, folder, root, config)
+        convert_part = _ConvertPart(corpus.read_part, parts, folder, root, config, group)
         numbers = ray.data.from_items(list(todo), override_num_blocks=len(todo))
         yield from (row["item"] for row in numbers.map(convert_part, num_cpus=config.cpus_per_task).iter_rows())
 
@@ -160,8 +163,10 @@ class _ConvertPart:
         folder: str,
         root: str,
         config: ConversionConfig,
+        group: int,
     ):
-        self.read_part, self.parts, self.folder, self.root, self.config = read_part, parts, folder, root, config
+        self.read_part, self.parts, self.folder, self.root = read_part, parts, folder, root
+        self.config, self.group = config, group
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number, began = int(row["item"]), time.process_time()
@@ -183,17 +188,19 @@ class _ConvertPart:
                 if sample.error:
                     set_aside.append(SetAside(file, sample.id, sample.error))
 
-        for rows in shards.batched(good_rows(), shards.ROWS_PER_SHARD):
+        for rows in shards.batched(good_rows(), shards.GROUPS_PER_SHARD * self.group):
             written.append(shards.Shard(f"{number:06d}-{len(written):03d}", len(rows)))
             path = shards.path_of(self.root, written[-1].name)
-            size += shards.write_table(path, shards.SCHEMA, rows)
+            size += shards.write_table(path, shards.SCHEMA, rows, self.group)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         report = PartReport(written, read, set_aside, time.process_time() - began, size, peak)
         storage.write_bytes(_report_path(self.root, number), json.dumps(dataclasses.asdict(report)).encode())
         return row
 
 
-def _without_duplicates(root: str, written: Sequence[shards.Shard]) -> tuple[list[shards.Shard], list[SetAside]]:
+def _without_duplicates(
+    root: str, written: Sequence[shards.Shard], group: int
+) -> tuple[list[shards.Shard], list[SetAside]]:
     """The shards, one that repeats an id exchanged for one without that row; and the rows that went."""
     seen: set[str] = set()
     unique: list[shards.Shard] = []
@@ -207,7 +214,7 @@ def _without_duplicates(root: str, written: Sequence[shards.Shard]) -> tuple[lis
         if here:
             twice += [SetAside(shards.path_of(root, shard.name), name, "this id came before") for _, name in here]
             rows, shard = list(shards.iter_rows(root, shard.name)), shards.Shard(f"{shard.name}-unique", len(kept))
-            shards.write_table(shards.path_of(root, shard.name), shards.SCHEMA, [rows[row] for row, _ in kept])
+            shards.write_table(shards.path_of(root, shard.name), shards.SCHEMA, [rows[row] for row, _ in kept], group)
         if kept:
             unique.append(shard)
     return unique, twice
@@ -268,11 +275,6 @@ def _read_part_report(root: str, number: int) -> PartReport:
 
 def _report_path(root: str, number: int) -> str:
     return storage.join(root, shards.PARTS, f"{number:06d}.json")
-
-
-def _encodings(root: str) -> dict[str, shards.Encoding]:
-    """Those that an earlier index of these shards names: they lie beside them still."""
-    return shards.read_index(root).encodings if storage.exists(storage.join(root, shards.INDEX)) else {}
 
 
 def _too_many(done: dict[int, PartReport], config: ConversionConfig) -> bool:

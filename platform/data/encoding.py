@@ -17,6 +17,9 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from fireedit.platform import storage
 from fireedit.platform.data import shards
 
+SHARD, HAS = "shard", "has"
+"""What is handed on beside a shard's arrays: its name, and which of its rows these are of, bool."""
+
 Arrays = dict[str, np.ndarray]
 Load = Callable[[shards.Row], Arrays | None]
 """From a row to the encoder's inputs, arrays of fixed shapes; None for a row that it has no use for."""
@@ -60,7 +63,7 @@ def encode(
     there = set(storage.names(storage.join(root, entry.folder)))
     todo = [shard.name for shard in index.shards if f"{shard.name}.parquet" not in there]
     rows = 0
-    for done, encoded in enumerate(_encoded_shards(root, todo, entry, load, make_encoder, config), start=1):
+    for done, encoded in enumerate(_encoded_shards(root, index, todo, entry, load, make_encoder, config), 1):
         rows += encoded
         left = (time.monotonic() - began) / done * (len(todo) - done)
         tell(f"{index.corpus:16s} {name}: shard {done:4d}/{len(todo)}  {rows:8d} rows  left {left:.0f} s")
@@ -71,6 +74,7 @@ def encode(
 
 def _encoded_shards(
     root: str,
+    index: shards.Index,
     todo: list[str],
     entry: shards.Encoding,
     load: Load,
@@ -89,7 +93,7 @@ def _encoded_shards(
         num_cpus=config.cpus,
         num_gpus=config.gpus or None,
     )
-    written = encoded.map(_WriteShard(root, entry), num_cpus=config.cpus_per_task)
+    written = encoded.map(_WriteShard(root, entry, index.rows_per_group), num_cpus=config.cpus_per_task)
     yield from (row["rows"] for row in written.iter_rows())
 
 
@@ -98,11 +102,11 @@ class _LoadShard:
         self.root, self.load = root, load
 
     def __call__(self, item: Mapping[str, str]) -> dict[str, Any]:
-        """The inputs of a whole shard, and which of its rows they are of."""
+        """The inputs of a whole shard, by name, and which of its rows they are of."""
         inputs = [self.load(row) for row in shards.iter_rows(self.root, item["shard"])]
         present = [one for one in inputs if one is not None]
         stacked = {name: np.stack([one[name] for one in present]) for name in present[0]} if present else {}
-        return {"shard": item["shard"], "has": np.array([one is not None for one in inputs]), "arrays": stacked}
+        return {SHARD: item["shard"], HAS: np.array([one is not None for one in inputs]), **stacked}
 
 
 class _EncodeShard:
@@ -110,24 +114,24 @@ class _EncodeShard:
         self.encode, self.batch = make_encoder(), batch
 
     def __call__(self, loaded: dict[str, Any]) -> dict[str, Any]:
-        count, pieces = int(loaded["has"].sum()), []
-        for first in range(0, count, self.batch):
-            pieces.append(self.encode({n: array[first : first + self.batch] for n, array in loaded["arrays"].items()}))
+        inputs, pieces = {name: value for name, value in loaded.items() if name not in (SHARD, HAS)}, []
+        for first in range(0, int(loaded[HAS].sum()), self.batch):
+            pieces.append(self.encode({name: array[first : first + self.batch] for name, array in inputs.items()}))
         outputs = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
-        return {**loaded, "arrays": outputs}
+        return {SHARD: loaded[SHARD], HAS: loaded[HAS], **outputs}
 
 
 class _WriteShard:
-    def __init__(self, root: str, entry: shards.Encoding):
-        self.root, self.entry = root, entry
+    def __init__(self, root: str, entry: shards.Encoding, rows_per_group: int):
+        self.root, self.entry, self.rows_per_group = root, entry, rows_per_group
 
     def __call__(self, encoded: dict[str, Any]) -> dict[str, int]:
         schema = pa.schema([(name, pa.binary()) for name in self.entry.columns])
-        arrays, rows, at = encoded["arrays"], [], 0
-        for has in encoded["has"].tolist():
-            rows.append({name: self._bytes(name, arrays[name][at]) if has else None for name in self.entry.columns})
+        path, rows, at = shards.path_of(self.root, encoded[SHARD], self.entry.folder), [], 0
+        for has in encoded[HAS].tolist():
+            rows.append({name: self._bytes(name, encoded[name][at]) if has else None for name in self.entry.columns})
             at += has
-        shards.write_table(shards.path_of(self.root, encoded["shard"], self.entry.folder), schema, rows)
+        shards.write_table(path, schema, rows, self.rows_per_group)
         return {"rows": at}
 
     def _bytes(self, name: str, array: np.ndarray) -> bytes:

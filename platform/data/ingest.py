@@ -32,7 +32,7 @@ class IngestConfig:
     rows_per_task: PositiveInt = 1024
     """The first batch does not wait for so many: rows leave a task batch by batch."""
     shuffle_groups: PositiveInt = 16
-    """Row groups, of shards.ROWS_PER_GROUP each, whose rows are shuffled among one another."""
+    """Row groups of a corpus's shards, whose rows are shuffled among one another."""
     prefetch_batches: PositiveInt = 4
     encoded: bool = False
     """Read what `prepare.py shards --encode` stored instead of running VAE and text encoder in each step."""

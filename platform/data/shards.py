@@ -2,7 +2,7 @@
 
 A folder of shards holds
 
-    rows/00012-00.parquet     rows of part 12 of the corpus, in groups of ROWS_PER_GROUP
+    rows/00012-00.parquet     rows of part 12 of the corpus, in row groups of one size
     parts/00012.json          part 12 is finished: its shards, what was read, kept and set aside
     latents-1a2b3c4d/         as rows/, row by row the same: what the encoder of this hash made of them
     index.json                all parts are finished: the shards and their rows
@@ -28,7 +28,8 @@ INDEX = "index.json"
 ROWS, PARTS = "rows", "parts"
 ROWS_PER_GROUP = 32
 """What one random access reads; a group of 512 px pairs is about 4 MB."""
-ROWS_PER_SHARD = 256
+CAPTIONS_PER_GROUP = 1024
+GROUPS_PER_SHARD = 8
 OPEN_FILES = 64
 """Footers that a reader remembers."""
 
@@ -82,6 +83,7 @@ class Index:
     """Which world its scenes were drawn from: `train`, or one held out; empty for real pictures."""
     shards: list[Shard]
     encodings: dict[str, Encoding] = dataclasses.field(default_factory=dict)
+    rows_per_group: int = ROWS_PER_GROUP
 
     @property
     def rows(self) -> int:
@@ -90,9 +92,9 @@ class Index:
     def groups(self) -> list[tuple[str, int, int]]:
         """Every row group: its shard's name, its number there, how many rows it holds."""
         return [
-            (shard.name, number, min(ROWS_PER_GROUP, shard.rows - first))
+            (shard.name, number, min(self.rows_per_group, shard.rows - first))
             for shard in self.shards
-            for number, first in enumerate(range(0, shard.rows, ROWS_PER_GROUP))
+            for number, first in enumerate(range(0, shard.rows, self.rows_per_group))
         ]
 
 
@@ -121,14 +123,14 @@ def path_of(root: str, shard: str, folder: str = ROWS) -> str:
     return storage.join(root, folder, f"{shard}.parquet")
 
 
-def write_table(path: str, schema: pa.Schema, rows: Iterable[Row]) -> int:
+def write_table(path: str, schema: pa.Schema, rows: Iterable[Row], rows_per_group: int = ROWS_PER_GROUP) -> int:
     """One parquet file of the row groups that `ShardReader` counts on, whole or not at all; returns its bytes.
 
     It is not compressed: pictures are already.
     """
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="none") as writer:
-        for group in batched(rows, ROWS_PER_GROUP):
+        for group in batched(rows, rows_per_group):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
     data = sink.getvalue().to_pybytes()
     storage.write_bytes(path, data)

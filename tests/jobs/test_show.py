@@ -1,36 +1,156 @@
-"""A person sees what a corpus holds."""
+"""A person sees what a corpus holds, and what a run will draw of it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from fireedit.jobs import show
+from fireedit.jobs.train import open_corpora, read_recipe
+from fireedit.platform import images
+from fireedit.platform.data.conversion import ConversionConfig, convert
+from fireedit.platform.data.sample import Sample
 from fireedit.platform.data.scenes.world import TRAIN
-from fireedit.platform.data.writers import cc12m, cocostuff
+from fireedit.platform.data.writers import cc12m, instructpix2pix, llava_instruct
+
+WRITERS: dict[str, Callable[..., None]] = {
+    "cc12m": cc12m.write,
+    "instructpix2pix": instructpix2pix.write,
+    "llava_instruct": llava_instruct.write,
+}
+ROWS = 6
+PICTURE = images.encode_png(np.zeros((6, 8, 3), np.uint8))
+RECIPE = ["--stage", "2", "mixture={instructpix2pix: 3, llava_instruct: 1}", "steps=3"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpora, one of their pictures cut short."""
+    home = tmp_path_factory.mktemp("home")
+    for name, write in WRITERS.items():
+        (home / "corpora" / name).mkdir(parents=True)
+        write(home / "corpora" / name, range(ROWS), size=32, world=TRAIN)
+    picture = min((home / "corpora" / "llava_instruct" / "train2017").iterdir())
+    picture.write_bytes(picture.read_bytes()[:200])
+    return home
+
+
+@pytest.fixture(scope="module")
+def shards(ray_session: None, home: Path) -> Path:
+    config = ConversionConfig(size=32, cpus_per_task=0.25, max_bad_fraction=0.5)
+    for name in ("instructpix2pix", "llava_instruct"):
+        convert(name, str(home / "corpora"), str(home / "shards" / name), config=config)
+    return home
+
+
+def run(capsys: pytest.CaptureFixture[str], out: Path, *arguments: str) -> tuple[dict[str, Any], list[str]]:
+    """What the job reports, and the lines it says."""
+    show.main([*arguments, "--out", str(out)])
+    said = capsys.readouterr()
+    return json.loads(said.out), said.err.splitlines()
+
+
+def shown(**fields: Any) -> show.Shown:
+    return show.Shown(Sample(id="x", corpus="c", **fields), 3, "row 3")
+
+
+def test_corpora_are_shown_as_their_readers_give_them(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, where = tmp_path / "sheet.png", ["--corpora", str(home / "corpora")]
+    report, said = run(capsys, out, "cc12m", "llava_instruct", *where, "--rows", "2")
+    assert report == {
+        "sheet": str(out),
+        "samples": 4,
+        "bad": 1,
+        "corpora": {"cc12m": {"samples": 2, "bad": 0}, "llava_instruct": {"samples": 2, "bad": 1}},
+    }
+    assert [line.split()[0] for line in said] == ["no.", "0", "1", "0", "1"]
+    assert "SET ASIDE: llava_instruct_150k.json, conversation 0" in said[3] and "32x32" in said[4]
+    with Image.open(out) as page:
+        assert page.width > show.COLUMNS * 2 * 192
+
+    _, later = run(capsys, out, "cc12m", *where, "--start", "1", "--rows", "1")
+    assert [line.split()[:2] for line in later[1:]] == [said[2].split()[:2]], "the row of that number"
 
 
 @pytest.mark.ray
-def test_a_sheet_shows_pictures_and_words(
-    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_mixture_is_shown_as_training_draws_it(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, writer in (("cc12m", cc12m), ("cocostuff", cocostuff)):
-        (tmp_path / name).mkdir()
-        writer.write(tmp_path / name, range(4), size=32, world=TRAIN)
-    out = tmp_path / "sheet.png"
-    show.main(["cc12m", "cocostuff", "--corpora", str(tmp_path), "--rows", "2", "--out", str(out)])
-    said = capsys.readouterr()
-    assert json.loads(said.out.splitlines()[-1]) == {"sheet": str(out), "samples": 4, "bad": 0}
-    assert said.err.count("caption") == 2 and said.err.count("edit ") == 2
-    with Image.open(out) as page:
-        assert page.width > 4 * 192
+    recipe = [*RECIPE, f"home={shards}"]
+    report, said = run(capsys, tmp_path / "sheet.jpg", *recipe, "--start", "5", "--rows", "9")
+    corpora = open_corpora(read_recipe(recipe))
+    read = corpora.reader()
+    drawn = [(str(draw.number), read(draw)["id"]) for draw in corpora.mixture.draws(5, 14)]
+    assert [tuple(line.split()[:2]) for line in said[1:10]] == drawn
 
-    with pytest.raises(SystemExit, match="no corpus is called 'cocostuf'; did you mean 'cocostuff'"):
-        show.main(["cocostuf", "--corpora", str(tmp_path)])
+    edits, answers = report["corpora"]["instructpix2pix"], report["corpora"]["llava_instruct"]
+    assert edits["samples"] + answers["samples"] == report["samples"] == 9 and report["bad"] == 0
+    assert (edits["weight"], edits["rows"], answers["weight"], answers["rows"]) == (0.75, ROWS, 0.25, ROWS - 1)
+    assert (edits["epochs"], answers["epochs"]) == (24 * 0.75 / ROWS, 24 * 0.25 / (ROWS - 1)), "of 3 steps of 8 samples"
+    assert edits["share"] == pytest.approx(0.75, abs=0.001)
+    assert said[11].split()[:3] == ["corpus", "weight", "rows"] and said[12].split()[0] == "instructpix2pix"
+
+
+def test_missing_shards_say_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no finished shards of instructpix2pix, llava_instruct; run:") as made:
+        show.main([*RECIPE, f"home={tmp_path}"])
+    names, size = "--corpora instructpix2pix,llava_instruct", "--size 64"
+    scenes, shards = str(made.value).splitlines()[1:]
+    assert scenes == f"  python jobs/prepare.py scenes {names} --out {tmp_path}/corpora --rows 2000 {size}"
+    assert (
+        shards == f"  python jobs/prepare.py shards {names} --source {tmp_path}/corpora --out {tmp_path}/shards {size}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cocostuf"], "no corpus is called 'cocostuf'; did you mean 'cocostuff'"),
+        (["cc12m", "--split", "test"], "cc12m has no split 'test'; write train"),
+        (["cc12m", "--start", "6"], "found no sample; write .* a smaller --start"),
+        ([], "found no sample; write the names of corpora or a --stage"),
+    ],
+)
+def test_a_wrong_name_says_what_to_write(arguments: list[str], message: str, home: Path) -> None:
+    with pytest.raises(SystemExit, match=message):
+        show.main([*arguments, "--corpora", str(home / "corpora")])
 
 
 def test_a_bad_row_is_shown_as_one() -> None:
-    row = {"id": "x", "corpus": "c", "task": "edit", "error": "x.jpg: truncated", "source": b"", "target": b""}
-    assert show.words(row) == "SET ASIDE: x.jpg: truncated"
-    assert [panel.title for panel in show.panels(row)] == ["SET ASIDE: x.jpg: truncated", "c, edit"]
+    bad = show.card(shown(task="edit", instruction="add a hat", error="x.jpg: truncated"))
+    assert (bad.words, bad.colour, bad.panels) == ("SET ASIDE: x.jpg: truncated", show.SET_ASIDE, [])
+    assert bad.colour not in show.COLOURS.values()
+
+
+def test_each_task_is_shown_in_its_way() -> None:
+    box = (0.0, 0.0, 0.5, 0.5)
+    edit = show.card(shown(task="edit", instruction="add a hat", source=PICTURE, target=PICTURE, boxes=(box,)))
+    assert (edit.title, edit.note, edit.words) == ("edit   c", "row 3", "add a hat")
+    assert [panel.boxes for panel in edit.panels] == [(box,), ()], "boxes are those of the source"
+
+    untargeted = show.card(shown(task="edit", instruction="add a hat", source=PICTURE))
+    assert (len(untargeted.panels), untargeted.aside) == (1, "no target")
+
+    answered = show.card(shown(task="vqa", source=PICTURE, questions=("who?", "why?"), answers=("a cat", "no idea")))
+    assert (answered.words, answered.aside) == ("who?", "a cat")
+
+    caption = show.card(shown(task="caption", instruction="a cat"))
+    assert (caption.words, caption.panels) == ("a cat", [])
+    assert len({card.colour for card in (edit, answered, caption)}) == 3
+
+
+def test_the_table_is_aligned_and_fits_a_terminal() -> None:
+    rows = [
+        shown(task="caption", instruction="a cat\nand " * 90),
+        shown(task="vqa", questions=("who?",), answers=("I",)),
+    ]
+    lines = show.sample_table(rows, [show.card(row) for row in rows]).splitlines()
+    assert len(lines) == 3 and len(lines[1]) == show.TABLE_WIDTH and lines[1].endswith("...")
+    start = lines[0].index("words")
+    assert lines[1][start:].startswith("a cat and a cat") and lines[2][start:] == "who? - I"

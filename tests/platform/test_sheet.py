@@ -1,17 +1,83 @@
-"""A sheet shows every panel, its boxes where they belong."""
+"""A sheet shows every panel and card, its boxes where they belong."""
 
 import numpy as np
 
-from fireedit.platform.sheet import FRAME, MARGIN, TITLE_HEIGHT, Panel, sheet
+from fireedit.platform.sheet import (
+    EMPTY,
+    FRAME,
+    GAP,
+    INK,
+    LINE_HEIGHT,
+    LINES,
+    MARGIN,
+    PAPER,
+    TITLE_HEIGHT,
+    Card,
+    Panel,
+    card_sheet,
+    sheet,
+)
+
+GREY = np.full((20, 40, 3), 128, np.uint8)
+SIDE, BAR = 100, (10, 60, 110)
+TOP = MARGIN + TITLE_HEIGHT + LINES * LINE_HEIGHT + 2 * GAP
+"""Where the pictures of the first row's cards begin."""
+
+
+def cards(*made: Card) -> np.ndarray:
+    return np.asarray(card_sheet(made, columns=2, side=SIDE))
+
+
+def card(*panels: Panel, words: str = "few words", aside: str = "") -> Card:
+    return Card(title="left", note="right", colour=BAR, words=words, panels=panels, aside=aside)
 
 
 def test_panels_stand_in_rows_with_their_boxes() -> None:
-    grey = np.full((20, 40, 3), 128, np.uint8)
-    boxed = Panel(image=grey, title="boxed", boxes=[(0.25, 0.5, 0.75, 1.0)], scores=[0.5])
-    page = np.asarray(sheet([boxed, Panel(image=grey, title="plain " * 40), boxed], columns=2, height=100))
+    boxed = Panel(image=GREY, title="boxed", boxes=[(0.25, 0.5, 0.75, 1.0)], scores=[0.5])
+    page = np.asarray(sheet([boxed, Panel(image=GREY, title="plain " * 40), boxed], columns=2, height=100))
     cell_width, cell_height = 200 + MARGIN, 100 + TITLE_HEIGHT + MARGIN
     assert page.shape == (2 * cell_height + MARGIN, 2 * cell_width + MARGIN, 3)
     left, top = MARGIN + 50, MARGIN + TITLE_HEIGHT + 50
     assert tuple(page[top, left + 30]) == FRAME, "the frame's upper edge"
     second = page[MARGIN + TITLE_HEIGHT : MARGIN + TITLE_HEIGHT + 100, cell_width + MARGIN : cell_width + MARGIN + 200]
     assert (second == 128).all(), "a picture without boxes is drawn as it is, whatever its title"
+
+
+def test_a_box_around_everything_shows_all_its_edges() -> None:
+    page = np.asarray(sheet([Panel(image=GREY, boxes=[(0, 0, 1, 1)])], columns=1, height=100))
+    picture = page[MARGIN + TITLE_HEIGHT :][:100, MARGIN : MARGIN + 200]
+    for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]):
+        assert (edge == FRAME).all()
+
+
+def test_a_card_shows_pictures_of_any_shape_side_by_side_in_squares() -> None:
+    tall = Panel(image=np.full((40, 20, 3), 200, np.uint8))
+    page = cards(card(Panel(image=GREY), tall))
+    assert page.shape[:2] == (TOP + SIDE + MARGIN, 2 * (2 * SIDE + GAP + MARGIN) + MARGIN)
+    first, second = (page[TOP:, left:][:SIDE, :SIDE] for left in (MARGIN, MARGIN + SIDE + GAP))
+    assert (first[25:75] == 128).all() and (first[:25] == EMPTY).all() and (first[75:] == EMPTY).all()
+    assert (second[:, 25:75] == 200).all() and (second[:, :25] == EMPTY).all()
+    assert tuple(page[MARGIN, MARGIN]) == BAR == tuple(page[MARGIN + TITLE_HEIGHT - 1, MARGIN + 2 * SIDE + GAP - 1])
+
+
+def test_words_take_the_lines_they_need_and_never_a_pictures_place() -> None:
+    pair, long = (Panel(image=GREY), Panel(image=GREY)), "many words " * 60
+    short_words, long_words = cards(card(*pair)), cards(card(*pair, words=long))
+    assert short_words.shape == long_words.shape and (short_words[TOP:] == long_words[TOP:]).all()
+    second_line = slice(MARGIN + TITLE_HEIGHT + GAP + LINE_HEIGHT, TOP)
+    assert (short_words[second_line] == PAPER).all() and (long_words[second_line] == INK).all(axis=-1).any()
+
+    lone = cards(card(words="few words")), cards(card(words=long))
+    assert lone[0].shape[0] < lone[1].shape[0] < long_words.shape[0] + SIDE, "words alone get room, but not without end"
+
+
+def test_what_is_said_beside_a_single_picture_stands_in_the_others_place() -> None:
+    page = cards(card(Panel(image=GREY), aside="a word"))
+    beside = page[TOP:, MARGIN + SIDE + GAP :][:SIDE, :SIDE]
+    assert (beside[: LINE_HEIGHT + GAP] == INK).all(axis=-1).any() and (beside[LINE_HEIGHT + GAP :] == EMPTY).all()
+
+
+def test_rows_are_as_high_as_their_highest_card() -> None:
+    wordy, pictured = card(), card(Panel(image=GREY))
+    low, high = TOP - MARGIN, TOP - MARGIN + SIDE
+    assert cards(wordy, wordy, wordy, pictured).shape[0] == low + high + 3 * MARGIN

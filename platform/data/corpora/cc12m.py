@@ -28,14 +28,14 @@ def read(root: str, split: str = "train") -> rows.Corpus:
     files, inner = storage.filesystem(path)
     size = files.get_file_info(inner).size
     if size:
-        return rows.Corpus(range(0, size, CHUNK_BYTES), functools.partial(read_chunk, path))
+        return rows.Corpus(range(0, size, CHUNK_BYTES), functools.partial(read_chunk, path), light=True)
     if size == 0:
         raise rows.CorpusError(f"{path} is empty; fetch it again")
     tars = [storage.join(root, name) for name in storage.names(root) if name.endswith(".tar")]
     if not tars:
         wanted = f"neither {FILE}, one `url<tab>caption` a line, nor img2dataset's *.tar"
         raise rows.CorpusError(f"{root} has {wanted}; found {rows.listing(root)}")
-    return rows.Corpus(tars, read_tar)
+    return rows.Corpus(tars, read_tar, light=True)
 
 
 def read_chunk(path: str, start: int, size: int = CHUNK_BYTES) -> Iterator[Sample]:

@@ -26,6 +26,8 @@ class Corpus:
     """In the same order whenever the same files are opened."""
     read_part: Callable[[Part], Iterator[Sample]]
     """The samples of a part, one by one; a bad row is a sample with `error`."""
+    light: bool = False
+    """Rows of a few words and no picture, of which one may well read many at once."""
 
     def __iter__(self) -> Iterator[Sample]:
         for part in self.parts:

@@ -98,14 +98,15 @@ def test_ids_and_order_are_those_of_the_corpus_however_it_is_parted(ray_session:
 
 @pytest.mark.ray
 def test_a_part_fills_as_many_shards_as_it_needs(ray_session: None, tmp_path: Path) -> None:
-    """300 captions are more than one shard holds."""
+    """Captions are light, so that a shard and a row group hold many; 9000 are more than one shard's."""
     (tmp_path / "corpora" / "cc12m").mkdir(parents=True)
-    lines = "".join(f"https://example.invalid/{number}.jpg\tcaption {number}\n" for number in range(300))
+    lines = "".join(f"https://example.invalid/{number}.jpg\tcaption {number}\n" for number in range(9000))
     (tmp_path / "corpora" / "cc12m" / "cc12m.tsv").write_text(lines)
     convert("cc12m", str(tmp_path / "corpora"), str(tmp_path / "shards"), config=CONFIG)
     index = shards.read_index(str(tmp_path / "shards"))
-    assert [shard.rows for shard in index.shards] == [shards.ROWS_PER_SHARD, 300 - shards.ROWS_PER_SHARD]
-    assert [row["instruction"] for row in rows_of(tmp_path / "shards")] == [f"caption {n}" for n in range(300)]
+    assert [shard.rows for shard in index.shards] == [8192, 9000 - 8192]
+    assert [rows for _, _, rows in index.groups()] == [1024] * 8 + [808]
+    assert [row["instruction"] for row in rows_of(tmp_path / "shards")] == [f"caption {n}" for n in range(9000)]
 
 
 @pytest.mark.parametrize(
