@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         CorpusError,
         ShardsError,
         TooManyBadRowsError,
-        FileNotFoundError,
+        OSError,
     ) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1

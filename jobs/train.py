@@ -34,7 +34,7 @@ from fireedit.models.stages import STAGES, DropoutConfig, StagedFireEdit
 from fireedit.models.tokens import PromptError
 from fireedit.models.weights import fingerprint
 from fireedit.platform import checkpoints, config, runs, storage
-from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError
+from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError, UnreadablePartError
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared_batches, set_aside
 from fireedit.platform.data.mixture import MixtureError, check_weights
@@ -113,7 +113,7 @@ def main() -> None:
     try:
         prepare_missing(recipe)
         open_corpora(recipe)
-    except (ShardsError, MixtureError, CorpusError, TooManyBadRowsError) as error:
+    except (ShardsError, MixtureError, CorpusError, TooManyBadRowsError, UnreadablePartError) as error:
         sys.exit(f"train.py: {error}")
     settings = {"recipe": recipe, "run": run, "init_from": init_from}
     launch(train, settings, recipe.workers, run.parent, run.name, recipe.keep_checkpoints)

@@ -29,6 +29,10 @@ class TooManyBadRowsError(ValueError):
     """More of a corpus was set aside than the settings allow."""
 
 
+class UnreadablePartError(OSError):
+    """A file could not be read to its end, for it is damaged or its disk or server failed."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConversionConfig:
     size: PositiveInt = 512
@@ -81,7 +85,7 @@ def convert(
     Raises:
         CorpusError: the folder is not what its name says.
         ShardsError: the shards that lie there were made with other settings.
-        TooManyBadRowsError: the report is written, the index is not.
+        TooManyBadRowsError, UnreadablePartError: the report is written, the index is not.
     """
     config, began, folder = config or ConversionConfig(), time.monotonic(), storage.join(corpora, name)
     corpus, world = catalog.open_corpus(name, folder, split), catalog.world_of(folder)
@@ -92,8 +96,13 @@ def convert(
         tell(f"{name}: its shards are finished, kept")
         return json.loads(storage.read_bytes(storage.join(root, REPORT)))
     done = _finished_parts(root)
-    kept = len(done)
-    for number in _convert_parts(corpus, folder, root, config, group, [n for n in range(parts) if n not in done]):
+    kept, todo = len(done), [number for number in range(parts) if number not in done]
+    failures = []
+    for number, failure in _convert_parts(corpus, folder, root, config, group, todo):
+        if failure:
+            failures.append(failure)
+            tell(f"{name}: {failure}")
+            continue
         done[number] = _read_part_report(root, number)
         tell(_progress(name, done, kept, parts, time.monotonic() - began))
         if _too_many(done, config) and sum(report.read for report in done.values()) >= JUDGED_ROWS:
@@ -106,6 +115,11 @@ def convert(
         raise TooManyBadRowsError(
             f"{name}: {len(set_aside)} of {report['read']} rows were set aside, more than max_bad_fraction "
             f"{config.max_bad_fraction}; see {storage.join(root, QUARANTINE)}, mend the corpus or allow more"
+        )
+    if failures:
+        raise UnreadablePartError(
+            f"{name}: {len(failures)} of {parts} parts could not be read, first {failures[0]}; "
+            "mend that and run again: the others are kept"
         )
     shards.write_index(root, shards.Index(name, split, world, unique, rows_per_group=group))
     return report
@@ -144,13 +158,14 @@ def _scaled(data: bytes, config: ConversionConfig, size: tuple[int, int] | None)
 
 def _convert_parts(
     corpus: Corpus, folder: str, root: str, config: ConversionConfig, group: int, todo: Sequence[int]
-) -> Iterator[int]:
-    """Convert the parts of these numbers, as many at a time as there are cores for; yields each that is finished."""
+) -> Iterator[tuple[int, str]]:
+    """Convert the parts of these numbers, as many at a time as there are cores for; yields each, and why it failed."""
     if todo:
         parts = {number: ray.put(corpus.parts[number]) for number in todo}
         convert_part = _ConvertPart(corpus.read_part, parts, folder, root, config, group)
         numbers = ray.data.from_items(list(todo), override_num_blocks=len(todo))
-        yield from (row["item"] for row in numbers.map(convert_part, num_cpus=config.cpus_per_task).iter_rows())
+        for row in numbers.map(convert_part, num_cpus=config.cpus_per_task).iter_rows():
+            yield row["item"], row["failure"]
 
 
 class _ConvertPart:
@@ -169,8 +184,14 @@ class _ConvertPart:
         self.config, self.group = config, group
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        number, began = int(row["item"]), time.process_time()
-        part = ray.get(self.parts[number])
+        try:
+            self._convert(int(row["item"]))
+            return row | {"failure": ""}
+        except OSError as error:
+            return row | {"failure": str(error)}
+
+    def _convert(self, number: int) -> None:
+        began, part = time.process_time(), ray.get(self.parts[number])
         file = part if isinstance(part, str) else self.folder
         read, size = 0, 0
         written: list[shards.Shard] = []
@@ -195,7 +216,6 @@ class _ConvertPart:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         report = PartReport(written, read, set_aside, time.process_time() - began, size, peak)
         storage.write_bytes(_report_path(self.root, number), json.dumps(dataclasses.asdict(report)).encode())
-        return row
 
 
 def _without_duplicates(

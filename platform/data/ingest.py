@@ -110,13 +110,17 @@ def prepared_batches(
     if not tasks:
         return
     read = _ReadBatches(corpora, share, per_task, prepare, refusal, quarantine, side)
-    dataset = ray.data.range(tasks, override_num_blocks=tasks)
-    dataset.context.execution_options.preserve_order = True
+    dataset = ray.data.from_items([{"task": task} for task in range(tasks)], override_num_blocks=tasks)
+    dataset.context.target_max_block_size = 1  # so each batch, which is one row there, leaves its task at once
     at_once = ray.data.TaskPoolStrategy(size=min(config.tasks, tasks))
     prepared = dataset.map_batches(read, batch_format="numpy", num_cpus=config.cpus_per_task, compute=at_once)
-    for columns in prepared.iter_batches(
-        batch_size=share.batch, batch_format="numpy", prefetch_batches=config.prefetch_batches
-    ):
+    blocks = iter(prepared.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=config.prefetch_batches))
+    early: dict[int, dict[str, np.ndarray]] = {}  # Ray Data keeping the order would stop all tasks but the first
+    for number in numbers:
+        while number not in early:
+            block = next(blocks)
+            early[int(block.pop("number")[0])] = {name: values[0] for name, values in block.items()}
+        columns = early.pop(number)
         yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
@@ -144,10 +148,11 @@ class _ReadBatches:
 
     def __call__(self, tasks: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
         read, size = self.corpora.reader(), self.share.batch
-        for task in tasks["id"].tolist():
+        for task in tasks["task"].tolist():
             for number in self.share.batches()[task * self.per_task : (task + 1) * self.per_task]:
                 draws = self.corpora.mixture.draws(number * size, (number + 1) * size)
-                yield _columns([self._prepared(read, draw) for draw in draws])
+                columns = _columns([self._prepared(read, draw) for draw in draws])
+                yield {name: values[None] for name, values in columns.items()} | {"number": np.array([number])}
 
     def _prepared(self, read: Callable[[Draw], shards.Row], draw: Draw) -> Row:
         """The row of a draw, or the next one of its epoch that can be used."""

@@ -1,7 +1,7 @@
 """MagicBrush: edits by hand in sessions of several turns, read from the parquet files of its Hugging Face set.
 
 Each turn is a sample; the source of a later turn is the target of the one before. Its box is that of the mask: the part
-of `mask_img` that is transparent or, where nothing is, pure white.
+of `mask_img` that is transparent or, where nothing is, pure white and not so in the source.
 Source: huggingface.co/datasets/osunlp/MagicBrush, `data/train-000NN-of-00031-*.parquet` and `data/dev-*`.
 """
 
@@ -33,4 +33,5 @@ def read_turn(record: dict[str, Any], split: str = "train") -> Sample:
     key = f"{record['img_id']}-{record['turn_index']}"
     names = {"source": "source_img", "instruction": "instruction", "target": "target_img"}
     sample = parquet.read_pair(record, f"{CORPUS}/{split}", key, **names)
-    return dataclasses.replace(sample, boxes=masks.boxes(parquet.picture_bytes(record, MASK), masks.erased))
+    erased = functools.partial(masks.erased, source=sample.source)
+    return dataclasses.replace(sample, boxes=masks.boxes(parquet.picture_bytes(record, MASK), erased))

@@ -70,7 +70,7 @@ def read_turn(root: str, turn: Turn) -> Sample:
         instruction=turn.instruction,
         source=source,
         target=target,
-        boxes=masks.read_boxes(root, turn.mask, masks.erased),
+        boxes=masks.read_boxes(root, turn.mask, functools.partial(masks.erased, source=source)),
         error=error,
     )
 

@@ -42,9 +42,17 @@ def bright(data: bytes) -> np.ndarray:
     return images.decode(data).mean(axis=-1) >= HALF
 
 
-def erased(data: bytes) -> np.ndarray:
-    """[H, W] bool: what was erased of a picture to mark it, to transparency or, failing that, to pure white."""
+def erased(data: bytes, source: bytes = b"") -> np.ndarray:
+    """[H, W] bool: what was erased of a picture to mark it, to transparency or, failing that, to pure white.
+
+    Args:
+        source: the picture itself, if at hand: what is white there was not erased to white.
+    """
     alpha = images.decode_alpha(data)
     if alpha is not None and not alpha.all():
         return alpha == 0
-    return (images.decode(data) == 255).all(axis=-1)
+    white = (images.decode(data) == 255).all(axis=-1)
+    if source:
+        height, width = white.shape
+        white &= (images.resize(images.decode(source), width, height) != 255).any(axis=-1)
+    return white

@@ -36,8 +36,11 @@ def make_edit(world: World, seed: int, family: str | None = None) -> Edit:
 
 
 def go_on(world: World, scene: Scene, rng: random.Random) -> Edit | None:
-    """An edit of a scene that an edit has made, by the same rules, or None if none is found."""
-    for _ in range(MOST_DRAWS_ON if scene.objects else 0):
+    """An edit of a scene that an edit has made, by the same rules, or None if none is found.
+
+    None goes on from a style: colours cannot be told in a black and white photo.
+    """
+    for _ in range(MOST_DRAWS_ON if scene.objects and not scene.effect else 0):
         edit = PLAIN[rng.choice(list(PLAIN))](world, scene, rng)
         if edit is not None and world.allows(edit.pairs):
             return edit

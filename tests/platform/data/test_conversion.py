@@ -12,7 +12,13 @@ import pytest
 from fireedit.jobs.prepare import WRITERS
 from fireedit.platform import images
 from fireedit.platform.data import catalog, conversion, shards
-from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError, convert, prepared_row
+from fireedit.platform.data.conversion import (
+    ConversionConfig,
+    TooManyBadRowsError,
+    UnreadablePartError,
+    convert,
+    prepared_row,
+)
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.data.scenes.world import TRAIN
 from tests.factories import picture
@@ -271,3 +277,19 @@ def test_shards_know_their_world_their_split_and_what_was_encoded(ray_session: N
     shards.write_index(root, shards.Index(CORPUS, "train", "unseen_pairs", index.shards, encodings))
     converted(tmp_path)
     assert shards.read_index(root).encodings == encodings, "they lie beside the shards still"
+
+
+@pytest.mark.ray
+def test_a_file_that_breaks_off_in_the_middle_stops_only_its_own_part(ray_session: None, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "corpora", [pair(0)], [pair(seed) for seed in range(1, 9)])
+    broken = tmp_path / "corpora" / CORPUS / "data" / "train-00001-of-00262.parquet"
+    whole = broken.read_bytes()
+    middle = len(whole) // 3
+    broken.write_bytes(whole[:middle] + bytes(2000) + whole[middle + 2000 :])
+    with pytest.raises(UnreadablePartError, match="1 of 2 parts could not be read, first .*train-00001-of-00262.parq"):
+        converted(tmp_path)
+    before = changed_at(tmp_path / "shards")
+    assert len(before) == 1
+    broken.write_bytes(whole)
+    assert converted(tmp_path)["kept"] == 9
+    assert before.items() <= changed_at(tmp_path / "shards").items(), "the other part is not done again"

@@ -49,6 +49,14 @@ def test_without_transparency_pure_white_is_the_mask(alpha: bool) -> None:
     np.testing.assert_array_equal(masks.erased(images.encode_png(opaque if alpha else image)), REGION)
 
 
+def test_what_is_white_in_the_source_was_not_erased() -> None:
+    image = GREY.copy()
+    image[15:] = 255
+    source = images.encode_png(image)
+    image[REGION] = 255
+    np.testing.assert_array_equal(masks.erased(images.encode_png(image), source), REGION)
+
+
 def test_the_noise_of_jpeg_does_not_widen_a_mask() -> None:
     sharp = np.where(REGION, 255, 0).astype(np.uint8)
     data = images.encode_jpeg(sharp, quality=60)

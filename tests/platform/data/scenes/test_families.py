@@ -1,3 +1,4 @@
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -121,3 +122,5 @@ def test_an_edit_goes_on_from_any_scene_that_has_objects() -> None:
             assert edit.source == scene
             scene = edit.target
     assert families.go_on(TRAIN, Scene("a sandy beach", 0), rng) is None
+    in_grey = dataclasses.replace(layout.sample_scene(TRAIN, rng), effect="black and white")
+    assert families.go_on(TRAIN, in_grey, rng) is None, "its colours cannot be told"
