@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fireedit.platform.data.shards import batched
+
 ROWS_PER_GROUP = 100
 """As the hub writes image sets: a reader holds one group in memory."""
 ROWS_PER_FILE = 2000
@@ -37,7 +39,7 @@ def write_parquet(
         rows: by column; an image column takes encoded bytes, None becomes null.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    groups = _batched((_record(columns, row) for row in rows), ROWS_PER_GROUP)
+    groups = batched((_record(columns, row) for row in rows), ROWS_PER_GROUP)
     drafts = []
     for number, of_file in enumerate(_batched_lazily(groups, ROWS_PER_FILE // ROWS_PER_GROUP)):
         drafts.append(folder / f"{split}-{number:05d}.part")
@@ -64,12 +66,6 @@ def _record(columns: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, 
         name: {"bytes": row[name], "path": None} if column == "image" and row[name] is not None else row[name]
         for name, column in columns.items()
     }
-
-
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    remaining = iter(items)
-    while batch := list(itertools.islice(remaining, size)):
-        yield batch
 
 
 def _batched_lazily(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
