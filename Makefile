@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo stop test check help
+.PHONY: demo stop test check bench bench-data help
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
 
 demo: $(INSTALLED)  ## corpora, three stages, serving and one edit over HTTP, all small (about 6 minutes on 2 cores)
 	@$(BIN)/python jobs/demo.py
@@ -23,11 +23,16 @@ check: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@mkdir -p $(VENV)/typed/fireedit && cp fireedit/__init__.py $(VENV)/typed/fireedit/
-	@for room in platform models jobs serve; do ln -sfn ../../../$$room $(VENV)/typed/fireedit/$$room; done
+	@for room in platform models jobs serve benchmarks; do ln -sfn ../../../$$room $(VENV)/typed/fireedit/$$room; done
 	cd $(VENV)/typed && MYPYPATH=. ../bin/mypy --config-file ../../pyproject.toml -p fireedit
+
+bench: bench-data  ## all that is measured
+
+bench-data: $(INSTALLED)  ## our input pipeline beside DataLoader and webdataset (about 10 minutes on 2 cores)
+	@$(BIN)/python benchmarks/data.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV); the first time takes some minutes" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[scenes,test,check]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[bench,scenes,test,check]'
 	@touch $(INSTALLED)

@@ -22,7 +22,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
@@ -48,8 +48,10 @@ TRAIN = pathlib.Path(__file__).resolve().parents[1] / "jobs" / "train.py"
 ROWS_PER_TAR = 128
 ENDLESS = 1 << 20
 """Samples; more than any measurement takes."""
-WARM_UP_S = 5.0
-"""After the first batch; not measured."""
+CYCLE = IngestConfig().tasks * IngestConfig().rows_per_task
+"""Samples after which our tasks stand where they stood; a measurement takes so many once, or a few times."""
+LOOKS = 16
+"""At the memory, in a measurement."""
 PICTURES = ("source", "target")
 FORK = "fork"
 """How a DataLoader's workers start, as they do on Linux by themselves unless their parent was spawned."""
@@ -104,12 +106,14 @@ def main() -> None:
     readings: dict[str, list[Reading]] = {name: [] for name in PIPELINES}
     for number in range(asked.rounds):
         for name in rotated(list(PIPELINES), number):
-            readings[name].append(alone(measure, name, setup, asked.seconds))
+            readings[name].append(alone(measure, name, setup, asked.samples))
             say(f"round {number + 1}/{asked.rounds}  {name:10s} {readings[name][-1].samples_per_s:6.1f} samples/s")
     report = compared(readings, setup.workers)
     say(table(report))
     if asked.train_steps:
-        report["data_wait_share"] = data_wait_share(storage.join(storage.absolute(asked.out), "home"), asked.train_steps)
+        report["data_wait_share"] = data_wait_share(
+            storage.join(storage.absolute(asked.out), "home"), asked.train_steps
+        )
         say(f"training waits for data {report['data_wait_share']:.1%} of the time")
     print(json.dumps(report | asdict(setup)))
 
@@ -122,7 +126,8 @@ def prepare(setup: Setup) -> None:
     prepare_shards(corpora, out, [CORPUS], config=ConversionConfig(size=setup.size))
     if storage.exists(storage.join(setup.copies, "rows.json")):
         return
-    root, listed = storage.join(out, CORPUS), []
+    root = storage.join(out, CORPUS)
+    listed: list[shards.Row] = []
     with storage.writing_folder(setup.copies, last="rows.json") as folder:
         with webdataset.ShardWriter(f"{folder}/%04d.tar", maxcount=ROWS_PER_TAR, verbose=0) as tars:
             for shard in shards.read_index(root).shards:
@@ -157,8 +162,16 @@ def from_dataloader(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
     """PyTorch's DataLoader over loose files; one endless epoch, so that no worker waits for the next."""
     pictures = LoosePictures(setup)
     shuffled = RandomSampler(pictures, num_samples=samples)
-    how = {"num_workers": setup.workers, "multiprocessing_context": FORK}
-    return iter(DataLoader(pictures, setup.batch, sampler=shuffled, collate_fn=pictures.processor.collate, **how))
+    return iter(
+        DataLoader(
+            pictures,
+            setup.batch,
+            sampler=shuffled,
+            num_workers=setup.workers,
+            collate_fn=pictures.processor.collate,
+            multiprocessing_context=FORK,
+        )
+    )
 
 
 def from_webdataset(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
@@ -173,8 +186,8 @@ def from_webdataset(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
 
     dataset = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(window).map(row_of)
     batches = dataset.batched(setup.batch, collation_fn=processor.collate).repeat()
-    how = {"num_workers": setup.workers, "multiprocessing_context": FORK}
-    return iter(webdataset.WebLoader(batches, batch_size=None, **how))
+    loader = webdataset.WebLoader(batches, batch_size=None, num_workers=setup.workers, multiprocessing_context=FORK)
+    return iter(loader)
 
 
 PIPELINES: dict[str, Callable[..., Iterator[Batch]]] = {
@@ -204,30 +217,26 @@ def row_from(row: Mapping[str, Any], pictures: Mapping[str, bytes], processor: P
     return processor.row({**row, **{name: decode(data, draft=side) for name, data in pictures.items()}})
 
 
-def measure(pipeline: str, setup: Setup, seconds: float) -> Reading:
-    """Run one pipeline for so many seconds in its steady state."""
+def measure(pipeline: str, setup: Setup, samples: int) -> Reading:
+    """Take so many samples from one pipeline, after the first CYCLE of them."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setup.workers])
     batches = PIPELINES[pipeline](setup)
-    next(batches)
-    for _ in until(time.monotonic() + WARM_UP_S, batches):
-        pass
-    used, began, samples, looked, rss, pss = cpu_seconds(), time.monotonic(), 0, 0.0, 0.0, 0.0
-    for batch in until(began + seconds, batches):
-        samples += len(batch.ids)
-        if time.monotonic() > looked + 1:
-            rss, pss = (max(pair) for pair in zip((rss, pss), memory_mb(), strict=True))
-            looked = time.monotonic()
-    took = time.monotonic() - began
+    took(CYCLE, batches)
+    used, began, taken, rss, pss = cpu_seconds(), time.monotonic(), 0, 0.0, 0.0
+    while taken < samples:
+        taken += took(samples // LOOKS, batches)
+        rss, pss = (max(pair) for pair in zip((rss, pss), memory_mb(), strict=True))
+    seconds = time.monotonic() - began
     spent = sum(after - used.get(process, 0.0) for process, after in cpu_seconds().items())
-    return Reading(samples / took, samples / spent, rss, pss)
+    return Reading(taken / seconds, taken / spent, rss, pss)
 
 
-def until(end: float, items: Iterable[T]) -> Iterator[T]:
-    """Items up to a moment of the monotonic clock."""
-    for item in items:
-        yield item
-        if time.monotonic() > end:
-            return
+def took(samples: int, batches: Iterator[Batch]) -> int:
+    """Take batches until they hold so many samples; how many that were."""
+    taken = 0
+    while taken < samples:
+        taken += len(next(batches).ids)
+    return taken
 
 
 def cpu_seconds() -> dict[int, float]:
@@ -267,7 +276,10 @@ def compared(readings: Mapping[str, Sequence[Reading]], cores: int) -> dict[str,
         columns = {key: [getattr(reading, key) for reading in rounds] for key in Reading.__dataclass_fields__}
         medians = {key: round(statistics.median(values), 1) for key, values in columns.items()}
         each = [round(value, 1) for value in columns["samples_per_s"]]
-        pipelines[name] = medians | {"samples_per_s_per_core": round(medians["samples_per_s"] / cores, 1), "rounds": each}
+        pipelines[name] = medians | {
+            "samples_per_s_per_core": round(medians["samples_per_s"] / cores, 1),
+            "rounds": each,
+        }
 
     def ratio(key: str) -> float:
         return round(pipelines["ours"][key] / max(pipelines[name][key] for name in pipelines if name != "ours"), 3)
@@ -308,7 +320,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--canvas", type=int, default=Setup.canvas, help="side of what is painted" + default)
     parser.add_argument("--batch", type=int, default=Setup.batch, help="samples" + default)
     parser.add_argument("--workers", type=int, default=Setup.workers, help="processes, and cores" + default)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement" + default)
+    parser.add_argument("--samples", type=int, default=6 * CYCLE, help="of each measurement" + default)
     parser.add_argument("--rounds", type=int, default=3, help="whose medians count" + default)
     parser.add_argument("--train-steps", type=int, default=60, help="0 leaves training out" + default)
     return parser

@@ -112,7 +112,7 @@ def main() -> None:
     start_ray()
     try:
         prepare_missing(recipe)
-        open_corpora(recipe)
+        require_same_corpora(open_corpora(recipe), run)
     except (ShardsError, MixtureError, CorpusError, TooManyBadRowsError, UnreadablePartError) as error:
         sys.exit(f"train.py: {error}")
     settings = {"recipe": recipe, "run": run, "init_from": init_from}
@@ -219,6 +219,24 @@ def open_corpora(recipe: TrainRecipe) -> Corpora:
         ShardsError: some are missing, or held out of training.
     """
     return Corpora(storage.join(recipe.home, "shards"), recipe.mixture, recipe.seed, recipe.ingest)
+
+
+def require_same_corpora(corpora: Corpora, run: runs.Run) -> None:
+    """Write down what the run draws from; refuse to go on with a run that began with other shards.
+
+    Raises:
+        ShardsError: it did.
+    """
+    found = {name: {"rows": index.rows, "shards": index.fingerprint} for name, index in corpora.indices.items()}
+    if not storage.exists(run.corpora):
+        storage.write_bytes(run.corpora, json.dumps(found, indent=1).encode())
+        return
+    for name, before in json.loads(storage.read_bytes(run.corpora)).items():
+        if found[name] != before:
+            raise ShardsError(
+                f"run {run.name} began with {before['rows']} rows of {name}; its shards have been made anew since, of "
+                f"{found[name]['rows']}; write another run=NAME"
+            )
 
 
 def require_same_encoders(corpora: Corpora, pipeline: FireEditPipeline) -> None:

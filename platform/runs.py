@@ -11,7 +11,7 @@ from fireedit.platform import storage
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training run: recipe, metrics, ledger, checkpoints, quarantine and, once finished, weights."""
+    """The folder of one training run: what it was asked, what it draws from and reports, and at last its weights."""
 
     home: str
     name: str
@@ -39,6 +39,10 @@ class Run:
     @property
     def quarantine(self) -> str:
         return storage.join(self.folder, "quarantine")
+
+    @property
+    def corpora(self) -> str:
+        return storage.join(self.folder, "corpora.json")
 
     @property
     def ledger(self) -> str:

@@ -29,8 +29,8 @@ class IngestConfig:
     """Logical CPUs of a decoding task; a fraction lets several share the cores that training leaves."""
     tasks: PositiveInt = 2
     """Decoding tasks at a time for each worker."""
-    rows_per_task: PositiveInt = 1024
-    """The first batch does not wait for so many: rows leave a task batch by batch."""
+    rows_per_task: PositiveInt = 512
+    """Batches leave a task one by one, but those of later tasks wait in memory until the first task's are used."""
     shuffle_groups: PositiveInt = 16
     """Row groups of a corpus's shards, whose rows are shuffled among one another."""
     prefetch_batches: PositiveInt = 4
@@ -118,8 +118,8 @@ def prepared_batches(
     early: dict[int, dict[str, np.ndarray]] = {}  # Ray Data keeping the order would stop all tasks but the first
     for number in numbers:
         while number not in early:
-            block = next(blocks)
-            early[int(block.pop("number")[0])] = {name: values[0] for name, values in block.items()}
+            block = {name: values[0] for name, values in next(blocks).items()}
+            early[int(block.pop("number"))] = block
         columns = early.pop(number)
         yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 

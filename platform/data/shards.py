@@ -11,6 +11,7 @@ A folder of shards holds
 """
 
 import dataclasses
+import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -89,6 +90,11 @@ class Index:
     def rows(self) -> int:
         return sum(shard.rows for shard in self.shards)
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes when other rows, or the same in another order, would be drawn from these shards."""
+        return hashlib.blake2b(repr((self.shards, self.rows_per_group)).encode(), digest_size=8).hexdigest()
+
     def groups(self) -> list[tuple[str, int, int]]:
         """Every row group: its shard's name, its number there, how many rows it holds."""
         return [
@@ -126,10 +132,10 @@ def path_of(root: str, shard: str, folder: str = ROWS) -> str:
 def write_table(path: str, schema: pa.Schema, rows: Iterable[Row], rows_per_group: int = ROWS_PER_GROUP) -> int:
     """One parquet file of the row groups that `ShardReader` counts on, whole or not at all; returns its bytes.
 
-    It is not compressed: pictures are already.
+    Pictures are compressed already, and no two are alike: nothing is compressed, looked up or summed up.
     """
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, compression="none") as writer:
+    with pq.ParquetWriter(sink, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
         for group in batched(rows, rows_per_group):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
     data = sink.getvalue().to_pybytes()
@@ -186,9 +192,11 @@ class ShardReader:
         return found
 
     def _read_group(self, shard: str, group: int) -> pa.Table:
-        table = self._open(path_of(self.root, shard)).read_row_group(group)
+        table = self._open(path_of(self.root, shard)).read_row_group(group, use_threads=False)
         for encoding in self.encodings:
-            beside = self._open(path_of(self.root, shard, self.index.encodings[encoding].folder)).read_row_group(group)
+            beside = self._open(path_of(self.root, shard, self.index.encodings[encoding].folder)).read_row_group(
+                group, use_threads=False
+            )
             for name in beside.column_names:
                 table = table.append_column(name, beside.column(name))
         return table

@@ -16,6 +16,8 @@ from fireedit.jobs import train
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import config, runs, storage
 from fireedit.platform.data.catalog import CORPORA
+from fireedit.platform.data.ingest import Corpora, IngestConfig
+from fireedit.platform.data.shards import Index, Shard, ShardsError, write_index
 from fireedit.platform.train.ledger import read_ledger
 from fireedit.platform.train.progress import from_lines
 
@@ -58,6 +60,18 @@ def test_each_stage_starts_from_the_one_before_and_ends_with_loadable_weights(
     assert again == second, "a finished run is not trained again"
     with pytest.raises(SystemExit, match="run two has stage 2, not 3; write another run=NAME"):
         run_stage(3, tmp_path, capsys, "steps=2", "run=two")
+
+
+def test_a_run_goes_on_with_the_shards_that_it_began_with_only(tmp_path: Path) -> None:
+    run = runs.Run(str(tmp_path), "one")
+    for rows in ([3], [3], [2, 1]):
+        shards = [Shard(f"{number:06d}-000", count) for number, count in enumerate(rows)]
+        write_index(str(tmp_path / "shards" / "cc12m"), Index("cc12m", "train", "train", shards))
+        corpora = Corpora(str(tmp_path / "shards"), {"cc12m": 1}, 0, IngestConfig())
+        if len(rows) == 1:
+            train.require_same_corpora(corpora, run)
+    with pytest.raises(ShardsError, match="run one began with 3 rows of cc12m; its shards have been made anew"):
+        train.require_same_corpora(corpora, run)
 
 
 @pytest.mark.ray

@@ -1,0 +1,61 @@
+"""What the benchmark compares are three ways to the same batches."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from fireedit.benchmarks.data import PIPELINES, Reading, Setup, compared, prepare
+from fireedit.models.processor import Batch
+from fireedit.models.tokens import PADDING
+
+SETUP = Setup(folder="", pairs=20, size=64, view=24, canvas=32, batch=4, workers=1)
+
+
+@pytest.fixture(scope="module")
+def setup(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    setup = replace(SETUP, folder=str(tmp_path_factory.mktemp("benchmark")))
+    prepare(setup)
+    return setup
+
+
+def by_id(batches: Iterable[Batch]) -> dict[str, list[torch.Tensor]]:
+    """The tensors of each sample, its prompt without padding."""
+    found = {}
+    for batch in batches:
+        for place, sample in enumerate(batch.ids):
+            words = batch.input_ids[place] != PADDING
+            texts = [batch.input_ids[place][words], batch.labels[place][words], batch.text_ids[place]]
+            found[sample] = [*texts, batch.view[place], batch.source[place], batch.target[place], batch.is_edit[place]]
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_all_three_pipelines_make_the_same_samples(setup: Setup) -> None:
+    epoch = setup.pairs // setup.batch
+    ours, *others = (by_id(islice(pipeline(setup, setup.pairs), epoch)) for pipeline in PIPELINES.values())
+    assert len(ours) == setup.pairs
+    for other in others:
+        assert other.keys() == ours.keys()
+        assert all(torch.equal(a, b) for name in ours for a, b in zip(ours[name], other[name], strict=True))
+
+
+@pytest.mark.ray
+def test_what_is_prepared_is_kept(setup: Setup) -> None:
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in Path(setup.copies).rglob("*")}
+
+    before = written()
+    prepare(setup)
+    assert written() == before and len(before) == 2 * setup.pairs + 2
+
+
+def test_ours_is_measured_by_medians_against_the_better_of_the_others() -> None:
+    rates = {"ours": (90.0, 10.0, 95.0), "dataloader": (100.0, 90.0, 500.0), "webdataset": (50.0, 60.0, 70.0)}
+    report = compared({name: [Reading(rate, rate / 2, 1.0, 1.0) for rate in rates[name]] for name in rates}, cores=2)
+    assert report["ratio"] == report["cpu_ratio"] == 0.9
+    assert report["pipelines"]["ours"]["samples_per_s_per_core"] == 45.0
