@@ -33,6 +33,6 @@ class Sample:
     """Why this row cannot be trained on; it is then counted and set aside instead of drawn."""
 
     def row(self) -> dict[str, Any]:
-        """The sample as a Ray Data row."""
+        """The sample as plain values by field, as a shard holds it."""
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return row | {"questions": list(self.questions), "answers": list(self.answers)}

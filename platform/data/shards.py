@@ -194,9 +194,8 @@ class ShardReader:
     def _read_group(self, shard: str, group: int) -> pa.Table:
         table = self._open(path_of(self.root, shard)).read_row_group(group, use_threads=False)
         for encoding in self.encodings:
-            beside = self._open(path_of(self.root, shard, self.index.encodings[encoding].folder)).read_row_group(
-                group, use_threads=False
-            )
+            path = path_of(self.root, shard, self.index.encodings[encoding].folder)
+            beside = self._open(path).read_row_group(group, use_threads=False)
             for name in beside.column_names:
                 table = table.append_column(name, beside.column(name))
         return table
