@@ -39,7 +39,7 @@ from fireedit.models.tokens import PromptError
 from fireedit.platform import storage
 from fireedit.platform.data import shards
 from fireedit.platform.data.conversion import ConversionConfig
-from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared_batches
+from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared_batches, stacked
 from fireedit.platform.images import decode
 from fireedit.platform.train.launcher import start_ray
 
@@ -48,10 +48,10 @@ TRAIN = pathlib.Path(__file__).resolve().parents[1] / "jobs" / "train.py"
 ROWS_PER_TAR = 128
 ENDLESS = 1 << 20
 """Samples; more than any measurement takes."""
-CYCLE = IngestConfig().tasks * IngestConfig().rows_per_task
-"""Samples after which our tasks stand where they stood; a measurement takes so many once, or a few times."""
+WARM = 2048
+"""Samples that warm a pipeline up; a measurement takes some times as many."""
 LOOKS = 16
-"""At the memory, in a measurement."""
+"""At the memory, after a measurement."""
 PICTURES = ("source", "target")
 FORK = "fork"
 """How a DataLoader's workers start, as they do on Linux by themselves unless their parent was spawned."""
@@ -154,8 +154,8 @@ def from_ray_data(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
     processor = load_processor(setup)
     corpora = Corpora(storage.join(setup.folder, "shards"), {CORPUS: 1.0}, 0, IngestConfig(tasks=setup.workers))
     share, quarantine = Share(0, 1, setup.batch, 0, samples), storage.join(setup.folder, "quarantine")
-    rows = prepared_batches(corpora, share, processor.row, PromptError, quarantine, setup.side)
-    return (processor.collate(batch) for batch in rows)
+    columns = prepared_batches(corpora, share, processor.row, PromptError, quarantine, setup.side)
+    return map(processor.batch, columns)
 
 
 def from_dataloader(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
@@ -168,7 +168,7 @@ def from_dataloader(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
             setup.batch,
             sampler=shuffled,
             num_workers=setup.workers,
-            collate_fn=pictures.processor.collate,
+            collate_fn=pictures.collate,
             multiprocessing_context=FORK,
         )
     )
@@ -185,7 +185,7 @@ def from_webdataset(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
         return row_from(json.loads(sample["json"]), pictures, processor, side)
 
     dataset = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(window).map(row_of)
-    batches = dataset.batched(setup.batch, collation_fn=processor.collate).repeat()
+    batches = dataset.batched(setup.batch, collation_fn=lambda rows: processor.batch(stacked(rows))).repeat()
     loader = webdataset.WebLoader(batches, batch_size=None, num_workers=setup.workers, multiprocessing_context=FORK)
     return iter(loader)
 
@@ -211,6 +211,9 @@ class LoosePictures(Dataset[dict[str, Any]]):
         pictures = {name: (self.folder / f"{number:06d}.{name}.jpg").read_bytes() for name in PICTURES}
         return row_from(self.rows[number], pictures, self.processor, self.side)
 
+    def collate(self, rows: Sequence[dict[str, Any]]) -> Batch:
+        return self.processor.batch(stacked(rows))
+
 
 def row_from(row: Mapping[str, Any], pictures: Mapping[str, bytes], processor: Processor, side: int) -> dict[str, Any]:
     """What our pipeline does to a sample."""
@@ -218,16 +221,18 @@ def row_from(row: Mapping[str, Any], pictures: Mapping[str, bytes], processor: P
 
 
 def measure(pipeline: str, setup: Setup, samples: int) -> Reading:
-    """Take so many samples from one pipeline, after the first CYCLE of them."""
+    """Take so many samples from one pipeline, after the first WARM of them; then look at the memory for another."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setup.workers])
     batches = PIPELINES[pipeline](setup)
-    took(CYCLE, batches)
-    used, began, taken, rss, pss = cpu_seconds(), time.monotonic(), 0, 0.0, 0.0
-    while taken < samples:
-        taken += took(samples // LOOKS, batches)
-        rss, pss = (max(pair) for pair in zip((rss, pss), memory_mb(), strict=True))
+    took(WARM, batches)
+    used, began = cpu_seconds(), time.monotonic()
+    taken = took(samples, batches)
     seconds = time.monotonic() - began
     spent = sum(after - used.get(process, 0.0) for process, after in cpu_seconds().items())
+    rss = pss = 0.0
+    for _ in range(LOOKS):  # each takes as long as some batches, and longer where there are more processes
+        took(WARM // LOOKS, batches)
+        rss, pss = (max(pair) for pair in zip((rss, pss), memory_mb(), strict=True))
     return Reading(taken / seconds, taken / spent, rss, pss)
 
 
@@ -282,7 +287,9 @@ def compared(readings: Mapping[str, Sequence[Reading]], cores: int) -> dict[str,
         }
 
     def ratio(key: str) -> float:
-        return round(pipelines["ours"][key] / max(pipelines[name][key] for name in pipelines if name != "ours"), 3)
+        """Of each round's three, which ran after each other: the median."""
+        ours, *others = ([getattr(one, key) for one in readings[name]] for name in PIPELINES)
+        return round(statistics.median(a / max(b) for a, *b in zip(ours, *others, strict=True)), 3)
 
     return {"pipelines": pipelines, "ratio": ratio("samples_per_s"), "cpu_ratio": ratio("samples_per_cpu_s")}
 
@@ -320,8 +327,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--canvas", type=int, default=Setup.canvas, help="side of what is painted" + default)
     parser.add_argument("--batch", type=int, default=Setup.batch, help="samples" + default)
     parser.add_argument("--workers", type=int, default=Setup.workers, help="processes, and cores" + default)
-    parser.add_argument("--samples", type=int, default=6 * CYCLE, help="of each measurement" + default)
-    parser.add_argument("--rounds", type=int, default=3, help="whose medians count" + default)
+    parser.add_argument("--samples", type=int, default=2 * WARM, help="of each measurement" + default)
+    parser.add_argument("--rounds", type=int, default=5, help="whose medians count" + default)
     parser.add_argument("--train-steps", type=int, default=60, help="0 leaves training out" + default)
     return parser
 

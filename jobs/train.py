@@ -195,8 +195,8 @@ def batches_of(
     stop = at.draws + (recipe.steps - at.step) * recipe.samples_per_step
     share = Share(rank, workers, recipe.engine.micro_batch, start=at.draws, stop=stop)
     side = max(processor.config.view_size, processor.config.canvas_size)
-    rows = prepared_batches(corpora, share, processor.row, PromptError, quarantine, side)
-    return ((number, processor.collate(batch)) for number, batch in zip(share.batches(), rows, strict=True))
+    columns = prepared_batches(corpora, share, processor.row, PromptError, quarantine, side)
+    return zip(share.batches(), map(processor.batch, columns), strict=True)
 
 
 def prepare_missing(recipe: TrainRecipe) -> None:

@@ -1,7 +1,8 @@
 """From a sample to the tensors that the model reads; training and serving go through the same functions."""
 
+import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -128,24 +129,18 @@ class Processor:
             row["text_states"] = _encoding(sample, "text_states", (self.config.text_tokens, self.config.text_width))
         return row
 
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Rows of `row` to a batch; prompts are cut to the longest one.
-
-        Raises:
-            ValueError: captions, which stage 1 reads, among samples with pictures, which stages 2 and 3 read.
-        """
-        if len({row["view"].shape for row in rows}) > 1:
-            raise ValueError("captions and pictures in one batch; mix corpora of captions with no others")
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        names = ("input_ids", "labels", "view", "source", "target", "text_ids", "text_states")
-        tensors = {name: torch.from_numpy(np.stack(columns[name])) for name in names if name in columns}
+    def batch(self, columns: Mapping[str, np.ndarray]) -> Batch:
+        """Rows of `row`, stacked by name, to a batch without a copy; prompts are cut to the longest one."""
+        names = ("input_ids", "labels", "view", "source", "target", "is_edit", "text_ids", "text_states")
+        with warnings.catch_warnings():  # columns lie in memory that processes share; a batch is only read
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            tensors = {name: torch.from_numpy(columns[name]) for name in names if name in columns}
         longest = int((tensors["input_ids"] != PADDING).sum(dim=1).max())
         tensors["input_ids"] = tensors["input_ids"][:, :longest]
         tensors["labels"] = tensors["labels"][:, :longest]
         return Batch(
-            ids=columns["id"],
-            corpora=columns["corpus"],
-            is_edit=torch.tensor(columns["is_edit"]),
+            ids=columns["id"].tolist(),
+            corpora=columns["corpus"].tolist(),
             null_text_ids=self.null_text_ids,
             **tensors,
         )

@@ -10,6 +10,7 @@ from torch import nn
 from fireedit.models.fireedit import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
+from fireedit.platform.data.ingest import stacked
 
 
 def picture(seed: int, width: int = 80, height: int = 60) -> np.ndarray:
@@ -39,7 +40,7 @@ def processor_of(pipeline: FireEditPipeline) -> Processor:
 
 def batch_of(pipeline: FireEditPipeline, *samples: Mapping[str, Any]) -> Batch:
     processor = processor_of(pipeline)
-    return processor.collate([processor.row(sample) for sample in samples])
+    return processor.batch(stacked([processor.row(sample) for sample in samples]))
 
 
 def shaken(module: nn.Module, seed: int = 0, scale: float = 0.05) -> nn.Module:

@@ -1,4 +1,4 @@
-"""From shards to the rows that a training step collates: each worker's share of one sequence of draws, in Ray Data."""
+"""From shards to the arrays of each training step: a worker's share of one sequence of draws, in Ray Data."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +19,10 @@ Prepare = Callable[[Mapping[str, Any]], Row]
 """From a sample whose images are uint8 RGB arrays to a row of arrays of fixed sizes."""
 
 
+Columns = dict[str, np.ndarray]
+"""Rows stacked by name; in shared memory, and not to be written to."""
+
+
 class IngestError(ValueError):
     """Shards that no batch can be made of."""
 
@@ -28,9 +32,9 @@ class IngestConfig:
     cpus_per_task: PositiveFloat = 1.0
     """Logical CPUs of a decoding task; a fraction lets several share the cores that training leaves."""
     tasks: PositiveInt = 2
-    """Decoding tasks at a time for each worker."""
-    rows_per_task: PositiveInt = 512
-    """Batches leave a task one by one, but those of later tasks wait in memory until the first task's are used."""
+    """Decoding tasks at a time for each worker; they take its batches by turns."""
+    rows_per_task: PositiveInt = 4096
+    """After which a task ends and another begins; its batches leave it one by one."""
     shuffle_groups: PositiveInt = 16
     """Row groups of a corpus's shards, whose rows are shuffled among one another."""
     prefetch_batches: PositiveInt = 4
@@ -96,7 +100,7 @@ class Corpora:
 
 def prepared_batches(
     corpora: Corpora, share: Share, prepare: Prepare, refusal: type[Exception], quarantine: str, side: int
-) -> Iterator[list[Row]]:
+) -> Iterator[Columns]:
     """A worker's batches of prepared rows, in order, read and decoded ahead in Ray Data's tasks.
 
     Args:
@@ -105,23 +109,43 @@ def prepared_batches(
         side: pixels of the largest picture that `prepare` makes; larger JPEGs may be decoded at a fraction.
     """
     numbers, config = share.batches(), corpora.config
-    per_task = max(1, config.rows_per_task // share.batch)
-    tasks = -(-len(numbers) // per_task)
-    if not tasks:
+    if not numbers:
         return
-    read = _ReadBatches(corpora, share, per_task, prepare, refusal, quarantine, side)
-    dataset = ray.data.from_items([{"task": task} for task in range(tasks)], override_num_blocks=tasks)
+    tasks = [{"numbers": run} for run in _dealt(numbers, max(1, config.rows_per_task // share.batch), config.tasks)]
+    read = _ReadBatches(corpora, share.batch, prepare, refusal, quarantine, side)
+    dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
     dataset.context.target_max_block_size = 1  # so each batch, which is one row there, leaves its task at once
-    at_once = ray.data.TaskPoolStrategy(size=min(config.tasks, tasks))
+    at_once = ray.data.TaskPoolStrategy(size=min(config.tasks, len(tasks)))
     prepared = dataset.map_batches(read, batch_format="numpy", num_cpus=config.cpus_per_task, compute=at_once)
     blocks = iter(prepared.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=config.prefetch_batches))
-    early: dict[int, dict[str, np.ndarray]] = {}  # Ray Data keeping the order would stop all tasks but the first
+    early: dict[int, Columns] = {}  # Ray Data keeping the order would stop all tasks but the first
     for number in numbers:
         while number not in early:
             block = {name: values[0] for name, values in next(blocks).items()}
             early[int(block.pop("number"))] = block
-        columns = early.pop(number)
-        yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        yield early.pop(number)
+
+
+def _dealt(numbers: range, per_task: int, tasks: int) -> list[tuple[int, int, int]]:
+    """Numbers dealt by turns to tasks of which so many work at a time, so that none is far ahead; ranges as tuples."""
+    runs = [numbers[first : first + per_task * tasks] for first in range(0, len(numbers), per_task * tasks)]
+    dealt = [run[turn::tasks] for run in runs for turn in range(min(tasks, len(run)))]
+    return [(part.start, part.stop, part.step) for part in dealt]
+
+
+def stacked(rows: Sequence[Row]) -> Columns:
+    """Rows as one batch.
+
+    Raises:
+        IngestError: captions, which stage 1 reads, are among samples with pictures, which stages 2 and 3 read.
+    """
+    columns = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if len({np.shape(value) for value in values}) > 1:
+            raise IngestError("captions and pictures in one batch; mix corpora of captions with no others")
+        columns[name] = np.stack(values)
+    return columns
 
 
 def set_aside(quarantine: str) -> int:
@@ -130,28 +154,27 @@ def set_aside(quarantine: str) -> int:
 
 
 class _ReadBatches:
-    """A task: some of a worker's batches that follow each other."""
+    """A task: some of a worker's batches, by their numbers."""
 
     def __init__(
         self,
         corpora: Corpora,
-        share: Share,
-        per_task: int,
+        batch: int,
         prepare: Prepare,
         refusal: type[Exception],
         quarantine: str,
         side: int,
     ):
-        self.corpora, self.share, self.per_task = corpora, share, per_task
+        self.corpora, self.batch = corpora, batch
         self.prepare, self.refusal, self.quarantine, self.side = prepare, refusal, quarantine, side
         self.pictures = ("source",) if corpora.config.encoded else ("source", "target")
 
     def __call__(self, tasks: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-        read, size = self.corpora.reader(), self.share.batch
-        for task in tasks["task"].tolist():
-            for number in self.share.batches()[task * self.per_task : (task + 1) * self.per_task]:
+        read, size = self.corpora.reader(), self.batch
+        for first, last, step in tasks["numbers"].tolist():
+            for number in range(first, last, step):
                 draws = self.corpora.mixture.draws(number * size, (number + 1) * size)
-                columns = _columns([self._prepared(read, draw) for draw in draws])
+                columns = stacked([self._prepared(read, draw) for draw in draws])
                 yield {name: values[None] for name, values in columns.items()} | {"number": np.array([number])}
 
     def _prepared(self, read: Callable[[Draw], shards.Row], draw: Draw) -> Row:
@@ -167,10 +190,6 @@ class _ReadBatches:
                 name = row["id"].replace("/", "_") + ".json"
                 storage.write_bytes(storage.join(self.quarantine, name), report.encode())
         raise IngestError(f"{draw.corpus}: no row of this corpus can be trained on; see {self.quarantine}")
-
-
-def _columns(rows: Sequence[Row]) -> dict[str, Any]:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _training_index(root: str, encoded: bool) -> shards.Index:

@@ -12,6 +12,7 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import EncodingError, Processor, ProcessorConfig, squash
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, PromptError
+from fireedit.platform.data.ingest import stacked
 from tests.factories import batch_of, caption_sample, edit_sample, picture, processor_of, vqa_sample
 
 
@@ -146,7 +147,7 @@ def test_an_encoded_edit_brings_its_moments_and_is_still_looked_at(encoded: Proc
 
 
 def test_encoded_edits_and_dialogue_share_a_batch(encoded: Processor) -> None:
-    batch = encoded.collate([encoded.row(encoded_edit(1)), encoded.row(vqa_sample(2))])
+    batch = encoded.batch(stacked([encoded.row(encoded_edit(1)), encoded.row(vqa_sample(2))]))
     assert batch.source.shape == batch.target.shape == (2, 8, 16, 16)
     assert batch.source.dtype == batch.target.dtype == torch.float16
     assert batch.source[0].any() and not batch.source[1].any() and not batch.target[1].any()
@@ -155,12 +156,12 @@ def test_encoded_edits_and_dialogue_share_a_batch(encoded: Processor) -> None:
 
 def test_encoded_captions_bring_what_clip_makes_of_them(encoded: Processor) -> None:
     samples = [caption_sample(seed) | {"text_states": stored(seed, 77, 96)} for seed in range(2)]
-    batch = encoded.collate([encoded.row(sample) for sample in samples])
+    batch = encoded.batch(stacked([encoded.row(sample) for sample in samples]))
     assert batch.text_states is not None and batch.text_states.dtype == torch.float16
     assert np.array_equal(batch.text_states.numpy(), np.stack([sample["text_states"] for sample in samples]))
     assert batch.to("meta").text_states.is_meta and batch.source.shape == (2, 1, 1, 3)
     with pytest.raises(ValueError, match="captions and pictures in one batch"):
-        encoded.collate([encoded.row(samples[0]), encoded.row(vqa_sample(2))])
+        encoded.batch(stacked([encoded.row(samples[0]), encoded.row(vqa_sample(2))]))
 
 
 def test_encodings_are_left_alone_where_nobody_asked_for_them(processor: Processor) -> None:

@@ -14,6 +14,7 @@ from fireedit.models.qformer import query_diversity
 from fireedit.models.stages import STAGES, DropoutConfig, Losses, StagedFireEdit
 from fireedit.models.text import text_states
 from fireedit.models.vae import moments
+from fireedit.platform.data.ingest import stacked
 from tests.factories import batch_of, caption_sample, edit_sample, vqa_sample
 
 KEEP_ALL = DropoutConfig(text=0.0, image=0.0, both=0.0)
@@ -282,7 +283,7 @@ def test_half_precision_is_enough_to_store_encodings(nano: FireEditPipeline, sta
             sample["target_moments"] = exact.target[index].half().numpy()
             sample["target"] = None
     processor = Processor(nano.vlm_tokenizer, nano.tokenizer, ProcessorConfig.of(preset("nano"), encoded=True))
-    stored = processor.collate([processor.row(sample) for sample in samples])
+    stored = processor.batch(stacked([processor.row(sample) for sample in samples]))
     module = staged(stage)
     assert torch.allclose(drawn(module, stored).total, drawn(module, exact).total, rtol=1e-5)
 

@@ -19,7 +19,15 @@ import ray.exceptions
 
 from fireedit.platform import images, storage
 from fireedit.platform.data import shards
-from fireedit.platform.data.ingest import Corpora, IngestConfig, IngestError, Share, prepared_batches, set_aside
+from fireedit.platform.data.ingest import (
+    Columns,
+    Corpora,
+    IngestConfig,
+    IngestError,
+    Share,
+    prepared_batches,
+    set_aside,
+)
 from fireedit.platform.data.mixture import MixtureError
 from fireedit.platform.data.sample import Sample
 
@@ -86,7 +94,7 @@ def corpora(root: str) -> Corpora:
 
 def batches_of(
     corpora: Corpora, share: Share, quarantine: Path, refused: frozenset[str] = frozenset()
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[Columns]:
     how = functools.partial(prepare, refused=refused)
     return prepared_batches(corpora, share, how, Refused, str(quarantine), side=SIDE)
 
@@ -104,7 +112,7 @@ def ids_by_number(
     for rank in range(workers):
         share = Share(rank, workers, BATCH, start * BATCH, stop * BATCH)
         made = batches_of(corpora, share, quarantine, refused)
-        found |= {number: [row["id"] for row in rows] for number, rows in zip(share.batches(), made, strict=True)}
+        found |= {number: columns["id"].tolist() for number, columns in zip(share.batches(), made, strict=True)}
     return [found[number] for number in range(start, stop)]
 
 
@@ -138,11 +146,12 @@ def test_rows_of_every_epoch_come_once(corpora: Corpora) -> None:
 @pytest.mark.ray
 def test_rows_are_decoded_and_prepared_in_their_order(ray_session: None, corpora: Corpora, tmp_path: Path) -> None:
     made = list(batches_of(corpora, Share(0, 1, BATCH, 0, 6 * BATCH), tmp_path))
-    assert [[row["id"] for row in rows] for rows in made] == drawn_ids(corpora, batches=6)
-    for row in (row for rows in made for row in rows):
-        name, _, number = row["id"].partition("/")
-        assert np.array_equal(row["source"], picture(int(number))) and row["source"].dtype == np.uint8
-        assert bool(row["is_edit"]) == (name == "edits")
+    assert [columns["id"].tolist() for columns in made] == drawn_ids(corpora, batches=6)
+    for columns in made:
+        assert columns["source"].dtype == np.uint8
+        for place, (name, _, number) in enumerate(one.partition("/") for one in columns["id"].tolist()):
+            assert np.array_equal(columns["source"][place], picture(int(number)))
+            assert bool(columns["is_edit"][place]) == (name == "edits")
 
 
 @pytest.mark.ray
@@ -204,7 +213,7 @@ def _go_on(address: str, root: str, log: Path, workers: int, quarantine: Path) -
     made = [batches_of(corpora, share, quarantine) for share in shares]
     with log.open("a") as file:
         for number in range(first, LONG):
-            file.write(json.dumps([row["id"] for row in next(made[(number - first) % workers])]) + "\n")
+            file.write(json.dumps(next(made[(number - first) % workers])["id"].tolist()) + "\n")
             file.flush()
             os.fsync(file.fileno())
             time.sleep(STEP_S)
