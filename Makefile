@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo stop test check bench bench-data help
+.PHONY: demo stop test check bench bench-data bench-edit help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
@@ -30,6 +30,9 @@ bench: bench-data  ## all that is measured
 
 bench-data: $(INSTALLED)  ## our input pipeline beside DataLoader and webdataset (about 10 minutes on 2 cores)
 	@$(BIN)/python benchmarks/data.py
+
+bench-edit: $(INSTALLED)  ## edits of held-out scenes, judged beside baselines and ablations; ARGS="--rows ..."
+	@$(BIN)/python jobs/benchmark.py $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV); the first time takes some minutes" >&2

@@ -1,4 +1,16 @@
-"""Make what the paper takes ready-made, at nano size: `python jobs/pretrain.py tokenizers`."""
+"""Make what the paper takes ready-made, at nano size: `python jobs/pretrain.py PART [--out FOLDER] [key=value ...]`.
+
+    tokenizers   of LLM and text encoder
+    vae          pictures to latents and back
+    clip         text encoder and CLIP's eye, from pictures and captions
+    vision       DINOv2, proposer and region encoder, together
+    llm          LLaMA and the adapter, from dialogues about pictures and regions; needs vision
+    unet         InstructPix2Pix on CLIP's text states; needs vae and clip
+    parser       reads pictures as scenes: the judge of the benchmark; needs vae
+
+Each part is trained on procedural scenes and ends with its own figures. A training that was broken off goes on when its
+command is given again; one that is finished goes on with more `steps`.
+"""
 
 import pathlib
 import sys
@@ -7,76 +19,64 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
 import json
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+import torch
 
+from fireedit.jobs.pretraining.clip import CLIPPart, CLIPRecipe
+from fireedit.jobs.pretraining.language import LanguagePart, LanguageRecipe
+from fireedit.jobs.pretraining.loop import Part, PretrainRecipe, pretrain
+from fireedit.jobs.pretraining.parser import ParserPart, ParserRecipe
+from fireedit.jobs.pretraining.tokenizers import train_tokenizers
+from fireedit.jobs.pretraining.unet import UNetPart, UNetRecipe
+from fireedit.jobs.pretraining.vae import VAEPart, VAERecipe
+from fireedit.jobs.pretraining.vision import VisionPart, VisionRecipe
 from fireedit.models.fireedit import NANO, preset
-from fireedit.models.tokens import CAPTION_TEMPLATES
-from fireedit.platform.data.corpora import segmentation
-from fireedit.platform.data.scenes import dialogue, language
-from fireedit.platform.data.scenes.families import make_edit
-from fireedit.platform.data.scenes.referring import make_reference
-from fireedit.platform.data.scenes.world import TRAIN
-
-SCENES = 10_000
-"""Scenes whose captions, instructions, questions and answers the vocabulary is counted on."""
+from fireedit.platform import config
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="pretrain.py", description=__doc__)
-    parser.add_argument("part", choices=["tokenizers"])
-    parser.add_argument("--out", type=Path, default=NANO, help="folder of the small model (default: %(default)s)")
-    asked = parser.parse_args()
-    print(json.dumps(train_tokenizers(asked.out)))
+@dataclass(frozen=True)
+class _Trainer:
+    recipe: type[PretrainRecipe]
+    make: Callable[..., Part]
+    """From the nano sizes, the recipe and the folder of what is made already."""
 
 
-def train_tokenizers(out: Path, scenes: int = SCENES) -> dict[str, int]:
-    """Byte-level BPE for LLM and text encoder: any text has tokens, those of the scenes have few.
-
-    Returns:
-        the size of each vocabulary.
-    """
-    sizes, texts = preset("nano"), list(scene_texts(scenes))
-    vlm = _train(texts, sizes.vlm.vocab_size, begin="<s>", end="</s>", wrapped=False)
-    vlm.save_pretrained(out / "vlm_tokenizer")
-    clip = _train(texts, sizes.text.vocab_size, begin="<|startoftext|>", end="<|endoftext|>", wrapped=True)
-    clip.model_max_length = sizes.text.tokens
-    clip.save_pretrained(out / "tokenizer")
-    return {"vlm_tokenizer": len(vlm), "tokenizer": len(clip)}
+TRAINERS = {
+    "vae": _Trainer(VAERecipe, VAEPart),
+    "clip": _Trainer(CLIPRecipe, CLIPPart),
+    "vision": _Trainer(VisionRecipe, VisionPart),
+    "llm": _Trainer(LanguageRecipe, LanguagePart),
+    "unet": _Trainer(UNetRecipe, UNetPart),
+    "parser": _Trainer(ParserRecipe, ParserPart),
+}
 
 
-def scene_texts(scenes: int) -> Iterator[str]:
-    """What the training corpora say about so many scenes, in the words around it that the prompts put."""
-    for seed in range(scenes):
-        rng = random.Random(seed)
-        edit = make_edit(TRAIN, seed)
-        yield edit.instruction
-        yield CAPTION_TEMPLATES[seed % len(CAPTION_TEMPLATES)].format(caption=language.caption(edit.source, seed))
-        yield segmentation.request(rng, rng.choice(edit.source.objects).name)[0]
-        yield segmentation.request(rng, make_reference(TRAIN, seed).expression)[0]
-        for question, answer in dialogue.dialogue(TRAIN, edit.source, seed):
-            yield f"USER: Regions: {question} ASSISTANT: {answer}"
-
-
-def _train(texts: list[str], size: int, begin: str, end: str, wrapped: bool) -> PreTrainedTokenizerFast:
-    """A tokenizer whose ids 0 and 1 are `begin` and `end`; `wrapped` puts them around every text, as CLIP does."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=[begin, end], initial_alphabet=alphabet, show_progress=False
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    if wrapped:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{begin} $A {end}", special_tokens=[(begin, 0), (end, 1)]
-        )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=end)
+    parser.add_argument("part", choices=["tokenizers", *TRAINERS])
+    parser.add_argument("--out", type=Path, default=NANO, help="folder of the small model (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 optimizer.lr=1e-4")
+    asked = parser.parse_intermixed_args(argv)
+    print(json.dumps(run(asked.part, asked.out, asked.overrides)))
+
+
+def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Train a part and write it to `out`; its figures."""
+    if part == "tokenizers":
+        return train_tokenizers(out)
+    trainer = TRAINERS[part]
+    try:
+        recipe = config.load(trainer.recipe, f"nano-{part}", overrides)
+    except config.RecipeError as error:
+        sys.exit(f"pretrain.py: {error}")
+    torch.manual_seed(recipe.seed)
+    return pretrain(trainer.make(preset("nano"), recipe, out), recipe, out)
 
 
 if __name__ == "__main__":

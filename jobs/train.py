@@ -23,7 +23,7 @@ import ray.train
 import torch
 import transformers
 import yaml
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from transformers import AutoTokenizer
 
 from fireedit.jobs.prepare import prepare_scenes, prepare_shards
@@ -78,6 +78,8 @@ class TrainRecipe:
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     scenes: ScenesConfig | None = None
     """Procedural scenes to write, and turn into shards, where a corpus has none; None asks for the real ones."""
+    changed_weight: NonNegativeFloat = 0.0
+    """How much more the cells of a picture count that its edit changes; the paper: 0."""
     gradient_checkpointing: bool = False
     """Trade a second forward pass of LLM and UNet for their activations' memory."""
     init_from: str = "auto"
@@ -266,7 +268,7 @@ def staged(pipeline: FireEditPipeline, recipe: TrainRecipe) -> StagedFireEdit:
         model.vlm.llm.activation_checkpointing_enable({"use_reentrant": False})
         if model.unet is not None:
             model.unet.enable_gradient_checkpointing()
-    return StagedFireEdit(model, stage, preset(recipe.model).schedule, recipe.dropout)
+    return StagedFireEdit(model, stage, preset(recipe.model).schedule, recipe.dropout, recipe.changed_weight)
 
 
 def read_recipe(arguments: list[str]) -> TrainRecipe:

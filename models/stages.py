@@ -27,6 +27,8 @@ from fireedit.models.schedule import ScheduleConfig, training_noise
 from fireedit.models.text import text_states
 from fireedit.models.vae import source_latents, target_latents
 
+UNCHANGED = 0.1
+"""Of the latents' mean square: what differs by less is noise."""
 LORA, NEW_ROWS, QFORMER = r"vlm\.llm\..*\.lora_[AB]\.", r"vlm\.new_(embeddings|head)\.", r"qformer\."
 
 
@@ -70,6 +72,12 @@ class DropoutConfig:
     image: float = 0.05
     both: float = 0.05
 
+    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which samples lose their text and which their picture, bool [B] each: one draw decides both."""
+        draw = torch.rand(count, device=device)
+        drop_image = (draw >= self.text) & (draw < self.text + self.both + self.image)
+        return draw < self.text + self.both, drop_image
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -105,6 +113,7 @@ class StagedFireEdit(nn.Module):
 
     Args:
         model: all parts that the stage names; others are left untouched and need not be there.
+        changed_weight: see `change_weights`; 0 is the paper's loss.
     """
 
     def __init__(
@@ -113,11 +122,13 @@ class StagedFireEdit(nn.Module):
         stage: Stage,
         schedule: ScheduleConfig | None = None,
         dropout: DropoutConfig | None = None,
+        changed_weight: float = 0.0,
     ):
         super().__init__()
         self.model, self.stage = model, stage
         self.noise_schedule = training_noise(schedule or ScheduleConfig())
         self.dropout = dropout or DropoutConfig()
+        self.changed_weight = changed_weight
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(stage.learns(name))
         self.train()
@@ -163,29 +174,38 @@ class StagedFireEdit(nn.Module):
         timesteps = torch.randint(0, self.noise_schedule.config.num_train_timesteps, (len(clean),), device=clean.device)
         noisy = self.noise_schedule.add_noise(clean, noise, timesteps)
 
-        drop_text, drop_image = self._dropped(len(clean), clean.device)
+        drop_text, drop_image = self.dropout.draw(len(clean), clean.device)
         tokens, detail_tokens = edit_tokens, None
         if self.stage.timed:
             tokens = model.tati(edit_tokens, timesteps)
             detail_tokens = model.hvca(percepts.detail, edit_tokens)
             detail_tokens = torch.where(drop_image[:, None, None], 0.0, detail_tokens)
+        weights = change_weights(source, clean / model.vae.config.scaling_factor, self.changed_weight).sqrt()
         tokens = torch.where(drop_text[:, None, None], null_tokens.to(tokens.dtype), tokens)
         source = torch.where(drop_image[:, None, None, None], 0.0, source)
 
         predicted = model.unet.predict(noisy, source, timesteps, tokens, detail_tokens)
-        painted = batch.is_edit[:, None, None, None]
-        predicted, noise = predicted.float() * painted, noise.float() * painted
+        counted = weights * batch.is_edit[:, None, None, None]
+        predicted, noise = predicted.float() * counted, noise.float() * counted
         denoise = F.mse_loss(predicted, noise)  # over dialogue too, as SmartEdit
         each = understood.losses + _own_means(predicted, noise)
         answered = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens  # dialogue has no [IMG] states
         return Losses(img=understood.loss, denoise=denoise, diversity=query_diversity(answered), each=each)
 
-    def _dropped(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Which samples lose their text and which their picture, bool [B] each: one draw decides both."""
-        draw, odds = torch.rand(count, device=device), self.dropout
-        drop_text = draw < odds.text + odds.both
-        drop_image = (draw >= odds.text) & (draw < odds.text + odds.both + odds.image)
-        return drop_text, drop_image
+
+@torch.no_grad()
+def change_weights(source: Tensor, target: Tensor, weight: float) -> Tensor:
+    """How much each cell of a picture counts in the loss: those that the edit changes most `1 + weight` times others.
+
+    Args:
+        source, target: [B, C, h, w] latents of one scale.
+    Returns:
+        float32 [B, 1, h, w] with a mean of 1 in each sample; all 1 where an edit changes nothing.
+    """
+    distance = (target - source).float().square().mean(dim=1, keepdim=True)
+    least = UNCHANGED * target.float().square().mean()
+    weights = 1 + weight * distance / distance.amax(dim=(2, 3), keepdim=True).clamp_min(least)
+    return weights / weights.mean(dim=(2, 3), keepdim=True)
 
 
 @torch.no_grad()

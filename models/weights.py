@@ -136,8 +136,8 @@ def stable_diffusion_unet(
         ip_adapter: `h94/IP-Adapter`, `models/ip-adapter-plus_sd15.safetensors`, for its image attention; without it
             that starts as a no-op: the text's keys and zero values.
     """
-    tensors, conv_in = dict(state), state["conv_in.weight"]
-    source = conv_in.new_zeros(len(conv_in), 8 - conv_in.shape[1], *conv_in.shape[2:])
+    tensors, conv_in, latents = dict(state), state["conv_in.weight"], len(state["conv_out.weight"])
+    source = conv_in.new_zeros(len(conv_in), 2 * latents - conv_in.shape[1], *conv_in.shape[2:])
     tensors["conv_in.weight"] = torch.cat([conv_in, source], dim=1)
     layers = [name.removesuffix(".to_k.weight") for name in state if name.endswith(".attn2.to_k.weight")]
     for index, layer in enumerate(sorted(layers, key=_ip_adapter_order)):

@@ -1,39 +1,31 @@
-"""Tokenizers of nano: any text has tokens, ids are where the model's sizes expect them."""
+"""The command that pretrains one part."""
 
+import json
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
 
 from fireedit.jobs import pretrain
-from fireedit.models.fireedit import NANO, preset
+from fireedit.platform import config
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("tokenizers")
-    pretrain.train_tokenizers(out, scenes=50)
-    return out
+def test_a_part_is_trained_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fireedit.jobs.pretraining.vae.HELD_OUT_SCENES", 4)
+    monkeypatch.setattr("fireedit.jobs.pretraining.vae.PCA_SCENES", 16)
+    small = ["steps=2", "batch=4", "workers=0", "log_every=1", f"home={tmp_path}"]
+    pretrain.main(["vae", "--out", str(tmp_path / "nano"), *small])
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["part"] == "vae" and report["steps"] == 2 and report["psnr_db"] > 0 and report["pca_psnr_db"] > 0
+    assert (tmp_path / "nano" / "vae" / "diffusion_pytorch_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("shipped", [False, True])
-def test_any_text_is_read_back_and_no_id_is_beyond_the_tables(trained: Path, shipped: bool) -> None:
-    folder, sizes = NANO if shipped else trained, preset("nano")
-    for name, rows in (("vlm_tokenizer", sizes.vlm.vocab_size), ("tokenizer", sizes.text.vocab_size)):
-        tokenizer = AutoTokenizer.from_pretrained(folder / name)
-        assert len(tokenizer) <= rows
-        for text in ("Remove the dog.", "Füge ☃ hinzu!", "日本"):
-            ids = tokenizer(text, add_special_tokens=False).input_ids
-            assert tokenizer.decode(ids).strip() == text and max(ids) < rows
+def test_an_unknown_key_is_told_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="unknown key 'step'; did you mean 'steps'"):
+        pretrain.run("vae", tmp_path, ["step=2"])
 
 
-def test_the_text_encoder_gets_its_marks(trained: Path) -> None:
-    sizes = preset("nano").text
-    tokenizer = AutoTokenizer.from_pretrained(trained / "tokenizer")
-    ids = tokenizer("a dog", padding="max_length", truncation=True, max_length=sizes.tokens).input_ids
-    assert (ids[0], ids[-1], len(ids)) == (sizes.bos_token_id, sizes.eos_token_id, 77)
-
-
-def test_sentences_of_the_scenes_are_short_in_tokens() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(NANO / "vlm_tokenizer")
-    assert len(tokenizer("Remove the dog on the left.", add_special_tokens=False).input_ids) <= 8
+def test_every_part_has_a_recipe() -> None:
+    for part, trainer in pretrain.TRAINERS.items():
+        assert config.load(trainer.recipe, f"nano-{part}").steps > 100

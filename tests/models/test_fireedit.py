@@ -60,11 +60,11 @@ def test_every_size_in_nanos_file_is_a_field() -> None:
     check(yaml.safe_load((NANO / "config.yaml").read_text()), preset("nano"))
 
 
-def test_nano_is_the_same_classes_a_thousand_times_smaller() -> None:
+def test_nano_is_the_same_classes_hundreds_of_times_smaller() -> None:
     with torch.device("meta"):
         model = FireEdit.from_config(preset("nano"))
     assert {name for name, _ in model.named_children()} == set(PAPER)
-    assert parameter_count(model) < sum(PAPER.values()) / 900
+    assert parameter_count(model) < sum(PAPER.values()) / 700
 
 
 @pytest.mark.parametrize("sizes", ["paper", "nano"])

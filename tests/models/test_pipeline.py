@@ -89,7 +89,7 @@ def test_each_third_of_the_work_loads_alone(saved: Path) -> None:
 
 def test_nano_without_weights_says_so(saved: Path) -> None:
     if (NANO / "model_index.json").is_file():
-        assert FireEditPipeline.from_pretrained("nano").unet.config.sample_size == 16
+        assert FireEditPipeline.from_pretrained("nano").unet.config.sample_size == 8
         return
     with pytest.raises(FileNotFoundError, match="no weights of nano lie here; train some and give their folder"):
         FireEditPipeline.from_pretrained("nano")
@@ -139,7 +139,7 @@ def test_without_return_dict_it_is_a_tuple(editor: FireEditPipeline) -> None:
 
 def test_output_types_agree(editor: FireEditPipeline) -> None:
     pil, array, tensor, latents = (edit(editor, output_type=kind).images for kind in ("pil", "np", "pt", "latent"))
-    assert array.shape == (1, 60, 80, 3) and tensor.shape == (1, 3, 60, 80) and latents.shape == (1, 4, 16, 16)
+    assert array.shape == (1, 60, 80, 3) and tensor.shape == (1, 3, 60, 80) and latents.shape == (1, 32, 8, 8)
     assert np.abs(np.asarray(pil[0]) / 255 - array[0]).max() <= 0.5 / 255 + 1e-6
     assert np.allclose(tensor[0].permute(1, 2, 0), array[0])
     assert np.array_equal(np.asarray(editor.decode(latents, [(80, 60)])[0]), np.asarray(pil[0]))
@@ -193,10 +193,10 @@ def test_one_seed_gives_one_picture(editor: FireEditPipeline) -> None:
 
 
 def test_given_latents_are_what_it_starts_from(editor: FireEditPipeline) -> None:
-    noise = torch.randn(1, 4, 16, 16, generator=seeded(0))
+    noise = torch.randn(1, 32, 8, 8, generator=seeded(0))
     generator = seeded(0)
     wanted = edit(editor, output_type="latent").images
-    torch.randn(1, 4, 16, 16, generator=generator)
+    torch.randn(1, 32, 8, 8, generator=generator)
     got = editor("make it red", picture(1), latents=noise, generator=generator, output_type="latent", **QUICK).images
     assert torch.equal(got, wanted)
 
@@ -219,7 +219,7 @@ def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline) -
     nothing, no_detail = torch.zeros_like(source), torch.zeros_like(detail)
     scheduler, generator = type(editor.scheduler).from_config(editor.scheduler.config), seeded(4)
     scheduler.set_timesteps(4)
-    latents = torch.randn(1, 4, 16, 16, generator=generator) * scheduler.init_noise_sigma
+    latents = torch.randn(1, 32, 8, 8, generator=generator) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         noisy, timed = scheduler.scale_model_input(latents, t), editor.tati(edit_tokens, t[None])
         full = editor.unet.predict(noisy, source, t, timed, detail)
@@ -250,7 +250,7 @@ def test_guidance_asks_for_all_then_picture_alone_then_nothing(editor: FireEditP
     latents, tokens, details = read_by_the_unet(editor)
     source = source_latents(editor.vae, torch.tensor(squash(picture(1), 64))[None])
     null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, [""], 77))
-    assert torch.equal(latents[:, 4:], torch.cat([source, source, torch.zeros_like(source)]))
+    assert torch.equal(latents.chunk(2, dim=1)[1], torch.cat([source, source, torch.zeros_like(source)]))
     assert torch.equal(latents[0, :4], latents[1, :4]) and torch.equal(latents[0, :4], latents[2, :4])
     assert torch.equal(tokens[1:], null.expand(2, -1, -1)) and not torch.equal(tokens[0], null[0])
     assert torch.equal(details[0], details[1]) and details[0].abs().max() > 0 and details[2].abs().max() == 0
@@ -310,8 +310,8 @@ def test_a_prompt_that_is_too_long_is_refused(editor: FireEditPipeline) -> None:
         ({"image": torch.zeros(3, 8, 8)}, "an image is a Tensor; write a PIL image"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0; write 1 or more"),
         ({"num_images_per_prompt": 2, "generator": [torch.Generator()]}, "1 generators for 2 pictures"),
-        ({"latents": torch.zeros(2, 4, 16, 16)}, "2 latents for 1 pictures"),
-        ({"latents": torch.zeros(1, 4, 8, 8)}, r"latents of shape \[1, 4, 8, 8\]; write \[1, 4, 16, 16\]"),
+        ({"latents": torch.zeros(2, 32, 8, 8)}, "2 latents for 1 pictures"),
+        ({"latents": torch.zeros(1, 4, 16, 16)}, r"latents of shape \[1, 4, 16, 16\]; write \[1, 32, 8, 8\]"),
         ({"output_type": "jpg"}, "write 'pil', 'np', 'pt' or 'latent'"),
     ],
 )

@@ -32,7 +32,7 @@ def stored(seed: int, *shape: int) -> np.ndarray:
 
 
 def encoded_edit(seed: int) -> dict[str, Any]:
-    moments = {"source_moments": stored(seed, 8, 16, 16), "target_moments": stored(seed + 1, 8, 16, 16)}
+    moments = {"source_moments": stored(seed, 64, 8, 8), "target_moments": stored(seed + 1, 64, 8, 8)}
     return edit_sample(seed) | moments | {"target": None}
 
 
@@ -148,7 +148,7 @@ def test_an_encoded_edit_brings_its_moments_and_is_still_looked_at(encoded: Proc
 
 def test_encoded_edits_and_dialogue_share_a_batch(encoded: Processor) -> None:
     batch = encoded.batch(stacked([encoded.row(encoded_edit(1)), encoded.row(vqa_sample(2))]))
-    assert batch.source.shape == batch.target.shape == (2, 8, 16, 16)
+    assert batch.source.shape == batch.target.shape == (2, 64, 8, 8)
     assert batch.source.dtype == batch.target.dtype == torch.float16
     assert batch.source[0].any() and not batch.source[1].any() and not batch.target[1].any()
     assert batch.text_states is None
@@ -185,5 +185,5 @@ def test_a_missing_encoding_is_told_with_the_command_that_makes_it(
 
 
 def test_an_encoding_of_another_models_size_is_told(encoded: Processor) -> None:
-    with pytest.raises(EncodingError, match=r"target_moments is \[8, 64, 64\], and this model reads \[8, 16, 16\]"):
+    with pytest.raises(EncodingError, match=r"target_moments is \[8, 64, 64\], and this model reads \[64, 8, 8\]"):
         encoded.row(encoded_edit(1) | {"target_moments": stored(1, 8, 64, 64)})

@@ -32,7 +32,7 @@ def trained() -> EditUNet:
 @pytest.fixture(scope="module")
 def inputs() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    noisy, source = torch.randn(2, 2, 4, 16, 16, generator=generator)
+    noisy, source = torch.randn(2, 2, 32, 8, 8, generator=generator)
     tokens = torch.randn(2, 77, 96, generator=generator)
     return {"noisy": noisy, "source": source, "timesteps": torch.tensor([3.0, 801.5]), "tokens": tokens}
 
@@ -85,12 +85,12 @@ def test_trained_image_attention_adds_to_the_text_attention(trained: EditUNet) -
     """softmax(Q K1) V1 + lambda softmax(Q K2) V2, both through the shared output."""
     attention = trained.down_blocks[0].attentions[0].transformer_blocks[0].attn2
     generator = torch.Generator().manual_seed(3)
-    hidden, tokens, detail = (torch.randn(1, n, w, generator=generator) for n, w in ((9, 48), (77, 96), (16, 96)))
+    hidden, tokens, detail = (torch.randn(1, n, w, generator=generator) for n, w in ((9, 64), (77, 96), (16, 96)))
     to_k_ip, to_v_ip = attention.processor.to_k_ip[0], attention.processor.to_v_ip[0]
 
     def attend(key: Tensor, value: Tensor) -> Tensor:
-        query, key, value = (x.unflatten(-1, (4, 12)).transpose(1, 2) for x in (attention.to_q(hidden), key, value))
-        return (torch.softmax(query @ key.transpose(-1, -2) / 12**0.5, dim=-1) @ value).transpose(1, 2).flatten(2)
+        query, key, value = (x.unflatten(-1, (4, 16)).transpose(1, 2) for x in (attention.to_q(hidden), key, value))
+        return (torch.softmax(query @ key.transpose(-1, -2) / 16**0.5, dim=-1) @ value).transpose(1, 2).flatten(2)
 
     both = attend(attention.to_k(tokens), attention.to_v(tokens)) + 1.0 * attend(to_k_ip(detail), to_v_ip(detail))
     got = attention(hidden, encoder_hidden_states=(tokens, [detail]))

@@ -363,9 +363,9 @@ def test_ip_adapters_rows_go_to_the_layers_that_they_were_trained_for(paper: Fir
 def test_a_unet_that_knows_no_source_ignores_it_at_first() -> None:
     torch.manual_seed(0)
     sizes = {name: value for name, value in vars(preset("nano").unet).items() if not name.startswith("detail_")}
-    plain, ours = UNet2DConditionModel(**{**sizes, "in_channels": 4}).eval(), EditUNet(preset("nano").unet).eval()
+    plain, ours = UNet2DConditionModel(**{**sizes, "in_channels": 32}).eval(), EditUNet(preset("nano").unet).eval()
     load_strict(ours, weights.stable_diffusion_unet(plain.state_dict()), source="Stable Diffusion")
-    noisy, source, tokens, details = (torch.randn(1, *s) for s in ((4, 16, 16), (4, 16, 16), (77, 96), (16, 96)))
+    noisy, source, tokens, details = (torch.randn(1, *s) for s in ((32, 8, 8), (32, 8, 8), (77, 96), (16, 96)))
     with torch.no_grad():
         wanted = plain(noisy, 500, encoder_hidden_states=tokens).sample
         assert torch.allclose(ours.predict(noisy, source, torch.tensor(500), tokens, details), wanted, atol=1e-5)

@@ -1,5 +1,6 @@
 """All families of edits, an edit by its seed, and one that goes on from another."""
 
+import dataclasses
 import random
 
 from fireedit.platform.data.scenes import layout
@@ -8,6 +9,8 @@ from fireedit.platform.data.scenes.scene import Scene
 from fireedit.platform.data.scenes.understanding import HARD
 from fireedit.platform.data.scenes.world import World
 
+NO_OP = "no_op"
+"""Asks for something to be done to a thing that is not there: the picture should stay as it is. Drawn only if named."""
 FAMILIES = (*PLAIN, *HARD)
 LOCAL = tuple(family for family in FAMILIES if family not in ("background", "style"))
 """Families whose edits are about things; the others are about the whole picture."""
@@ -15,6 +18,7 @@ MOST_DRAWS = 5_000
 """Scenes that are tried for one edit; the rarest edits of the worlds need about a hundred."""
 MOST_DRAWS_ON = 20
 """Tries to go on from one scene, which may have no room for any edit."""
+_ABOUT_A_THING = ("remove", "replace", "recolor", "move", "resize")
 
 
 def make_edit(world: World, seed: int, family: str | None = None) -> Edit:
@@ -25,6 +29,8 @@ def make_edit(world: World, seed: int, family: str | None = None) -> Edit:
     """
     world.require(seed)
     rng = random.Random(seed)
+    if family == NO_OP:
+        return _no_op(world, rng)
     family = family or rng.choice(LOCAL if world.only else FAMILIES)
     for _ in range(MOST_DRAWS):
         edit = _draw(world, rng, family)
@@ -51,3 +57,20 @@ def _draw(world: World, rng: random.Random, family: str) -> Edit | None:
     if family in PLAIN:
         return PLAIN[family](world, layout.sample_scene(world, rng), rng)
     return HARD[family](world, rng)
+
+
+def _no_op(world: World, rng: random.Random) -> Edit:
+    """A request that was made for another scene and is about a thing that this one does not have."""
+    scene = layout.sample_scene(world, rng)
+    while True:
+        edit = PLAIN[rng.choice(_ABOUT_A_THING)](world, layout.sample_scene(world, rng), rng)
+        if edit is not None and world.allows(edit.pairs) and _is_absent(edit, scene):
+            return dataclasses.replace(edit, family=NO_OP, source=scene, target=scene, edited=())
+
+
+def _is_absent(edit: Edit, scene: Scene) -> bool:
+    """Whether nothing in the scene can be taken for what the edit is about, nor is what would take its place there."""
+    about = [placed for placed in (*edit.source.objects, *edit.target.objects) if placed.id in edit.edited]
+    called = {placed.thing.category for placed in about if f"the {placed.thing.category}" in edit.instruction}
+    names = {placed.name for placed in about}
+    return not any(placed.name in names or placed.thing.category in called for placed in scene.objects)

@@ -124,3 +124,13 @@ def test_an_edit_goes_on_from_any_scene_that_has_objects() -> None:
     assert families.go_on(TRAIN, Scene("a sandy beach", 0), rng) is None
     in_grey = dataclasses.replace(layout.sample_scene(TRAIN, rng), effect="black and white")
     assert families.go_on(TRAIN, in_grey, rng) is None, "its colours cannot be told"
+
+
+def test_a_request_for_what_is_not_there_changes_nothing() -> None:
+    edits = [families.make_edit(TRAIN, seed, families.NO_OP) for seed in range(40)]
+    for edit in edits:
+        assert edit.family == families.NO_OP and edit.source == edit.target and not edit.edited
+        named = [name for name in TRAIN.things if f"the {name}" in edit.instruction]
+        assert not edit.source.names & set(named), edit.instruction
+    assert len({edit.instruction for edit in edits}) > 30 and families.make_edit(TRAIN, 3, families.NO_OP) == edits[3]
+    assert families.NO_OP not in families.FAMILIES, "seeds draw the same edits as before"

@@ -1,0 +1,161 @@
+"""Those who judge: the scene parser, plain errors of pixels, and likenesses by small stand-ins for the usual backbones.
+
+A stand-in is trained on our scenes and says so in its name: its numbers compare the rows of one table and no others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fireedit.jobs.benchmarking.cases import Case
+from fireedit.jobs.benchmarking.parser import SceneParser, load_parser, signed
+from fireedit.jobs.benchmarking.success import judge
+from fireedit.jobs.pretraining.clip import JUDGE, CLIPJudge
+from fireedit.models.metrics import edit_mask, likeness, perceptual_distance, pixel_scores
+from fireedit.models.vision import Vision
+from fireedit.models.weights import fingerprint
+from fireedit.platform.data.scenes import language
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the judges say of one edited picture; None where a judge is absent, NaN where nothing is there."""
+
+    success: bool
+    wrong: tuple[str, ...]
+    """Why it is no success."""
+    l1: float
+    l1_inside: float
+    l1_outside: float
+    psnr_inside: float
+    psnr_outside: float
+    perceptual: float
+    """Distance from the target in the features of the parser's trunk."""
+    dino: float | None = None
+    """Cosine with the target of nano's DINOv2."""
+    clip_i: float | None = None
+    """Cosine with the target of nano's CLIP."""
+    clip_t: float | None = None
+    """Cosine with the target's caption of nano's CLIP."""
+
+
+MEASURES = {
+    "success": "success",
+    "l1": "L1",
+    "l1_inside": "L1 inside",
+    "l1_outside": "L1 outside",
+    "psnr_inside": "PSNR inside, dB",
+    "psnr_outside": "PSNR outside, dB",
+    "perceptual": "parser-trunk distance",
+    "dino": "nano-DINO",
+    "clip_i": "nano-CLIP-I",
+    "clip_t": "nano-CLIP-T",
+}
+"""Fields of a score that are averaged, and what their columns are called."""
+
+
+class Judges:
+    """All who judge, the same for every row."""
+
+    def __init__(self, parser: SceneParser, vision: Vision | None = None, clip: CLIPJudge | None = None):
+        self.parser, self.vision, self.clip = parser, vision, clip
+
+    @classmethod
+    def load(cls, folder: Path) -> "Judges":
+        """Those that lie among the parts in `folder`; only the parser must.
+
+        Raises:
+            FileNotFoundError: there is no parser.
+        """
+        parser, vision, clip = load_parser(folder), None, None
+        if (folder / "vision").is_dir():
+            vision = Vision.from_pretrained(folder / "vision", dtype=torch.float32).eval()
+        if (folder / JUDGE).is_file():
+            clip = CLIPJudge.from_pretrained(folder)
+        return cls(parser, vision, clip)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """A hash of each who is there."""
+        found = {"parser": fingerprint(self.parser)}
+        if self.vision is not None:
+            found["dino"] = fingerprint(self.vision.dino)
+        if self.clip is not None:
+            found["clip"] = fingerprint(self.clip.clip)
+        return found
+
+    @property
+    def known(self) -> str:
+        """What the parser was trained on, and what the stand-ins are."""
+        config = self.parser.config
+        artwork = " and ".join(config.artworks) + (", also as a VAE decodes them" if config.reconstructions else "")
+        return (
+            f"The parser was trained on renders of seeds of training, of {len(config.names)} things and "
+            f"{len(config.backgrounds)} backgrounds in the artwork {artwork}. "
+            "Measures called nano- are cosines by nano's own CLIP and of the mean patch states of its vision tower: "
+            "they compare the rows of this table and nothing else."
+        )
+
+    @property
+    def absent(self) -> list[str]:
+        """Names of the measures that nobody here takes."""
+        missing = ["dino"] if self.vision is None else []
+        return missing + (["clip_i", "clip_t"] if self.clip is None else [])
+
+    def scores(self, cases: Sequence[Case], edited: np.ndarray) -> list[Score]:
+        """Of edited pictures, uint8 RGB [B, S, S, 3]."""
+        found = []
+        for first in range(0, len(cases), BATCH):
+            found += self._scores(cases[first : first + BATCH], edited[first : first + BATCH])
+        return found
+
+    @torch.no_grad()
+    def _scores(self, cases: Sequence[Case], edited: np.ndarray) -> list[Score]:
+        source, target = (np.stack([getattr(case, name) for case in cases]) for name in ("source", "target"))
+        made, wanted = torch.from_numpy(edited), torch.from_numpy(target)
+        verdicts = [judge([case.edit], reading) for case, reading in zip(cases, self.parser.read(edited), strict=True)]
+        pixels = pixel_scores(made, wanted, edit_mask(torch.from_numpy(source), wanted))
+        perceptual = perceptual_distance(self.parser.features(signed(made)), self.parser.features(signed(wanted)))
+        dino = self._dino(made, wanted)
+        clip_i, clip_t = self._clip(cases, made, wanted)
+        return [
+            Score(
+                success=verdict.success,
+                wrong=verdict.wrong,
+                l1=float(pixels.l1[index]),
+                l1_inside=float(pixels.l1_inside[index]),
+                l1_outside=float(pixels.l1_outside[index]),
+                psnr_inside=float(pixels.psnr_inside[index]),
+                psnr_outside=float(pixels.psnr_outside[index]),
+                perceptual=float(perceptual[index]),
+                dino=_at(dino, index),
+                clip_i=_at(clip_i, index),
+                clip_t=_at(clip_t, index),
+            )
+            for index, verdict in enumerate(verdicts)
+        ]
+
+    def _dino(self, made: Tensor, wanted: Tensor) -> Tensor | None:
+        """Cosines of the mean patch states; a class token means something only to a DINOv2 trained with one."""
+        if self.vision is None:
+            return None
+        one, other = (self.vision(pictures, detail=False).maps[-1].mean(dim=(2, 3)) for pictures in (made, wanted))
+        return likeness(one, other)
+
+    def _clip(self, cases: Sequence[Case], made: Tensor, wanted: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Cosines with the target and with its caption."""
+        if self.clip is None:
+            return None, None
+        pictures = self.clip.pictures(made)
+        captions = self.clip.texts([language.caption(case.edit.target) for case in cases])
+        return likeness(pictures, self.clip.pictures(wanted)), likeness(pictures, captions)
+
+
+def _at(values: Tensor | None, index: int) -> float | None:
+    return None if values is None else float(values[index])

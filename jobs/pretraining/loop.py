@@ -1,0 +1,185 @@
+"""One loop for all that is made before the three stages: resumable, with averaged weights and a figure at the end."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fireedit.platform import storage
+from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
+from fireedit.platform.train.progress import Progress, to_lines
+
+CHECKPOINT, METRICS, SHEET, FIGURES = "checkpoint.pt", "metrics.jsonl", "sheet.png", "figures.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe:
+    """How one part is trained."""
+
+    steps: PositiveInt
+    batch: PositiveInt
+    """Samples a step."""
+    optimizer: OptimizerConfig
+    cooldown_ratio: NonNegativeFloat = 0.3
+    """Share of all steps, at the end, in which the learning rate falls to 0; more `steps` go on from before it."""
+    grad_clip: PositiveFloat = 1.0
+    ema: float = 0.999
+    """How much of the averaged weights each step keeps; those are what is saved."""
+    workers: NonNegativeInt = 1
+    """Processes that draw scenes; 0 draws them between the steps."""
+    seed: int = 0
+    home: str = field(default_factory=storage.home)
+    log_every: PositiveInt = 100
+    save_every_s: PositiveFloat = 180.0
+
+
+class Part(Protocol):
+    """Something that is pretrained: its module, its data, its loss and its figures."""
+
+    name: str
+    model: nn.Module
+    """What learns; its parameters that need no gradient stay as they are."""
+
+    def batches(self, first: int, last: int) -> Iterable[Any]:
+        """The batches of steps `first` + 1, ..., `last`: always the same ones."""
+
+    def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """What a step lowers, under `loss`, and what else to log."""
+
+    def figures(self, model: nn.Module) -> dict[str, float]:
+        """How good it is, on scenes that training never draws."""
+
+    def look(self, model: nn.Module) -> Image.Image | None:
+        """A picture of what it does on some of them."""
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write its weights as the pipeline loads them."""
+
+
+def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
+    """Train a part, or go on where that was broken off, and write it to `out`.
+
+    Returns:
+        its figures, and what it took.
+    """
+    folder = Path(recipe.home) / "pretraining" / part.name
+    folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = part.model.to(device)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    optimizer = build_optimizer(named, recipe.optimizer)
+    highest = [group["lr"] for group in optimizer.param_groups]
+    progress, at = Progress(steps=recipe.steps), _Position()
+    states = {"model": model, "averaged": averaged, "optimizer": optimizer}
+    if (folder / CHECKPOINT).exists():
+        at = _resume(folder / CHECKPOINT, states)
+        progress.rows = list(at.rows)
+        print(f"{part.name}: goes on after step {at.step} of {recipe.steps}", file=sys.stderr, flush=True)
+
+    began, spent_s, saved = time.monotonic(), at.seconds, time.monotonic()
+    model.train()
+    with _told_to_stop() as told:
+        waiting = time.perf_counter()
+        for step, batch in enumerate(part.batches(at.step, recipe.steps), start=at.step + 1):
+            batch = _to(batch, device)
+            waited_s = time.perf_counter() - waiting
+            torch.manual_seed(recipe.seed + step)
+            with torch.autocast(device.type, torch.bfloat16):  # a step's own: it remembers the weights it has rounded
+                losses = part.losses(model, batch)
+            losses["loss"].backward()
+            grad_norm = nn.utils.clip_grad_norm_([parameter for _, parameter in named], recipe.grad_clip)
+            for group, lr in zip(optimizer.param_groups, highest, strict=True):
+                group["lr"] = lr * _rate(recipe, step - 1)
+            optimizer.step()
+            optimizer.zero_grad()
+            averaged.update_parameters(model)
+            detached = {name: value.detach() for name, value in losses.items()}
+            progress.add(detached, samples=recipe.batch, waited_s=waited_s)
+            if step % recipe.log_every == 0 or step == recipe.steps:
+                progress.report(step, optimizer.param_groups[0]["lr"], float(grad_norm), _floats)
+            at = _Position(step, spent_s + time.monotonic() - began, progress.rows)
+            if time.monotonic() - saved > recipe.save_every_s or step == recipe.steps or told:
+                _save(folder / CHECKPOINT, states, at)
+                (folder / METRICS).write_bytes(to_lines(progress.rows))
+                saved = time.monotonic()
+            if told:
+                sys.exit(f"{part.name}: stopped after step {step}; the same command goes on")
+            waiting = time.perf_counter()
+
+    trained = averaged.module.eval()
+    with torch.no_grad():
+        figures = part.figures(trained)
+        picture = part.look(trained)
+    part.save(trained, out)
+    if picture is not None:
+        picture.save(folder / SHEET)
+    report = {"part": part.name, "steps": at.step, "minutes": round(at.seconds / 60, 1), **figures}
+    (folder / FIGURES).write_text(json.dumps(report, indent=1))
+    return report
+
+
+@dataclass(frozen=True)
+class _Position:
+    """How far a part has come."""
+
+    step: int = 0
+    seconds: float = 0.0
+    """Of training, in all sittings."""
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+def _rate(recipe: PretrainRecipe, step: int) -> float:
+    """What to multiply the learning rate with at a step counted from 0: up, level, down to 0."""
+    cooldown = round(recipe.cooldown_ratio * recipe.steps)
+    return warmup(recipe.optimizer, recipe.steps)(step) * min(1.0, (recipe.steps - step) / max(cooldown, 1))
+
+
+def _save(path: Path, states: Mapping[str, Any], at: _Position) -> None:
+    """Whole or not at all."""
+    saved = {name: state.state_dict() for name, state in states.items()} | {"at": asdict(at)}
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
+        torch.save(saved, draft)
+    os.replace(draft.name, path)
+
+
+def _resume(path: Path, states: Mapping[str, Any]) -> _Position:
+    saved = torch.load(path, weights_only=True)
+    for name, state in states.items():
+        state.load_state_dict(saved[name])
+    return _Position(**saved["at"])
+
+
+@contextlib.contextmanager
+def _told_to_stop() -> Iterator[list[int]]:
+    """A list that is empty until the process is told to end."""
+    told: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: told.append(got)) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def _floats(losses: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in losses.items()}

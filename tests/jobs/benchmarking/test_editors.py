@@ -1,0 +1,95 @@
+"""Editors edit cases, each in its own way; parts that are left out make no difference where they had none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fireedit.jobs.benchmarking import editors
+from fireedit.jobs.benchmarking.cases import Case, Cases
+from fireedit.jobs.benchmarking.editors import FireEditor, NoDetail, RowName, TextEditor, Untimed, make_editor
+from fireedit.models.fireedit import preset
+from fireedit.models.pipeline import FireEditPipeline, PaintSettings
+
+SIZES = preset("nano")
+FEW = PaintSettings(num_inference_steps=2)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> FireEditPipeline:
+    pipeline = FireEditPipeline.fresh_nano(seed=0)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def folder(pipeline: FireEditPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return Cases(SIZES.vae.sample_size).of("unseen_seeds", "remove", 2)
+
+
+def row(text: str, folder: Path) -> RowName:
+    return RowName.parse(text, str(folder), "predicted")
+
+
+def test_a_row_says_what_edits_and_what_it_sees_of_regions() -> None:
+    assert RowName.parse("full", "nano", "true") == RowName("full", "nano", "true")
+    assert RowName.parse("base=runs/a@none", "nano", "true") == RowName("base@none", "runs/a", "none")
+    with pytest.raises(editors.EditorError, match="predicted, true, none"):
+        RowName.parse("base=runs/a@some", "nano", "true")
+
+
+def test_baselines_hand_over_source_target_or_what_the_vae_keeps(folder: Path, cases: list[Case]) -> None:
+    made = {name: make_editor(row(name, folder), SIZES, FEW, "cpu").edit(cases) for name in ("copy", "target", "vae")}
+    assert np.array_equal(made["copy"][1], cases[1].source) and np.array_equal(made["target"][1], cases[1].target)
+    assert made["vae"].shape == made["copy"].shape and made["vae"].dtype == np.uint8
+
+
+def test_the_pipeline_edits_with_whatever_regions_it_is_shown(pipeline: FireEditPipeline, cases: list[Case]) -> None:
+    for regions in editors.REGION_SOURCES:
+        editor = FireEditor(pipeline, FEW, regions)
+        seen = [len(boxes) for boxes in editor._look(cases).boxes]
+        assert regions == "predicted" or seen == [len(case.boxes) if regions == "true" else 0 for case in cases]
+        assert editor.edit(cases).shape == (2, 64, 64, 3)
+
+
+def test_a_picture_does_not_depend_on_its_neighbours(pipeline: FireEditPipeline, cases: list[Case]) -> None:
+    editor = FireEditor(pipeline, FEW, "true")
+    both, alone = editor.edit(cases), editor.edit(cases[1:])
+    assert np.abs(both[1].astype(int) - alone[0].astype(int)).max() <= 2
+
+
+def test_true_regions_are_encoded_as_predicted_ones_are(pipeline: FireEditPipeline, cases: list[Case]) -> None:
+    percepts = pipeline.perceive([cases[0].source])
+    boxes = tuple(map(tuple, percepts.boxes[0].tolist()))
+    same = [editors.replace(cases[0], boxes=boxes)]
+    found = FireEditor(pipeline, FEW, "true")._look(same)
+    torch.testing.assert_close(found.region_tokens[0], percepts.region_tokens[0], rtol=1e-3, atol=1e-4)
+
+
+def test_left_out_parts_are_exactly_what_fresh_ones_do(pipeline: FireEditPipeline, cases: list[Case]) -> None:
+    """TATI and HVCA start as no-ops, so a fresh pipeline paints the same without them."""
+    whole = FireEditor(pipeline, FEW, "predicted").edit(cases)
+    config, parts = pipeline.unet.config, dict(pipeline.components)
+    parts |= {"hvca": NoDetail(config.detail_tokens, config.cross_attention_dim), "tati": Untimed()}
+    bare = FireEditPipeline(**parts)
+    bare.set_progress_bar_config(disable=True)
+    assert np.abs(FireEditor(bare, FEW, "predicted").edit(cases).astype(int) - whole.astype(int)).max() <= 1
+
+
+def test_a_folder_is_edited_with_by_what_lies_in_it(folder: Path, cases: list[Case], tmp_path: Path) -> None:
+    full = make_editor(row("full", folder), SIZES, FEW, "cpu")
+    assert isinstance(full, FireEditor) and full.weights == make_editor(row("again", folder), SIZES, FEW, "cpu").weights
+    for part in ("unet", "vae", "text_encoder", "tokenizer"):
+        (tmp_path / part).symlink_to(folder / part)
+    plain = make_editor(row(f"ip2p={tmp_path}", folder), SIZES, FEW, "cpu")
+    assert isinstance(plain, TextEditor) and plain.edit(cases).shape == (2, 64, 64, 3)
+    with pytest.raises(editors.EditorError, match="neither a pipeline nor a UNet"):
+        make_editor(row(f"none={tmp_path / 'vae'}", folder), SIZES, FEW, "cpu")

@@ -1,0 +1,70 @@
+"""Pictures that were made once are not made again; sessions go on from what the editor made."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fireedit.jobs.benchmarking import run
+from fireedit.jobs.benchmarking.cases import Case, Cases
+from fireedit.jobs.benchmarking.editors import Copy, Target
+from fireedit.jobs.benchmarking.parser import ParserConfig, SceneParser
+from fireedit.jobs.benchmarking.results import Row
+from fireedit.jobs.benchmarking.run import Contestant, edited_pictures, play
+from fireedit.models.pipeline import PaintSettings
+
+
+class Darker:
+    """An editor that takes one from every pixel, and counts what it has done."""
+
+    weights = "abc"
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def edit(self, cases: Sequence[Case]) -> np.ndarray:
+        self.done += len(cases)
+        return np.stack([case.source - np.minimum(case.source, 1) for case in cases])
+
+
+def contestant(editor: run.Editor, steps: int = 1) -> Contestant:
+    return Contestant(Row("row", editor.weights, ""), editor, PaintSettings(num_inference_steps=steps))
+
+
+@pytest.fixture(scope="module")
+def cases() -> Cases:
+    return Cases(32)
+
+
+def test_a_run_that_was_broken_off_goes_on(cases: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "BATCH", 2)
+    drawn, editor, said = cases.of("unseen_seeds", "remove", 5), Darker(), list[str]()
+    edited_pictures(contestant(editor), drawn[:3], str(tmp_path), said.append)
+    assert (editor.done, len(said)) == (3, 2)
+    made = edited_pictures(contestant(editor), drawn, str(tmp_path), said.append)
+    assert editor.done == 3 + 3, "the batch that was half made is made again, with what follows"
+    assert np.array_equal(made, Darker().edit(drawn))
+    again = edited_pictures(contestant(editor), drawn, str(tmp_path), said.append)
+    assert editor.done == 6 and np.array_equal(again, made)
+    edited_pictures(contestant(editor, steps=2), drawn, str(tmp_path), said.append)
+    assert editor.done == 11, "other settings make other pictures"
+
+
+def test_what_costs_nothing_is_not_kept(cases: Cases, tmp_path: Path) -> None:
+    drawn = cases.of("unseen_seeds", "remove", 2)
+    assert np.array_equal(edited_pictures(contestant(Copy()), drawn, str(tmp_path), print)[0], drawn[0].source)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_session_is_played_on_the_editors_own_pictures(cases: Cases, tmp_path: Path) -> None:
+    sessions = cases.sessions("unseen_seeds", 3)
+    torch.manual_seed(0)
+    parser = SceneParser(ParserConfig(widths=(8, 16), groups=4)).eval()
+    turns = play(contestant(Darker()), sessions, parser, str(tmp_path), print)
+    errors = np.array(turns.l1_outside)
+    assert errors.shape == (3, 3) and len(turns.success) == 3
+    assert np.allclose(errors[2], 3 * errors[0], rtol=0.1), "errors add up"
+    faultless = play(contestant(Target()), sessions, parser, str(tmp_path), print)
+    assert np.array(faultless.l1_outside).max() == 0

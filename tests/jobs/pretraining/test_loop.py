@@ -1,0 +1,109 @@
+"""A part that is broken off goes on as if it had not been, and what is saved is whole."""
+
+import json
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fireedit.jobs.pretraining.loop import CHECKPOINT, FIGURES, METRICS, SHEET, PretrainRecipe, pretrain
+from fireedit.platform.train.optimizer import OptimizerConfig
+
+STEPS = 20
+
+
+class Line:
+    """Learns a line through noisy points; may be told to stop on its way."""
+
+    name = "line"
+
+    def __init__(self, stop_at: int = 0):
+        torch.manual_seed(0)
+        self.model: nn.Module = nn.Linear(1, 1)
+        self.stop_at = stop_at
+
+    def batches(self, first: int, last: int) -> Iterable[Mapping[str, Tensor]]:
+        for step in range(first, last):
+            if step + 1 == self.stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            points = torch.randn(8, 1, generator=torch.Generator().manual_seed(step))
+            yield {"x": points, "y": 3 * points - 1}
+
+    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        jitter = 0.01 * torch.randn(())
+        return {"loss": (model(batch["x"]) + jitter - batch["y"]).square().mean()}
+
+    def figures(self, model: nn.Module) -> dict[str, float]:
+        return {"slope": float(next(model.parameters()))}
+
+    def look(self, model: nn.Module) -> Image.Image:
+        return Image.new("RGB", (4, 4))
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        torch.save(model.state_dict(), folder / "line.pt")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> PretrainRecipe:
+    how = OptimizerConfig(lr=0.2, warmup_ratio=0.1)
+    return PretrainRecipe(steps=STEPS, batch=8, optimizer=how, ema=0.5, log_every=5, home=str(tmp_path / "home"))
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return torch.load(folder / "line.pt", weights_only=True)
+
+
+def test_a_part_that_was_stopped_goes_on_to_the_same_weights(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    unbroken = pretrain(Line(), replace(recipe, home=str(tmp_path / "unbroken")), tmp_path / "a")
+    for stop_at in (3, 11):
+        with pytest.raises(SystemExit, match="stopped after step"):
+            pretrain(Line(stop_at), recipe, tmp_path / "b")
+    report = pretrain(Line(), recipe, tmp_path / "b")
+    assert report["slope"] == unbroken["slope"] and report["steps"] == STEPS
+    assert all(torch.equal(value, weights(tmp_path / "b")[name]) for name, value in weights(tmp_path / "a").items())
+
+
+def test_it_learns_and_tells(recipe: PretrainRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = pretrain(Line(), replace(recipe, steps=60), tmp_path)
+    folder = Path(recipe.home) / "pretraining" / "line"
+    assert report["slope"] == pytest.approx(3, abs=0.1)
+    assert json.loads((folder / FIGURES).read_text()) == report
+    assert len((folder / METRICS).read_text().splitlines()) == 60 / recipe.log_every
+    with Image.open(folder / SHEET) as picture:
+        assert picture.size == (4, 4)
+    assert "step     60/60" in capsys.readouterr().err
+
+
+def test_a_finished_part_goes_on_with_more_steps(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    pretrain(Line(), recipe, tmp_path)
+    again = pretrain(Line(), recipe, tmp_path)
+    more = pretrain(Line(), replace(recipe, steps=2 * STEPS), tmp_path)
+    assert again["steps"] == STEPS and more["steps"] == 2 * STEPS
+    assert more["slope"] != again["slope"]
+
+
+def test_every_step_sees_the_weights_of_the_one_before(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    """Autocast keeps the weights that it has rounded until it is left."""
+    line, seen = Line(), []
+    losses = line.losses
+
+    def watched(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(float(model(torch.ones(1, 1)).detach()))
+        return losses(model, batch)
+
+    line.losses = watched  # type: ignore[method-assign]
+    pretrain(line, recipe, tmp_path)
+    assert len(set(seen)) > STEPS / 2  # in bfloat16 two may be alike
+
+
+def test_a_checkpoint_is_whole_or_not_there(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    pretrain(Line(), recipe, tmp_path)
+    folder = Path(recipe.home) / "pretraining" / "line"
+    assert sorted(path.name for path in folder.iterdir()) == sorted((CHECKPOINT, FIGURES, METRICS, SHEET))
