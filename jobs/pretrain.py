@@ -7,6 +7,7 @@
     llm          LLaMA and the adapter, from dialogues about pictures and regions; needs vision
     unet         InstructPix2Pix on CLIP's text states; needs vae and clip
     parser       reads pictures as scenes: the judge of the benchmark; needs vae
+    pipeline     all of them in one folder, for `train.py --stage 1 init_from=FOLDER`
 
 Each part is trained on procedural scenes and ends with its own figures. A training that was broken off goes on when its
 command is given again; one that is finished goes on with more `steps`.
@@ -19,6 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import Any
 
 import torch
 
+from fireedit.jobs.pretraining.assemble import assemble
 from fireedit.jobs.pretraining.clip import CLIPPart, CLIPRecipe
 from fireedit.jobs.pretraining.language import LanguagePart, LanguageRecipe
 from fireedit.jobs.pretraining.loop import Part, PretrainRecipe, pretrain
@@ -35,7 +38,7 @@ from fireedit.jobs.pretraining.unet import UNetPart, UNetRecipe
 from fireedit.jobs.pretraining.vae import VAEPart, VAERecipe
 from fireedit.jobs.pretraining.vision import VisionPart, VisionRecipe
 from fireedit.models.fireedit import NANO, preset
-from fireedit.platform import config
+from fireedit.platform import config, storage
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["tokenizers", *TRAINERS])
-    parser.add_argument("--out", type=Path, default=NANO, help="folder of the small model (default: %(default)s)")
+    out = Path(storage.home()) / "nano"
+    parser.add_argument("part", choices=["tokenizers", *TRAINERS, "pipeline"])
+    parser.add_argument("--out", type=Path, default=out, help="folder of the small model (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 optimizer.lr=1e-4")
     asked = parser.parse_intermixed_args(argv)
     print(json.dumps(run(asked.part, asked.out, asked.overrides)))
@@ -70,6 +74,11 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Train a part and write it to `out`; its figures."""
     if part == "tokenizers":
         return train_tokenizers(out)
+    for name in ("vlm_tokenizer", "tokenizer"):
+        if not (out / name).is_dir():
+            shutil.copytree(NANO / name, out / name)
+    if part == "pipeline":
+        return assemble(out)
     trainer = TRAINERS[part]
     try:
         recipe = config.load(trainer.recipe, f"nano-{part}", overrides)
