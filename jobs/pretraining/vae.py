@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
 from PIL import Image
 from torch import Tensor, nn
 
@@ -45,6 +46,10 @@ class VAEPart:
     def __init__(self, sizes: FireEditConfig, recipe: VAERecipe, out: Path):
         self.config, self.recipe = sizes.vae, recipe
         vae = build_vae(sizes.vae).to(memory_format=torch.channels_last)
+        for block in vae.modules():  # nearly linear at first: that learns a third faster
+            if isinstance(block, ResnetBlock2D):
+                nn.init.zeros_(block.conv2.weight)
+                nn.init.zeros_(block.conv2.bias)
         with torch.no_grad():  # little noise at first, or it would drown what the encoder does not say loudly yet
             vae.quant_conv.bias[sizes.vae.latent_channels :] -= FIRST_LOGVAR
         self.model: nn.Module = vae
