@@ -34,7 +34,7 @@ class PretrainRecipe:
     """Samples a step."""
     optimizer: OptimizerConfig
     cooldown_ratio: NonNegativeFloat = 0.3
-    """Share of all steps, at the end, in which the learning rate falls to 0; more `steps` go on from before it."""
+    """Share of all steps, at the end, in which the learning rate falls to 0; a part given more `steps` climbs back."""
     grad_clip: PositiveFloat = 1.0
     ema: float = 0.999
     """How much of the averaged weights each step keeps; those are what is saved."""

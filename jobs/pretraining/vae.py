@@ -14,20 +14,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fireedit.jobs.pretraining.loop import PretrainRecipe
-from fireedit.jobs.pretraining.scenes import held_out_batches, training_batches
+from fireedit.jobs.pretraining.scenes import HELD_OUT, held_out_batches, training_batches
 from fireedit.models.fireedit import FireEditConfig
 from fireedit.models.vae import build_vae
 from fireedit.platform.data.scenes.families import make_edit
 from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.scenes.world import TRAIN, WORLDS
+from fireedit.platform.data.scenes.world import TRAIN
 from fireedit.platform.sheet import Panel, sheet
 
 HELD_OUT_SCENES = 512
 PCA_SCENES = 2048
 """Whose patches the linear code is fitted to."""
 SHOWN = 12
-FIRST_LOGVAR = 6.0
-"""How far below 0."""
+FIRST_LOGVAR = -6.0
+"""Of the latents, about, before anything is learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,12 @@ class VAEPart:
     def __init__(self, sizes: FireEditConfig, recipe: VAERecipe, out: Path):
         self.config, self.recipe = sizes.vae, recipe
         vae = build_vae(sizes.vae).to(memory_format=torch.channels_last)
-        for block in vae.modules():  # nearly linear at first: that learns a third faster
+        for block in vae.modules():  # nearly linear at first: 17.4 instead of 16.8 dB after 600 steps
             if isinstance(block, ResnetBlock2D):
                 nn.init.zeros_(block.conv2.weight)
                 nn.init.zeros_(block.conv2.bias)
         with torch.no_grad():  # little noise at first, or it would drown what the encoder does not say loudly yet
-            vae.quant_conv.bias[sizes.vae.latent_channels :] -= FIRST_LOGVAR
+            vae.quant_conv.bias[sizes.vae.latent_channels :] += FIRST_LOGVAR
         self.model: nn.Module = vae
 
     def batches(self, first: int, last: int) -> Iterable[Mapping[str, Tensor]]:
@@ -103,8 +103,7 @@ class VAEPart:
         model.half().save_pretrained(folder / "vae")
 
     def _pair(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
-        world = TRAIN if seed in TRAIN.seeds else WORLDS["unseen_seeds"]
-        edit = make_edit(world, seed)
+        edit = make_edit(TRAIN if seed in TRAIN.seeds else HELD_OUT, seed)
         side = self.config.sample_size
         drawn = [renderer.draw(scene, side).image for scene in (edit.source, edit.target)]
         return {"pictures": torch.from_numpy(np.stack(drawn))}
