@@ -7,7 +7,6 @@ from typing import Self
 
 import torch
 import yaml
-from diffusers import AutoencoderKL
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 from transformers import CLIPTextModel
@@ -20,7 +19,7 @@ from fireedit.models.schedule import ScheduleConfig
 from fireedit.models.tati import TATI, TATIConfig
 from fireedit.models.text import TextConfig, build_text_encoder
 from fireedit.models.unet import EditUNet, UNetConfig
-from fireedit.models.vae import VAEConfig, build_vae
+from fireedit.models.vae import EditVAE, VAEConfig
 from fireedit.models.vision import Vision, VisionConfig
 from fireedit.models.vlm import VLM, VLMConfig
 
@@ -124,7 +123,7 @@ class FireEdit(nn.Module):
     tati: TATI
     hvca: HVCA
     unet: EditUNet
-    vae: AutoencoderKL
+    vae: EditVAE
     text_encoder: CLIPTextModel
 
     def __init__(
@@ -138,7 +137,7 @@ class FireEdit(nn.Module):
         tati: TATI | None = None,
         hvca: HVCA | None = None,
         unet: EditUNet | None = None,
-        vae: AutoencoderKL | None = None,
+        vae: EditVAE | None = None,
         text_encoder: CLIPTextModel | None = None,
     ):
         super().__init__()
@@ -159,7 +158,7 @@ class FireEdit(nn.Module):
             tati=TATI(config.tati),
             hvca=HVCA(config.hvca),
             unet=EditUNet(config.unet),
-            vae=build_vae(config.vae),
+            vae=EditVAE(config.vae),
             text_encoder=build_text_encoder(config.text),
         )
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DiffusionPipeline, EulerAncestralDiscreteScheduler
+from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -28,7 +28,7 @@ from fireedit.models.tati import TATI
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PADDING, PromptTokenizer
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import decode_latents, source_latents
+from fireedit.models.vae import EditVAE, decode_latents, source_latents
 from fireedit.models.vision import Vision
 from fireedit.models.vlm import VLM
 
@@ -102,7 +102,7 @@ class FireEditPipeline(DiffusionPipeline):
         hvca: HVCA,
         tati: TATI,
         unet: EditUNet,
-        vae: AutoencoderKL,
+        vae: EditVAE,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: EulerAncestralDiscreteScheduler,

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, ModelMixin
+from diffusers import ModelMixin
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel
 
@@ -18,7 +18,7 @@ from fireedit.models.processor import squash
 from fireedit.models.schedule import sampler
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import decode_latents, source_latents
+from fireedit.models.vae import EditVAE, decode_latents, source_latents
 from fireedit.models.weights import fingerprint
 
 RegionSource = Literal["predicted", "true", "none"]
@@ -61,7 +61,7 @@ class Target:
 class Reconstruction:
     """The target as the VAE keeps it: the ceiling of all that paint in its latents."""
 
-    def __init__(self, vae: AutoencoderKL):
+    def __init__(self, vae: EditVAE):
         self.vae, self.weights = vae, fingerprint(vae)
 
     @torch.no_grad()
@@ -182,7 +182,7 @@ def make_editor(row: RowName, sizes: FireEditConfig, settings: PaintSettings, de
     if row.name == "vae":
         if not (folder / "vae").is_dir():
             raise EditorError(f"{folder / 'vae'} is not there; give --weights a folder with a VAE")
-        return Reconstruction(AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval().to(device))
+        return Reconstruction(EditVAE.from_pretrained(folder / "vae", dtype=torch.float32).eval().to(device))
     if row.name != "ip2p" and (folder / "model_index.json").is_file() and (folder / "vlm").is_dir():
         pipeline = FireEditPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
         return FireEditor(_whole(pipeline), settings, row.regions)
@@ -204,7 +204,7 @@ def text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipeline:
     left_out = (*FireEditPipeline.PERCEIVING, *FireEditPipeline.UNDERSTANDING, "hvca", "tati")
     parts: dict[str, Any] = dict.fromkeys(left_out) | {
         "unet": unet,
-        "vae": AutoencoderKL.from_pretrained(found("vae"), dtype=torch.float32).eval(),
+        "vae": EditVAE.from_pretrained(found("vae"), dtype=torch.float32).eval(),
         "text_encoder": CLIPTextModel.from_pretrained(found("text_encoder"), dtype=torch.float32).eval(),
         "tokenizer": AutoTokenizer.from_pretrained(found("tokenizer")),
         "scheduler": sampler(sizes.schedule),

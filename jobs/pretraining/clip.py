@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModel, PreTrainedTokenizerBase
 
 from fireedit.jobs.pretraining.loop import PretrainRecipe
+from fireedit.jobs.pretraining.reading import known_cross_entropy, share, shown
+from fireedit.jobs.pretraining.saved import fill, saved
 from fireedit.jobs.pretraining.scenes import HELD_OUT, held_out_batches, training_batches
 from fireedit.models.fireedit import FireEditConfig
 from fireedit.models.text import build_text_encoder, tokenize_text
 from fireedit.models.tokens import IGNORED
-from fireedit.models.vision import CLIP_MEAN, CLIP_STD, Vision, VisionConfig
+from fireedit.models.vision import CLIP_MEAN, CLIP_STD, Vision
 from fireedit.platform.data.scenes import language
 from fireedit.platform.data.scenes.edits import PLAIN, Edit
 from fireedit.platform.data.scenes.families import make_edit
@@ -142,7 +144,7 @@ class CLIPPart:
     def __init__(self, sizes: FireEditConfig, recipe: CLIPRecipe, out: Path):
         self.sizes, self.recipe = sizes, recipe
         self.tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
-        self.model: nn.Module = Learner(sizes)
+        self.model = Learner(sizes)
 
     def batches(self, first: int, last: int) -> Iterable[Mapping[str, Any]]:
         assert self.recipe.batch % 2 == 0, self.recipe.batch
@@ -204,12 +206,18 @@ class CLIPPart:
             cards.append(Card(title=title, note=note, colour=colour, words=captions[found], aside=aside, panels=panels))
         return card_sheet(cards, columns=3, side=192)
 
+    def load(self, folder: Path) -> None:
+        clip = self.model.clip
+        fill(clip.text_encoder, folder / "text_encoder")
+        clip.vision.load_state_dict(saved(Vision(self.sizes.vision), folder / "vision").clip.state_dict())
+        clip.load_state_dict({name: value.float() for name, value in load_file(folder / JUDGE).items()}, strict=False)
+
     def save(self, model: nn.Module, folder: Path) -> None:
         """In half precision; DINOv2's part of the vision tower stays as it is, and is fresh if there is none."""
         assert isinstance(model, Learner)
         clip = model.clip.half()
         clip.text_encoder.save_pretrained(folder / "text_encoder")
-        vision = saved_vision(folder, self.sizes.vision)
+        vision = saved(Vision(self.sizes.vision), folder / "vision")
         vision.clip.load_state_dict(clip.vision.state_dict())
         vision.half().save_pretrained(folder / "vision")
         (folder / JUDGE).parent.mkdir(parents=True, exist_ok=True)
@@ -269,34 +277,6 @@ def contrast(images: Tensor, texts: Tensor, scale: Tensor, alike: Tensor) -> Ten
         logits = scale.float() * images @ texts.T
     shares = alike / alike.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits, shares) + F.cross_entropy(logits.T, shares)) / 2
-
-
-def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of [N, K] where a label [N] is known; 0 if none is."""
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
-    return total / (labels != IGNORED).sum().clamp(min=1)
-
-
-def share(hits: Sequence[Tensor]) -> float:
-    """How many of all of them are true; 0 if there are none."""
-    every = torch.cat([one.flatten() for one in hits]).float()
-    return round(every.mean().item(), 4) if len(every) > 0 else 0.0
-
-
-def shown(pictures: Tensor, side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 RGB [B, S, S, 3] as the vision tower shows them to an encoder at `side` pixels, [B, 3, side, side]."""
-    pixels = pictures.permute(0, 3, 1, 2).float() / 255
-    if pixels.shape[-1] != side:
-        pixels = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
-    centre, spread = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std))
-    return (pixels - centre) / spread
-
-
-def saved_vision(folder: Path, config: VisionConfig) -> Vision:
-    """The tower that lies in a folder of parts, in float32, or a fresh one if none does."""
-    if (folder / "vision" / Vision.config_name).exists():
-        return Vision.from_pretrained(folder / "vision", dtype=torch.float32)
-    return Vision(config)
 
 
 def _captions(batch: Mapping[str, Any]) -> list[str]:

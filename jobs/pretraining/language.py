@@ -19,8 +19,9 @@ from torch.utils.data import default_collate
 from transformers import AutoTokenizer
 
 from fireedit.jobs.pretraining.loop import PretrainRecipe
+from fireedit.jobs.pretraining.saved import fill, frozen
 from fireedit.jobs.pretraining.scenes import HELD_OUT, training_batches
-from fireedit.jobs.pretraining.unet import NO_OP_SHARE, frozen
+from fireedit.jobs.pretraining.unet import NO_OP_SHARE
 from fireedit.models.detector import Detector, select_proposals
 from fireedit.models.fireedit import FireEdit, FireEditConfig
 from fireedit.models.layers.boxes import box_iou
@@ -140,6 +141,9 @@ class LanguagePart:
             card = Card(title=turn.kind, note="", colour=RIGHT if words == turn.answer else WRONG, words=turn.question)
             cards.append(replace(card, panels=(panel,), aside=f"{words} (wanted: {turn.answer})"))
         return card_sheet(cards, columns=3, side=192)
+
+    def load(self, folder: Path) -> None:
+        fill(self.model, folder / "vlm")
 
     def save(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, VLM)

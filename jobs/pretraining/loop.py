@@ -1,4 +1,4 @@
-"""One loop for all that is made before the three stages: resumable, with averaged weights and a figure at the end."""
+"""One loop for all that is made before the three stages: resumable, and with figures at the end."""
 
 import contextlib
 import json
@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fireedit.platform import storage
 from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
@@ -36,11 +35,11 @@ class PretrainRecipe:
     cooldown_ratio: NonNegativeFloat = 0.3
     """Share of all steps, at the end, in which the learning rate falls to 0; a part given more `steps` climbs back."""
     grad_clip: PositiveFloat = 1.0
-    ema: float = 0.999
-    """How much of the averaged weights each step keeps; those are what is saved."""
     workers: NonNegativeInt = 1
     """Processes that draw scenes; 0 draws them between the steps."""
     seed: int = 0
+    init_from: Path | None = None
+    """Folder of a small model whose weights of this part it starts from, such as models/nano; None: fresh ones."""
     home: str = field(default_factory=storage.home)
     log_every: PositiveInt = 100
     save_every_s: PositiveFloat = 180.0
@@ -50,8 +49,10 @@ class Part(Protocol):
     """Something that is pretrained: its module, its data, its loss and its figures."""
 
     name: str
-    model: nn.Module
-    """What learns; its parameters that need no gradient stay as they are."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What learns; its parameters that need no gradient stay as they are."""
 
     def batches(self, first: int, last: int) -> Iterable[Any]:
         """The batches of steps `first` + 1, ..., `last`: always the same ones."""
@@ -64,6 +65,9 @@ class Part(Protocol):
 
     def look(self, model: nn.Module) -> Image.Image | None:
         """A picture of what it does on some of them."""
+
+    def load(self, folder: Path) -> None:
+        """Give `model` the weights that `save` wrote."""
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write its weights as the pipeline loads them."""
@@ -79,16 +83,17 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = part.model.to(device)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     optimizer = build_optimizer(named, recipe.optimizer)
     highest = [group["lr"] for group in optimizer.param_groups]
     progress, at = Progress(steps=recipe.steps), _Position()
-    states = {"model": model, "averaged": averaged, "optimizer": optimizer}
+    states = {"model": model, "optimizer": optimizer}
     if (folder / CHECKPOINT).exists():
         at = _resume(folder / CHECKPOINT, states)
         progress.rows = list(at.rows)
         print(f"{part.name}: goes on after step {at.step} of {recipe.steps}", file=sys.stderr, flush=True)
+    elif recipe.init_from is not None:
+        part.load(recipe.init_from)
 
     began, spent_s, saved = time.monotonic(), at.seconds, time.monotonic()
     model.train()
@@ -98,7 +103,7 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
             batch = _to(batch, device)
             waited_s = time.perf_counter() - waiting
             torch.manual_seed(recipe.seed + step)
-            with torch.autocast(device.type, torch.bfloat16):  # a step's own: it remembers the weights it has rounded
+            with autocast(device):  # a step's own: it remembers the weights it has rounded
                 losses = part.losses(model, batch)
             losses["loss"].backward()
             grad_norm = nn.utils.clip_grad_norm_([parameter for _, parameter in named], recipe.grad_clip)
@@ -106,7 +111,6 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
                 group["lr"] = lr * _rate(recipe, step - 1)
             optimizer.step()
             optimizer.zero_grad()
-            averaged.update_parameters(model)
             detached = {name: value.detach() for name, value in losses.items()}
             progress.add(detached, samples=recipe.batch, waited_s=waited_s)
             if step % recipe.log_every == 0 or step == recipe.steps:
@@ -120,7 +124,7 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
                 sys.exit(f"{part.name}: stopped after step {step}; the same command goes on")
             waiting = time.perf_counter()
 
-    trained = averaged.module.eval()
+    trained = model.eval()
     with torch.no_grad():
         figures = part.figures(trained)
         picture = part.look(trained)
@@ -130,6 +134,13 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
     report = {"part": part.name, "steps": at.step, "minutes": round(at.seconds / 60, 1), **figures}
     (folder / FIGURES).write_text(json.dumps(report, indent=1))
     return report
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """To bfloat16, except on a processor that only emulates it, which is up to 60 times slower there."""
+    known = torch.cpu.get_capabilities()
+    multiplies = device.type != "cpu" or any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies)
 
 
 @dataclass(frozen=True)

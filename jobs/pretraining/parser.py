@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from fireedit.jobs.benchmarking.parser import (
     SceneParser,
     cell_middles,
     iou,
+    load_parser,
     save_parser,
     signed,
 )
@@ -32,6 +32,7 @@ from fireedit.jobs.benchmarking.success import COLORLESS
 from fireedit.jobs.pretraining.loop import PretrainRecipe
 from fireedit.jobs.pretraining.scenes import HELD_OUT, held_out_batches, training_batches
 from fireedit.models.fireedit import NANO, FireEditConfig
+from fireedit.models.vae import EditVAE
 from fireedit.platform.data.scenes import assets
 from fireedit.platform.data.scenes.backgrounds import BACKGROUNDS
 from fireedit.platform.data.scenes.families import make_edit
@@ -74,13 +75,13 @@ class ParserPart:
         self.recipe, self.side = recipe, sizes.vae.sample_size
         self.vae = None
         if (out / "vae").is_dir():
-            self.vae = AutoencoderKL.from_pretrained(out / "vae", dtype=torch.float32).eval().requires_grad_(False)
+            self.vae = EditVAE.from_pretrained(out / "vae", dtype=torch.float32).eval().requires_grad_(False)
         self.worlds = (TRAIN, TRAIN, TRAIN, _EVERYTHING, *((_SECOND_ARTWORK,) if _has_second_artwork() else ()))
         config = ParserConfig(
             artworks=tuple(dict.fromkeys(world.artwork for world in self.worlds)),
             reconstructions=self.vae is not None,
         )
-        self.model: nn.Module = SceneParser(config)
+        self.model = SceneParser(config)
         self.config = config
 
     def batches(self, first: int, last: int) -> Iterable[Mapping[str, Tensor]]:
@@ -139,6 +140,9 @@ class ParserPart:
             for picture, reading in zip(pictures, readings, strict=True)
         ]
         return sheet(panels, columns=6, height=192)
+
+    def load(self, folder: Path) -> None:
+        self.model.load_state_dict(load_parser(folder).state_dict())
 
     def save(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, SceneParser)

@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from torch.utils.data import default_collate
 from transformers import AutoTokenizer
 
 from fireedit.jobs.pretraining.loop import PretrainRecipe
+from fireedit.jobs.pretraining.saved import fill, frozen
 from fireedit.jobs.pretraining.scenes import HELD_OUT, training_batches
 from fireedit.models.fireedit import FireEditConfig
 from fireedit.models.pipeline import PaintSettings
@@ -31,7 +31,7 @@ from fireedit.models.schedule import ScheduleConfig, sampler, training_noise
 from fireedit.models.stages import DropoutConfig, change_weights
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
 from fireedit.models.unet import EditUNet, start_as_no_op
-from fireedit.models.vae import build_vae, decode_latents, source_latents
+from fireedit.models.vae import EditVAE, decode_latents, source_latents
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
 from fireedit.platform.data.scenes.edits import Edit
@@ -47,8 +47,6 @@ ENCODED = 64
 PART = 1024
 """Edits of a file of the pool."""
 SHOWN = 12
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +78,7 @@ class UNetPart:
         self.sizes, self.recipe = sizes, recipe
         self.tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
         unet = EditUNet(sizes.unet).to(memory_format=torch.channels_last)
-        self.vae = frozen(build_vae(sizes.vae), out / "vae")
+        self.vae = frozen(EditVAE(sizes.vae), out / "vae")
         self.text_encoder = frozen(build_text_encoder(sizes.text), out / "text_encoder")
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_("_ip." not in name)
@@ -163,6 +161,9 @@ class UNetPart:
             for triple, edit in zip(triples, edits, strict=True)
         ]
         return sheet(panels, columns=2, height=128)
+
+    def load(self, folder: Path) -> None:
+        fill(self.model, folder / "unet")
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """With an image attention that is a no-op beside the text attention as it is now."""
@@ -314,16 +315,6 @@ def paint(
         noise = bare + settings.guidance_scale * (full - pictured) + settings.image_guidance_scale * (pictured - bare)
         latents = scheduler.step(noise, timestep, latents, generator=generator).prev_sample
     return latents
-
-
-def frozen(fresh: Module, folder: Path) -> Module:
-    """The part that lies in `folder`, or a fresh one where none does, in float32 and never to learn."""
-    part = fresh
-    if (folder / "config.json").is_file():
-        part = type(fresh).from_pretrained(folder).float()  # type: ignore[attr-defined]  # of diffusers, transformers
-    else:
-        print(f"{folder} has no weights; going on with fresh ones: pretrain that part first", file=sys.stderr)
-    return part.eval().requires_grad_(False)
 
 
 def _unit(pictures: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher, DeformableDetrImageLoss
 
-from fireedit.jobs.pretraining.clip import known_cross_entropy, saved_vision, share, shown
 from fireedit.jobs.pretraining.loop import PretrainRecipe
+from fireedit.jobs.pretraining.reading import known_cross_entropy, share, shown
+from fireedit.jobs.pretraining.saved import fill, saved
 from fireedit.jobs.pretraining.scenes import HELD_OUT, held_out_batches, training_batches
 from fireedit.models.detector import Detections, Detector, select_proposals
 from fireedit.models.fireedit import FireEditConfig
@@ -135,7 +136,7 @@ class VisionPart:
 
     def __init__(self, sizes: FireEditConfig, recipe: VisionRecipe, out: Path):
         self.sizes, self.recipe = sizes, recipe
-        self.model: nn.Module = Eyes(sizes)
+        self.model = Eyes(sizes)
         self.set_loss = SetLoss()
 
     def batches(self, first: int, last: int) -> Iterable[Mapping[str, Tensor]]:
@@ -202,10 +203,16 @@ class VisionPart:
             panels.append(Panel(image=batch["view"][0].numpy(), title=", ".join(words), boxes=framed, scores=sure))
         return sheet(panels, columns=4, height=256)
 
+    def load(self, folder: Path) -> None:
+        """All but the readers, which are never saved."""
+        self.model.vision.dino.load_state_dict(saved(Vision(self.sizes.vision), folder / "vision").dino.state_dict())
+        fill(self.model.detector, folder / "detector")
+        fill(self.model.region_encoder, folder / "region_encoder")
+
     def save(self, model: nn.Module, folder: Path) -> None:
         """In half precision, but for the proposer, which is never computed in it; CLIP's part of the tower stays."""
         assert isinstance(model, Eyes)
-        vision = saved_vision(folder, self.sizes.vision)
+        vision = saved(Vision(self.sizes.vision), folder / "vision")
         vision.dino.load_state_dict(model.vision.dino.state_dict())
         vision.half().save_pretrained(folder / "vision")
         model.detector.save_pretrained(folder / "detector")

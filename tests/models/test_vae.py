@@ -1,19 +1,20 @@
 """Latents of source and target differ: the one is an unscaled mode, the other a scaled sample."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from fireedit.models.fireedit import preset
-from fireedit.models.vae import VAEConfig, build_vae, decode_latents, moments, source_latents, target_latents
+from fireedit.models.vae import EditVAE, VAEConfig, decode_latents, moments, source_latents, target_latents
 from tests.factories import parameter_count, picture
 
 
 @pytest.fixture(scope="module")
-def vae() -> AutoencoderKL:
+def vae() -> EditVAE:
     torch.manual_seed(0)
-    return build_vae(preset("nano").vae).eval()
+    return EditVAE(preset("nano").vae).eval()
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +22,14 @@ def canvas() -> Tensor:
     return torch.stack([torch.from_numpy(picture(seed, 64, 64)) for seed in range(2)])
 
 
-def test_source_latents_are_the_unscaled_mode(vae: AutoencoderKL, canvas: Tensor) -> None:
+def test_source_latents_are_the_unscaled_mode(vae: EditVAE, canvas: Tensor) -> None:
     with torch.no_grad():
         wanted = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean
         assert torch.equal(source_latents(vae, canvas), wanted)
     assert wanted.shape == (2, 32, 8, 8)
 
 
-def test_target_latents_are_a_scaled_sample(vae: AutoencoderKL, canvas: Tensor) -> None:
+def test_target_latents_are_a_scaled_sample(vae: EditVAE, canvas: Tensor) -> None:
     with torch.no_grad():
         distribution = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
         torch.manual_seed(4)
@@ -38,7 +39,7 @@ def test_target_latents_are_a_scaled_sample(vae: AutoencoderKL, canvas: Tensor) 
 
 
 @torch.no_grad()
-def test_stored_moments_stand_in_for_their_pictures(vae: AutoencoderKL, canvas: Tensor) -> None:
+def test_stored_moments_stand_in_for_their_pictures(vae: EditVAE, canvas: Tensor) -> None:
     stored = moments(vae, canvas)
     assert stored.shape == (2, *preset("nano").vae.moments_shape) == (2, 64, 8, 8)
     assert torch.equal(source_latents(vae, stored), source_latents(vae, canvas))
@@ -49,7 +50,7 @@ def test_stored_moments_stand_in_for_their_pictures(vae: AutoencoderKL, canvas: 
 
 
 @torch.no_grad()
-def test_moments_of_another_dtype_draw_the_same_random_numbers(vae: AutoencoderKL, canvas: Tensor) -> None:
+def test_moments_of_another_dtype_draw_the_same_random_numbers(vae: EditVAE, canvas: Tensor) -> None:
     """Drawn in the VAE's dtype: those of half precision are others, not roundings."""
     stored = moments(vae, canvas).half()
     torch.manual_seed(4)
@@ -59,7 +60,7 @@ def test_moments_of_another_dtype_draw_the_same_random_numbers(vae: AutoencoderK
     assert sampled.dtype == torch.float32 and torch.allclose(sampled, wanted, atol=1e-3)
 
 
-def test_decoding_undoes_the_scaling(vae: AutoencoderKL, canvas: Tensor) -> None:
+def test_decoding_undoes_the_scaling(vae: EditVAE, canvas: Tensor) -> None:
     with torch.no_grad():
         mode = source_latents(vae, canvas)
         decoded = decode_latents(vae, mode * 0.18215)
@@ -67,7 +68,7 @@ def test_decoding_undoes_the_scaling(vae: AutoencoderKL, canvas: Tensor) -> None
     assert decoded.shape == (2, 3, 64, 64)
 
 
-def test_pictures_become_numbers_from_minus_one_to_one(vae: AutoencoderKL) -> None:
+def test_pictures_become_numbers_from_minus_one_to_one(vae: EditVAE) -> None:
     read = []
     hook = vae.encoder.register_forward_pre_hook(lambda _, args: read.append(args[0]))
     canvas = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
@@ -80,7 +81,16 @@ def test_pictures_become_numbers_from_minus_one_to_one(vae: AutoencoderKL) -> No
 
 def test_it_is_stable_diffusions() -> None:
     with torch.device("meta"):
-        vae = build_vae(VAEConfig())
+        vae = EditVAE(VAEConfig())
     assert parameter_count(vae) == 83_653_863
     assert vae.config.scaling_factor == 0.18215
     assert VAEConfig().moments_shape == (8, 64, 64)
+
+
+def test_its_decoder_grows_by_transposed_convolutions_if_it_is_told_to(vae: EditVAE, tmp_path: Path) -> None:
+    layers = [block.upsamplers[0].conv for block in vae.decoder.up_blocks[:-1]]
+    assert all(isinstance(layer, nn.ConvTranspose2d) for layer in layers)
+    vae.save_pretrained(tmp_path)
+    again, latents = EditVAE.from_pretrained(tmp_path).eval(), torch.randn(1, 32, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(decode_latents(again, latents), decode_latents(vae, latents))

@@ -27,7 +27,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(folder: Path, steps: int = 3) -> clip.CLIPRecipe:
     optimizer = OptimizerConfig(lr=1e-3)
-    return clip.CLIPRecipe(steps=steps, batch=8, workers=0, optimizer=optimizer, home=str(folder), ema=0.5)
+    return clip.CLIPRecipe(steps=steps, batch=8, workers=0, optimizer=optimizer, home=str(folder))
 
 
 def answers_of(family: str, seed: int) -> dict[str, str | None]:

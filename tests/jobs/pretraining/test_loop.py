@@ -45,6 +45,9 @@ class Line:
     def look(self, model: nn.Module) -> Image.Image:
         return Image.new("RGB", (4, 4))
 
+    def load(self, folder: Path) -> None:
+        self.model.load_state_dict(weights(folder))
+
     def save(self, model: nn.Module, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         torch.save(model.state_dict(), folder / "line.pt")
@@ -53,7 +56,7 @@ class Line:
 @pytest.fixture
 def recipe(tmp_path: Path) -> PretrainRecipe:
     how = OptimizerConfig(lr=0.2, warmup_ratio=0.1)
-    return PretrainRecipe(steps=STEPS, batch=8, optimizer=how, ema=0.5, log_every=5, home=str(tmp_path / "home"))
+    return PretrainRecipe(steps=STEPS, batch=8, optimizer=how, log_every=5, home=str(tmp_path / "home"))
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -87,6 +90,17 @@ def test_a_finished_part_goes_on_with_more_steps(recipe: PretrainRecipe, tmp_pat
     more = pretrain(Line(), replace(recipe, steps=2 * STEPS), tmp_path)
     assert again["steps"] == STEPS and more["steps"] == 2 * STEPS
     assert more["slope"] != again["slope"]
+
+
+def test_a_part_starts_from_what_was_saved_and_goes_on_from_where_it_was(
+    recipe: PretrainRecipe, tmp_path: Path
+) -> None:
+    long = pretrain(Line(), replace(recipe, steps=60, home=str(tmp_path / "first")), tmp_path / "saved")
+    still = replace(recipe, optimizer=OptimizerConfig(lr=1e-9), init_from=tmp_path / "saved")
+    started = pretrain(Line(), still, tmp_path / "out")
+    assert started["slope"] == pytest.approx(long["slope"], abs=1e-4)
+    more = replace(recipe, steps=2 * STEPS, init_from=tmp_path / "nothing")
+    assert pretrain(Line(), more, tmp_path / "out")["steps"] == 2 * STEPS  # its checkpoint counts
 
 
 def test_every_step_sees_the_weights_of_the_one_before(recipe: PretrainRecipe, tmp_path: Path) -> None:

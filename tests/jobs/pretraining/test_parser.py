@@ -14,7 +14,7 @@ from fireedit.jobs.pretraining import parser
 from fireedit.jobs.pretraining.loop import pretrain
 from fireedit.jobs.pretraining.parser import ParserPart, ParserRecipe
 from fireedit.models.fireedit import preset
-from fireedit.models.vae import build_vae
+from fireedit.models.vae import EditVAE
 from fireedit.platform.data.scenes.families import make_edit
 from fireedit.platform.data.scenes.render import Renderer
 from fireedit.platform.data.scenes.world import WORLDS
@@ -96,7 +96,7 @@ def test_a_step_reads_the_same_pictures_after_a_resume(part: ParserPart) -> None
 
 
 def test_it_trains_on_what_a_vae_makes_of_some_pictures(recipe: ParserRecipe, tmp_path: Path) -> None:
-    build_vae(SIZES.vae).save_pretrained(tmp_path / "vae")
+    EditVAE(SIZES.vae).save_pretrained(tmp_path / "vae")
     part = ParserPart(SIZES, dataclasses.replace(recipe, reconstructed_share=0.5), tmp_path)
     assert part.config.reconstructions
     pictures = torch.rand(4, 3, 64, 64) * 2 - 1

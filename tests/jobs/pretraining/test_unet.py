@@ -13,7 +13,7 @@ from fireedit.jobs.pretraining.unet import Pool, UNetPart, UNetRecipe, frozen, p
 from fireedit.models.fireedit import NANO, FireEditConfig, preset
 from fireedit.models.pipeline import PaintSettings
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import build_vae
+from fireedit.models.vae import EditVAE
 from fireedit.platform.data.scenes.families import FAMILIES, NO_OP
 from fireedit.platform.train.optimizer import OptimizerConfig
 
@@ -153,7 +153,7 @@ def test_painting_repeats_itself_and_follows_the_seed(sizes: FireEditConfig, par
 def test_a_frozen_part_is_the_saved_one_or_else_a_fresh_one_with_a_word(
     sizes: FireEditConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    saved, fresh = build_vae(sizes.vae), build_vae(sizes.vae)
+    saved, fresh = EditVAE(sizes.vae), EditVAE(sizes.vae)
     saved.half().save_pretrained(tmp_path / "vae")
     loaded = frozen(fresh, tmp_path / "vae")
     assert torch.equal(loaded.quant_conv.weight, saved.quant_conv.weight.float())

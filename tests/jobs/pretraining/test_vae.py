@@ -4,25 +4,33 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
 
 from fireedit.jobs.pretraining import vae
-from fireedit.jobs.pretraining.vae import VAEPart, VAERecipe
+from fireedit.jobs.pretraining.vae import VAEPart, VAERecipe, reconstructed
 from fireedit.models.fireedit import preset
-from fireedit.models.vae import target_latents
+from fireedit.models.vae import EditVAE, target_latents
 from fireedit.platform import config
 
 
 @pytest.fixture(scope="module")
 def part() -> VAEPart:
     torch.manual_seed(0)
-    return VAEPart(preset("nano"), config.load(VAERecipe, "nano-vae", ["batch=4", "workers=0"]), Path())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vae, "PCA_SCENES", 96)
+        return VAEPart(preset("nano"), config.load(VAERecipe, "nano-vae", ["batch=4", "workers=0"]), Path())
 
 
 def test_every_step_draws_pictures_of_its_own(part: VAEPart) -> None:
     first, second, third = (batch["pictures"] for batch in part.batches(0, 3))
     assert first.shape == (2, 2, 64, 64, 3) and first.dtype == torch.uint8
     assert torch.equal(next(iter(part.batches(2, 3)))["pictures"], third) and not torch.equal(first, second)
+
+
+@torch.no_grad()
+def test_it_starts_where_a_linear_code_ends(part: VAEPart) -> None:
+    pictures = part._fitted()[:32]
+    error = (reconstructed(part.model, pictures) - pictures).square().mean()
+    assert vae._psnr(error) == pytest.approx(vae._psnr(vae._pca_error(part._fitted(), pictures, 8, 32)), abs=0.15)
 
 
 def test_its_losses_reach_every_weight(part: VAEPart) -> None:
@@ -43,7 +51,7 @@ def test_what_is_saved_makes_latents_of_unit_variance(
     part: VAEPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part.save(part.model, tmp_path)
-    saved = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    saved = EditVAE.from_pretrained(tmp_path / "vae")
     pictures = next(iter(part.batches(0, 1)))["pictures"].flatten(0, 1)
     assert target_latents(saved, pictures).std() == pytest.approx(1, abs=0.3)
     part.model.float()

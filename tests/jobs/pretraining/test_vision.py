@@ -24,7 +24,7 @@ TRUE = [torch.tensor([[0.1, 0.2, 0.4, 0.6], [0.5, 0.5, 0.9, 0.8]]), torch.tensor
 
 def recipe_of(folder: Path, steps: int = 3) -> vision.VisionRecipe:
     optimizer = OptimizerConfig(lr=1e-3)
-    return vision.VisionRecipe(steps=steps, batch=4, workers=0, optimizer=optimizer, home=str(folder), ema=0.5)
+    return vision.VisionRecipe(steps=steps, batch=4, workers=0, optimizer=optimizer, home=str(folder))
 
 
 def detections(boxes: list[torch.Tensor], sure: float) -> Detections:
