@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ModelMixin
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.upsampling import Upsample2D
 from pydantic import TypeAdapter
@@ -34,7 +34,7 @@ class VAEConfig:
         return 2 * self.latent_channels, side, side
 
 
-class EditVAE(AutoencoderKL):
+class EditVAE(AutoencoderKL, ModelMixin):
     """Stable Diffusion's VAE, with a choice of how its decoder grows. Source: Rombach et al. (arXiv 2112.10752)."""
 
     def __init__(self, config: VAEConfig):

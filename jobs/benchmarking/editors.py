@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from diffusers import ModelMixin
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextModel
+from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.jobs.benchmarking.cases import Case
 from fireedit.models.fireedit import NANO, FireEditConfig, Percepts
@@ -187,30 +187,39 @@ def make_editor(row: RowName, sizes: FireEditConfig, settings: PaintSettings, de
         pipeline = FireEditPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
         return FireEditor(_whole(pipeline), settings, row.regions)
     if (folder / "unet").is_dir():
-        return TextEditor(text_pipeline(folder, sizes).to(device), settings)
+        return TextEditor(_saved_text_pipeline(folder, sizes).to(device), settings)
     raise EditorError(f"row {row.name!r}: {folder} holds neither a pipeline nor a UNet; write {row.name}=FOLDER")
 
 
-def text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipeline:
-    """What TextEditor paints with, of the parts `unet`, `vae`, `text_encoder` and `tokenizer` in a folder.
+def text_pipeline(
+    unet: EditUNet, vae: EditVAE, text_encoder: CLIPTextModel, tokenizer: PreTrainedTokenizerBase, sizes: FireEditConfig
+) -> FireEditPipeline:
+    """What TextEditor paints with."""
+    left_out = (*FireEditPipeline.PERCEIVING, *FireEditPipeline.UNDERSTANDING, "hvca", "tati")
+    parts: dict[str, Any] = dict.fromkeys(left_out) | {
+        "unet": unet,
+        "vae": vae,
+        "text_encoder": text_encoder,
+        "tokenizer": tokenizer,
+        "scheduler": sampler(sizes.schedule),
+    }
+    return _whole(FireEditPipeline(**parts))
 
-    All but the UNet may lie beside nano's weights instead.
-    """
-    unet = EditUNet.from_pretrained(folder / "unet", dtype=torch.float32).eval()
+
+def _saved_text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipeline:
+    """Of the parts `unet`, `vae`, `text_encoder` and `tokenizer` in a folder; all but the UNet may lie beside nano's
+    weights instead."""
 
     def found(name: str) -> Path:
         return folder / name if (folder / name).is_dir() else NANO / name
 
-    left_out = (*FireEditPipeline.PERCEIVING, *FireEditPipeline.UNDERSTANDING, "hvca", "tati")
-    parts: dict[str, Any] = dict.fromkeys(left_out) | {
-        "unet": unet,
-        "vae": EditVAE.from_pretrained(found("vae"), dtype=torch.float32).eval(),
-        "text_encoder": CLIPTextModel.from_pretrained(found("text_encoder"), dtype=torch.float32).eval(),
-        "tokenizer": AutoTokenizer.from_pretrained(found("tokenizer")),
-        "scheduler": sampler(sizes.schedule),
-    }
-    pipeline = FireEditPipeline(**parts)
-    return _whole(pipeline)
+    return text_pipeline(
+        EditUNet.from_pretrained(folder / "unet", dtype=torch.float32).eval(),
+        EditVAE.from_pretrained(found("vae"), dtype=torch.float32).eval(),
+        CLIPTextModel.from_pretrained(found("text_encoder"), dtype=torch.float32).eval(),
+        AutoTokenizer.from_pretrained(found("tokenizer")),
+        sizes,
+    )
 
 
 def _whole(pipeline: FireEditPipeline) -> FireEditPipeline:

@@ -21,7 +21,6 @@ from transformers import AutoTokenizer
 from fireedit.jobs.pretraining.loop import PretrainRecipe
 from fireedit.jobs.pretraining.saved import fill, frozen
 from fireedit.jobs.pretraining.scenes import HELD_OUT, training_batches
-from fireedit.jobs.pretraining.unet import NO_OP_SHARE
 from fireedit.models.detector import Detector, select_proposals
 from fireedit.models.fireedit import FireEdit, FireEditConfig
 from fireedit.models.layers.boxes import box_iou
@@ -31,7 +30,7 @@ from fireedit.models.vision import Vision
 from fireedit.models.vlm import VLM
 from fireedit.platform.data.scenes import dialogue, language
 from fireedit.platform.data.scenes.edits import Edit
-from fireedit.platform.data.scenes.families import NO_OP, go_on, make_edit
+from fireedit.platform.data.scenes.families import NO_OP, NO_OP_SHARE, go_on, make_edit
 from fireedit.platform.data.scenes.render import Renderer
 from fireedit.platform.data.scenes.scene import Box, Placed, Scene
 from fireedit.platform.data.scenes.world import TRAIN, World

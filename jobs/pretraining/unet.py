@@ -6,7 +6,6 @@ VLM. Latents are computed once: the edits that it learns from lie encoded on the
 
 import io
 import itertools
-import random
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,34 +18,33 @@ from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from PIL import Image
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 from transformers import AutoTokenizer
 
+from fireedit.jobs.benchmarking.cases import FAMILIES, Cases
+from fireedit.jobs.benchmarking.editors import Copy, Editor, Reconstruction, TextEditor, text_pipeline
 from fireedit.jobs.pretraining.loop import PretrainRecipe
 from fireedit.jobs.pretraining.saved import fill, frozen
 from fireedit.jobs.pretraining.scenes import HELD_OUT, training_batches
 from fireedit.models.fireedit import FireEditConfig
 from fireedit.models.pipeline import PaintSettings
-from fireedit.models.schedule import ScheduleConfig, sampler, training_noise
+from fireedit.models.schedule import training_noise
 from fireedit.models.stages import DropoutConfig, change_weights
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
 from fireedit.models.unet import EditUNet, start_as_no_op
-from fireedit.models.vae import EditVAE, decode_latents, source_latents
+from fireedit.models.vae import EditVAE, source_latents
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
 from fireedit.platform.data.scenes.edits import Edit
-from fireedit.platform.data.scenes.families import FAMILIES, NO_OP, make_edit
+from fireedit.platform.data.scenes.families import lesson
 from fireedit.platform.data.scenes.render import Renderer
 from fireedit.platform.data.scenes.world import TRAIN
 from fireedit.platform.sheet import Panel, sheet
 
-NO_OP_SHARE = 0.05
-"""Of the edits of training: requests for what is not there."""
 ENCODED = 64
 """Edits that the VAE encodes at a time."""
 PART = 1024
 """Edits of a file of the pool."""
-SHOWN = 12
+SHOWN_EACH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,35 +128,30 @@ class UNetPart:
         and what the VAE makes of the target, which nothing that paints latents can beat by much.
         """
         figures: dict[str, float] = {}
-        draw, families = Renderer(), (*FAMILIES, NO_OP)
-        for family in families:
-            pairs = [
-                self._pair(draw, make_edit(HELD_OUT, seed, family)) for seed in HELD_OUT.seeds[: self.recipe.held_out]
-            ]
-            batch = default_collate(pairs)
-            pictures = _unit(batch["pictures"])
-            source, target = pictures[:, 0], pictures[:, 1]
-            changed = (source != target).any(dim=1, keepdim=True).expand_as(source)
-            made = {"": self._edited(model, batch), "vae_": self._reconstructed(batch), "copy_": source}
-            for where, pixels in (("inside", changed), ("outside", ~changed)):
-                for name, picture in made.items():
+        cases, editors = Cases(self.sizes.vae.sample_size), self._editors(model)
+        for family in FAMILIES:
+            asked = cases.of(HELD_OUT.name, family, self.recipe.held_out)
+            source, target = (np.stack([getattr(case, side) for case in asked]) for side in ("source", "target"))
+            changed = (source != target).any(axis=-1)
+            for name, editor in editors.items():
+                errors = np.abs(editor.edit(asked).astype(int) - target).mean(axis=-1) / 255
+                for where, pixels in (("inside", changed), ("outside", ~changed)):
                     if pixels.any() and (name, where) != ("copy_", "outside"):
-                        figures[f"{family}_{name}{where}"] = round(float((picture - target).abs()[pixels].mean()), 4)
+                        figures[f"{family}_{name}{where}"] = round(float(errors[pixels].mean()), 4)
         means = {}
         for name in ("inside", "vae_inside", "copy_inside", "outside", "vae_outside"):
-            found = [figures[key] for family in families if (key := f"{family}_{name}") in figures]
+            found = [figures[key] for family in FAMILIES if (key := f"{family}_{name}") in figures]
             means[name] = round(sum(found) / len(found), 4)
         return {**means, **figures}
 
     def look(self, model: nn.Module) -> Image.Image:
-        """Source, edited and target of the first held-out edits of any family."""
-        draw, edits = Renderer(), [make_edit(HELD_OUT, seed) for seed in HELD_OUT.seeds[:SHOWN]]
-        batch = default_collate([self._pair(draw, edit) for edit in edits])
-        pictures, edited = _unit(batch["pictures"]), self._edited(model, batch)
-        triples = torch.cat([pictures[:, 0], edited, pictures[:, 1]], dim=-1)
+        """Source, edited and target of the first held-out edits of every family."""
+        cases = Cases(self.sizes.vae.sample_size)
+        asked = [case for family in FAMILIES for case in cases.of(HELD_OUT.name, family, SHOWN_EACH)]
+        edited = self._editors(model)[""].edit(asked)
         panels = [
-            Panel(image=(triple.permute(1, 2, 0) * 255).round().byte().numpy(), title=edit.instruction)
-            for triple, edit in zip(triples, edits, strict=True)
+            Panel(image=np.concatenate([case.source, picture, case.target], axis=1), title=case.instruction)
+            for case, picture in zip(asked, edited, strict=True)
         ]
         return sheet(panels, columns=2, height=128)
 
@@ -183,18 +176,11 @@ class UNetPart:
     def _text(self, ids: Tensor) -> Tensor:
         return text_states(self.text_encoder.to(ids.device), ids.long())
 
-    def _edited(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the UNet makes of the sources, [B, 3, S, S] in [0, 1]."""
+    def _editors(self, model: nn.Module) -> dict[str, Editor]:
+        """The UNet, the VAE and a copy, by what their figures begin with."""
         assert isinstance(model, EditUNet)
-        source = source_latents(self.vae.to(model.device), batch["pictures"][:, 0].to(model.device))
-        tokens, null_tokens = (self._text(ids.to(model.device)) for ids in (batch["text_ids"], self.null_ids))
-        latents = paint(model, source, tokens, null_tokens, self.recipe.paint, self.sizes.schedule, self.recipe.seed)
-        return ((decode_latents(self.vae, latents) + 1) / 2).cpu()
-
-    def _reconstructed(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the VAE makes of the targets, [B, 3, S, S] in [0, 1]."""
-        latents = source_latents(self.vae, batch["pictures"][:, 1].to(self.vae.device))
-        return ((decode_latents(self.vae, latents * self.vae.config.scaling_factor) + 1) / 2).cpu()
+        pipeline = text_pipeline(model, self.vae, self.text_encoder, self.tokenizer, self.sizes).to(model.device)
+        return {"": TextEditor(pipeline, self.recipe.paint), "vae_": Reconstruction(self.vae), "copy_": Copy()}
 
     def _pair(self, renderer: Renderer, edit: Edit) -> dict[str, Tensor]:
         """An edit as tensors: both pictures, and the instruction's ids."""
@@ -206,8 +192,7 @@ class UNetPart:
         }
 
     def _training_pair(self, renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
-        family = NO_OP if random.Random(f"is no-op {seed}").random() < NO_OP_SHARE else None
-        return self._pair(renderer, make_edit(TRAIN, seed, family))
+        return self._pair(renderer, lesson(TRAIN, seed))
 
     def _filled_pool(self) -> "Pool":
         """The pool of this VAE and this tokenizer, encoded as far as it is not yet."""
@@ -281,42 +266,3 @@ class Pool:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npy"
-
-
-@torch.no_grad()
-def paint(
-    unet: EditUNet,
-    source: Tensor,
-    tokens: Tensor,
-    null_tokens: Tensor,
-    settings: PaintSettings,
-    schedule: ScheduleConfig,
-    seed: int,
-) -> Tensor:
-    """Denoise B pictures as FireEditPipeline.paint does, told by text states alone.
-
-    Args:
-        source: [B, C, h, w] latents of the pictures to edit, unscaled.
-        tokens: [B, T, W] text states of the instructions.
-        null_tokens: [1, T, W] those of no text.
-    Returns:
-        Edited latents [B, C, h, w].
-    """
-    scheduler = sampler(schedule)
-    scheduler.set_timesteps(settings.num_inference_steps, device=source.device)
-    generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(source.shape, generator=generator).to(source.device) * scheduler.init_noise_sigma
-    # Branches in this order: text and picture, picture alone, neither.
-    sources = torch.cat([source, source, torch.zeros_like(source)])
-    words = torch.cat([tokens, *[null_tokens.expand_as(tokens)] * 2])
-    for timestep in scheduler.timesteps:
-        noisy = scheduler.scale_model_input(torch.cat([latents] * 3), timestep)
-        full, pictured, bare = unet.predict(noisy, sources, timestep, words, None).float().chunk(3)
-        noise = bare + settings.guidance_scale * (full - pictured) + settings.image_guidance_scale * (pictured - bare)
-        latents = scheduler.step(noise, timestep, latents, generator=generator).prev_sample
-    return latents
-
-
-def _unit(pictures: Tensor) -> Tensor:
-    """uint8 [B, 2, S, S, 3] to [B, 2, 3, S, S] in [0, 1]."""
-    return pictures.movedim(-1, 2).float() / 255

@@ -14,6 +14,8 @@ NO_OP = "no_op"
 FAMILIES = (*PLAIN, *HARD)
 LOCAL = tuple(family for family in FAMILIES if family not in ("background", "style"))
 """Families whose edits are about things; the others are about the whole picture."""
+NO_OP_SHARE = 0.05
+"""Of the edits that `lesson` draws."""
 MOST_DRAWS = 5_000
 """Scenes that are tried for one edit; the rarest edits of the worlds need about a hundred."""
 MOST_DRAWS_ON = 20
@@ -39,6 +41,12 @@ def make_edit(world: World, seed: int, family: str | None = None) -> Edit:
     raise ValueError(
         f"the world {world.name!r} has no edits of the family {family!r}; ask for one of {', '.join(LOCAL)}"
     )
+
+
+def lesson(world: World, seed: int) -> Edit:
+    """The edit of a seed to learn from: now and then the right answer is to leave the picture alone."""
+    is_no_op = random.Random(f"is no-op {seed}").random() < NO_OP_SHARE
+    return make_edit(world, seed, NO_OP if is_no_op else None)
 
 
 def go_on(world: World, scene: Scene, rng: random.Random) -> Edit | None:

@@ -66,7 +66,7 @@ def _entry(seed: int) -> tuple[str, list[str]]:
 
 def _files(seed: int, size: int, world: World, renderer: Renderer) -> Iterator[tuple[str, bytes]]:
     """What lies in the folder of a seed, names from the corpus's folder on."""
-    edit = families.make_edit(world, seed)
+    edit = families.lesson(world, seed)
     name, pairs = _entry(seed)
     prompt = {
         "input": language.caption(edit.source, seed),
@@ -90,7 +90,7 @@ def _picture(renderer: Renderer, scene: Scene, size: int) -> bytes:
 def _rows(seeds: Iterable[int], size: int, world: World) -> Iterator[dict[str, Any]]:
     renderer = Renderer()
     for seed in seeds:
-        edit = families.make_edit(world, seed)
+        edit = families.lesson(world, seed)
         yield {
             "original_prompt": language.caption(edit.source, seed),
             "original_image": _picture(renderer, edit.source, size),

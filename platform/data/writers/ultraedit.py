@@ -51,7 +51,7 @@ def _free_rows(seeds: Iterable[int], regional: list[int], size: int, world: Worl
     renderer = Renderer()
     for seed in seeds:
         if seed % REGION_EVERY:
-            yield _row(renderer, families.make_edit(world, seed), seed, size) | {
+            yield _row(renderer, families.lesson(world, seed), seed, size) | {
                 "edit_object": None,
                 "mask_image": None,
             }

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from fireedit.jobs.pretraining import unet as unet_job
-from fireedit.jobs.pretraining.unet import Pool, UNetPart, UNetRecipe, frozen, paint
+from fireedit.jobs.pretraining.unet import Pool, UNetPart, UNetRecipe
 from fireedit.models.fireedit import NANO, FireEditConfig, preset
 from fireedit.models.pipeline import PaintSettings
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import EditVAE
 from fireedit.platform.data.scenes.families import FAMILIES, NO_OP
 from fireedit.platform.train.optimizer import OptimizerConfig
 
@@ -137,29 +136,6 @@ def test_saved_weights_load_and_their_image_attention_is_still_a_no_op(
         timestep = torch.tensor([500])
         without = loaded.predict(noisy, source, timestep, tokens, None)
         assert torch.equal(loaded.predict(noisy, source, timestep, tokens, detail), without)
-
-
-def test_painting_repeats_itself_and_follows_the_seed(sizes: FireEditConfig, part: UNetPart) -> None:
-    assert isinstance(part.model, EditUNet)
-    source, tokens = torch.randn(2, *latents_shape(sizes)), torch.randn(2, 77, sizes.text.width)
-    settings = PaintSettings(num_inference_steps=2)
-    first, again, other = (
-        paint(part.model.eval(), source, tokens, tokens[:1], settings, sizes.schedule, seed) for seed in (0, 0, 1)
-    )
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert first.shape == source.shape
-
-
-def test_a_frozen_part_is_the_saved_one_or_else_a_fresh_one_with_a_word(
-    sizes: FireEditConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    saved, fresh = EditVAE(sizes.vae), EditVAE(sizes.vae)
-    saved.half().save_pretrained(tmp_path / "vae")
-    loaded = frozen(fresh, tmp_path / "vae")
-    assert torch.equal(loaded.quant_conv.weight, saved.quant_conv.weight.float())
-    assert not capsys.readouterr().err
-    assert frozen(fresh, tmp_path / "nowhere") is fresh and "pretrain that part first" in capsys.readouterr().err
-    assert not any(parameter.requires_grad for parameter in fresh.parameters())
 
 
 def latents_shape(sizes: FireEditConfig) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from fireedit.platform.data.writers import magicbrush, reasonedit, ultraedit
 HELD_OUT = [world for world in WORLDS.values() if world is not TRAIN]
 BY_SEED: list[Callable[[World, int], Any]] = [
     families.make_edit,
+    families.lesson,
     referring.make_reference,
     magicbrush.session,
     reasonedit.hard_edit,
@@ -40,6 +41,12 @@ def test_all_fourteen_families_are_drawn_about_equally_often() -> None:
     drawn = [families.make_edit(TRAIN, seed).family for seed in range(1400)]
     assert len(families.FAMILIES) == 14
     assert all(60 < drawn.count(family) < 140 for family in families.FAMILIES)
+
+
+def test_one_lesson_in_twenty_leaves_the_picture_alone() -> None:
+    drawn = [families.lesson(TRAIN, seed) for seed in range(600)]
+    idle = [edit for edit in drawn if edit.family == families.NO_OP]
+    assert 15 < len(idle) < 45 and all(edit.source == edit.target for edit in idle)
 
 
 def test_instructions_are_many_and_clean() -> None:

@@ -1,0 +1,33 @@
+"""Parts that are read back are those that were saved."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fireedit.jobs.pretraining.saved import fill, frozen
+from fireedit.models.fireedit import preset
+from fireedit.models.vae import EditVAE
+
+SIZES = preset("nano").vae
+
+
+def test_a_frozen_part_is_the_saved_one_or_else_a_fresh_one_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, fresh = EditVAE(SIZES), EditVAE(SIZES)
+    saved.half().save_pretrained(tmp_path / "vae")
+    loaded = frozen(fresh, tmp_path / "vae")
+    assert torch.equal(loaded.quant_conv.weight, saved.quant_conv.weight.float())
+    assert not capsys.readouterr().err
+    assert frozen(fresh, tmp_path / "nowhere") is fresh and "pretrain that part first" in capsys.readouterr().err
+    assert not any(parameter.requires_grad for parameter in fresh.parameters())
+
+
+def test_a_part_is_filled_with_saved_weights_or_not_at_all(tmp_path: Path) -> None:
+    saved, part = EditVAE(SIZES), EditVAE(SIZES)
+    saved.save_pretrained(tmp_path / "vae")
+    fill(part, tmp_path / "vae")
+    assert all(torch.equal(value, saved.state_dict()[name]) for name, value in part.state_dict().items())
+    with pytest.raises(OSError, match="nowhere"):
+        fill(part, tmp_path / "nowhere")
