@@ -21,7 +21,7 @@ from fireedit.platform import storage
 from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
 from fireedit.platform.train.progress import Progress, to_lines
 
-CHECKPOINT, METRICS, SHEET, FIGURES = "checkpoint.pt", "metrics.jsonl", "sheet.png", "figures.json"
+CHECKPOINT, METRICS, SHEET = "checkpoint.pt", "metrics.jsonl", "sheet.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,7 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
         print(f"{part.name}: goes on after step {at.step} of {recipe.steps}", file=sys.stderr, flush=True)
     elif recipe.init_from is not None:
         part.load(recipe.init_from)
+        at = _Position(seconds=60 * _minutes(recipe.init_from, part.name))
 
     began, spent_s, saved = time.monotonic(), at.seconds, time.monotonic()
     model.train()
@@ -132,8 +133,14 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
     if picture is not None:
         picture.save(folder / SHEET)
     report = {"part": part.name, "steps": at.step, "minutes": round(at.seconds / 60, 1), **figures}
-    (folder / FIGURES).write_text(json.dumps(report, indent=1))
+    figures_path(out, part.name).parent.mkdir(exist_ok=True)
+    figures_path(out, part.name).write_text(json.dumps(report, indent=1))
     return report
+
+
+def figures_path(folder: Path, part: str) -> Path:
+    """Where the figures of a part lie in the folder of a small model."""
+    return folder / "figures" / f"{part}.json"
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -149,8 +156,14 @@ class _Position:
 
     step: int = 0
     seconds: float = 0.0
-    """Of training, in all sittings."""
+    """Of training, in all sittings, those of `init_from` included."""
     rows: list[dict[str, float]] = field(default_factory=list)
+
+
+def _minutes(folder: Path, part: str) -> float:
+    """How long a part that lies in a folder was trained; 0 where that is not told."""
+    path = figures_path(folder, part)
+    return float(json.loads(path.read_text())["minutes"]) if path.is_file() else 0.0
 
 
 def _rate(recipe: PretrainRecipe, step: int) -> float:

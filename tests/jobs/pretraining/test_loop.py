@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fireedit.jobs.pretraining.loop import CHECKPOINT, FIGURES, METRICS, SHEET, PretrainRecipe, pretrain
+from fireedit.jobs.pretraining.loop import CHECKPOINT, METRICS, SHEET, PretrainRecipe, figures_path, pretrain
 from fireedit.platform.train.optimizer import OptimizerConfig
 
 STEPS = 20
@@ -77,7 +77,7 @@ def test_it_learns_and_tells(recipe: PretrainRecipe, tmp_path: Path, capsys: pyt
     report = pretrain(Line(), replace(recipe, steps=60), tmp_path)
     folder = Path(recipe.home) / "pretraining" / "line"
     assert report["slope"] == pytest.approx(3, abs=0.1)
-    assert json.loads((folder / FIGURES).read_text()) == report
+    assert json.loads(figures_path(tmp_path, "line").read_text()) == report
     assert len((folder / METRICS).read_text().splitlines()) == 60 / recipe.log_every
     with Image.open(folder / SHEET) as picture:
         assert picture.size == (4, 4)
@@ -96,9 +96,11 @@ def test_a_part_starts_from_what_was_saved_and_goes_on_from_where_it_was(
     recipe: PretrainRecipe, tmp_path: Path
 ) -> None:
     long = pretrain(Line(), replace(recipe, steps=60, home=str(tmp_path / "first")), tmp_path / "saved")
+    figures_path(tmp_path / "saved", "line").write_text(json.dumps({"minutes": 7.0}))
     still = replace(recipe, optimizer=OptimizerConfig(lr=1e-9), init_from=tmp_path / "saved")
     started = pretrain(Line(), still, tmp_path / "out")
     assert started["slope"] == pytest.approx(long["slope"], abs=1e-4)
+    assert started["minutes"] == 7.0
     more = replace(recipe, steps=2 * STEPS, init_from=tmp_path / "nothing")
     assert pretrain(Line(), more, tmp_path / "out")["steps"] == 2 * STEPS  # its checkpoint counts
 
@@ -120,4 +122,4 @@ def test_every_step_sees_the_weights_of_the_one_before(recipe: PretrainRecipe, t
 def test_a_checkpoint_is_whole_or_not_there(recipe: PretrainRecipe, tmp_path: Path) -> None:
     pretrain(Line(), recipe, tmp_path)
     folder = Path(recipe.home) / "pretraining" / "line"
-    assert sorted(path.name for path in folder.iterdir()) == sorted((CHECKPOINT, FIGURES, METRICS, SHEET))
+    assert sorted(path.name for path in folder.iterdir()) == sorted((CHECKPOINT, METRICS, SHEET))
