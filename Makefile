@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo stop test check bench bench-data bench-edit help
+.PHONY: demo stop test check bench bench-data bench-edit nano help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
@@ -33,6 +33,9 @@ bench-data: $(INSTALLED)  ## our input pipeline beside DataLoader and webdataset
 
 bench-edit: $(INSTALLED)  ## edits of held-out scenes, judged beside baselines and ablations; ARGS="--rows ..."
 	@$(BIN)/python jobs/benchmark.py $(ARGS)
+
+nano: $(INSTALLED)  ## the parts of the small model from nothing, put together in ~/fireedit/nano; goes on where it was
+	@for part in vae clip vision llm unet parser pipeline; do $(BIN)/python jobs/pretrain.py $$part || exit 1; done
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV); the first time takes some minutes" >&2

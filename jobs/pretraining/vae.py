@@ -40,6 +40,8 @@ class VAERecipe(PretrainRecipe):
     """Beside the squared error of a pixel in [-1, 1], both summed: about twice the noise a latent number can bear."""
     l1_weight: float = 0.1
     """Of the absolute error beside the squared one, which alone blurs."""
+    decoder_only: bool = False
+    """Leave the latents as they are, for the UNet that has learnt to paint them."""
 
 
 class VAEPart:
@@ -51,6 +53,9 @@ class VAEPart:
         self.config, self.recipe = sizes.vae, recipe
         vae = EditVAE(sizes.vae)
         start_as_pca(vae, self._fitted())
+        if recipe.decoder_only:
+            vae.encoder.requires_grad_(False)
+            vae.quant_conv.requires_grad_(False)
         self.model: nn.Module = vae.to(memory_format=torch.channels_last)
 
     def batches(self, first: int, last: int) -> Iterable[Mapping[str, Tensor]]:

@@ -14,10 +14,15 @@ from fireedit.platform import config
 
 @pytest.fixture(scope="module")
 def part() -> VAEPart:
+    return made()
+
+
+def made(*overrides: str) -> VAEPart:
     torch.manual_seed(0)
+    recipe = config.load(VAERecipe, "nano-vae", ["batch=4", "workers=0", *overrides])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vae, "PCA_SCENES", 96)
-        return VAEPart(preset("nano"), config.load(VAERecipe, "nano-vae", ["batch=4", "workers=0"]), Path())
+        return VAEPart(preset("nano"), recipe, Path())
 
 
 def test_every_step_draws_pictures_of_its_own(part: VAEPart) -> None:
@@ -38,6 +43,13 @@ def test_its_losses_reach_every_weight(part: VAEPart) -> None:
     losses["loss"].backward()
     assert losses["loss"] > losses["mse"] > 0 and losses["kl"] > 0
     assert all(parameter.grad is not None for parameter in part.model.parameters())
+
+
+def test_its_decoder_may_learn_alone() -> None:
+    learning = {
+        name.split(".")[0] for name, one in made("decoder_only=true").model.named_parameters() if one.requires_grad
+    }
+    assert learning == {"decoder", "post_quant_conv"}
 
 
 def test_a_linear_code_of_all_numbers_loses_nothing_and_of_fewer_more() -> None:
