@@ -237,10 +237,10 @@ class FireEditPipeline(DiffusionPipeline):
             tokens = torch.cat([timed_tokens, null_tokens, null_tokens])
             predicted = self.unet.predict(noisy, sources, timestep, tokens, details).float()
             full, pictured, bare = predicted.chunk(3)
-            noise = (
+            guided = (
                 bare + settings.guidance_scale * (full - pictured) + settings.image_guidance_scale * (pictured - bare)
             )
-            latents = scheduler.step(noise, timestep, latents, generator=generators).prev_sample
+            latents = scheduler.step(guided, timestep, latents, generator=generators).prev_sample
             if on_step is not None:
                 latents = on_step(step, timestep, latents)
         return latents

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fireedit.models.fireedit import FireEdit
 from fireedit.models.processor import Batch
 from fireedit.models.qformer import query_diversity
-from fireedit.models.schedule import ScheduleConfig, training_noise
+from fireedit.models.schedule import ScheduleConfig, training_noise, wanted_prediction
 from fireedit.models.text import text_states
 from fireedit.models.vae import source_latents, target_latents
 
@@ -93,7 +93,7 @@ class Losses:
     align: Tensor | None = None
     """Stage 1: squared distance of the edit tokens to CLIP's text states."""
     denoise: Tensor | None = None
-    """Stages 2 and 3: squared distance of the predicted noise to the noise: L_diff."""
+    """Stages 2 and 3: squared distance of the predicted noise (or velocity) to the real one: L_diff."""
 
     @property
     def total(self) -> Tensor:
@@ -186,9 +186,10 @@ class StagedFireEdit(nn.Module):
 
         predicted = model.unet.predict(noisy, source, timesteps, tokens, detail_tokens)
         counted = weights * batch.is_edit[:, None, None, None]
-        predicted, noise = predicted.float() * counted, noise.float() * counted
-        denoise = F.mse_loss(predicted, noise)  # over dialogue too, as SmartEdit
-        each = understood.losses + _own_means(predicted, noise)
+        wanted = wanted_prediction(self.noise_schedule, clean, noise, timesteps)
+        predicted, wanted = predicted.float() * counted, wanted.float() * counted
+        denoise = F.mse_loss(predicted, wanted)  # over dialogue too, as SmartEdit
+        each = understood.losses + _own_means(predicted, wanted)
         answered = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens  # dialogue has no [IMG] states
         return Losses(img=understood.loss, denoise=denoise, diversity=query_diversity(answered), each=each)
 

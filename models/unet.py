@@ -57,7 +57,7 @@ class EditUNet(UNet2DConditionModel, ModelMixin):
     def predict(
         self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor, detail_tokens: Tensor | None
     ) -> Tensor:
-        """The noise in `noisy`.
+        """The noise in `noisy`, or its velocity: what the schedule calls for.
 
         Args:
             noisy: [B, 4, h, w] latents at `timesteps`.

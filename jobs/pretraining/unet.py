@@ -27,7 +27,7 @@ from fireedit.jobs.pretraining.saved import fill, frozen
 from fireedit.jobs.pretraining.scenes import HELD_OUT, training_batches
 from fireedit.models.fireedit import FireEditConfig
 from fireedit.models.pipeline import PaintSettings
-from fireedit.models.schedule import training_noise
+from fireedit.models.schedule import training_noise, wanted_prediction
 from fireedit.models.stages import DropoutConfig, change_weights
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
 from fireedit.models.unet import EditUNet, start_as_no_op
@@ -55,7 +55,7 @@ class UNetRecipe(PretrainRecipe):
     """See `change_weights`."""
     min_snr_gamma: PositiveFloat | None = 5.0
     """Timesteps of a signal-to-noise ratio above this count the less the clearer they are; None counts all alike.
-    Source: Hang et al. (arXiv 2303.09556)."""
+    Source: Hang et al. (arXiv 2303.09556), here with 1 added to the ratio, or pure noise would count nothing."""
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     paint: PaintSettings = field(default_factory=PaintSettings)
     """How the figures' pictures are painted."""
@@ -81,6 +81,7 @@ class UNetPart:
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_("_ip." not in name)
         self.model: nn.Module = unet
+        assert sizes.schedule.prediction_type == "v_prediction"  # `_importance` is for squared errors of velocities
         self.noise = training_noise(sizes.schedule)
         signal = self.noise.alphas_cumprod
         self.snr = signal / (1 - signal)
@@ -113,7 +114,7 @@ class UNetPart:
         source = torch.where(drop_image[:, None, None, None], 0.0, source)
 
         predicted = model.predict(noisy, source, timesteps, tokens, None)
-        errors = (predicted.float() - noise).square().mean(dim=1)
+        errors = (predicted.float() - wanted_prediction(self.noise, clean, noise, timesteps)).square().mean(dim=1)
         weighted = (errors * weights).mean(dim=(1, 2))
         return {
             "loss": (weighted * self._importance(timesteps)).mean(),
@@ -167,10 +168,10 @@ class UNetPart:
         model.half().save_pretrained(folder / "unet")
 
     def _importance(self, timesteps: Tensor) -> Tensor:
-        """Weight of each timestep's loss for a model that predicts noise, [B]."""
+        """Weight of each timestep's squared error of the velocity, [B]."""
         snr = self.snr.to(timesteps.device)[timesteps]
         gamma = self.recipe.min_snr_gamma
-        return torch.ones_like(snr) if gamma is None else snr.clamp(max=gamma) / snr
+        return torch.ones_like(snr) if gamma is None else (snr.clamp(max=gamma) + 1) / (snr + 1)
 
     @torch.no_grad()
     def _text(self, ids: Tensor) -> Tensor:
