@@ -137,7 +137,7 @@ class FireEditPipeline(DiffusionPipeline):
         if path == "nano":
             path = str(NANO)
             if not (NANO / "model_index.json").is_file():
-                raise FileNotFoundError(f"{NANO}: no weights of nano lie here; train some and give their folder")
+                raise FileNotFoundError(f"{NANO}: no whole pipeline lies here; train one and give its folder")
         left_out = {} if parts is None else dict.fromkeys(set(cls._optional_components) - set(parts))
         return super().from_pretrained(path, **left_out, **kwargs)
 
