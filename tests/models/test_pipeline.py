@@ -87,11 +87,11 @@ def test_each_third_of_the_work_loads_alone(saved: Path) -> None:
     assert np.array_equal(apart, edit(loaded(saved), output_type="np").images)
 
 
-def test_nano_without_weights_says_so(saved: Path) -> None:
+def test_nano_that_is_not_whole_says_so(saved: Path) -> None:
     if (NANO / "model_index.json").is_file():
         assert FireEditPipeline.from_pretrained("nano").unet.config.sample_size == 8
         return
-    with pytest.raises(FileNotFoundError, match="no weights of nano lie here; train some and give their folder"):
+    with pytest.raises(FileNotFoundError, match="no whole pipeline lies here; train one and give its folder"):
         FireEditPipeline.from_pretrained("nano")
 
 
