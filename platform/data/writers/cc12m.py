@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from fireedit.platform import images
 from fireedit.platform.data.scenes import families, language
+from fireedit.platform.data.scenes.edits import Edit
 from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.scenes.scene import Scene
 from fireedit.platform.data.scenes.world import World
 
 SAMPLES_PER_TAR = 10_000
@@ -33,14 +33,14 @@ SCHEMA = pa.schema(
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One caption per seed, of a scene before or after an edit; `size` is not needed, there are no pictures."""
+    """One alt text per seed; `size` is not needed, there are no pictures."""
     with (folder / "cc12m.tsv").open("w", encoding="utf-8") as file:
         for seed in seeds:
-            file.write(f"{_url(seed)}\t{language.caption(_scene(world, seed), seed)}\n")
+            file.write(f"{_url(seed)}\t{_alt_text(families.lesson(world, seed), seed)}\n")
 
 
 def write_webdataset(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """The same captions with pictures `size` pixels square: NNNNN.tar, NNNNN.parquet and NNNNN_stats.json."""
+    """The same texts with pictures `size` pixels square: NNNNN.tar, NNNNN.parquet and NNNNN_stats.json."""
     folder.mkdir(parents=True, exist_ok=True)
     renderer, remaining = Renderer(), iter(seeds)
     for shard in itertools.count():
@@ -60,12 +60,12 @@ def _write_sample(
     tar: tarfile.TarFile, key: str, seed: int, size: int, world: World, renderer: Renderer
 ) -> dict[str, Any]:
     """Put the members of one sample into the tar, in img2dataset's order; returns its row of the parquet file."""
-    scene = _scene(world, seed)
-    caption = language.caption(scene, seed)
+    edit = families.lesson(world, seed)
+    caption = _alt_text(edit, seed)
     record = dict.fromkeys(SCHEMA.names) | {"caption": caption, "url": _url(seed), "key": key}
     if seed % GONE_EVERY == GONE_EVERY - 1:
         return record | {"status": "failed_to_download", "error_message": GONE}
-    picture = images.encode_jpeg(renderer.draw(scene, size).image)
+    picture = images.encode_jpeg(renderer.draw(edit.target if seed % 2 else edit.source, size).image)
     told = {"status": "success", "exif": "{}", "sha256": hashlib.sha256(picture).hexdigest()}
     record |= told | dict.fromkeys(SIZES, size)
     for suffix, data in (
@@ -91,9 +91,14 @@ def _stats(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _scene(world: World, seed: int) -> Scene:
-    edit = families.make_edit(world, seed)
-    return edit.target if seed % 2 else edit.source
+def _alt_text(edit: Edit, seed: int) -> str:
+    """A caption of the scene before or after an edit, or, every other seed, the request itself.
+
+    The web's alt texts are of all kinds; ours need both, or edit tokens would meet no request before stage 2.
+    """
+    if seed // 2 % 2:
+        return edit.instruction
+    return language.caption(edit.target if seed % 2 else edit.source, seed)
 
 
 def _url(seed: int) -> str:

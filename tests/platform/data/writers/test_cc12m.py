@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fireedit.platform import images
-from fireedit.platform.data.scenes import world
+from fireedit.platform.data.scenes import families, language, world
 from fireedit.platform.data.writers import cc12m
 
 GONE = [seed for seed in range(24) if seed % cc12m.GONE_EVERY == cc12m.GONE_EVERY - 1]
@@ -32,6 +32,13 @@ def captions(folder: Path) -> dict[str, str]:
     return {
         key: line.split("\t")[1] for seed, (key, line) in enumerate(zip(keys, lines, strict=True)) if seed not in GONE
     }
+
+
+def test_every_other_pair_of_texts_is_a_request_and_the_others_are_captions(folder: Path) -> None:
+    for seed, line in enumerate((folder / "cc12m.tsv").read_text().splitlines()):
+        edit = families.lesson(world.TRAIN, seed)
+        shown = language.caption(edit.target if seed % 2 else edit.source, seed)
+        assert line.split("\t")[1] == (edit.instruction if seed % 4 > 1 else shown)
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves that to the collector
