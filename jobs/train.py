@@ -30,7 +30,7 @@ from fireedit.jobs.prepare import prepare_scenes, prepare_shards
 from fireedit.models.fireedit import NANO, FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
-from fireedit.models.stages import STAGES, DropoutConfig, StagedFireEdit
+from fireedit.models.stages import PARTS_OF, STAGES, DropoutConfig, Idea, StagedFireEdit
 from fireedit.models.tokens import PromptError
 from fireedit.models.weights import fingerprint
 from fireedit.platform import checkpoints, config, runs, storage
@@ -80,6 +80,8 @@ class TrainRecipe:
     """Procedural scenes to write, and turn into shards, where a corpus has none; None asks for the real ones."""
     changed_weight: NonNegativeFloat = 0.0
     """How much more the cells of a picture count that its edit changes; the paper: 0."""
+    without: tuple[Idea, ...] = ()
+    """Of the paper's ideas, those that an ablation leaves out; the pipeline is saved without their parts."""
     gradient_checkpointing: bool = False
     """Trade a second forward pass of LLM and UNet for their activations' memory."""
     init_from: str = "auto"
@@ -262,7 +264,7 @@ def require_same_encoders(corpora: Corpora, pipeline: FireEditPipeline) -> None:
 
 def staged(pipeline: FireEditPipeline, recipe: TrainRecipe) -> StagedFireEdit:
     """The parts of the pipeline that the stage runs, as the stage trains them."""
-    stage = STAGES[recipe.stage]
+    stage = STAGES[recipe.stage].without(recipe.without)
     model = FireEdit(**{name: getattr(pipeline, name) for name in stage.parts})
     if recipe.gradient_checkpointing:
         model.vlm.llm.activation_checkpointing_enable({"use_reentrant": False})
@@ -294,7 +296,7 @@ def refuse_another_run(recipe: TrainRecipe, run: runs.Run) -> None:
     if not storage.exists(run.recipe):
         return
     before = config.parse(TrainRecipe, yaml.safe_load(storage.read_bytes(run.recipe)), where=run.recipe)
-    for key in ("model", "stage", "seed", "mixture"):
+    for key in ("model", "stage", "seed", "mixture", "without"):
         if getattr(before, key) != getattr(recipe, key):
             found, asked = getattr(before, key), getattr(recipe, key)
             sys.exit(f"run {run.name} has {key} {found}, not {asked}; write another run=NAME")
@@ -335,12 +337,23 @@ def starting_weights(recipe: TrainRecipe, run: runs.Run) -> str:
 
 
 def load_pipeline(recipe: TrainRecipe, init_from: str) -> FireEditPipeline:
+    """The pipeline to train, without what an ablation leaves out.
+
+    Raises:
+        ValueError: the weights come from an ablation that left out more.
+    """
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     if init_from == FRESH:
-        return FireEditPipeline.fresh_nano(recipe.seed)
-    with storage.reading_folder(init_from) as folder:
-        return FireEditPipeline.from_pretrained(folder, dtype=DTYPES[recipe.engine.precision])
+        pipeline = FireEditPipeline.fresh_nano(recipe.seed)
+    else:
+        with storage.reading_folder(init_from) as folder:
+            pipeline = FireEditPipeline.from_pretrained(folder, dtype=DTYPES[recipe.engine.precision])
+    pipeline.register_modules(**dict.fromkeys(part for idea in recipe.without for part in PARTS_OF[idea]))
+    for part in STAGES[recipe.stage].without(recipe.without).parts:
+        if getattr(pipeline, part) is None:
+            raise ValueError(f"{init_from} has no {part}; write without=[...] as the run did that saved it")
+    return pipeline
 
 
 def load_processor(recipe: TrainRecipe, init_from: str) -> Processor:

@@ -64,7 +64,7 @@ class Percepts:
     image_tokens: Tensor
     """I [B, N, 4 W], before the VLM's adapter."""
     region_tokens: tuple[Tensor, ...]
-    """P: B tensors [R_b, D] in the LLM's width."""
+    """P: B tensors [R_b, D] in the LLM's width; [0, 0] where nobody proposes regions."""
     boxes: tuple[Tensor, ...]
     """B tensors [R_b, 4], xyxy in [0, 1], best first."""
     scores: tuple[Tensor, ...]
@@ -164,8 +164,20 @@ class FireEdit(nn.Module):
 
     @torch.no_grad()
     def perceive(self, view: Tensor, detail: bool = True) -> Percepts:
-        """Look at `view`, uint8 [B, V, V, 3], with the frozen eyes; `detail` also gathers HVCA's sources."""
+        """Look at `view`, uint8 [B, V, V, 3], with the frozen eyes; `detail` also gathers HVCA's sources.
+
+        Without a detector there are no regions.
+        """
         features = self.vision(view, detail=detail)
+        if self.detector is None:
+            nothing = features.image_tokens.new_zeros(0)
+            return Percepts(
+                image_tokens=features.image_tokens,
+                region_tokens=(nothing.view(0, 0),) * len(view),
+                boxes=(nothing.view(0, 4),) * len(view),
+                scores=(nothing,) * len(view),
+                detail=features.detail,
+            )
         proposals = self.detector(torch.stack(features.maps).mean(dim=0).to(self.detector.dtype))
         kept = [
             select_proposals(boxes, scores, self.detector.proposal_config)

@@ -13,8 +13,9 @@ Source: FireEdit (arXiv 2503.19839), supplement; SmartEdit (arXiv 2312.06739) fo
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,13 @@ from fireedit.models.vae import source_latents, target_latents
 UNCHANGED = 0.1
 """Of the latents' mean square: what differs by less is noise."""
 LORA, NEW_ROWS, QFORMER = r"vlm\.llm\..*\.lora_[AB]\.", r"vlm\.new_(embeddings|head)\.", r"qformer\."
+Idea = Literal["regions", "tati", "hvca"]
+"""What the paper adds to its base, and an ablation leaves out."""
+PARTS_OF: dict[Idea, tuple[str, ...]] = {
+    "regions": ("detector", "region_encoder"),
+    "tati": ("tati",),
+    "hvca": ("hvca",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +47,17 @@ class Stage:
     """Regular expressions on the beginnings of FireEdit's parameter names."""
     parts: tuple[str, ...]
     """FireEdit's parts that its losses run; the others need not be on the device."""
-    timed: bool = False
-    """Whether TATI and HVCA stand between the edit tokens and the UNet."""
 
     def learns(self, name: str) -> bool:
         """Whether this stage trains the parameter of FireEdit called `name`."""
+        if "_ip." in name and "hvca" not in self.parts:  # the UNet's image attention has nothing to read
+            return False
         return any(re.match(pattern, name) for pattern in self.trains)
+
+    def without(self, ideas: Sequence[Idea]) -> "Stage":
+        """This stage of an ablation."""
+        left_out = {part for idea in ideas for part in PARTS_OF[idea]}
+        return replace(self, parts=tuple(part for part in self.parts if part not in left_out))
 
 
 EDITING = ("vision", "detector", "region_encoder", "vlm", "qformer", "unet", "vae", "text_encoder")
@@ -52,14 +65,13 @@ STAGES = {
     1: Stage(number=1, trains=(QFORMER, NEW_ROWS), parts=("vlm", "qformer", "text_encoder")),
     2: Stage(
         number=2,
-        trains=(r"vlm\.adapter\.", LORA, NEW_ROWS, QFORMER, r"unet\.(?!.*_ip\.)"),
+        trains=(r"vlm\.adapter\.", LORA, NEW_ROWS, QFORMER, r"unet\."),
         parts=EDITING,
     ),
     3: Stage(
         number=3,
         trains=(LORA, NEW_ROWS, QFORMER, r"hvca\.", r"tati\.", r"unet\."),
         parts=(*EDITING, "hvca", "tati"),
-        timed=True,
     ),
 }
 
@@ -163,7 +175,7 @@ class StagedFireEdit(nn.Module):
     def _edit(self, batch: Batch) -> Losses:
         """Stages 2 and 3: look, understand, and predict the noise in the target; dialogue has no target."""
         model = self.model
-        percepts = model.perceive(batch.view, detail=self.stage.timed)
+        percepts = model.perceive(batch.view, detail=model.hvca is not None)
         understood = model.vlm(batch.input_ids, batch.labels, percepts.image_tokens, percepts.region_tokens)
         edit_tokens = model.qformer(understood.img_states)
 
@@ -176,8 +188,9 @@ class StagedFireEdit(nn.Module):
 
         drop_text, drop_image = self.dropout.draw(len(clean), clean.device)
         tokens, detail_tokens = edit_tokens, None
-        if self.stage.timed:
+        if model.tati is not None:
             tokens = model.tati(edit_tokens, timesteps)
+        if model.hvca is not None:
             detail_tokens = model.hvca(percepts.detail, edit_tokens)
             detail_tokens = torch.where(drop_image[:, None, None], 0.0, detail_tokens)
         weights = change_weights(source, clean / model.vae.config.scaling_factor, self.changed_weight).sqrt()

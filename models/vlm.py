@@ -138,7 +138,7 @@ class VLM(Component, ModelMixin):
         embeddings, is_img = self._embed(ids), ids >= self.first_img
         for start, tokens in ((self.image_start, image), (self.regions_start, regions)):
             places = (ids == start).nonzero()
-            if tokens is None or len(places) == 0:
+            if tokens is None or len(tokens) == 0 or len(places) == 0:
                 continue
             cut = int(places[0]) + 1
             embeddings = torch.cat([embeddings[:cut], tokens, embeddings[cut:]])

@@ -126,6 +126,17 @@ def test_what_a_run_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[st
         train.starting_weights(paper, runs.Run(str(tmp_path), "other"))
 
 
+def test_an_ablation_is_saved_without_its_parts_and_goes_on_only_without_them(tmp_path: Path) -> None:
+    overrides = ["init_from=fresh", "without=[regions, hvca]"]
+    ablation = train.read_recipe(["--stage", "3", *overrides])
+    train.load_pipeline(ablation, train.FRESH).save_pretrained(tmp_path)
+    saved = FireEditPipeline.from_pretrained(tmp_path)
+    assert (saved.detector, saved.region_encoder, saved.hvca) == (None, None, None) and saved.tati is not None
+    assert train.load_pipeline(ablation, str(tmp_path)).unet is not None
+    with pytest.raises(ValueError, match=r"has no detector; write without=\[...\]"):
+        train.load_pipeline(train.read_recipe(["--stage", "3"]), str(tmp_path))
+
+
 @pytest.mark.parametrize("file", sorted(path.stem for path in config.CONFIGS.glob("*-stage?.yaml")))
 def test_every_recipe_that_ships_can_be_read(file: str) -> None:
     name, _, stage_number = file.rpartition("-stage")

@@ -11,7 +11,7 @@ from fireedit.models.fireedit import FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.qformer import query_diversity
-from fireedit.models.stages import STAGES, DropoutConfig, Losses, StagedFireEdit, change_weights
+from fireedit.models.stages import STAGES, DropoutConfig, Idea, Losses, StagedFireEdit, change_weights
 from fireedit.models.text import text_states
 from fireedit.models.vae import moments
 from fireedit.platform.data.ingest import stacked
@@ -21,11 +21,12 @@ KEEP_ALL = DropoutConfig(text=0.0, image=0.0, both=0.0)
 LLM = "vlm.llm.model.layers"
 
 
-def staged(stage: int, seed: int = 0, dropout: DropoutConfig = KEEP_ALL) -> StagedFireEdit:
-    """One stage on fresh nano weights with the parts that it names."""
-    pipeline = FireEditPipeline.fresh_nano(seed)
-    parts = STAGES[stage].parts
-    return StagedFireEdit(FireEdit(**{name: getattr(pipeline, name) for name in parts}), STAGES[stage], dropout=dropout)
+def staged(
+    number: int, seed: int = 0, dropout: DropoutConfig = KEEP_ALL, without: tuple[Idea, ...] = ()
+) -> StagedFireEdit:
+    """One stage, perhaps of an ablation, on fresh nano weights with the parts that it names."""
+    pipeline, stage = FireEditPipeline.fresh_nano(seed), STAGES[number].without(without)
+    return StagedFireEdit(FireEdit(**{name: getattr(pipeline, name) for name in stage.parts}), stage, dropout=dropout)
 
 
 def mixed(nano: FireEditPipeline, stage: int) -> Batch:
@@ -92,6 +93,21 @@ def test_a_stage_trains_its_parameters_by_name_and_no_other_tensor_moves(nano: F
     moved = {name for name, now in tensors(module.model).items() if not torch.equal(now, before[name])}
     assert moved == expected
     assert history[-1] == set()
+
+
+@pytest.mark.parametrize("without", [("regions",), ("tati",), ("hvca",), ("regions", "tati", "hvca")])
+def test_an_ablation_trains_what_it_does_not_leave_out(nano: FireEditPipeline, without: tuple[Idea, ...]) -> None:
+    module = staged(3, without=without)
+    expected = {name for name in expected_names(3) if not name.startswith(tuple(f"{idea}." for idea in without))}
+    if "hvca" in without:
+        expected -= {name for name in expected if "_ip." in name}
+    assert {name for name, p in module.model.named_parameters() if p.requires_grad} == expected
+    assert seen_gradients(module, mixed(nano, 3), steps=2)[-1] == set()
+
+
+def test_without_a_proposer_the_vlm_reads_no_regions(nano: FireEditPipeline) -> None:
+    seen = staged(3, without=("regions",)).model.perceive(mixed(nano, 3).view)
+    assert [tokens.numel() for tokens in seen.region_tokens] == [0, 0] and len(seen.detail) == 4
 
 
 @pytest.mark.parametrize("stage", STAGES)
