@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from fireedit.platform import storage
-from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
+from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, learning_rate_over
 from fireedit.platform.train.progress import Progress, to_lines
 
 CHECKPOINT, METRICS, SHEET = "checkpoint.pt", "metrics.jsonl", "sheet.png"
@@ -32,8 +32,6 @@ class PretrainRecipe:
     batch: PositiveInt
     """Samples a step."""
     optimizer: OptimizerConfig
-    cooldown_ratio: NonNegativeFloat = 0.3
-    """Share of all steps, at the end, in which the learning rate falls to 0; a part given more `steps` climbs back."""
     grad_clip: PositiveFloat = 1.0
     workers: NonNegativeInt = 1
     """Processes that draw scenes; 0 draws them between the steps."""
@@ -86,6 +84,7 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     optimizer = build_optimizer(named, recipe.optimizer)
     highest = [group["lr"] for group in optimizer.param_groups]
+    rate = learning_rate_over(recipe.steps, recipe.optimizer)
     progress, at = Progress(steps=recipe.steps), _Position()
     states = {"model": model, "optimizer": optimizer}
     if (folder / CHECKPOINT).exists():
@@ -109,7 +108,7 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
             losses["loss"].backward()
             grad_norm = nn.utils.clip_grad_norm_([parameter for _, parameter in named], recipe.grad_clip)
             for group, lr in zip(optimizer.param_groups, highest, strict=True):
-                group["lr"] = lr * _rate(recipe, step - 1)
+                group["lr"] = lr * rate(step - 1)
             optimizer.step()
             optimizer.zero_grad()
             detached = {name: value.detach() for name, value in losses.items()}
@@ -164,12 +163,6 @@ def _minutes(folder: Path, part: str) -> float:
     """How long a part that lies in a folder was trained; 0 where that is not told."""
     path = figures_path(folder, part)
     return float(json.loads(path.read_text())["minutes"]) if path.is_file() else 0.0
-
-
-def _rate(recipe: PretrainRecipe, step: int) -> float:
-    """What to multiply the learning rate with at a step counted from 0: up, level, down to 0."""
-    cooldown = round(recipe.cooldown_ratio * recipe.steps)
-    return warmup(recipe.optimizer, recipe.steps)(step) * min(1.0, (recipe.steps - step) / max(cooldown, 1))
 
 
 def _save(path: Path, states: Mapping[str, Any], at: _Position) -> None:

@@ -18,7 +18,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
+from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, learning_rate_over
 
 CHECKPOINT_TAG = "engine"
 STATE = "state"
@@ -75,7 +75,7 @@ class Engine:
         self.model, self._optimizer, _, self._scheduler = deepspeed.initialize(
             model=module,
             optimizer=build_optimizer(trained, optimizer),
-            lr_scheduler=lambda inner: torch.optim.lr_scheduler.LambdaLR(inner, warmup(optimizer, steps)),
+            lr_scheduler=lambda inner: torch.optim.lr_scheduler.LambdaLR(inner, learning_rate_over(steps, optimizer)),
             config=config.deepspeed(),
         )
         if config.zero_stage < 3:

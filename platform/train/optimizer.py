@@ -14,6 +14,8 @@ class OptimizerConfig:
     weight_decay: NonNegativeFloat = 0.0
     warmup_ratio: NonNegativeFloat = 0.0
     """Share of all steps in which the learning rate climbs linearly from 0; then it stays."""
+    cooldown_ratio: NonNegativeFloat = 0.0
+    """Share of all steps, at the end, in which it falls linearly to 0; with more `steps` it climbs back and goes on."""
     betas: tuple[float, float] = (0.9, 0.999)
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     """Beginnings of parameter names whose learning rate is multiplied by this; the longest that fits counts."""
@@ -41,7 +43,7 @@ def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: Opti
     )
 
 
-def warmup(config: OptimizerConfig, steps: int) -> Callable[[int], float]:
+def learning_rate_over(steps: int, config: OptimizerConfig) -> Callable[[int], float]:
     """What to multiply the learning rate with at a step counted from 0."""
-    climb = round(config.warmup_ratio * steps)
-    return lambda step: min(1.0, (step + 1) / (climb + 1))
+    climb, fall = round(config.warmup_ratio * steps), round(config.cooldown_ratio * steps)
+    return lambda step: min(1.0, (step + 1) / (climb + 1), (steps - step) / fall if fall else 1.0)

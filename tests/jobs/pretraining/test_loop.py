@@ -55,7 +55,7 @@ class Line:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> PretrainRecipe:
-    how = OptimizerConfig(lr=0.2, warmup_ratio=0.1)
+    how = OptimizerConfig(lr=0.2, warmup_ratio=0.1, cooldown_ratio=0.3)
     return PretrainRecipe(steps=STEPS, batch=8, optimizer=how, log_every=5, home=str(tmp_path / "home"))
 
 

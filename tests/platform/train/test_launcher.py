@@ -12,10 +12,10 @@ from torch import nn
 
 from fireedit.platform.train.engine import EngineConfig
 from fireedit.platform.train.launcher import WorkersConfig, launch
-from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
+from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, learning_rate_over
 
 STEPS, SAVED_AT, KILLED_AT = 6, (2, 4), 5
-OPTIMIZER = OptimizerConfig(lr=0.01, warmup_ratio=0.5)
+OPTIMIZER = OptimizerConfig(lr=0.01, warmup_ratio=0.5, cooldown_ratio=0.3)
 MICRO_BATCHES = 4
 """In a step, on all workers together."""
 
@@ -70,7 +70,7 @@ def plain_loop() -> tuple[list[float], dict[str, torch.Tensor]]:
     module = model()
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     optimizer = build_optimizer(named, OPTIMIZER)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup(OPTIMIZER, STEPS))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_over(STEPS, OPTIMIZER))
     losses = []
     for step in range(1, STEPS + 1):
         x = torch.cat([micro_batch(step, number) for number in range(MICRO_BATCHES)])

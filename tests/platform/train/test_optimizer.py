@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, warmup
+from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, learning_rate_over
 
 
 def test_the_longest_beginning_of_a_name_sets_its_learning_rate() -> None:
@@ -25,10 +25,12 @@ def test_a_scale_that_fits_nothing_is_an_error() -> None:
         build_optimizer(nn.Linear(2, 2).named_parameters(), OptimizerConfig(lr=0.1, lr_scale={"hvac": 2}))
 
 
-def test_the_learning_rate_climbs_once_and_stays() -> None:
-    factor = warmup(OptimizerConfig(lr=1, warmup_ratio=0.04), steps=100)
+def test_the_learning_rate_climbs_stays_and_falls_if_asked_to() -> None:
+    factor = learning_rate_over(100, OptimizerConfig(lr=1, warmup_ratio=0.04))
     assert [factor(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
-    assert warmup(OptimizerConfig(lr=1), steps=100)(0) == 1
+    assert [learning_rate_over(100, OptimizerConfig(lr=1))(step) for step in (0, 99, 100)] == [1, 1, 1]
+    factor = learning_rate_over(100, OptimizerConfig(lr=1, cooldown_ratio=0.04))
+    assert [factor(step) for step in (0, 95, 96, 97, 98, 99)] == pytest.approx([1, 1, 1, 0.75, 0.5, 0.25])
 
 
 def test_it_is_adamw_with_the_recipes_numbers() -> None:
