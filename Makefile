@@ -34,8 +34,11 @@ bench-data: $(INSTALLED)  ## our input pipeline beside DataLoader and webdataset
 bench-edit: $(INSTALLED)  ## edits of held-out scenes, judged beside baselines and ablations; ARGS="--rows ..."
 	@$(BIN)/python jobs/benchmark.py $(ARGS)
 
-nano: $(INSTALLED)  ## the parts of the small model from nothing, put together in ~/fireedit/nano; goes on where it was
+nano: $(INSTALLED)  ## the small model from nothing in ~/fireedit/nano, its parts and its stages; goes on where it was
 	@for part in vae clip vision llm unet parser pipeline; do $(BIN)/python jobs/pretrain.py $$part || exit 1; done
+	@$(BIN)/python jobs/train.py --stage 1 run=nano-1 init_from=$${FIREEDIT_HOME:-$$HOME/fireedit}/nano
+	@for stage in 2 3; do $(BIN)/python jobs/train.py --stage $$stage run=nano-$$stage || exit 1; done
+	@$(BIN)/python jobs/pretrain.py finish
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV); the first time takes some minutes" >&2

@@ -8,6 +8,7 @@
     unet         InstructPix2Pix on CLIP's text states; needs vae and clip
     parser       reads pictures as scenes: the judge of the benchmark; needs vae
     pipeline     all of them in one folder, for `train.py --stage 1 init_from=FOLDER`
+    finish       what the last finished stage 3 made of them, in float16 in the same folder
 
 Each part is trained on procedural scenes and ends with its own figures. A training that was broken off goes on when its
 command is given again; one that is finished goes on with more `steps`.
@@ -28,7 +29,7 @@ from typing import Any
 
 import torch
 
-from fireedit.jobs.pretraining.assemble import assemble
+from fireedit.jobs.pretraining.assemble import assemble, finish
 from fireedit.jobs.pretraining.clip import CLIPPart, CLIPRecipe
 from fireedit.jobs.pretraining.language import LanguagePart, LanguageRecipe
 from fireedit.jobs.pretraining.loop import Part, PretrainRecipe, pretrain
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     out = Path(storage.home()) / "nano"
-    parser.add_argument("part", choices=["tokenizers", *TRAINERS, "pipeline"])
+    parser.add_argument("part", choices=["tokenizers", *TRAINERS, "pipeline", "finish"])
     parser.add_argument("--out", type=Path, default=out, help="folder of the small model (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 optimizer.lr=1e-4")
     asked = parser.parse_intermixed_args(argv)
@@ -79,6 +80,8 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             shutil.copytree(NANO / name, out / name)
     if part == "pipeline":
         return assemble(out)
+    if part == "finish":
+        return finish(storage.home(), out)
     trainer = TRAINERS[part]
     try:
         recipe = config.load(trainer.recipe, f"nano-{part}", overrides)

@@ -59,13 +59,13 @@ def new_name(model: str, stage: int) -> str:
 
 
 def latest_finished(home: str, model: str, stage: int) -> Run | None:
-    """The run of this stage and size that was finished last, whatever its name."""
+    """The run of this stage and size that was finished last, whatever its name; an ablation has to be named."""
     found = []
     for name in storage.names(storage.join(home, "runs")):
         run = Run(home, name)
         if run.finished and storage.exists(run.recipe):
             recipe = yaml.safe_load(storage.read_bytes(run.recipe))
-            if (recipe["model"], recipe["stage"]) == (model, stage):
+            if (recipe["model"], recipe["stage"]) == (model, stage) and not recipe.get("without"):
                 found.append((_written(storage.join(run.weights, "model_index.json")), name))
     return Run(home, max(found)[1]) if found else None
 

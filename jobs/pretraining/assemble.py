@@ -1,4 +1,4 @@
-"""All that was pretrained as one pipeline: what stage 1 starts from."""
+"""The small model as one folder: what stage 1 starts from, and what stage 3 has made of it."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from fireedit.models.fireedit import preset
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.platform import runs, storage
 
 PRETRAINED = ("vision", "detector", "region_encoder", "vlm", "unet", "vae", "text_encoder")
 MADE_BY = {"detector": "vision", "region_encoder": "vision", "vlm": "llm", "text_encoder": "clip"}
@@ -28,10 +29,28 @@ def assemble(out: Path, seed: int = 0) -> dict[str, Any]:
     pipeline = FireEditPipeline.from_config_with(preset("nano"), **tokenizers, seed=seed)
     for name in PRETRAINED:
         pipeline.register_modules(**{name: type(getattr(pipeline, name)).from_pretrained(out / name)})
+    fresh = [name for name, part in pipeline.model.named_children() if name not in PRETRAINED]
+    return {"part": "pipeline", "weights": str(out), "fresh": fresh, "megabytes": _save(pipeline, out)}
+
+
+def finish(home: str, out: Path) -> dict[str, Any]:
+    """Put what the last finished run of stage 3 trained into `out`, in place of what it started from.
+
+    Returns:
+        the run, and how many MB the folder's weights are.
+    """
+    run = runs.latest_finished(home, "nano", 3)
+    if run is None:
+        sys.exit(f"{home}/runs holds no finished run of nano stage 3; run: python jobs/train.py --stage 3")
+    with storage.reading_folder(run.weights) as folder:
+        pipeline = FireEditPipeline.from_pretrained(folder, dtype=torch.float32)
+    return {"part": "finish", "weights": str(out), "run": run.name, "megabytes": _save(pipeline, out)}
+
+
+def _save(pipeline: FireEditPipeline, out: Path) -> float:
+    """In float16; returns the MB of all weights in the folder."""
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module) and name != "detector":  # its queries go by the rank of scores
             part.half()
     pipeline.save_pretrained(out)
-    size = sum(file.stat().st_size for file in out.rglob("*.safetensors"))
-    fresh = [name for name, part in pipeline.model.named_children() if name not in PRETRAINED]
-    return {"part": "pipeline", "weights": str(out), "fresh": fresh, "megabytes": round(size / 1e6, 1)}
+    return round(sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6, 1)

@@ -6,9 +6,9 @@ from pathlib import Path
 from fireedit.platform import runs, storage
 
 
-def finish(home: Path, name: str, model: str, stage: int, at: int) -> None:
+def finish(home: Path, name: str, model: str, stage: int, at: int, without: str = "[]") -> None:
     run = runs.Run(str(home), name)
-    storage.write_bytes(run.recipe, f"model: {model}\nstage: {stage}\n".encode())
+    storage.write_bytes(run.recipe, f"model: {model}\nstage: {stage}\nwithout: {without}\n".encode())
     index = storage.join(run.weights, "model_index.json")
     storage.write_bytes(index, b"{}")
     os.utime(index, (at, at))
@@ -19,6 +19,7 @@ def test_the_run_finished_last_is_found_whatever_its_name(tmp_path: Path) -> Non
     finish(tmp_path, "a-second", "nano", 1, at=200)
     finish(tmp_path, "other-stage", "nano", 2, at=300)
     finish(tmp_path, "other-size", "paper", 1, at=300)
+    finish(tmp_path, "ablation", "nano", 1, at=300, without="[hvca]")
     storage.write_bytes(runs.Run(str(tmp_path), "unfinished").recipe, b"model: nano\nstage: 1\n")
     found = runs.latest_finished(str(tmp_path), "nano", 1)
     assert found == runs.Run(str(tmp_path), "a-second") and found.finished

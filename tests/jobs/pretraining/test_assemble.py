@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fireedit.jobs.pretraining.assemble import PRETRAINED, assemble
+from fireedit.jobs.pretraining.assemble import PRETRAINED, assemble, finish
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.weights import fingerprint
+from fireedit.platform import runs, storage
 
 
 def test_a_folder_of_parts_becomes_a_pipeline(tmp_path: Path) -> None:
@@ -20,6 +21,18 @@ def test_a_folder_of_parts_becomes_a_pipeline(tmp_path: Path) -> None:
     assert all(fingerprint(getattr(made, name)) == fingerprint(getattr(parts, name).half()) for name in ("vae", "unet"))
     assert made.detector.dtype == torch.float32
     assert assemble(tmp_path)["megabytes"] == report["megabytes"]
+
+
+def test_a_finished_stage_takes_the_place_of_what_it_started_from(tmp_path: Path) -> None:
+    trained, run = FireEditPipeline.fresh_nano(seed=4), runs.Run(str(tmp_path), "three")
+    out = tmp_path / "nano"
+    with pytest.raises(SystemExit, match="no finished run of nano stage 3"):
+        finish(str(tmp_path), out)
+    storage.write_bytes(run.recipe, b"{model: nano, stage: 3}")
+    trained.save_pretrained(run.weights)
+    assert finish(str(tmp_path), out)["run"] == "three"
+    made = FireEditPipeline.from_pretrained(out)
+    assert fingerprint(made.hvca) == fingerprint(trained.hvca.half()) and made.detector.dtype == torch.float32
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
