@@ -19,10 +19,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fireedit.jobs.benchmarking.cases import FAMILIES, SPLITS, Cases, families_of
+import numpy as np
+
+from fireedit.jobs.benchmarking.cases import FAMILIES, SPLITS, Case, Cases, families_of
 from fireedit.jobs.benchmarking.editors import REGION_SOURCES, EditorError, FireEditor, RowName, make_editor
 from fireedit.jobs.benchmarking.judges import Judges
-from fireedit.jobs.benchmarking.report import contact_sheet, markdown
+from fireedit.jobs.benchmarking.report import GALLERY, contact_sheet, gallery, markdown
 from fireedit.jobs.benchmarking.results import Results, Row, Settings
 from fireedit.jobs.benchmarking.run import Contestant, edited_pictures, play
 from fireedit.models.fireedit import NANO, preset
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(asked: argparse.Namespace) -> dict[str, object]:
-    """Edit, judge, and write benchmark.md, benchmark.json and the sheets; what the job reports."""
+    """Edit, judge, and write benchmark.md, benchmark.json, sheets and galleries; what the job reports."""
     began = time.monotonic()
     paint = PaintSettings(
         num_inference_steps=asked.steps,
@@ -88,9 +90,12 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
     cases = Cases(settings.side)
     asked.out.mkdir(parents=True, exist_ok=True)
     for split in settings.splits:
-        for family in settings.families:
-            if family in families_of(split):
-                _judge_family(cases, split, family, contestants, judges, results, asked)
+        shown = {
+            family: _judge_family(cases, split, family, contestants, judges, results, asked)
+            for family in settings.families
+            if family in families_of(split)
+        }
+        gallery(shown).save(asked.out / f"{split}-gallery.png")
         if settings.sessions:
             sessions = cases.sessions(split, settings.sessions)
             results.sessions[split] = {
@@ -128,7 +133,8 @@ def _judge_family(
     judges: Judges,
     results: Results,
     asked: argparse.Namespace,
-) -> None:
+) -> list[tuple[Case, np.ndarray]]:
+    """Add a family to the results and draw its sheet; the first cases with what the last row made of them."""
     drawn = cases.of(split, family, asked.edits)
     pictures = {one.row.name: edited_pictures(one, drawn, asked.home, tell=_tell) for one in contestants}
     scores = {row: judges.scores(drawn, made) for row, made in pictures.items()}
@@ -139,6 +145,7 @@ def _judge_family(
         f"{row} {100 * sum(one.success for one in found) / len(found):.0f}%" for row, found in scores.items()
     )
     _tell(f"{split}  {family}  {rates}")
+    return list(zip(drawn, pictures[contestants[-1].row.name], strict=True))[:GALLERY]
 
 
 def _known(what: str, text: str, known: Sequence[str]) -> list[str]:

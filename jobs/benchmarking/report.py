@@ -13,6 +13,8 @@ from fireedit.platform.sheet import Panel, sheet
 
 SHOWN = 8
 """Cases of a sheet: the first ones."""
+GALLERY = 2
+"""Cases of each family in the gallery: the first ones."""
 PICTURE = 160
 """Side of a picture on a sheet, pixels."""
 GAP = 4
@@ -53,6 +55,16 @@ def contact_sheet(cases: Sequence[Case], edited: dict[str, np.ndarray], scores: 
         title = "   ".join((case.instruction, " | ".join(("source", *marks, "target"))))
         panels.append(Panel(image=_side_by_side(pictures), title=title))
     return sheet(panels, columns=1, height=PICTURE)
+
+
+def gallery(shown: dict[str, list[tuple[Case, np.ndarray]]]) -> Image.Image:
+    """Source, edited and target of some cases of each family, a family below another."""
+    panels = [
+        Panel(image=_side_by_side([case.source, picture, case.target]), title=f"{family}: {case.instruction}")
+        for family, edited in shown.items()
+        for case, picture in edited
+    ]
+    return sheet(panels, columns=GALLERY, height=PICTURE)
 
 
 def _successes(results: Results, split: str) -> list[str]:

@@ -29,13 +29,13 @@ def run(capsys: pytest.CaptureFixture[str], weights: Path, out: Path, *more: str
     return json.loads(said.out), said.err
 
 
-def test_a_benchmark_ends_with_table_json_and_sheets(
+def test_a_benchmark_ends_with_table_json_sheets_and_gallery(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report, said = run(capsys, weights, tmp_path, "--rows", "target,copy,vae,full,full@none")
     assert list(report["success"]) == ["target", "copy", "vae", "full", "full@none"]
     assert "s each" in said
-    names = {"benchmark.md", "benchmark.json", "unseen_seeds-remove.png", "unseen_seeds-no_op.png"}
+    names = {"benchmark.md", "benchmark.json", *(f"unseen_seeds-{name}.png" for name in ("remove", "no_op", "gallery"))}
     assert {path.name for path in (tmp_path / "report").iterdir()} == names
     told = json.loads((tmp_path / "report" / "benchmark.json").read_text())
     assert [row["regions"] for row in told["rows"]] == ["", "", "", "predicted", "none"]

@@ -5,7 +5,7 @@ import numpy as np
 from fireedit.jobs.benchmarking.cases import Cases
 from fireedit.jobs.benchmarking.judges import Judges
 from fireedit.jobs.benchmarking.parser import ParserConfig, SceneParser
-from fireedit.jobs.benchmarking.report import PICTURE, contact_sheet, markdown
+from fireedit.jobs.benchmarking.report import PICTURE, contact_sheet, gallery, markdown
 from tests.jobs.benchmarking.test_results import results, score
 
 
@@ -25,3 +25,12 @@ def test_a_sheet_shows_the_first_cases() -> None:
     pictures = {"copy": np.stack([case.source for case in cases])}
     page = contact_sheet(cases, pictures, {"copy": [score(False, 0.1), score(True, 0.0)]})
     assert page.width > 3 * PICTURE and page.height > 2 * PICTURE
+
+
+def test_the_gallery_has_a_family_below_another() -> None:
+    shown = {
+        family: [(case, case.source) for case in Cases(32).of("unseen_seeds", family, 2)]
+        for family in ("add", "remove")
+    }
+    page = gallery(shown)
+    assert page.width > 6 * PICTURE and 2 * PICTURE < page.height < 3 * PICTURE
