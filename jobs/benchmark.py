@@ -28,11 +28,12 @@ from fireedit.jobs.benchmarking.report import GALLERY, contact_sheet, gallery, m
 from fireedit.jobs.benchmarking.results import Results, Row, Settings
 from fireedit.jobs.benchmarking.run import Contestant, edited_pictures, play
 from fireedit.models.fireedit import NANO, preset
-from fireedit.models.pipeline import PaintSettings
+from fireedit.models.schedule import PaintSettings
 from fireedit.platform import storage
 from fireedit.platform.data.scenes import assets
 
 ROWS = "target,copy,vae,full"
+PAINTING = preset("nano").painting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--families", default=",".join(FAMILIES), help="default: all")
     parser.add_argument("--edits", type=int, default=500, help=f"of each family ({default})")
     parser.add_argument("--sessions", type=int, default=100, help=f"of three turns, in each split ({default})")
-    parser.add_argument("--steps", type=int, default=PaintSettings.num_inference_steps, help=default)
-    parser.add_argument("--guidance-scale", type=float, default=PaintSettings.guidance_scale, help=default)
-    parser.add_argument("--image-guidance-scale", type=float, default=PaintSettings.image_guidance_scale, help=default)
+    parser.add_argument("--steps", type=int, default=PAINTING.num_inference_steps, help=default)
+    parser.add_argument("--guidance-scale", type=float, default=PAINTING.guidance_scale, help=default)
+    parser.add_argument("--image-guidance-scale", type=float, default=PAINTING.image_guidance_scale, help=default)
     parser.add_argument("--regions", choices=REGION_SOURCES, default="predicted", help=f"that a VLM sees ({default})")
     parser.add_argument("--judges", type=Path, default=NANO, help=f"folder with judges/ and vision/ ({default})")
     parser.add_argument("--out", type=Path, default=Path("results/benchmark"), help=default)

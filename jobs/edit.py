@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from fireedit.models.pipeline import FireEditPipeline, PaintSettings
+from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.tokens import PromptError
 from fireedit.platform import storage
 from fireedit.platform.images import ImageError, decode
@@ -26,9 +26,8 @@ def main() -> None:
     parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, what ships)")
     parser.add_argument("--out", type=Path, default=Path("edited.png"), help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=PaintSettings.num_inference_steps)
-    parser.add_argument("--guidance-scale", type=float, default=PaintSettings.guidance_scale)
-    parser.add_argument("--image-guidance-scale", type=float, default=PaintSettings.image_guidance_scale)
+    for name, kind in (("steps", int), ("guidance-scale", float), ("image-guidance-scale", float)):
+        parser.add_argument(f"--{name}", type=kind, help="default: what suits the weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
     try:

@@ -46,6 +46,7 @@ from fireedit.platform.train.optimizer import OptimizerConfig
 from fireedit.platform.train.progress import Progress, from_lines, to_lines, window_mean
 from fireedit.platform.train.tally import Tally
 
+Row = Mapping[str, float]
 FRESH = "fresh"
 WINDOW = 20
 """Steps whose mean losses stand for the beginning and the end of a run in its summary."""
@@ -337,11 +338,7 @@ def starting_weights(recipe: TrainRecipe, run: runs.Run) -> str:
 
 
 def load_pipeline(recipe: TrainRecipe, init_from: str) -> FireEditPipeline:
-    """The pipeline to train, without what an ablation leaves out.
-
-    Raises:
-        ValueError: the weights come from an ablation that left out more.
-    """
+    """The pipeline to train, without what an ablation leaves out; ValueError if its weights leave out more."""
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     if init_from == FRESH:
@@ -367,39 +364,32 @@ def load_processor(recipe: TrainRecipe, init_from: str) -> Processor:
 
 def summary(recipe: TrainRecipe, run: runs.Run) -> dict[str, Any]:
     """What the run came to; the last line of this job."""
-    rows = from_lines(storage.read_bytes(run.metrics))
-    window = max(WINDOW, recipe.log_every)
+    rows, window = from_lines(storage.read_bytes(run.metrics)), max(WINDOW, recipe.log_every)
+    first, last = window_mean(rows, 0, window), window_mean(rows, recipe.steps - window, recipe.steps)
     return {
         "run": run.name,
         "stage": recipe.stage,
         "step": rows[-1]["step"],
-        "first": _overall(window_mean(rows, 0, window)),
-        "last": _overall(window_mean(rows, recipe.steps - window, recipe.steps)),
+        "first": {name: value for name, value in first.items() if "/" not in name},  # those that are not of one corpus
+        "last": {name: value for name, value in last.items() if "/" not in name},
         "samples_per_s": window_mean(rows, 0, recipe.steps)["samples_per_s"],
-        "mixture": corpus_summary(rows, recipe),
+        "mixture": corpus_summary(rows, last, recipe),
         "set_aside": set_aside(run.quarantine),
         "weights": run.weights,
     }
 
 
-def corpus_summary(rows: Sequence[Mapping[str, float]], recipe: TrainRecipe) -> dict[str, dict[str, float | None]]:
+def corpus_summary(rows: Sequence[Row], last: Row, recipe: TrainRecipe) -> dict[str, dict[str, float | None]]:
     """Of every corpus: the share asked for, the share drawn, how often it was gone through, its samples' last loss."""
-    last = window_mean(rows, recipe.steps - max(WINDOW, recipe.log_every), recipe.steps)
-    total = sum(recipe.mixture.values())
     return {
         name: {
-            "weight": weight / total,
+            "weight": weight / sum(recipe.mixture.values()),
             "share": rows[-1][f"share/{name}"],
             "epochs": rows[-1][f"epochs/{name}"],
             "loss": last.get(f"loss/{name}"),
         }
         for name, weight in recipe.mixture.items()
     }
-
-
-def _overall(figures: Mapping[str, float]) -> dict[str, float]:
-    """Those that are not of one corpus."""
-    return {name: value for name, value in figures.items() if "/" not in name}
 
 
 def say(line: str) -> None:

@@ -15,7 +15,7 @@ from fireedit.models.detector import Detector, DetectorConfig, select_proposals
 from fireedit.models.hvca import HVCA, HVCAConfig
 from fireedit.models.qformer import QFormer, QFormerConfig
 from fireedit.models.region_encoder import RegionEncoder, RegionEncoderConfig
-from fireedit.models.schedule import ScheduleConfig
+from fireedit.models.schedule import PaintSettings, ScheduleConfig
 from fireedit.models.tati import TATI, TATIConfig
 from fireedit.models.text import TextConfig, build_text_encoder
 from fireedit.models.unet import EditUNet, UNetConfig
@@ -29,7 +29,7 @@ NANO = Path(__file__).parent / "nano"
 
 @dataclass(frozen=True, kw_only=True)
 class FireEditConfig:
-    """Sizes of every part; the defaults are the paper's."""
+    """Sizes of every part, and how it paints; the defaults are the paper's."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
@@ -42,6 +42,7 @@ class FireEditConfig:
     vae: VAEConfig = field(default_factory=VAEConfig)
     text: TextConfig = field(default_factory=TextConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    painting: PaintSettings = field(default_factory=PaintSettings)
 
 
 def preset(name: str) -> FireEditConfig:

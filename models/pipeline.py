@@ -1,9 +1,8 @@
 """The editor as people use it: a diffusers pipeline from a picture and a sentence to the edited picture."""
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +22,7 @@ from fireedit.models.hvca import HVCA
 from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
-from fireedit.models.schedule import sampler
+from fireedit.models.schedule import PaintSettings, sampler
 from fireedit.models.tati import TATI
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PADDING, PromptTokenizer
@@ -34,29 +33,6 @@ from fireedit.models.vlm import VLM
 
 Picture = Image.Image | np.ndarray
 """A PIL image, or uint8 RGB [H, W, 3]."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaintSettings:
-    """How a picture is painted; edits that agree in these are painted together. Defaults: the paper's."""
-
-    num_inference_steps: int = 100
-    guidance_scale: float = 7.5
-    """s_T: how strongly the instruction is followed."""
-    image_guidance_scale: float = 1.5
-    """s_I: how strongly the source is kept."""
-    negative_prompt: str = ""
-    """What stands in for no instruction in the guidance; one text for all pictures."""
-
-    def __post_init__(self) -> None:
-        steps = self.num_inference_steps
-        if not isinstance(steps, int) or not 1 <= steps <= 1000:
-            raise ValueError(f"num_inference_steps is {steps!r}; write a whole number from 1 to 1000")
-        for name in ("guidance_scale", "image_guidance_scale"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; write a number from 0")
-        if not isinstance(self.negative_prompt, str):
-            raise ValueError("negative_prompt is no text; write one text for all pictures")
 
 
 @dataclass(frozen=True)
@@ -106,8 +82,14 @@ class FireEditPipeline(DiffusionPipeline):
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: EulerAncestralDiscreteScheduler,
+        settings: Mapping[str, Any] | None = None,
     ):
+        """
+        Args:
+            settings: fields of `PaintSettings` that these weights paint best with; saved with them.
+        """
         super().__init__()
+        self.register_to_config(settings=asdict(PaintSettings(**(settings or {}))))
         self.register_modules(
             vision=vision,
             detector=detector,
@@ -155,7 +137,8 @@ class FireEditPipeline(DiffusionPipeline):
             model = FireEdit.from_config(config)
         model.eval().requires_grad_(False)
         parts: dict[str, Any] = dict(model.named_children())
-        return cls(vlm_tokenizer=vlm_tokenizer, tokenizer=tokenizer, scheduler=sampler(config.schedule), **parts)
+        parts |= {"vlm_tokenizer": vlm_tokenizer, "tokenizer": tokenizer, "scheduler": sampler(config.schedule)}
+        return cls(**parts, settings=asdict(config.painting))
 
     @classmethod
     def fresh_nano(cls, seed: int = 0) -> Self:
@@ -163,6 +146,11 @@ class FireEditPipeline(DiffusionPipeline):
         vlm_tokenizer = AutoTokenizer.from_pretrained(NANO / "vlm_tokenizer")
         tokenizer = AutoTokenizer.from_pretrained(NANO / "tokenizer")
         return cls.from_config_with(preset("nano"), vlm_tokenizer, tokenizer, seed)
+
+    @property
+    def settings(self) -> PaintSettings:
+        """How these weights paint if one does not say otherwise."""
+        return PaintSettings(**self.config.settings)
 
     @property
     def model(self) -> FireEdit:
@@ -271,10 +259,10 @@ class FireEditPipeline(DiffusionPipeline):
         self,
         prompt: str | list[str],
         image: Picture | list[Picture],
-        num_inference_steps: int = PaintSettings.num_inference_steps,
-        guidance_scale: float = PaintSettings.guidance_scale,
-        image_guidance_scale: float = PaintSettings.image_guidance_scale,
-        negative_prompt: str = PaintSettings.negative_prompt,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
@@ -285,6 +273,8 @@ class FireEditPipeline(DiffusionPipeline):
     ) -> FireEditPipelineOutput | tuple[Any, list[Regions]]:
         """Edit one picture or several, each as its prompt says; the arguments are diffusers' own.
 
+        How to paint is `settings` where it is None.
+
         Raises:
             ValueError: prompts and pictures differ in number, or an argument is out of its range.
         """
@@ -294,7 +284,7 @@ class FireEditPipeline(DiffusionPipeline):
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {sorted(unknown)}; it takes 'latents'")
-        settings = PaintSettings(
+        settings = self.settings.but(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             image_guidance_scale=image_guidance_scale,

@@ -1,7 +1,8 @@
-"""The noise: how training adds it and how sampling takes it away."""
+"""The noise: how training adds it and how painting takes it away."""
 
-from dataclasses import asdict, dataclass
-from typing import Literal
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
 
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 from torch import Tensor
@@ -18,6 +19,33 @@ class ScheduleConfig:
     which also counts where there is little but noise, so that what is where is learnt sooner."""
     steps_offset: int = 1
     """Sampling only, as InstructPix2Pix's published scheduler."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintSettings:
+    """How a picture is painted; edits that agree in these are painted together. Defaults: the paper's."""
+
+    num_inference_steps: int = 100
+    guidance_scale: float = 7.5
+    """s_T: how strongly the instruction is followed."""
+    image_guidance_scale: float = 1.5
+    """s_I: how strongly the source is kept."""
+    negative_prompt: str = ""
+    """What stands in for no instruction in the guidance; one text for all pictures."""
+
+    def __post_init__(self) -> None:
+        steps = self.num_inference_steps
+        if not isinstance(steps, int) or not 1 <= steps <= 1000:
+            raise ValueError(f"num_inference_steps is {steps!r}; write a whole number from 1 to 1000")
+        for name in ("guidance_scale", "image_guidance_scale"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; write a number from 0")
+        if not isinstance(self.negative_prompt, str):
+            raise ValueError("negative_prompt is no text; write one text for all pictures")
+
+    def but(self, **changes: Any) -> Self:
+        """With those of the changes that are not None."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
 def training_noise(config: ScheduleConfig) -> DDPMScheduler:

@@ -6,12 +6,13 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
 from fireedit.platform import images
 
+D = TypeVar("D")
 MAX_SEED = 2**63 - 1
 FORMATS = ("png", "jpeg")
 OPAQUE = ("auto", "opaque")
@@ -58,12 +59,12 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """`PaintSettings` for those who do not know torch: the same fields, the same defaults."""
+    """What a client says of how to paint: `PaintSettings` without torch. None: as suits the weights."""
 
-    num_inference_steps: int = 100
-    guidance_scale: float = 7.5
-    image_guidance_scale: float = 1.5
-    negative_prompt: str = ""
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
+    negative_prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,19 +91,16 @@ class EditRequest:
         """
         fields = _Fields(form.texts)
         _refuse_unsupported(form, fields)
-        defaults = Settings()
         longest, strongest = limits.max_prompt_chars, limits.max_guidance_scale
         return cls(
             prompt=fields.prompt(longest),
             n=fields.integer("n", 1, 1, limits.max_images),
             seed=fields.integer("seed", secrets.randbelow(2**32), 0, MAX_SEED),
             settings=Settings(
-                num_inference_steps=fields.integer(
-                    "num_inference_steps", defaults.num_inference_steps, 1, limits.max_steps
-                ),
-                guidance_scale=fields.number("guidance_scale", defaults.guidance_scale, 0, strongest),
-                image_guidance_scale=fields.number("image_guidance_scale", defaults.image_guidance_scale, 0, strongest),
-                negative_prompt=fields.text("negative_prompt", defaults.negative_prompt, longest),
+                num_inference_steps=fields.integer("num_inference_steps", None, 1, limits.max_steps),
+                guidance_scale=fields.number("guidance_scale", None, 0, strongest),
+                image_guidance_scale=fields.number("image_guidance_scale", None, 0, strongest),
+                negative_prompt=fields.text("negative_prompt", None, longest),
             ),
             output_format=fields.choice("output_format", FORMATS),
             output_compression=fields.integer("output_compression", 95, 0, 100),
@@ -218,21 +216,27 @@ class _Fields:
             raise BadRequest("prompt: found none; write what to change", "prompt", "missing_required_parameter")
         return prompt
 
-    def text(self, name: str, default: str, longest: int) -> str:
-        text = self.texts.get(name, default)
+    def text(self, name: str, default: D, longest: int) -> str | D:
+        text = self.texts.get(name)
+        if text is None:
+            return default
         if len(text) > longest:
             message = f"{name}: found {len(text):,} characters; write at most {longest:,}"
             raise BadRequest(message, name, "string_above_max_length")
         return text
 
-    def integer(self, name: str, default: int, least: int, most: int) -> int:
-        text = self.texts.get(name, str(default))
+    def integer(self, name: str, default: D, least: int, most: int) -> int | D:
+        text = self.texts.get(name)
+        if text is None:
+            return default
         if not re.fullmatch(r"-?[0-9]{1,19}", text) or not least <= int(text) <= most:
             raise BadRequest(f"{name}: found {text[:40]!r}; write a whole number from {least} to {most}", name)
         return int(text)
 
-    def number(self, name: str, default: float, least: float, most: float) -> float:
-        text = self.texts.get(name, str(default))
+    def number(self, name: str, default: D, least: float, most: float) -> float | D:
+        text = self.texts.get(name)
+        if text is None:
+            return default
         try:
             number = float(text)
         except ValueError:

@@ -12,7 +12,8 @@ from ray import serve
 from torch import Tensor
 
 from fireedit.models.fireedit import Percepts
-from fireedit.models.pipeline import FireEditPipeline, PaintSettings, picture_size, regions_of
+from fireedit.models.pipeline import FireEditPipeline, picture_size, regions_of
+from fireedit.models.schedule import PaintSettings
 from fireedit.serve.part import Part, WeightsConfig, tune
 from fireedit.serve.schema import Edited, Settings
 
@@ -44,7 +45,7 @@ class UNet(Part):
         self, image: np.ndarray, percepts: Percepts, edit_tokens: Tensor, settings: Settings, seeds: Sequence[int]
     ) -> Edited:
         """Paint one edit, together with those of others; each picture depends on its own seed alone."""
-        edit = Edit(image, percepts, edit_tokens, PaintSettings(**asdict(settings)), seeds)
+        edit = Edit(image, percepts, edit_tokens, self.pipeline.settings.but(**asdict(settings)), seeds)
         try:
             await self.free.wait()
             edited = await self._edit(edit)

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.jobs.benchmarking.cases import Case
 from fireedit.models.fireedit import NANO, FireEditConfig, Percepts
-from fireedit.models.pipeline import FireEditPipeline, PaintSettings
+from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
-from fireedit.models.schedule import sampler
+from fireedit.models.schedule import PaintSettings, sampler
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.unet import EditUNet
 from fireedit.models.vae import EditVAE, decode_latents, source_latents

@@ -15,7 +15,7 @@ from fireedit.jobs.benchmarking.parser import SceneParser
 from fireedit.jobs.benchmarking.results import Row, Turns
 from fireedit.jobs.benchmarking.success import judge
 from fireedit.models.metrics import edit_mask, l1_where
-from fireedit.models.pipeline import PaintSettings
+from fireedit.models.schedule import PaintSettings
 from fireedit.platform import storage
 
 BATCH = 20

@@ -26,7 +26,6 @@ from fireedit.jobs.pretraining.loop import PretrainRecipe
 from fireedit.jobs.pretraining.saved import fill, frozen
 from fireedit.jobs.pretraining.scenes import HELD_OUT, training_batches
 from fireedit.models.fireedit import FireEditConfig
-from fireedit.models.pipeline import PaintSettings
 from fireedit.models.schedule import training_noise, wanted_prediction
 from fireedit.models.stages import DropoutConfig, change_weights
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
@@ -57,8 +56,6 @@ class UNetRecipe(PretrainRecipe):
     """Timesteps of a signal-to-noise ratio above this count the less the clearer they are; None counts all alike.
     Source: Hang et al. (arXiv 2303.09556), here with 1 added to the ratio, or pure noise would count nothing."""
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
-    paint: PaintSettings = field(default_factory=PaintSettings)
-    """How the figures' pictures are painted."""
     held_out: PositiveInt = 32
     """Edits of each family that figures are taken on."""
 
@@ -181,7 +178,7 @@ class UNetPart:
         """The UNet, the VAE and a copy, by what their figures begin with."""
         assert isinstance(model, EditUNet)
         pipeline = text_pipeline(model, self.vae, self.text_encoder, self.tokenizer, self.sizes).to(model.device)
-        return {"": TextEditor(pipeline, self.recipe.paint), "vae_": Reconstruction(self.vae), "copy_": Copy()}
+        return {"": TextEditor(pipeline, self.sizes.painting), "vae_": Reconstruction(self.vae), "copy_": Copy()}
 
     def _pair(self, renderer: Renderer, edit: Edit) -> dict[str, Tensor]:
         """An edit as tensors: both pictures, and the instruction's ids."""

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fireedit.models.fireedit import NANO, Percepts
-from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput, PaintSettings, output_size
+from fireedit.models.fireedit import NANO, Percepts, preset
+from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput, output_size
 from fireedit.models.processor import squash
+from fireedit.models.schedule import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PromptError
 from fireedit.models.vae import source_latents
@@ -64,7 +65,7 @@ def test_what_is_saved_paints_the_same_pixels_each_time_it_is_loaded(editor: Fir
 
 def test_a_saved_pipeline_is_named_parts_without_pickles(saved: Path) -> None:
     index = json.loads((saved / "model_index.json").read_text())
-    parts = {name for name in index if not name.startswith("_")}
+    parts = {name for name in index if not name.startswith("_")} - {"settings"}
     assert index["_class_name"] == "FireEditPipeline"
     assert parts == {*FireEditPipeline.PERCEIVING, *FireEditPipeline.UNDERSTANDING, *FireEditPipeline.PAINTING}
     assert index["tati"] == ["fireedit.models.tati", "TATI"]
@@ -82,9 +83,14 @@ def test_each_third_of_the_work_loads_alone(saved: Path) -> None:
     image = picture(1)
     percepts = eyes.perceive([image])
     edit_tokens = mind.understand(percepts, ["make it red"])
-    latents = hand.paint([image], percepts, edit_tokens, PaintSettings(num_inference_steps=3), seeded(0))
+    latents = hand.paint([image], percepts, edit_tokens, hand.settings.but(num_inference_steps=3), seeded(0))
     apart = hand.decode(latents, [(80, 60)], "np")
     assert np.array_equal(apart, edit(loaded(saved), output_type="np").images)
+
+
+def test_weights_know_how_they_paint_best(nano: FireEditPipeline, saved: Path) -> None:
+    assert loaded(saved).settings == nano.settings == preset("nano").painting != PaintSettings()
+    assert (PaintSettings().num_inference_steps, PaintSettings().guidance_scale) == (100, 7.5), "the paper's"
 
 
 def test_nano_that_is_not_whole_says_so(saved: Path) -> None:
@@ -303,7 +309,7 @@ def test_a_prompt_that_is_too_long_is_refused(editor: FireEditPipeline) -> None:
         ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; write a whole number"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; write a number from 0"),
         ({"image_guidance_scale": -1.0}, "image_guidance_scale is -1.0; write a number from 0"),
-        ({"negative_prompt": None}, "write one text for all pictures"),
+        ({"negative_prompt": 1}, "write one text for all pictures"),
         ({"prompt": "  "}, "a prompt is empty; write what to change"),
         ({"prompt": [], "image": []}, "a prompt is empty"),
         ({"image": np.zeros((8, 8, 3), np.float32)}, "write a PIL image or uint8 RGB"),

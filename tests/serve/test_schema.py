@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from fireedit.models.pipeline import PaintSettings
+from fireedit.models.schedule import PaintSettings
 from fireedit.platform import images
 from fireedit.serve.schema import BadRequest, EditAnswer, Edited, EditRequest, Form, LimitsConfig, Settings
 
@@ -21,9 +21,10 @@ def ask(files: dict[str, list[bytes]] | None = None, **texts: str) -> EditReques
     return EditRequest.from_form(Form({"prompt": "make it red", **texts}, files or {"image": [IMAGE]}), LIMITS)
 
 
-def test_defaults_are_the_pipelines() -> None:
+def test_how_to_paint_is_left_to_the_weights() -> None:
     asked = ask()
-    assert asdict(asked.settings) == asdict(PaintSettings()) == asdict(Settings())
+    assert asked.settings == Settings() and PaintSettings().but(**asdict(Settings())) == PaintSettings()
+    assert set(asdict(Settings())) == set(asdict(PaintSettings()))
     assert (asked.n, asked.output_format, asked.regions) == (1, "png", False)
     assert asked.image.shape == (8, 12, 3)
 

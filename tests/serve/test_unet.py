@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fireedit.models.pipeline import FireEditPipeline, PaintSettings
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.schedule import PaintSettings
 from fireedit.serve.part import WeightsConfig
 from fireedit.serve.unet import Edit, UNet
 

@@ -10,7 +10,8 @@ from fireedit.jobs.benchmarking import editors
 from fireedit.jobs.benchmarking.cases import Case, Cases
 from fireedit.jobs.benchmarking.editors import FireEditor, NoDetail, RowName, TextEditor, Untimed, make_editor
 from fireedit.models.fireedit import preset
-from fireedit.models.pipeline import FireEditPipeline, PaintSettings
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.schedule import PaintSettings
 
 SIZES = preset("nano")
 FEW = PaintSettings(num_inference_steps=2)

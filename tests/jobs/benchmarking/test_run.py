@@ -13,7 +13,7 @@ from fireedit.jobs.benchmarking.editors import Copy, Target
 from fireedit.jobs.benchmarking.parser import ParserConfig, SceneParser
 from fireedit.jobs.benchmarking.results import Row
 from fireedit.jobs.benchmarking.run import Contestant, edited_pictures, play
-from fireedit.models.pipeline import PaintSettings
+from fireedit.models.schedule import PaintSettings
 
 
 class Darker:

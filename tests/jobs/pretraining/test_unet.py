@@ -11,7 +11,7 @@ import torch
 from fireedit.jobs.pretraining import unet as unet_job
 from fireedit.jobs.pretraining.unet import Pool, UNetPart, UNetRecipe
 from fireedit.models.fireedit import NANO, FireEditConfig, preset
-from fireedit.models.pipeline import PaintSettings
+from fireedit.models.schedule import PaintSettings
 from fireedit.models.unet import EditUNet
 from fireedit.platform.data.scenes.families import FAMILIES, NO_OP
 from fireedit.platform.train.optimizer import OptimizerConfig
@@ -21,7 +21,8 @@ from fireedit.platform.train.optimizer import OptimizerConfig
 def sizes() -> FireEditConfig:
     nano = preset("nano")
     unet = replace(nano.unet, block_out_channels=(16, 16), attention_head_dim=2)
-    return replace(nano, unet=unet, vae=replace(nano.vae, block_out_channels=(8, 8, 8, 8)))
+    vae = replace(nano.vae, block_out_channels=(8, 8, 8, 8))
+    return replace(nano, unet=unet, vae=vae, painting=PaintSettings(num_inference_steps=2))
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def part(sizes: FireEditConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def made(sizes: FireEditConfig, folder: Path, **fields: object) -> UNetPart:
     shutil.copytree(NANO / "tokenizer", folder / "out" / "tokenizer", dirs_exist_ok=True)
     usual = {"steps": 4, "batch": 4, "pool": 20, "workers": 1, "held_out": 1, "home": str(folder)}
-    usual |= {"paint": PaintSettings(num_inference_steps=2), "optimizer": OptimizerConfig(lr=1e-3)}
+    usual["optimizer"] = OptimizerConfig(lr=1e-3)
     torch.manual_seed(0)
     return UNetPart(sizes, UNetRecipe(**(usual | fields)), folder / "out")  # type: ignore[arg-type]
 
