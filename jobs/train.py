@@ -327,10 +327,8 @@ def starting_weights(recipe: TrainRecipe, run: runs.Run) -> str:
     if before is not None:
         return before.weights
     if recipe.model == "nano":
-        if (NANO / "model_index.json").is_file():
-            return str(NANO)
-        say(f"no finished run of stage {recipe.stage - 1} under {recipe.home}/runs and none shipped: fresh weights")
-        return FRESH
+        say(f"no finished run of stage {recipe.stage - 1} under {recipe.home}/runs: from what ships")
+        return str(NANO)
     sys.exit(
         f"{recipe.home}/runs holds no finished run of {recipe.model} stage {recipe.stage - 1}; "
         f"run that stage first, or write init_from=FOLDER of a saved pipeline"

@@ -115,13 +115,9 @@ class FireEditPipeline(DiffusionPipeline):
         Args:
             parts: names of the components to load, such as `FireEditPipeline.PAINTING`; None loads all.
         """
-        path = str(pretrained_model_name_or_path)
-        if path == "nano":
-            path = str(NANO)
-            if not (NANO / "model_index.json").is_file():
-                raise FileNotFoundError(f"{NANO}: no whole pipeline lies here; train one and give its folder")
+        name = str(pretrained_model_name_or_path)
         left_out = {} if parts is None else dict.fromkeys(set(cls._optional_components) - set(parts))
-        return super().from_pretrained(path, **left_out, **kwargs)
+        return super().from_pretrained(str(NANO) if name == "nano" else name, **left_out, **kwargs)
 
     @classmethod
     def from_config_with(

@@ -1,6 +1,8 @@
 """The small model as one folder: what stage 1 starts from, and what stage 3 has made of it."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,14 @@ def finish(home: str, out: Path) -> dict[str, Any]:
 
 
 def _save(pipeline: FireEditPipeline, out: Path) -> float:
-    """In float16; returns the MB of all weights in the folder."""
+    """In float16, painting as nano's sizes say; returns the MB of all weights in the folder."""
+    pipeline.register_to_config(settings=asdict(preset("nano").painting))
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module) and name != "detector":  # its queries go by the rank of scores
             part.half()
     pipeline.save_pretrained(out)
+    for file in (*out.glob("*/config.json"), out / "model_index.json"):
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)  # the folder that it was loaded from, on this machine
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return round(sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6, 1)

@@ -114,8 +114,7 @@ def kill_at_step(step: int, home: Path, *overrides: str) -> None:
 def test_what_a_run_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = config.load(train.TrainRecipe, "nano-stage2", [f"home={tmp_path}"])
     run = runs.Run(str(tmp_path), "new")
-    shipped = (train.NANO / "model_index.json").is_file()
-    assert train.starting_weights(recipe, run) == (str(train.NANO) if shipped else train.FRESH)
+    assert train.starting_weights(recipe, run) == str(train.NANO), "what ships"
     storage.write_bytes(run.recipe, b"init_from: where-it-began\n")
     assert train.starting_weights(recipe, run) == "where-it-began", "a run that goes on"
     with pytest.raises(SystemExit, match="init_from: .*elsewhere holds no model_index.json"):

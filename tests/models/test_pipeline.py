@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fireedit.jobs.benchmarking.cases import Cases
 from fireedit.models.fireedit import NANO, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput, output_size
 from fireedit.models.processor import squash
@@ -93,12 +94,20 @@ def test_weights_know_how_they_paint_best(nano: FireEditPipeline, saved: Path) -
     assert (PaintSettings().num_inference_steps, PaintSettings().guidance_scale) == (100, 7.5), "the paper's"
 
 
-def test_nano_that_is_not_whole_says_so(saved: Path) -> None:
-    if (NANO / "model_index.json").is_file():
-        assert FireEditPipeline.from_pretrained("nano").unet.config.sample_size == 8
-        return
-    with pytest.raises(FileNotFoundError, match="no whole pipeline lies here; train one and give its folder"):
-        FireEditPipeline.from_pretrained("nano")
+def test_what_ships_is_small_and_does_what_it_is_told_to() -> None:
+    assert sum(path.stat().st_size for path in NANO.rglob("*.safetensors") if "judges" not in path.parts) <= 25e6
+    editor = FireEditPipeline.from_pretrained("nano", dtype=torch.float32)
+    editor.set_progress_bar_config(disable=True)
+    cases = Cases(64).of("unseen_seeds", "remove", 8)
+    source, target = (np.stack([getattr(case, side) for case in cases]) / 255 for side in ("source", "target"))
+    noise = [seeded(case.seed) for case in cases]
+    edited = editor(
+        [case.instruction for case in cases], [case.source for case in cases], generator=noise, output_type="np"
+    ).images
+    changed = (source != target).any(axis=-1)
+    errors, before = (np.abs(pictures - target).mean(axis=-1) for pictures in (edited, source))
+    assert errors[changed].mean() < 0.8 * before[changed].mean(), "nearer to what was asked for than the source is"
+    assert errors[~changed].mean() < 0.06
 
 
 def test_fresh_weights_are_the_same_for_the_same_seed() -> None:

@@ -32,6 +32,7 @@ def test_a_finished_stage_takes_the_place_of_what_it_started_from(tmp_path: Path
     trained.save_pretrained(run.weights)
     assert finish(str(tmp_path), out)["run"] == "three"
     made = FireEditPipeline.from_pretrained(out)
+    assert not [file for file in out.rglob("*.json") if str(tmp_path) in file.read_text()], "no machine's folders"
     assert fingerprint(made.hvca) == fingerprint(trained.hvca.half()) and made.detector.dtype == torch.float32
 
 
