@@ -139,7 +139,7 @@ def edit_scenes(endpoint: str, picture: Path) -> None:
         answer = edit(endpoint, encode_png(case.source), case.instruction)
         boxes = [region["box"] for region in answer["regions"]]
         edited = decode(base64.b64decode(answer["data"][0]["b64_json"]))
-        panels += [Panel(image=case.source, title=case.instruction, boxes=boxes), Panel(image=edited, title="")]
+        panels += [Panel(image=case.source, title=case.instruction, boxes=boxes), Panel(image=edited)]
     sheet(panels, columns=4, height=256).save(picture)
 
 
