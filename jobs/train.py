@@ -23,14 +23,14 @@ import ray.train
 import torch
 import transformers
 import yaml
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import PositiveInt
 from transformers import AutoTokenizer
 
 from fireedit.jobs.prepare import prepare_scenes, prepare_shards
 from fireedit.models.fireedit import NANO, FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
-from fireedit.models.stages import PARTS_OF, STAGES, DropoutConfig, Idea, StagedFireEdit
+from fireedit.models.stages import PARTS_OF, STAGES, DropoutConfig, Idea, ObjectiveConfig, StagedFireEdit
 from fireedit.models.tokens import PromptError
 from fireedit.models.weights import fingerprint
 from fireedit.platform import checkpoints, config, runs, storage
@@ -79,8 +79,7 @@ class TrainRecipe:
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     scenes: ScenesConfig | None = None
     """Procedural scenes to write, and turn into shards, where a corpus has none; None asks for the real ones."""
-    changed_weight: NonNegativeFloat = 0.0
-    """How much more the cells of a picture count that its edit changes; the paper: 0."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     without: tuple[Idea, ...] = ()
     """Of the paper's ideas, those that an ablation leaves out; the pipeline is saved without their parts."""
     gradient_checkpointing: bool = False
@@ -271,7 +270,7 @@ def staged(pipeline: FireEditPipeline, recipe: TrainRecipe) -> StagedFireEdit:
         model.vlm.llm.activation_checkpointing_enable({"use_reentrant": False})
         if model.unet is not None:
             model.unet.enable_gradient_checkpointing()
-    return StagedFireEdit(model, stage, preset(recipe.model).schedule, recipe.dropout, recipe.changed_weight)
+    return StagedFireEdit(model, stage, preset(recipe.model).schedule, recipe.dropout, recipe.objective)
 
 
 def read_recipe(arguments: list[str]) -> TrainRecipe:

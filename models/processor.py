@@ -73,7 +73,7 @@ class Batch:
     is_edit: Tensor
     """bool [B]."""
     text_ids: Tensor
-    """[B, 77] of CLIP's tokenizer: the caption's words; those of "" for other tasks."""
+    """[B, 77] of CLIP's tokenizer: the words of the caption or the instruction; those of "" for dialogue."""
     null_text_ids: Tensor
     """[1, 77]: those of ""."""
     text_states: Tensor | None = None
@@ -123,7 +123,7 @@ class Processor:
             "source": self._canvas(sample, "source"),
             "target": self._canvas(sample, "target"),
             "is_edit": sample["task"] == "edit",
-            "text_ids": self._text_ids(sample["instruction"] if is_caption else ""),
+            "text_ids": self._text_ids("" if sample["task"] == "vqa" else sample["instruction"]),
         }
         if is_caption and self.config.encoded:
             row["text_states"] = _encoding(sample, "text_states", (self.config.text_tokens, self.config.text_width))

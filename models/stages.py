@@ -19,6 +19,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from fireedit.models.fireedit import FireEdit
@@ -91,9 +92,20 @@ class DropoutConfig:
         return draw < self.text + self.both, drop_image
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What the losses of stages 2 and 3 ask for beyond the paper's; as it stands, nothing."""
+
+    changed_weight: NonNegativeFloat = 0.0
+    """How much more the cells of a picture count that its edit changes; see `change_weights`."""
+    align_weight: NonNegativeFloat = 0.0
+    """What the distance of edit tokens to CLIP's states of the instruction counts: a UNet that reads those states then
+    understands an instruction beside a picture before it has learnt to read edit tokens."""
+
+
 @dataclass(frozen=True)
 class Losses:
-    """One step's losses, each a mean over its batch; weights are 1 : 1 as in the paper."""
+    """One step's losses, each a mean over its batch; the paper has two in each stage, weighted 1 : 1."""
 
     img: Tensor
     """Cross entropy of the [IMG] tokens and of answers: L_VLM."""
@@ -103,15 +115,17 @@ class Losses:
     """float32 [B], detached: every sample's own total, for logs. `img` is a mean over tokens, so that `total` is the
     mean of these only where all samples have as many labelled tokens."""
     align: Tensor | None = None
-    """Stage 1: squared distance of the edit tokens to CLIP's text states."""
+    """Squared distance of the edit tokens to CLIP's text states: of captions in stage 1, of instructions later."""
+    align_weight: float = 1.0
     denoise: Tensor | None = None
     """Stages 2 and 3: squared distance of the predicted noise (or velocity) to the real one: L_diff."""
 
     @property
     def total(self) -> Tensor:
-        other = self.align if self.denoise is None else self.denoise
-        assert other is not None, "a stage has a second loss beside L_VLM"
-        return self.img + other
+        total = self.img
+        if self.align is not None:
+            total = total + self.align_weight * self.align
+        return total if self.denoise is None else total + self.denoise
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """What to log: the total first, then what this stage has."""
@@ -125,7 +139,6 @@ class StagedFireEdit(nn.Module):
 
     Args:
         model: all parts that the stage names; others are left untouched and need not be there.
-        changed_weight: see `change_weights`; 0 is the paper's loss.
     """
 
     def __init__(
@@ -134,13 +147,13 @@ class StagedFireEdit(nn.Module):
         stage: Stage,
         schedule: ScheduleConfig | None = None,
         dropout: DropoutConfig | None = None,
-        changed_weight: float = 0.0,
+        objective: ObjectiveConfig | None = None,
     ):
         super().__init__()
         self.model, self.stage = model, stage
         self.noise_schedule = training_noise(schedule or ScheduleConfig())
         self.dropout = dropout or DropoutConfig()
-        self.changed_weight = changed_weight
+        self.objective = objective or ObjectiveConfig()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(stage.learns(name))
         self.train()
@@ -164,13 +177,13 @@ class StagedFireEdit(nn.Module):
         """Stage 1: the edit tokens of a caption become what CLIP's text encoder makes of it."""
         understood = self.model.vlm(batch.input_ids, batch.labels)
         edit_tokens = self.model.qformer(understood.img_states)
-        with torch.no_grad():
-            stored = batch.text_states
-            wanted = text_states(self.model.text_encoder, batch.text_ids) if stored is None else stored
-        made, wanted = edit_tokens.float(), wanted.float()
-        each = understood.losses + _own_means(made, wanted)
-        align = F.mse_loss(made, wanted)
-        return Losses(img=understood.loss, align=align, diversity=query_diversity(edit_tokens), each=each)
+        align = self._distance_to_text(edit_tokens, batch)
+        return Losses(
+            img=understood.loss,
+            align=align.mean(),
+            diversity=query_diversity(edit_tokens),
+            each=understood.losses + align.detach(),
+        )
 
     def _edit(self, batch: Batch) -> Losses:
         """Stages 2 and 3: look, understand, and predict the noise in the target; dialogue has no target."""
@@ -193,7 +206,7 @@ class StagedFireEdit(nn.Module):
         if model.hvca is not None:
             detail_tokens = model.hvca(percepts.detail, edit_tokens)
             detail_tokens = torch.where(drop_image[:, None, None], 0.0, detail_tokens)
-        weights = change_weights(source, clean / model.vae.config.scaling_factor, self.changed_weight).sqrt()
+        weights = change_weights(source, clean / model.vae.config.scaling_factor, self.objective.changed_weight).sqrt()
         tokens = torch.where(drop_text[:, None, None], null_tokens.to(tokens.dtype), tokens)
         source = torch.where(drop_image[:, None, None, None], 0.0, source)
 
@@ -202,9 +215,24 @@ class StagedFireEdit(nn.Module):
         wanted = wanted_prediction(self.noise_schedule, clean, noise, timesteps)
         predicted, wanted = predicted.float() * counted, wanted.float() * counted
         denoise = F.mse_loss(predicted, wanted)  # over dialogue too, as SmartEdit
-        each = understood.losses + _own_means(predicted, wanted)
         answered = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens  # dialogue has no [IMG] states
-        return Losses(img=understood.loss, denoise=denoise, diversity=query_diversity(answered), each=each)
+        losses = Losses(
+            img=understood.loss,
+            denoise=denoise,
+            diversity=query_diversity(answered),
+            each=understood.losses + _own_means(predicted, wanted).detach(),
+        )
+        if (weight := self.objective.align_weight) == 0:
+            return losses
+        align = self._distance_to_text(edit_tokens, batch) * batch.is_edit
+        return replace(losses, align=align.mean(), align_weight=weight, each=losses.each + weight * align.detach())
+
+    def _distance_to_text(self, edit_tokens: Tensor, batch: Batch) -> Tensor:
+        """Mean squared distance of edit tokens [B, 77, W] to CLIP's states of the samples' own texts, float32 [B]."""
+        with torch.no_grad():
+            stored = batch.text_states
+            wanted = text_states(self.model.text_encoder, batch.text_ids) if stored is None else stored
+        return _own_means(edit_tokens.float(), wanted.float())
 
 
 @torch.no_grad()
@@ -222,7 +250,6 @@ def change_weights(source: Tensor, target: Tensor, weight: float) -> Tensor:
     return weights / weights.mean(dim=(2, 3), keepdim=True)
 
 
-@torch.no_grad()
 def _own_means(made: Tensor, wanted: Tensor) -> Tensor:
     """Mean squared distance of each sample, [B, ...] to [B]."""
     return F.mse_loss(made, wanted, reduction="none").flatten(1).mean(dim=1)

@@ -64,16 +64,17 @@ def test_an_edit_row_has_source_and_target_on_the_canvas(nano: FireEditPipeline,
     assert np.array_equal(row["source"], squash(sample["source"], 64))
     assert np.array_equal(row["target"], squash(sample["target"], 64))
     assert row["is_edit"] is True and row["id"] == "test/edit/1" and row["corpus"] == "test"
-    assert row["text_ids"].tolist() == clip_ids(nano, "")
+    assert row["text_ids"].tolist() == clip_ids(nano, sample["instruction"])
     prompt = processor.prompts.edit(sample["instruction"])
     assert row["input_ids"][row["input_ids"] != PADDING].tolist() == prompt.input_ids
     assert row["labels"][: len(prompt.labels)].tolist() == prompt.labels
     assert (row["labels"][len(prompt.labels) :] == IGNORED).all()
 
 
-def test_a_dialogue_row_is_looked_at_but_not_painted(processor: Processor) -> None:
+def test_a_dialogue_row_is_looked_at_but_not_painted(nano: FireEditPipeline, processor: Processor) -> None:
     sample = vqa_sample(2)
     row = processor.row(sample)
+    assert row["text_ids"].tolist() == clip_ids(nano, "")
     assert np.array_equal(row["view"], squash(sample["source"], 64))
     assert not row["source"].any() and not row["target"].any() and row["is_edit"] is False
     prompt = processor.prompts.dialogue(sample["questions"], sample["answers"])

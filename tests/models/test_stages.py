@@ -11,7 +11,7 @@ from fireedit.models.fireedit import FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.qformer import query_diversity
-from fireedit.models.stages import STAGES, DropoutConfig, Idea, Losses, StagedFireEdit, change_weights
+from fireedit.models.stages import STAGES, DropoutConfig, Idea, Losses, ObjectiveConfig, StagedFireEdit, change_weights
 from fireedit.models.text import text_states
 from fireedit.models.vae import moments
 from fireedit.platform.data.ingest import stacked
@@ -210,6 +210,23 @@ def test_stage_1_comes_closer_to_clips_states(nano: FireEditPipeline) -> None:
         optimizer.zero_grad()
         values.append((float(losses.align.detach()), float(losses.img.detach())))
     assert values[-1][0] < 0.8 * values[0][0] and values[-1][1] < 0.8 * values[0][1]
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_edit_tokens_can_be_held_to_the_words_of_an_edit(nano: FireEditPipeline, stage: int) -> None:
+    """Of an edit only: dialogue has no words for CLIP, and gives its edit tokens no gradient."""
+    module, batch = staged(stage).eval(), batch_of(nano, edit_sample(1), vqa_sample(2))
+    paper = drawn(module, batch)
+    module.objective = ObjectiveConfig(align_weight=0.5)
+    losses = drawn(module, batch)
+    assert [name for name, _ in losses.named()] == ["loss", "img", "align", "denoise", "diversity"]
+    assert torch.allclose(losses.total, paper.total + 0.5 * losses.align)
+
+    alone = drawn(module, batch_of(nano, edit_sample(1))).align
+    assert torch.allclose(losses.align, alone / 2, rtol=1e-5)  # divides by both, as `denoise`
+    assert torch.allclose(losses.each - paper.each, torch.stack([0.5 * alone, torch.zeros(())]), rtol=1e-3, atol=1e-5)
+    other = replace(batch, text_ids=batch.null_text_ids.expand(2, -1))
+    assert not torch.allclose(drawn(module, other).align, losses.align, rtol=0.01)
 
 
 def test_it_trains_in_bfloat16_beside_an_exact_detector(nano: FireEditPipeline) -> None:
