@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=PAINTING.num_inference_steps, help=default)
     parser.add_argument("--guidance-scale", type=float, default=PAINTING.guidance_scale, help=default)
     parser.add_argument("--image-guidance-scale", type=float, default=PAINTING.image_guidance_scale, help=default)
+    parser.add_argument("--keep-below", type=float, default=PAINTING.keep_below, help=default)
     parser.add_argument("--regions", choices=REGION_SOURCES, default="predicted", help=f"that a VLM sees ({default})")
     parser.add_argument("--judges", type=Path, default=NANO, help=f"folder with judges/ and vision/ ({default})")
     parser.add_argument("--out", type=Path, default=Path("results/benchmark"), help=default)
@@ -69,6 +70,7 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
         num_inference_steps=asked.steps,
         guidance_scale=asked.guidance_scale,
         image_guidance_scale=asked.image_guidance_scale,
+        keep_below=asked.keep_below,
     )
     sizes = preset("nano")
     contestants = [
@@ -85,6 +87,7 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
         steps=asked.steps,
         guidance_scale=asked.guidance_scale,
         image_guidance_scale=asked.image_guidance_scale,
+        keep_below=asked.keep_below,
         side=sizes.vae.sample_size,
     )
     results = Results(settings, [one.row for one in contestants], judges.weights)
@@ -102,8 +105,8 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
             results.sessions[split] = {
                 one.row.name: play(one, sessions, judges.parser, asked.home, tell=_tell) for one in contestants
             }
-    told = ("rows", "splits", "edits", "sessions", "steps", "guidance_scale", "image_guidance_scale", "regions")
-    words = [f"--{name.replace('_', '-')} {getattr(asked, name)}" for name in told]
+    told = ("rows", "splits", "edits", "sessions", "steps", "guidance_scale", "image_guidance_scale", "keep_below")
+    words = [f"--{name.replace('_', '-')} {getattr(asked, name)}" for name in (*told, "regions")]
     command = f"python jobs/benchmark.py {' '.join(words)}"
     (asked.out / "benchmark.md").write_text(markdown(results, judges, command))
     (asked.out / "benchmark.json").write_text(json.dumps(results.as_json(), indent=1) + "\n")

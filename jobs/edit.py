@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, what ships)")
     parser.add_argument("--out", type=Path, default=Path("edited.png"), help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
-    for name, kind in (("steps", int), ("guidance-scale", float), ("image-guidance-scale", float)):
+    for name in ("steps", "guidance-scale", "image-guidance-scale", "keep-below"):
+        kind = int if name == "steps" else float
         parser.add_argument(f"--{name}", type=kind, help="default: what suits the weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
@@ -47,6 +48,7 @@ def edit(asked: argparse.Namespace) -> dict[str, object]:
         num_inference_steps=asked.steps,
         guidance_scale=asked.guidance_scale,
         image_guidance_scale=asked.image_guidance_scale,
+        keep_below=asked.keep_below,
         generator=torch.Generator().manual_seed(asked.seed),
     )
     done.images[0].save(asked.out)

@@ -27,7 +27,7 @@ from fireedit.models.tati import TATI
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PADDING, PromptTokenizer
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import EditVAE, decode_latents, source_latents
+from fireedit.models.vae import EditVAE, decode_latents, keep_unchanged, source_latents
 from fireedit.models.vision import Vision
 from fireedit.models.vlm import VLM
 
@@ -227,7 +227,7 @@ class FireEditPipeline(DiffusionPipeline):
             latents = scheduler.step(guided, timestep, latents, generator=generators).prev_sample
             if on_step is not None:
                 latents = on_step(step, timestep, latents)
-        return latents
+        return keep_unchanged(latents, source.float() * self.vae.config.scaling_factor, settings.keep_below)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, sizes: Sequence[tuple[int, int]], output_type: str = "pil") -> Any:
@@ -258,6 +258,7 @@ class FireEditPipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         image_guidance_scale: float | None = None,
+        keep_below: float | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -267,7 +268,7 @@ class FireEditPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[..., Mapping[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> FireEditPipelineOutput | tuple[Any, list[Regions]]:
-        """Edit one picture or several, each as its prompt says; the arguments are diffusers' own.
+        """Edit one picture or several, each as its prompt says; the arguments but `keep_below` are diffusers' own.
 
         How to paint is `settings` where it is None.
 
@@ -284,6 +285,7 @@ class FireEditPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             image_guidance_scale=image_guidance_scale,
+            keep_below=keep_below,
             negative_prompt=negative_prompt,
         )
 

@@ -30,6 +30,9 @@ class PaintSettings:
     """s_T: how strongly the instruction is followed."""
     image_guidance_scale: float = 1.5
     """s_I: how strongly the source is kept."""
+    keep_below: float = 0.0
+    """Cells of the latents, which have unit variance, that are painted nearer to the source than this mean square are
+    drawn back to it; 0 leaves them as painted, as the paper."""
     negative_prompt: str = ""
     """What stands in for no instruction in the guidance; one text for all pictures."""
 
@@ -37,7 +40,7 @@ class PaintSettings:
         steps = self.num_inference_steps
         if not isinstance(steps, int) or not 1 <= steps <= 1000:
             raise ValueError(f"num_inference_steps is {steps!r}; write a whole number from 1 to 1000")
-        for name in ("guidance_scale", "image_guidance_scale"):
+        for name in ("guidance_scale", "image_guidance_scale", "keep_below"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; write a number from 0")
         if not isinstance(self.negative_prompt, str):

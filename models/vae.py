@@ -80,6 +80,21 @@ def target_latents(vae: EditVAE, canvas: Tensor) -> Tensor:
     return _distribution(vae, canvas).sample() * vae.config.scaling_factor
 
 
+def keep_unchanged(painted: Tensor, source: Tensor, below: float) -> Tensor:
+    """Painted latents, drawn back to the source's wherever they hardly left them.
+
+    Where an edit changes nothing, what was painted is the source and some noise; this takes the noise away. A cell at
+    mean square distance d of the source keeps d / `below` of its change, and all of it from `below` on.
+    Source: the mask of DiffEdit (arXiv 2210.11427), here without a border, laid over latents.
+
+    Args:
+        painted, source: [B, C, h, w], both scaled.
+    """
+    change = painted - source
+    distance = change.square().mean(dim=1, keepdim=True)
+    return source + change * (distance / max(below, 1e-12)).clamp(max=1)
+
+
 def decode_latents(vae: EditVAE, latents: Tensor) -> Tensor:
     """Painted latents [B, C, h, w] to pictures [B, 3, S, S] in [-1, 1]."""
     return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)

@@ -64,6 +64,7 @@ class Settings:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     image_guidance_scale: float | None = None
+    keep_below: float | None = None
     negative_prompt: str | None = None
 
 
@@ -100,6 +101,7 @@ class EditRequest:
                 num_inference_steps=fields.integer("num_inference_steps", None, 1, limits.max_steps),
                 guidance_scale=fields.number("guidance_scale", None, 0, strongest),
                 image_guidance_scale=fields.number("image_guidance_scale", None, 0, strongest),
+                keep_below=fields.number("keep_below", None, 0, 1),
                 negative_prompt=fields.text("negative_prompt", None, longest),
             ),
             output_format=fields.choice("output_format", FORMATS),

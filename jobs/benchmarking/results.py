@@ -25,6 +25,7 @@ class Settings:
     steps: int
     guidance_scale: float
     image_guidance_scale: float
+    keep_below: float
     side: int
     """Of the pictures, pixels."""
     bootstrap_seed: int = 0

@@ -24,7 +24,10 @@ WRITERS: dict[str, Callable[..., None]] = {
 }
 ROWS = 6
 PICTURE = images.encode_png(np.zeros((6, 8, 3), np.uint8))
-RECIPE = ["--stage", "2", "mixture={instructpix2pix: 3, llava_instruct: 1}", "steps=3"]
+RECIPE = [
+    *("--stage", "2", "mixture={instructpix2pix: 3, llava_instruct: 1}"),
+    *("steps=3", "workers.count=2", "engine.micro_batch=4"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -242,7 +242,7 @@ def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline) -
         bare = editor.unet.predict(noisy, nothing, t, null, no_detail)
         noise = bare + 1.3 * (pictured - bare) + 6.0 * (full - pictured)
         latents = scheduler.step(noise, t, latents, generator=generator).prev_sample
-    settings = {"guidance_scale": 6.0, "image_guidance_scale": 1.3, "negative_prompt": "blurry"}
+    settings = {"guidance_scale": 6.0, "image_guidance_scale": 1.3, "keep_below": 0.0, "negative_prompt": "blurry"}
     got = edit(editor, 4, num_inference_steps=4, output_type="latent", **settings).images
     assert torch.allclose(got, latents, rtol=1e-3, atol=1e-3)
 
@@ -318,6 +318,7 @@ def test_a_prompt_that_is_too_long_is_refused(editor: FireEditPipeline) -> None:
         ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; write a whole number"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; write a number from 0"),
         ({"image_guidance_scale": -1.0}, "image_guidance_scale is -1.0; write a number from 0"),
+        ({"keep_below": -0.1}, "keep_below is -0.1; write a number from 0"),
         ({"negative_prompt": 1}, "write one text for all pictures"),
         ({"prompt": "  "}, "a prompt is empty; write what to change"),
         ({"prompt": [], "image": []}, "a prompt is empty"),

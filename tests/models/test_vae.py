@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from fireedit.models.fireedit import preset
-from fireedit.models.vae import EditVAE, VAEConfig, decode_latents, moments, source_latents, target_latents
+from fireedit.models.vae import (
+    EditVAE,
+    VAEConfig,
+    decode_latents,
+    keep_unchanged,
+    moments,
+    source_latents,
+    target_latents,
+)
 from tests.factories import parameter_count, picture
 
 
@@ -94,3 +102,16 @@ def test_its_decoder_grows_by_transposed_convolutions_if_it_is_told_to(vae: Edit
     again, latents = EditVAE.from_pretrained(tmp_path).eval(), torch.randn(1, 32, 8, 8)
     with torch.no_grad():
         assert torch.equal(decode_latents(again, latents), decode_latents(vae, latents))
+
+
+def test_cells_that_hardly_change_are_drawn_back_to_the_source() -> None:
+    source = torch.zeros(1, 2, 1, 4)
+    painted = torch.tensor([0.0, 0.1, 0.2, 1.0]).expand(1, 2, 1, 4)
+    kept = keep_unchanged(painted, source, below=0.04)
+    assert torch.allclose(kept, torch.tensor([0.0, 0.025, 0.2, 1.0]).expand(1, 2, 1, 4))
+    assert torch.equal(keep_unchanged(painted, source, below=0.0), painted)
+
+
+def test_how_far_a_cell_is_kept_hangs_on_all_its_channels() -> None:
+    source, painted = torch.zeros(1, 2, 1, 1), torch.tensor([0.6, 0.0]).view(1, 2, 1, 1)
+    assert torch.allclose(keep_unchanged(painted, source, below=0.36).flatten(), torch.tensor([0.3, 0.0]))

@@ -63,6 +63,7 @@ def test_what_clients_of_openai_send_does_no_harm() -> None:
         ("guidance_scale", "nan"),
         ("guidance_scale", "inf"),
         ("image_guidance_scale", "-1"),
+        ("keep_below", "2"),
         ("negative_prompt", "x" * 101),
         ("output_format", "gif"),
         ("output_compression", "101"),
