@@ -293,7 +293,8 @@ def test_a_callback_may_change_the_latents(editor: FireEditPipeline) -> None:
     def clear(_: FireEditPipeline, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"latents": torch.zeros_like(tensors["latents"])}
 
-    assert edit(editor, output_type="latent", callback_on_step_end=clear).images.abs().max() == 0
+    edited = edit(editor, output_type="latent", keep_below=0.0, callback_on_step_end=clear)
+    assert edited.images.abs().max() == 0
 
 
 def test_a_callback_gets_only_what_there_is(editor: FireEditPipeline) -> None:
@@ -335,3 +336,16 @@ def test_a_wrong_argument_says_what_to_write(editor: FireEditPipeline, wrong: di
     right = {"prompt": "Remove the dog.", "image": np.zeros((64, 64, 3), np.uint8), "num_inference_steps": 1}
     with pytest.raises(ValueError, match=message):
         editor(**{**right, **wrong})
+
+
+def test_keeping_what_hardly_changes_brings_an_edit_nearer_to_its_source(editor: FireEditPipeline) -> None:
+    """A cell that was painted as far from its source as `keep_below` says, or farther, is left as it was painted."""
+    canvas = torch.tensor(squash(picture(1), editor.vae.config.sample_size))[None]
+    with torch.no_grad():
+        source = source_latents(editor.vae, canvas) * editor.vae.config.scaling_factor
+    painted = edit(editor, output_type="latent", keep_below=0.0).images
+    below = float((painted - source).square().mean(dim=1).median())
+    kept = edit(editor, output_type="latent", keep_below=below).images
+    left = (painted - source).square().mean(dim=1, keepdim=True).expand_as(painted) >= below
+    assert 0 < left.float().mean() < 1 and torch.allclose(kept[left], painted[left], atol=1e-5)
+    assert ((kept - source).abs() < (painted - source).abs())[~left].float().mean() > 0.99
