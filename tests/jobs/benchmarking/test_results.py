@@ -14,7 +14,7 @@ def score(success: bool, l1: float, inside: float = 0.1) -> Score:
 
 
 def results() -> Results:
-    settings = Settings(["unseen_seeds"], ["remove", "color"], 2, 1, 5, 7.5, 1.5, side=64)
+    settings = Settings(["unseen_seeds"], ["remove", "color"], 2, 1, 5, 7.5, 1.5, 0.0, side=64)
     found = Results(settings, [Row("copy", "", ""), Row("full", "abc", "true")], {"parser": "def"})
     for family in ("remove", "color"):
         found.add("unseen_seeds", family, "copy", [score(False, 0.1), score(False, 0.3, NAN)])
