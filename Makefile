@@ -10,7 +10,7 @@ export RAY_AUTH_MODE ?= disabled
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
 
-demo: $(INSTALLED)  ## corpora, three stages, serving and one edit over HTTP, all small (about 6 minutes on 2 cores)
+demo: $(INSTALLED)  ## corpora, three stages, serving and six edits over HTTP, all small (about 10 minutes on 2 cores)
 	@$(BIN)/python jobs/demo.py
 
 stop: $(INSTALLED)  ## end what `make demo` left running, and nothing else
