@@ -125,7 +125,7 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
 
 def _contestant(name: RowName, asked: argparse.Namespace, paint: PaintSettings) -> Contestant:
     editor = make_editor(name, preset("nano"), paint, asked.device)
-    regions = name.regions if isinstance(editor, FireEditor) else ""
+    regions = editor.regions if isinstance(editor, FireEditor) else ""
     return Contestant(Row(name.name, editor.weights, regions), editor, paint)
 
 

@@ -185,7 +185,8 @@ def make_editor(row: RowName, sizes: FireEditConfig, settings: PaintSettings, de
         return Reconstruction(EditVAE.from_pretrained(folder / "vae", dtype=torch.float32).eval().to(device))
     if row.name != "ip2p" and (folder / "model_index.json").is_file() and (folder / "vlm").is_dir():
         pipeline = FireEditPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
-        return FireEditor(_whole(pipeline), settings, row.regions)
+        regions = row.regions if pipeline.detector is not None else "none"  # an ablation that proposes none
+        return FireEditor(_whole(pipeline), settings, regions)
     if (folder / "unet").is_dir():
         return TextEditor(_saved_text_pipeline(folder, sizes).to(device), settings)
     raise EditorError(f"row {row.name!r}: {folder} holds neither a pipeline nor a UNet; write {row.name}=FOLDER")

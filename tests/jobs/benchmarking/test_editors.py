@@ -94,3 +94,13 @@ def test_a_folder_is_edited_with_by_what_lies_in_it(folder: Path, cases: list[Ca
     assert isinstance(plain, TextEditor) and plain.edit(cases).shape == (2, 64, 64, 3)
     with pytest.raises(editors.EditorError, match="neither a pipeline nor a UNet"):
         make_editor(row(f"none={tmp_path / 'vae'}", folder), SIZES, FEW, "cpu")
+
+
+def test_an_ablation_without_regions_is_shown_none(
+    pipeline: FireEditPipeline, cases: list[Case], tmp_path: Path
+) -> None:
+    ablation = FireEditPipeline(**pipeline.components | {"detector": None, "region_encoder": None})
+    ablation.save_pretrained(tmp_path)
+    base = make_editor(row(f"base={tmp_path}@true", tmp_path), SIZES, FEW, "cpu")
+    assert isinstance(base, FireEditor) and base.regions == "none"
+    assert base.edit(cases).shape == (2, 64, 64, 3)
