@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 
@@ -34,11 +35,8 @@ bench-data: $(INSTALLED)  ## our input pipeline beside DataLoader and webdataset
 bench-edit: $(INSTALLED)  ## edits of held-out scenes, judged beside baselines and ablations; ARGS="--rows ..."
 	@$(BIN)/python jobs/benchmark.py $(ARGS)
 
-nano: $(INSTALLED)  ## the small model from nothing in ~/fireedit/nano, its parts and its stages; goes on where it was
-	@for part in vae clip vision llm unet parser pipeline; do $(BIN)/python jobs/pretrain.py $$part || exit 1; done
-	@$(BIN)/python jobs/train.py --stage 1 run=nano-1 init_from=$${FIREEDIT_HOME:-$$HOME/fireedit}/nano
-	@for stage in 2 3; do $(BIN)/python jobs/train.py --stage $$stage run=nano-$$stage || exit 1; done
-	@$(BIN)/python jobs/pretrain.py finish
+nano: $(INSTALLED)  ## the small model from nothing in MINUTES (240), into out/nano; goes on where it was
+	@$(BIN)/python jobs/nano.py --minutes $(MINUTES) $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV); the first time takes some minutes" >&2

@@ -36,7 +36,7 @@ class Encoder:
 
 
 def latents(model: str, weights: str) -> Encoder:
-    """The VAE's moments of source and target, for rows that are edits."""
+    """Moments of source and target out of the VAE or the codec that stands in its place, for rows that are edits."""
     sizes = preset(model).vae
     return Encoder(
         fingerprint=fingerprint(_part(weights, "vae")),

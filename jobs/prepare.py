@@ -14,10 +14,13 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import ray
 from pyarrow import fs
+from pydantic import PositiveInt
 
 from fireedit.jobs.encoders import ENCODERS
 from fireedit.platform import storage
@@ -27,7 +30,7 @@ from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.encoding import EncodersConfig, encode
 from fireedit.platform.data.scenes.assets import MissingAssetsError
 from fireedit.platform.data.scenes.world import WORLDS, World
-from fireedit.platform.data.shards import ShardsError
+from fireedit.platform.data.shards import INDEX, ShardsError
 from fireedit.platform.data.writers import (
     cc12m,
     cocostuff,
@@ -78,6 +81,16 @@ OTHER_FORMS: dict[str, Writer] = {
     "emu_edit:generations": functools.partial(emu_edit.write, generations=True),
 }
 """CORPUS:FORM, their other forms and the test sets; the folder is called CORPUS all the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """Procedural scenes that stand in for corpora which a recipe draws from and nobody has."""
+
+    rows: PositiveInt
+    """Scenes per corpus."""
+    size: PositiveInt
+    """Pixels a side."""
 
 
 class PrepareError(ValueError):
@@ -241,6 +254,22 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}; write a whole number above 0")
     return int(text)
+
+
+def prepare_missing(home: str, mixture: Iterable[str], scenes: ScenesConfig | None, cpus_per_task: float) -> None:
+    """Write scenes for the corpora of a mixture that are not there, and shards of those that have none.
+
+    Corpora are written side by side by Ray, which must be running. None for `scenes` asks for the real ones.
+    """
+    corpora, shards = storage.join(home, "corpora"), storage.join(home, "shards")
+    if scenes is None:
+        return
+    missing = [name for name in mixture if not storage.exists(storage.join(shards, name, INDEX))]
+    bare = [name for name in missing if not storage.names(storage.join(corpora, name))]
+    if bare:
+        write = ray.remote(num_cpus=cpus_per_task, max_retries=0)(prepare_scenes)
+        ray.get([write.remote(corpora, [name], scenes.rows, scenes.size, seed=0) for name in bare])
+    prepare_shards(corpora, shards, missing, config=ConversionConfig(size=scenes.size, cpus_per_task=cpus_per_task))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,12 +1,12 @@
 """Make what the paper takes ready-made, at nano size: `python jobs/pretrain.py PART [--out FOLDER] [key=value ...]`.
 
     tokenizers   of LLM and text encoder
-    vae          pictures to latents and back
     clip         text encoder and CLIP's eye, from pictures and captions
     vision       DINOv2, proposer and region encoder, together
     llm          LLaMA and the adapter, from dialogues about pictures and regions; needs vision
-    unet         InstructPix2Pix on CLIP's text states; needs vae and clip
-    parser       reads pictures as scenes: the judge of the benchmark; needs vae
+    painter      the UNet, InstructPix2Pix's way, on CLIP's text states; needs clip
+    parser       reads pictures as scenes: the judge of the benchmark
+    corpora      scenes as corpora and their shards, for the stages; needs Ray
     pipeline     all of them in one folder, for `train.py --stage 1 init_from=FOLDER`
     finish       what the last finished stage 3 made of them, in float16 in the same folder
 
@@ -33,10 +33,9 @@ from fireedit.jobs.pretraining.assemble import assemble, finish
 from fireedit.jobs.pretraining.clip import CLIPPart, CLIPRecipe
 from fireedit.jobs.pretraining.language import LanguagePart, LanguageRecipe
 from fireedit.jobs.pretraining.loop import Part, PretrainRecipe, pretrain
+from fireedit.jobs.pretraining.painter import PainterPart, PainterRecipe
 from fireedit.jobs.pretraining.parser import ParserPart, ParserRecipe
 from fireedit.jobs.pretraining.tokenizers import train_tokenizers
-from fireedit.jobs.pretraining.unet import UNetPart, UNetRecipe
-from fireedit.jobs.pretraining.vae import VAEPart, VAERecipe
 from fireedit.jobs.pretraining.vision import VisionPart, VisionRecipe
 from fireedit.models.fireedit import NANO, preset
 from fireedit.platform import config, storage
@@ -50,11 +49,10 @@ class _Trainer:
 
 
 TRAINERS = {
-    "vae": _Trainer(VAERecipe, VAEPart),
     "clip": _Trainer(CLIPRecipe, CLIPPart),
     "vision": _Trainer(VisionRecipe, VisionPart),
     "llm": _Trainer(LanguageRecipe, LanguagePart),
-    "unet": _Trainer(UNetRecipe, UNetPart),
+    "painter": _Trainer(PainterRecipe, PainterPart),
     "parser": _Trainer(ParserRecipe, ParserPart),
 }
 
@@ -64,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     out = Path(storage.home()) / "nano"
-    parser.add_argument("part", choices=["tokenizers", *TRAINERS, "pipeline", "finish"])
+    parser.add_argument("part", choices=["tokenizers", *TRAINERS, "corpora", "pipeline", "finish"])
     parser.add_argument("--out", type=Path, default=out, help="folder of the small model (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 optimizer.lr=1e-4")
     asked = parser.parse_intermixed_args(argv)
@@ -78,6 +76,10 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     for name in ("vlm_tokenizer", "tokenizer"):
         if not (out / name).is_dir():
             shutil.copytree(NANO / name, out / name)
+    if part == "corpora":
+        from fireedit.jobs.train import make_corpora  # all else here runs without Ray
+
+        return {"part": part, "corpora": make_corpora([["--stage", stage, *overrides] for stage in ("1", "2", "3")])}
     if part == "pipeline":
         return assemble(out)
     if part == "finish":

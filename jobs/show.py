@@ -35,6 +35,8 @@ COLOURS: dict[str, Colour] = {"edit": (36, 92, 168), "vqa": (18, 122, 92), "capt
 SET_ASIDE: Colour = (190, 36, 44)
 TABLE_WIDTH, ID_WIDTH = 120, 38
 SHARE_DRAWS = 10_000
+CLOCKED_STEPS = 1000
+"""Steps that epochs are told for where a recipe leaves their number to the clock."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Part:
     """The share asked for, of 1."""
     rows: int
     epochs: float
-    """How often the recipe's steps go through it."""
+    """How often the recipe's steps, or CLOCKED_STEPS, go through it."""
     share: float
     """Of the first SHARE_DRAWS draws."""
 
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cards = [card(row) for row in shown]
     say(sample_table(shown, cards))
     if parts:
-        say(mixture_table(parts, recipe.steps))
+        say(mixture_table(parts, recipe.steps or CLOCKED_STEPS))
     card_sheet(cards, COLUMNS, asked.side).save(asked.out, quality=90)
     print(json.dumps({"sheet": str(asked.out)} | report(shown, parts)))
 
@@ -106,7 +108,7 @@ def drawn(corpora: Corpora, start: int, stop: int) -> Iterator[Shown]:
 
 def parts_of(recipe: TrainRecipe, corpora: Corpora) -> dict[str, Part]:
     """What the recipe's run makes of every corpus of its mixture."""
-    total, draws = sum(recipe.mixture.values()), recipe.steps * recipe.samples_per_step
+    total, draws = sum(recipe.mixture.values()), (recipe.steps or CLOCKED_STEPS) * recipe.samples_per_step
     counts = Counter(draw.corpus for draw in corpora.mixture.draws(0, SHARE_DRAWS))
     return {
         name: Part(

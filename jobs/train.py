@@ -13,9 +13,10 @@ import argparse
 import json
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import diffusers
 import ray
@@ -23,10 +24,10 @@ import ray.train
 import torch
 import transformers
 import yaml
-from pydantic import PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from transformers import AutoTokenizer
 
-from fireedit.jobs.prepare import prepare_scenes, prepare_shards
+from fireedit.jobs.prepare import ScenesConfig, prepare_missing
 from fireedit.models.fireedit import NANO, FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
@@ -34,31 +35,22 @@ from fireedit.models.stages import PARTS_OF, STAGES, DropoutConfig, Idea, Object
 from fireedit.models.tokens import PromptError
 from fireedit.models.weights import fingerprint
 from fireedit.platform import checkpoints, config, runs, storage
-from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError, UnreadablePartError
+from fireedit.platform.data.conversion import TooManyBadRowsError, UnreadablePartError
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared_batches, set_aside
 from fireedit.platform.data.mixture import MixtureError, check_weights
-from fireedit.platform.data.shards import INDEX, ShardsError
-from fireedit.platform.train.engine import Engine, EngineConfig
+from fireedit.platform.data.shards import ShardsError
+from fireedit.platform.train.clock import Clock
+from fireedit.platform.train.engine import Engine, EngineConfig, check_engine
 from fireedit.platform.train.launcher import WorkersConfig, launch, start_ray
 from fireedit.platform.train.ledger import Ledger
 from fireedit.platform.train.optimizer import OptimizerConfig
-from fireedit.platform.train.progress import Progress, from_lines, to_lines, window_mean
+from fireedit.platform.train.progress import Progress, from_lines, to_lines
+from fireedit.platform.train.summary import summarize
 from fireedit.platform.train.tally import Tally
 
-Row = Mapping[str, float]
 FRESH = "fresh"
-WINDOW = 20
-"""Steps whose mean losses stand for the beginning and the end of a run in its summary."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScenesConfig:
-    rows: PositiveInt
-    """Scenes per corpus."""
-    size: PositiveInt
-    """Pixels a side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +60,11 @@ class TrainRecipe:
     model: Literal["nano", "paper"]
     """Which sizes."""
     stage: Literal[1, 2, 3]
-    steps: PositiveInt
-    """Optimiser steps."""
+    steps: PositiveInt | None = None
+    """Optimiser steps after which the run ends."""
+    minutes: PositiveFloat | None = None
+    """Minutes of training, over all sittings, after which it ends; with `steps` too, at what comes first.
+    A run that was broken off is saved as it is by going on with fewer minutes than it has had."""
     optimizer: OptimizerConfig
     engine: EngineConfig
     workers: WorkersConfig
@@ -80,6 +75,8 @@ class TrainRecipe:
     scenes: ScenesConfig | None = None
     """Procedural scenes to write, and turn into shards, where a corpus has none; None asks for the real ones."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the running average of the weights, which is what the run is saved as; 0 saves the last ones."""
     without: tuple[Idea, ...] = ()
     """Of the paper's ideas, those that an ablation leaves out; the pipeline is saved without their parts."""
     gradient_checkpointing: bool = False
@@ -100,6 +97,12 @@ class TrainRecipe:
         """Of all workers together."""
         return self.engine.micro_batch * self.engine.accumulate * self.workers.count
 
+    @property
+    def length(self) -> str:
+        """When the run ends, in words."""
+        ends = [f"{self.steps} steps" * bool(self.steps), f"{self.minutes:g} minutes" if self.minutes else ""]
+        return " or ".join(end for end in ends if end)
+
 
 def main() -> None:
     recipe = read_recipe(sys.argv[1:])
@@ -110,12 +113,12 @@ def main() -> None:
         print(json.dumps(summary(recipe, run)))
         return
     init_from = starting_weights(recipe, run)
-    say(f"run {run.name}: stage {recipe.stage} of {recipe.model}, {recipe.steps} steps, from {init_from}")
+    say(f"run {run.name}: stage {recipe.stage} of {recipe.model}, {recipe.length}, from {init_from}")
     storage.write_bytes(run.recipe, config.dump(replace(recipe, run=run.name, init_from=init_from)).encode())
 
     start_ray()
     try:
-        prepare_missing(recipe)
+        prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
         require_same_corpora(open_corpora(recipe), run)
     except (ShardsError, MixtureError, CorpusError, TooManyBadRowsError, UnreadablePartError) as error:
         sys.exit(f"train.py: {error}")
@@ -134,34 +137,40 @@ def train(settings: dict[str, Any]) -> None:
     corpora = open_corpora(recipe)
     require_same_encoders(corpora, pipeline)
     module = staged(pipeline, recipe)
-    engine = Engine(module, recipe.engine, recipe.optimizer, recipe.steps, exact=module.exact)
+    engine = Engine(module, recipe.engine, recipe.optimizer, exact=module.exact, ema=recipe.ema)
     at = Position(**checkpoints.resume(engine) or {})
-    progress = Progress(steps=recipe.steps, rows=at.rows, stream=sys.stderr if rank == 0 else None)
-    tally, ledger = Tally(corpora.sizes, at.drawn), Ledger(run.ledger, rank)
-    batches = batches_of(recipe, corpora, processor, at, rank, workers, run.quarantine)
+    clock = Clock(recipe.steps, recipe.minutes, at.elapsed_s, engine.agreed)
+    progress = Progress(steps=recipe.steps or 0, rows=at.rows, stream=sys.stderr if rank == 0 else None)
+    tally, ledger, step = Tally(corpora.sizes, at.drawn), Ledger(run.ledger, rank), at.step
 
-    for step in range(at.step + 1, recipe.steps + 1):
-        for _ in range(recipe.engine.accumulate):
-            waiting = time.perf_counter()
-            number, batch = next(batches)
-            batch = batch.to(engine.device)
-            waited_s = time.perf_counter() - waiting
-            torch.manual_seed(zlib.crc32(f"{recipe.seed} {number}".encode()))  # noise and dropout go with the samples
-            losses = engine.model(batch)
-            engine.step(losses.total)
-            progress.add(dict(losses.named()), samples=len(batch.ids) * workers, waited_s=waited_s)
-            tally.add(batch.corpora, losses.each)
-            ledger.add(step, number, batch.ids)
-        saving = step % recipe.save_every == 0 or step == recipe.steps
-        if saving or step % recipe.log_every == 0:
+    with closing(batches_of(recipe, corpora, processor, at, rank, workers, run.quarantine)) as batches:
+        while not clock.over(step):
+            step += 1
+            for _ in range(recipe.engine.accumulate):
+                waiting = time.perf_counter()
+                number, batch = next(batches)
+                clock.start()  # reading has started up
+                batch = batch.to(engine.device)
+                waited_s = time.perf_counter() - waiting
+                torch.manual_seed(zlib.crc32(f"{recipe.seed} {number}".encode()))  # noise and dropout go with samples
+                losses = engine.model(batch)
+                engine.step(losses.total, clock.done(step))
+                progress.add(dict(losses.named()), samples=len(batch.ids) * workers, waited_s=waited_s)
+                tally.add(batch.corpora, losses.each)
+                ledger.add(step, number, batch.ids)
+            clock.tick()
+            saving = step % recipe.save_every == 0 or clock.over(step)
+            if not saving and step % recipe.log_every:
+                continue
             by_corpus = tally.report(engine.total)
-            row = progress.report(step, engine.learning_rate, engine.grad_norm, engine.mean, by_corpus)
+            row = progress.report(
+                step, engine.learning_rate, engine.grad_norm, engine.mean, by_corpus, left_s=clock.left_s
+            )
             if saving:
                 ledger.write(step)
                 draws = at.draws + (step - at.step) * recipe.samples_per_step
-                checkpoints.save(engine, asdict(Position(step, draws, tally.drawn, progress.rows)), row)
-            else:
-                ray.train.report(row)
+                reached = Position(step, draws, tally.drawn, progress.rows, clock.elapsed_s)
+                checkpoints.save(engine, asdict(reached), row)
             if rank == 0:
                 storage.write_bytes(run.metrics, to_lines(progress.rows))
 
@@ -184,6 +193,8 @@ class Position:
     """Rows of each corpus."""
     rows: list[dict[str, float]] = field(default_factory=list)
     """What was reported."""
+    elapsed_s: float = 0.0
+    """Seconds of training, in all sittings."""
 
 
 def batches_of(
@@ -194,26 +205,22 @@ def batches_of(
     rank: int,
     workers: int,
     quarantine: str,
-) -> Iterator[tuple[int, Batch]]:
-    """This worker's batches to the end of the run, each with its number in the whole run."""
-    stop = at.draws + (recipe.steps - at.step) * recipe.samples_per_step
+) -> Generator[tuple[int, Batch]]:
+    """This worker's batches, each with its number in the whole run; without an end if only the clock ends it."""
+    stop = None if recipe.steps is None else at.draws + (recipe.steps - at.step) * recipe.samples_per_step
     share = Share(rank, workers, recipe.engine.micro_batch, start=at.draws, stop=stop)
     side = max(processor.config.view_size, processor.config.canvas_size)
-    columns = prepared_batches(corpora, share, processor.row, PromptError, quarantine, side)
-    return zip(share.batches(), map(processor.batch, columns), strict=True)
+    with closing(prepared_batches(corpora, share, processor.row, PromptError, quarantine, side)) as columns:
+        yield from zip(share.batches(), map(processor.batch, columns), strict=True)
 
 
-def prepare_missing(recipe: TrainRecipe) -> None:
-    """Write scenes, and turn them into shards, for corpora of the mixture that have none; if the recipe asks for it."""
-    corpora, shards = storage.join(recipe.home, "corpora"), storage.join(recipe.home, "shards")
-    if recipe.scenes is None:
-        return
-    missing = [name for name in recipe.mixture if not storage.exists(storage.join(shards, name, INDEX))]
-    bare = [name for name in missing if not storage.names(storage.join(corpora, name))]
-    if bare:
-        prepare_scenes(corpora, bare, recipe.scenes.rows, recipe.scenes.size, seed=0)
-    how = ConversionConfig(size=recipe.scenes.size, cpus_per_task=recipe.ingest.cpus_per_task)
-    prepare_shards(corpora, shards, missing, config=how)
+def make_corpora(commands: list[list[str]]) -> list[str]:
+    """Prepare what is missing for recipes, each given as this job's arguments; the corpora that they draw from."""
+    start_ray()
+    recipes = [read_recipe(arguments) for arguments in commands]
+    for recipe in recipes:
+        prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
+    return sorted({name for recipe in recipes for name in recipe.mixture})
 
 
 def open_corpora(recipe: TrainRecipe) -> Corpora:
@@ -286,6 +293,9 @@ def read_recipe(arguments: list[str]) -> TrainRecipe:
         check_weights(recipe.mixture)
         if recipe.stage != asked.stage:
             raise config.RecipeError(f"{name}: this is a recipe of stage {recipe.stage}; write --stage {recipe.stage}")
+        if recipe.steps is None and recipe.minutes is None:
+            raise config.RecipeError(f"{name}: found no end of the run; write steps=N, minutes=M, or both")
+        check_engine(recipe.engine, recipe.optimizer, recipe.ema)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
     return replace(recipe, home=storage.absolute(recipe.home))
@@ -361,32 +371,9 @@ def load_processor(recipe: TrainRecipe, init_from: str) -> Processor:
 
 def summary(recipe: TrainRecipe, run: runs.Run) -> dict[str, Any]:
     """What the run came to; the last line of this job."""
-    rows, window = from_lines(storage.read_bytes(run.metrics)), max(WINDOW, recipe.log_every)
-    first, last = window_mean(rows, 0, window), window_mean(rows, recipe.steps - window, recipe.steps)
-    return {
-        "run": run.name,
-        "stage": recipe.stage,
-        "step": rows[-1]["step"],
-        "first": {name: value for name, value in first.items() if "/" not in name},  # those that are not of one corpus
-        "last": {name: value for name, value in last.items() if "/" not in name},
-        "samples_per_s": window_mean(rows, 0, recipe.steps)["samples_per_s"],
-        "mixture": corpus_summary(rows, last, recipe),
-        "set_aside": set_aside(run.quarantine),
-        "weights": run.weights,
-    }
-
-
-def corpus_summary(rows: Sequence[Row], last: Row, recipe: TrainRecipe) -> dict[str, dict[str, float | None]]:
-    """Of every corpus: the share asked for, the share drawn, how often it was gone through, its samples' last loss."""
-    return {
-        name: {
-            "weight": weight / sum(recipe.mixture.values()),
-            "share": rows[-1][f"share/{name}"],
-            "epochs": rows[-1][f"epochs/{name}"],
-            "loss": last.get(f"loss/{name}"),
-        }
-        for name, weight in recipe.mixture.items()
-    }
+    figures = summarize(from_lines(storage.read_bytes(run.metrics)), recipe.mixture, recipe.log_every)
+    aside = {"set_aside": set_aside(run.quarantine), "weights": run.weights}
+    return {"run": run.name, "stage": recipe.stage, **figures, **aside}
 
 
 def say(line: str) -> None:

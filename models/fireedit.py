@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 import yaml
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
@@ -19,7 +19,7 @@ from fireedit.models.schedule import PaintSettings, ScheduleConfig
 from fireedit.models.tati import TATI, TATIConfig
 from fireedit.models.text import TextConfig, build_text_encoder
 from fireedit.models.unet import EditUNet, UNetConfig
-from fireedit.models.vae import EditVAE, VAEConfig
+from fireedit.models.vae import Codec, PatchCodecConfig, VAEConfig, build_vae
 from fireedit.models.vision import Vision, VisionConfig
 from fireedit.models.vlm import VLM, VLMConfig
 
@@ -39,7 +39,8 @@ class FireEditConfig:
     tati: TATIConfig = field(default_factory=TATIConfig)
     hvca: HVCAConfig = field(default_factory=HVCAConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
-    vae: VAEConfig = field(default_factory=VAEConfig)
+    vae: Annotated[PatchCodecConfig | VAEConfig, Field(union_mode="left_to_right")] = field(default_factory=VAEConfig)
+    """A codec if `patch_size` is given."""
     text: TextConfig = field(default_factory=TextConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     painting: PaintSettings = field(default_factory=PaintSettings)
@@ -124,7 +125,7 @@ class FireEdit(nn.Module):
     tati: TATI
     hvca: HVCA
     unet: EditUNet
-    vae: EditVAE
+    vae: Codec
     text_encoder: CLIPTextModel
 
     def __init__(
@@ -138,7 +139,7 @@ class FireEdit(nn.Module):
         tati: TATI | None = None,
         hvca: HVCA | None = None,
         unet: EditUNet | None = None,
-        vae: EditVAE | None = None,
+        vae: Codec | None = None,
         text_encoder: CLIPTextModel | None = None,
     ):
         super().__init__()
@@ -159,7 +160,7 @@ class FireEdit(nn.Module):
             tati=TATI(config.tati),
             hvca=HVCA(config.hvca),
             unet=EditUNet(config.unet),
-            vae=EditVAE(config.vae),
+            vae=build_vae(config.vae),
             text_encoder=build_text_encoder(config.text),
         )
 

@@ -11,6 +11,8 @@ from torch import Tensor
 MOST_DB = 60.0
 """PSNR of equal pictures, which has no number; rounding to 8 bits alone leaves 59."""
 RESAMPLES = 2000
+MOST_DRAWN = 500_000
+"""Cases that a bootstrap draws at once, which bounds its memory."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Interval:
     low: float
     high: float
     count: int
+
+
+UNKNOWN = Interval(mean=float("nan"), low=float("nan"), high=float("nan"), count=0)
+"""Nothing was measured."""
 
 
 def edit_mask(source: Tensor, target: Tensor, grow: int = 2) -> Tensor:
@@ -87,11 +93,30 @@ def interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     if len(known) == 0:
-        return Interval(mean=float("nan"), low=float("nan"), high=float("nan"), count=0)
-    rng = np.random.default_rng(seed)
-    means = np.array([known[rng.integers(len(known), size=len(known))].mean() for _ in range(RESAMPLES)])
-    low, high = np.quantile(means, (0.025, 0.975))
+        return UNKNOWN
+    low, high = np.quantile(_resampled(known[None], seed), (0.025, 0.975))
     return Interval(mean=float(known.mean()), low=float(low), high=float(high), count=len(known))
+
+
+def ratio(values: Sequence[float] | np.ndarray, references: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
+    """Mean of values over the mean of as many references, with the 95 % interval of a bootstrap that draws both of a
+    case together; cases in which either is NaN are left out. NaN if the references' mean is 0."""
+    pairs = np.array([values, references], np.float64)
+    pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
+    if not pairs[1].any():
+        return UNKNOWN
+    ours, theirs = _resampled(pairs, seed)
+    low, high = np.quantile(ours[theirs > 0] / theirs[theirs > 0], (0.025, 0.975))
+    mean = float(pairs[0].mean() / pairs[1].mean())
+    return Interval(mean=mean, low=float(low), high=float(high), count=pairs.shape[1])
+
+
+def _resampled(columns: np.ndarray, seed: int) -> np.ndarray:
+    """Means of float [C, N] over `RESAMPLES` draws of N cases each, [C, RESAMPLES]."""
+    count, rng = columns.shape[1], np.random.default_rng(seed)
+    at_once = max(1, MOST_DRAWN // count)
+    sizes = [min(at_once, RESAMPLES - first) for first in range(0, RESAMPLES, at_once)]
+    return np.concatenate([columns[:, rng.integers(count, size=(size, count))].mean(axis=2) for size in sizes], axis=1)
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:

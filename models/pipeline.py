@@ -1,5 +1,6 @@
 """The editor as people use it: a diffusers pipeline from a picture and a sentence to the edited picture."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler
+from diffusers import DDIMScheduler, DiffusionPipeline, EulerAncestralDiscreteScheduler
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -27,7 +28,7 @@ from fireedit.models.tati import TATI
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PADDING, PromptTokenizer
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import EditVAE, decode_latents, keep_unchanged, source_latents
+from fireedit.models.vae import EditVAE, PatchCodec, decode_latents, keep_unchanged, source_latents
 from fireedit.models.vision import Vision
 from fireedit.models.vlm import VLM
 
@@ -78,10 +79,10 @@ class FireEditPipeline(DiffusionPipeline):
         hvca: HVCA,
         tati: TATI,
         unet: EditUNet,
-        vae: EditVAE,
+        vae: EditVAE | PatchCodec,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
-        scheduler: EulerAncestralDiscreteScheduler,
+        scheduler: EulerAncestralDiscreteScheduler | DDIMScheduler,
         settings: Mapping[str, Any] | None = None,
     ):
         """
@@ -212,19 +213,29 @@ class FireEditPipeline(DiffusionPipeline):
             raise ValueError(f"latents of shape {list(latents.shape)}; write {list(source.shape)}")
         # In float32 whatever the UNet computes in: errors of rounding would add up over the steps.
         latents = latents.to(device, torch.float32) * scheduler.init_noise_sigma
+        # Samplers that add no noise of their own, such as UniPC, take no generator.
+        drawn = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         # Branches in this order: text and picture, picture alone, neither. The picture's detail goes with the picture.
-        sources = torch.cat([source, source, torch.zeros_like(source)])
-        details = torch.cat([detail_tokens, detail_tokens, torch.zeros_like(detail_tokens)])
+        # Guidance by 1 and 1 is the first branch alone, which is then all that is computed.
+        guided = (settings.guidance_scale, settings.image_guidance_scale) != (1, 1)
+        sources, details = source, detail_tokens
+        if guided:
+            sources = torch.cat([source, source, torch.zeros_like(source)])
+            details = torch.cat([detail_tokens, detail_tokens, torch.zeros_like(detail_tokens)])
         for step, timestep in enumerate(self.progress_bar(scheduler.timesteps)):
-            noisy = scheduler.scale_model_input(torch.cat([latents] * 3), timestep).to(dtype)
-            timed_tokens = self.tati(edit_tokens, timestep.expand(len(edit_tokens)))
-            tokens = torch.cat([timed_tokens, null_tokens, null_tokens])
+            noisy = scheduler.scale_model_input(torch.cat([latents] * (3 if guided else 1)), timestep).to(dtype)
+            tokens = self.tati(edit_tokens, timestep.expand(len(edit_tokens)))
+            if guided:
+                tokens = torch.cat([tokens, null_tokens, null_tokens])
             predicted = self.unet.predict(noisy, sources, timestep, tokens, details).float()
-            full, pictured, bare = predicted.chunk(3)
-            guided = (
-                bare + settings.guidance_scale * (full - pictured) + settings.image_guidance_scale * (pictured - bare)
-            )
-            latents = scheduler.step(guided, timestep, latents, generator=generators).prev_sample
+            if guided:
+                full, pictured, bare = predicted.chunk(3)
+                predicted = (
+                    bare
+                    + settings.guidance_scale * (full - pictured)
+                    + settings.image_guidance_scale * (pictured - bare)
+                )
+            latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
             if on_step is not None:
                 latents = on_step(step, timestep, latents)
         return keep_unchanged(latents, source.float() * self.vae.config.scaling_factor, settings.keep_below)

@@ -73,7 +73,7 @@ class Batch:
     is_edit: Tensor
     """bool [B]."""
     text_ids: Tensor
-    """[B, 77] of CLIP's tokenizer: the words of the caption or the instruction; those of "" for dialogue."""
+    """[B, 77] of CLIP's tokenizer: the caption, or the instruction in its plain form; those of "" for dialogue."""
     null_text_ids: Tensor
     """[1, 77]: those of ""."""
     text_states: Tensor | None = None
@@ -87,6 +87,8 @@ class Batch:
 
 def squash(image: np.ndarray | Image.Image, side: int) -> np.ndarray:
     """An RGB picture of any size to uint8 [side, side, 3], its aspect not kept, as Groma and SmartEdit do."""
+    if isinstance(image, np.ndarray) and image.shape == (side, side, 3):
+        return image
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     return np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
 
@@ -107,7 +109,8 @@ class Processor:
 
         Args:
             sample: if `config.encoded`, an edit has `source_moments` and `target_moments`, float16 [2 C, h, w], in
-                place of `target`, and a caption has `text_states`, float16 [77, W]; else these are not looked at.
+                place of `target`, and a caption has `text_states`, float16 [77, W]; else these are not looked at. Where
+                it has `plain`, CLIP reads that in place of `instruction`.
         Raises:
             PromptError: the text is too long.
             EncodingError: `config.encoded`, and the encoding is missing or has another shape.
@@ -123,7 +126,7 @@ class Processor:
             "source": self._canvas(sample, "source"),
             "target": self._canvas(sample, "target"),
             "is_edit": sample["task"] == "edit",
-            "text_ids": self._text_ids("" if sample["task"] == "vqa" else sample["instruction"]),
+            "text_ids": self._text_ids("" if sample["task"] == "vqa" else sample.get("plain") or sample["instruction"]),
         }
         if is_caption and self.config.encoded:
             row["text_states"] = _encoding(sample, "text_states", (self.config.text_tokens, self.config.text_width))
@@ -164,6 +167,8 @@ class Processor:
         return squash(sample[name], side) if is_edit else _black(side)
 
     def _text_ids(self, text: str) -> np.ndarray:
+        if not text:
+            return self.null_text_ids[0].numpy()
         return tokenize_text(self.tokenizer, [text], self.config.text_tokens)[0].numpy()
 
     def _padded(self, values: list[int], padding: int) -> np.ndarray:

@@ -21,6 +21,8 @@ class QFormerConfig:
     mlp_width: int = 3072
     cross_every: int = 2
     """One layer in so many reads the [IMG] states, the first one included."""
+    dropout: float = 0.1
+    """BLIP-2's own."""
     input_width: int = 4096
     """Channels of the [IMG] states."""
 
@@ -43,6 +45,8 @@ class QFormer(Component, ModelMixin):
                 num_attention_heads=config.heads,
                 intermediate_size=config.mlp_width,
                 cross_attention_frequency=config.cross_every,
+                hidden_dropout_prob=config.dropout,
+                attention_probs_dropout_prob=config.dropout,
                 encoder_hidden_size=config.input_width,
                 use_qformer_text_input=False,
             )

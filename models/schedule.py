@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
-from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, EulerAncestralDiscreteScheduler
 from torch import Tensor
 
 
@@ -14,9 +14,16 @@ class ScheduleConfig:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     beta_schedule: str = "scaled_linear"
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    """What the UNet says of noisy latents: the noise, as SD 1.5, or the velocity of Salimans and Ho (arXiv 2202.00512),
-    which also counts where there is little but noise, so that what is where is learnt sooner."""
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    """What the UNet says of noisy latents: the noise, as SD 1.5, the velocity of Salimans and Ho (arXiv 2202.00512), or
+    the clean latents themselves."""
+    rescale_betas_zero_snr: bool = False
+    """Whether nothing is left of the picture at the last timestep. Source: Lin et al. (arXiv 2305.08891), whose spacing
+    "trailing" then also starts sampling there."""
+    sampler: Literal["euler_ancestral", "ddim"] = "euler_ancestral"
+    """How noise is taken away: as the paper does, or without adding new noise (DDIM, arXiv 2010.02502)."""
+    timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace"
+    """Sampling only."""
     steps_offset: int = 1
     """Sampling only, as InstructPix2Pix's published scheduler."""
 
@@ -53,16 +60,30 @@ class PaintSettings:
 
 def training_noise(config: ScheduleConfig) -> DDPMScheduler:
     """Adds noise to target latents at whole timesteps."""
-    return DDPMScheduler(**asdict(config))
+    known = asdict(config)
+    known.pop("sampler")
+    return DDPMScheduler(**known)
 
 
 def wanted_prediction(schedule: DDPMScheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """What the UNet should say of `clean` latents [B, C, h, w] with as much `noise` as at `timesteps` [B]."""
-    if schedule.config.prediction_type == "v_prediction":
-        return schedule.get_velocity(clean, noise, timesteps)
+    match schedule.config.prediction_type:
+        case "v_prediction":
+            return schedule.get_velocity(clean, noise, timesteps)
+        case "sample":
+            return clean
     return noise
 
 
-def sampler(config: ScheduleConfig) -> EulerAncestralDiscreteScheduler:
-    """The paper's sampler; its timesteps are fractional."""
-    return EulerAncestralDiscreteScheduler(**asdict(config))
+def signal_to_noise(schedule: DDPMScheduler, timesteps: Tensor) -> Tensor:
+    """Ratio of the variances of picture and noise at `timesteps` [B]."""
+    signal = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
+    return signal / (1 - signal)
+
+
+def sampler(config: ScheduleConfig) -> EulerAncestralDiscreteScheduler | DDIMScheduler:
+    """Takes the noise away; the timesteps of the paper's are fractional."""
+    known = asdict(config)
+    if known.pop("sampler") == "ddim":
+        return DDIMScheduler(**known, clip_sample=False)
+    return EulerAncestralDiscreteScheduler(**known)

@@ -19,13 +19,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat
+from diffusers import DDPMScheduler
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from fireedit.models.fireedit import FireEdit
 from fireedit.models.processor import Batch
 from fireedit.models.qformer import query_diversity
-from fireedit.models.schedule import ScheduleConfig, training_noise, wanted_prediction
+from fireedit.models.schedule import ScheduleConfig, signal_to_noise, training_noise, wanted_prediction
 from fireedit.models.text import text_states
 from fireedit.models.vae import source_latents, target_latents
 
@@ -98,6 +99,13 @@ class ObjectiveConfig:
 
     changed_weight: NonNegativeFloat = 0.0
     """How much more the cells of a picture count that its edit changes; see `change_weights`."""
+    copy_floor: PositiveFloat | None = None
+    """Divides every sample's loss by what a copy of its source would cost plus this, so that small and large edits
+    count alike; None: the paper's plain mean."""
+    snr_cap: PositiveFloat | None = None
+    """For a schedule that predicts clean latents: multiplies a sample's loss by (1 + sqrt(SNR))^2, at most by this."""
+    pure_noise: NonNegativeFloat = 0.0
+    """Share of samples that are drawn at the last timestep; the others are uniform."""
     align_weight: NonNegativeFloat = 0.0
     """What the distance of edit tokens to CLIP's states of the instruction counts: a UNet that reads those states then
     understands an instruction beside a picture before it has learnt to read edit tokens."""
@@ -196,7 +204,7 @@ class StagedFireEdit(nn.Module):
             source, clean = source_latents(model.vae, batch.source), target_latents(model.vae, batch.target)
             null_tokens = text_states(model.text_encoder, batch.null_text_ids)
         noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device)  # not _like: it fills by strides
-        timesteps = torch.randint(0, self.noise_schedule.config.num_train_timesteps, (len(clean),), device=clean.device)
+        timesteps = draw_timesteps(self.noise_schedule, self.objective, len(clean), clean.device)
         noisy = self.noise_schedule.add_noise(clean, noise, timesteps)
 
         drop_text, drop_image = self.dropout.draw(len(clean), clean.device)
@@ -206,21 +214,19 @@ class StagedFireEdit(nn.Module):
         if model.hvca is not None:
             detail_tokens = model.hvca(percepts.detail, edit_tokens)
             detail_tokens = torch.where(drop_image[:, None, None], 0.0, detail_tokens)
-        weights = change_weights(source, clean / model.vae.config.scaling_factor, self.objective.changed_weight).sqrt()
         tokens = torch.where(drop_text[:, None, None], null_tokens.to(tokens.dtype), tokens)
-        source = torch.where(drop_image[:, None, None, None], 0.0, source)
+        shown = torch.where(drop_image[:, None, None, None], 0.0, source)
 
-        predicted = model.unet.predict(noisy, source, timesteps, tokens, detail_tokens)
-        counted = weights * batch.is_edit[:, None, None, None]
+        predicted = model.unet.predict(noisy, shown, timesteps, tokens, detail_tokens)
         wanted = wanted_prediction(self.noise_schedule, clean, noise, timesteps)
-        predicted, wanted = predicted.float() * counted, wanted.float() * counted
-        denoise = F.mse_loss(predicted, wanted)  # over dialogue too, as SmartEdit
+        snr, copy = signal_to_noise(self.noise_schedule, timesteps), source * model.vae.config.scaling_factor
+        errors = edit_errors(predicted, wanted, copy, clean, snr, self.objective) * batch.is_edit
         answered = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens  # dialogue has no [IMG] states
         losses = Losses(
             img=understood.loss,
-            denoise=denoise,
+            denoise=errors.mean(),  # over dialogue too, as SmartEdit
             diversity=query_diversity(answered),
-            each=understood.losses + _own_means(predicted, wanted).detach(),
+            each=understood.losses + errors.detach(),
         )
         if (weight := self.objective.align_weight) == 0:
             return losses
@@ -233,6 +239,35 @@ class StagedFireEdit(nn.Module):
             stored = batch.text_states
             wanted = text_states(self.model.text_encoder, batch.text_ids) if stored is None else stored
         return _own_means(edit_tokens.float(), wanted.float())
+
+
+def draw_timesteps(schedule: DDPMScheduler, objective: ObjectiveConfig, count: int, device: torch.device) -> Tensor:
+    """Whole timesteps [count] to train at: uniform, but for the share that is pure noise."""
+    last = schedule.config.num_train_timesteps - 1
+    timesteps = torch.randint(0, last + 1, (count,), device=device)
+    if objective.pure_noise == 0:
+        return timesteps
+    return torch.where(torch.rand(count, device=device) < objective.pure_noise, last, timesteps)
+
+
+def edit_errors(
+    predicted: Tensor, wanted: Tensor, source: Tensor, clean: Tensor, snr: Tensor, objective: ObjectiveConfig
+) -> Tensor:
+    """Each sample's squared error, weighted as the objective says; float32 [B].
+
+    Args:
+        predicted, wanted: [B, C, h, w], what the UNet said and what it should have said.
+        source, clean: [B, C, h, w], scaled latents of the pictures before and after the edit.
+        snr: [B], of the noisy latents that the UNet saw.
+    """
+    weights = change_weights(source, clean, objective.changed_weight)
+    errors = (weights * (predicted.float() - wanted.float()).square()).mean(dim=(1, 2, 3))
+    if objective.copy_floor is not None:
+        copied = (weights * (source.float() - clean.float()).square()).mean(dim=(1, 2, 3))
+        errors = errors / (copied + objective.copy_floor)
+    if objective.snr_cap is not None:
+        errors = errors * (1 + snr.sqrt()).square().clamp(max=objective.snr_cap)
+    return errors
 
 
 @torch.no_grad()

@@ -74,6 +74,8 @@ class PromptTokenizer:
         self.tokenizer, self.config = tokenizer, config
         self.new_ids = {token: vocab_size + index for index, token in enumerate(config.new_tokens)}
         self.img_ids = [self.new_ids[f"<img_{index}>"] for index in range(config.img_tokens)]
+        self._opening_ids = [tokenizer.bos_token_id, *self._text(f"{config.system} USER:".strip())]
+        self._regions_ids, self._answer_ids = self._text("Regions:"), self._text("ASSISTANT:")
 
     def edit(self, instruction: str) -> Prompt:
         """Picture, regions and instruction, answered with the [IMG] tokens, which alone are learnt."""
@@ -85,7 +87,7 @@ class PromptTokenizer:
         """A text alone, answered with the [IMG] tokens: stage 1, where they learn to stand for CLIP's states."""
         draft = self._opening()
         draft.add(self._text(CAPTION_TEMPLATES[template % len(CAPTION_TEMPLATES)].format(caption=caption)))
-        draft.add(self._text("ASSISTANT:"))
+        draft.add(self._answer_ids)
         draft.add(self.img_ids, learn=True)
         return self._finish(draft, caption)
 
@@ -104,14 +106,13 @@ class PromptTokenizer:
 
     def _opening(self) -> _Draft:
         draft = _Draft()
-        draft.add([self.tokenizer.bos_token_id])
-        draft.add(self._text(f"{self.config.system} USER:".strip()))
+        draft.add(self._opening_ids)
         return draft
 
     def _question_on_picture(self, question: str) -> _Draft:
         draft = self._opening()
         draft.add([self.new_ids[IMAGE_START], self.new_ids[IMAGE_END]])
-        draft.add(self._text("Regions:"))
+        draft.add(self._regions_ids)
         draft.add([self.new_ids[REGIONS_START], self.new_ids[REGIONS_END]])
         draft.add(self._text(f"{question} ASSISTANT:"))
         return draft

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
@@ -26,6 +26,14 @@ class UNetConfig:
     """Heads of every attention; diffusers' historical name."""
     cross_attention_dim: int = 768
     norm_num_groups: int = 32
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    """Whether the time embedding is added to a block's channels, or scales and shifts them."""
+    reads_last_token: bool = False
+    """Whether the last condition token joins the time embedding, so that it modulates every block. CLIP's last state
+    has read the whole text, and edit tokens stand in its place."""
+    adds_source: bool = False
+    """Whether the output is what is to be added to the source's latents. A fresh network is then a perfect copy; it
+    needs latents of source and target of one scale, and a schedule that predicts the clean latents."""
     detail_tokens: int = 16
     """Length of HVCA's output, which the image attention reads."""
     detail_scale: float = 1.0
@@ -42,10 +50,16 @@ class EditUNet(UNet2DConditionModel, ModelMixin):
 
     def __init__(self, config: UNetConfig):
         sizes = asdict(config)
-        detail_tokens, detail_scale = sizes.pop("detail_tokens"), sizes.pop("detail_scale")
+        ours = {name: sizes.pop(name) for name in ("reads_last_token", "adds_source", "detail_tokens", "detail_scale")}
+        if config.reads_last_token:
+            sizes["class_embed_type"] = "projection"
+            sizes["projection_class_embeddings_input_dim"] = config.cross_attention_dim
         super().__init__(**sizes)
-        self.register_to_config(detail_tokens=detail_tokens, detail_scale=detail_scale)
-        self.set_attn_processor(self._processors(detail_tokens, detail_scale))
+        self.register_to_config(**ours)
+        self.set_attn_processor(self._processors(config.detail_tokens, config.detail_scale))
+        if config.adds_source:
+            nn.init.zeros_(self.conv_out.weight)
+            nn.init.zeros_(self.conv_out.bias)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Self | Any:
@@ -57,7 +71,7 @@ class EditUNet(UNet2DConditionModel, ModelMixin):
     def predict(
         self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor, detail_tokens: Tensor | None
     ) -> Tensor:
-        """The noise in `noisy`, or its velocity: what the schedule calls for.
+        """The noise in `noisy`, its velocity or the clean latents: what the schedule calls for.
 
         Args:
             noisy: [B, 4, h, w] latents at `timesteps`.
@@ -67,7 +81,13 @@ class EditUNet(UNet2DConditionModel, ModelMixin):
             detail_tokens: [B, detail_tokens, cross_attention_dim]; None leaves the image attention out (stage 2).
         """
         detail = [] if detail_tokens is None else [detail_tokens]
-        return self(torch.cat([noisy, source], dim=1), timesteps, encoder_hidden_states=(tokens, detail)).sample
+        output = self(
+            torch.cat([noisy, source], dim=1),
+            timesteps,
+            encoder_hidden_states=(tokens, detail),
+            class_labels=tokens[:, -1] if self.config.reads_last_token else None,
+        ).sample
+        return source + output if self.config.adds_source else output
 
     def _processors(self, detail_tokens: int, detail_scale: float) -> dict[str, nn.Module]:
         processors: dict[str, nn.Module] = {}

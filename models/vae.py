@@ -1,14 +1,27 @@
-"""The VAE: pictures to latents and back. Training reads pictures, or their moments if a job has stored them."""
+"""Pictures to latents and back: the VAE, or a lossless codec in its place.
 
+Training reads pictures, or their moments if a job has stored them.
+"""
+
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Any, Self
 
+import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, ModelMixin
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from diffusers.models.upsampling import Upsample2D
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from pydantic import TypeAdapter
 from torch import Tensor
+
+from fireedit.models.layers.component import Component
+
+CERTAIN = -30.0
+"""Log variance of latents that are not random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +34,6 @@ class VAEConfig:
     layers_per_block: int = 2
     latent_channels: int = 4
     norm_num_groups: int = 32
-    upsampling: Literal["nearest", "transposed"] = "nearest"
-    """How the decoder grows: by copies of a cell and a convolution over them, as SD does, or by a transposed
-    convolution, which says of each pixel where in its cell it lies and needs a ninth of the work."""
     scaling_factor: float = 0.18215
     """Gives target latents unit variance."""
 
@@ -35,18 +45,10 @@ class VAEConfig:
 
 
 class EditVAE(AutoencoderKL, ModelMixin):
-    """Stable Diffusion's VAE, with a choice of how its decoder grows. Source: Rombach et al. (arXiv 2112.10752)."""
+    """Stable Diffusion's VAE. Source: Rombach et al. (arXiv 2112.10752)."""
 
     def __init__(self, config: VAEConfig):
-        sizes = asdict(config)
-        upsampling = sizes.pop("upsampling")
-        super().__init__(**sizes)
-        self.register_to_config(upsampling=upsampling)
-        for block in self.decoder.up_blocks:
-            if upsampling == "transposed" and block.upsamplers is not None:
-                width = block.upsamplers[0].channels
-                grow = Upsample2D(width, use_conv_transpose=True, out_channels=width, kernel_size=2, padding=0)
-                block.upsamplers[0] = grow
+        super().__init__(**asdict(config))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Self | Any:
@@ -56,7 +58,68 @@ class EditVAE(AutoencoderKL, ModelMixin):
         return (model, kwargs) if return_unused_kwargs else model
 
 
-def moments(vae: EditVAE, canvas: Tensor) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class PatchCodecConfig:
+    patch_size: int
+    """Side of the square of pixels that becomes one cell of the latents."""
+    sample_size: int = 64
+    """Side of the canvas that is edited, pixels."""
+    scale: float = 1.7
+    """Of pixels in [-1, 1]; gives latents of drawn scenes unit variance."""
+    scaling_factor: float = 1.0
+    """The latents have unit variance already."""
+
+    @property
+    def latent_channels(self) -> int:
+        return 3 * self.patch_size**2
+
+    @property
+    def moments_shape(self) -> tuple[int, int, int]:
+        """What `moments` makes of one picture: [2 C, h, w]."""
+        side = self.sample_size // self.patch_size
+        return 2 * self.latent_channels, side, side
+
+
+class PatchCodec(Component, ModelMixin):
+    """The pixels of each patch as the channels of one cell: latents of a small picture without a VAE, losing nothing.
+
+    It has a VAE's interface, so that it stands wherever one does; its distributions have no variance.
+    """
+
+    config_class = PatchCodecConfig
+    latent_scale: Tensor
+
+    def __init__(self, config: PatchCodecConfig):
+        super().__init__(config)
+        self.register_buffer("latent_scale", torch.tensor(config.scale))
+
+    def encode(self, pictures: Tensor) -> AutoencoderKLOutput:
+        """[B, 3, S, S] in [-1, 1] to the distribution of latents [B, 3 P P, S / P, S / P]."""
+        latents = F.pixel_unshuffle(pictures, self.config.patch_size) * self.latent_scale
+        parameters = torch.cat([latents, torch.full_like(latents, CERTAIN)], dim=1)
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(parameters))
+
+    def decode(self, latents: Tensor) -> DecoderOutput:
+        """Latents to pictures [B, 3, S, S]."""
+        return DecoderOutput(sample=F.pixel_shuffle(latents / self.latent_scale, self.config.patch_size))
+
+
+Codec = EditVAE | PatchCodec
+"""Whatever stands between pictures and latents."""
+
+
+def build_vae(config: VAEConfig | PatchCodecConfig) -> Codec:
+    return PatchCodec(config) if isinstance(config, PatchCodecConfig) else EditVAE(config)
+
+
+def load_vae(folder: str | os.PathLike[str]) -> Codec:
+    """The VAE or the codec that lies saved in a folder, in float32, to be run and not trained."""
+    name = json.loads((Path(folder) / "config.json").read_text()).get("_class_name")
+    kind = PatchCodec if name == PatchCodec.__name__ else EditVAE
+    return kind.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+
+
+def moments(vae: Codec, canvas: Tensor) -> Tensor:
     """All that the encoder says of pictures, uint8 RGB [B, S, S, 3]: mean and logvar of their latents, [B, 2 C, h, w].
 
     Half precision is enough to store them.
@@ -64,7 +127,7 @@ def moments(vae: EditVAE, canvas: Tensor) -> Tensor:
     return vae.encode(_signed(vae, canvas)).latent_dist.parameters
 
 
-def source_latents(vae: EditVAE, canvas: Tensor) -> Tensor:
+def source_latents(vae: Codec, canvas: Tensor) -> Tensor:
     """Latents of the picture to edit: the mode, *not* scaled, as InstructPix2Pix's weights were trained.
 
     Args:
@@ -75,7 +138,7 @@ def source_latents(vae: EditVAE, canvas: Tensor) -> Tensor:
     return _distribution(vae, canvas).mode()
 
 
-def target_latents(vae: EditVAE, canvas: Tensor) -> Tensor:
+def target_latents(vae: Codec, canvas: Tensor) -> Tensor:
     """Latents that the diffusion model learns to paint: a scaled sample. Shapes as in `source_latents`."""
     return _distribution(vae, canvas).sample() * vae.config.scaling_factor
 
@@ -95,16 +158,16 @@ def keep_unchanged(painted: Tensor, source: Tensor, below: float) -> Tensor:
     return source + change * (distance / max(below, 1e-12)).clamp(max=1)
 
 
-def decode_latents(vae: EditVAE, latents: Tensor) -> Tensor:
+def decode_latents(vae: Codec, latents: Tensor) -> Tensor:
     """Painted latents [B, C, h, w] to pictures [B, 3, S, S] in [-1, 1]."""
     return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
 
 
-def _distribution(vae: EditVAE, canvas: Tensor) -> DiagonalGaussianDistribution:
+def _distribution(vae: Codec, canvas: Tensor) -> DiagonalGaussianDistribution:
     """In the VAE's dtype either way, so that pictures and stored moments draw the same random numbers."""
     stored = canvas.is_floating_point()
     return DiagonalGaussianDistribution(canvas.to(vae.dtype) if stored else moments(vae, canvas))
 
 
-def _signed(vae: EditVAE, canvas: Tensor) -> Tensor:
+def _signed(vae: Codec, canvas: Tensor) -> Tensor:
     return (canvas.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)

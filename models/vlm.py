@@ -1,6 +1,6 @@
 """The VLM: an LLM with LoRA reads picture, regions and instruction and answers with the [IMG] states e."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,59 +108,97 @@ class VLM(Component, ModelMixin):
             image_tokens: [B, N, image_width], put in behind `<im_start>`.
             region_tokens: B tensors [R_b, width], put in behind `<roi>`.
         """
-        images = None if image_tokens is None else self.adapter(image_tokens.to(self.dtype))
-        prompts = []
-        for index, row in enumerate(input_ids):
-            ids = row[row != PADDING]
-            wanted = torch.full_like(ids, IGNORED) if labels is None else labels[index, : len(ids)]
-            image = None if images is None else images[index]
-            regions = None if region_tokens is None else region_tokens[index].to(self.dtype)
-            prompts.append(self._put_in(ids, wanted, image, regions))
-        embeddings, img_mask, targets = ([prompt[part] for prompt in prompts] for part in range(3))
-        attended = pad_sequence([torch.ones_like(mask) for mask in img_mask], batch_first=True)
+        prompts = self._put_in(input_ids, image_tokens, region_tokens)
+        targets = torch.full_like(prompts.ids, IGNORED) if labels is None else prompts.moved(labels, IGNORED)
         hidden = self.llm.model(
-            inputs_embeds=pad_sequence(embeddings, batch_first=True), attention_mask=attended.long(), use_cache=False
+            inputs_embeds=prompts.embeddings, attention_mask=prompts.attended.long(), use_cache=False
         ).last_hidden_state
-        img_states = self._img_states(hidden, pad_sequence(img_mask, batch_first=True))
-        loss, losses = self._losses(hidden, pad_sequence(targets, batch_first=True, padding_value=IGNORED))
+        loss, losses = self._losses(hidden, targets)
+        img_states = self._img_states(hidden, prompts.ids >= self.first_img)
         return Understanding(img_states=img_states, loss=loss, losses=losses)
 
     def _embed(self, ids: Tensor) -> Tensor:
         vocab_size = self.config.vocab_size
-        old = self.llm.get_input_embeddings()(ids.clamp(max=vocab_size - 1))
+        old = self.llm.get_input_embeddings()(ids.clamp(min=0, max=vocab_size - 1))
         new = self.new_embeddings((ids - vocab_size).clamp(min=0))
-        return torch.where((ids >= vocab_size)[:, None], new, old)
+        return torch.where((ids >= vocab_size)[..., None], new, old)
 
-    def _put_in(
-        self, ids: Tensor, labels: Tensor, image: Tensor | None, regions: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One prompt's embeddings [L, width], which of them are [IMG] tokens [L], and labels [L]."""
-        embeddings, is_img = self._embed(ids), ids >= self.first_img
-        for start, tokens in ((self.image_start, image), (self.regions_start, regions)):
-            places = (ids == start).nonzero()
-            if tokens is None or len(tokens) == 0 or len(places) == 0:
-                continue
-            cut = int(places[0]) + 1
-            embeddings = torch.cat([embeddings[:cut], tokens, embeddings[cut:]])
-            is_img = torch.cat([is_img[:cut], is_img.new_zeros(len(tokens)), is_img[cut:]])
-            ids = torch.cat([ids[:cut], ids.new_full((len(tokens),), PADDING), ids[cut:]])
-            labels = torch.cat([labels[:cut], labels.new_full((len(tokens),), IGNORED), labels[cut:]])
-        return embeddings, is_img, labels
+    def _put_in(self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None) -> "_Prompts":
+        """All prompts [B, T] of a batch at once, with what the picture shows behind its marks."""
+        is_word = ids != PADDING
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        lengths, values = is_word.sum(dim=1), [self._embed(ids)]
+        put_in = list[tuple[Tensor, Tensor, Tensor]]()  # each kind's mark [B, 1], number [B, 1], and places [B, N]
+        for start, tokens, counts in self._seen(ids, image_tokens, region_tokens):
+            found = ids == start
+            counts = torch.where(found.any(dim=1), counts, 0)[:, None]
+            mark = found.int().argmax(dim=1, keepdim=True)
+            offsets = torch.arange(tokens.shape[1], device=ids.device).expand(len(ids), -1)
+            put_in.append((mark, counts, offsets))
+            values.append(tokens)
+            lengths = lengths + counts[:, 0]
+        longest = int(lengths.max())
+        # Whatever is no part of a prompt goes to one place behind the longest, and is cut off there.
+        moved = [torch.where(is_word, places + sum((places > mark) * counts for mark, counts, _ in put_in), longest)]
+        for mark, counts, offsets in put_in:
+            first = mark + 1 + sum((mark > other) * many for other, many, _ in put_in)
+            moved.append(torch.where(offsets < counts, first + offsets, longest))
+        every = torch.cat(values, dim=1)
+        index = torch.cat(moved, dim=1)[..., None].expand_as(every)
+        embeddings = every.new_zeros(len(ids), longest + 1, every.shape[-1]).scatter(1, index, every)[:, :-1]
+        attended = torch.arange(longest, device=ids.device) < lengths[:, None]
+        return _Prompts(embeddings, attended, places=moved[0], ids=_moved(ids, moved[0], longest, PADDING))
 
-    def _img_states(self, hidden: Tensor, img_mask: Tensor) -> Tensor:
-        answered = img_mask.any(dim=1)
-        states = hidden.new_zeros(len(hidden), self.prompt_config.img_tokens, hidden.shape[-1])
-        states[answered] = hidden[img_mask].unflatten(0, (-1, self.prompt_config.img_tokens))
-        return states
+    def _seen(
+        self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Each kind's mark, its tokens [B, N, width], zeros behind the last, and how many they are [B]."""
+        if image_tokens is not None:
+            images = self.adapter(image_tokens.to(self.dtype))
+            yield self.image_start, images, torch.full(images.shape[:1], images.shape[1], device=ids.device)
+        if region_tokens is not None and any(len(tokens) for tokens in region_tokens):
+            regions = pad_sequence([tokens.to(self.dtype) for tokens in region_tokens], batch_first=True)
+            yield self.regions_start, regions, torch.tensor([*map(len, region_tokens)], device=ids.device)
+
+    def _img_states(self, hidden: Tensor, is_img: Tensor) -> Tensor:
+        """The states at the [IMG] tokens, which stand side by side, [B, img_tokens, width]; zeros where are none."""
+        first = is_img.int().argmax(dim=1, keepdim=True)
+        places = first + torch.arange(self.prompt_config.img_tokens, device=hidden.device)
+        places = places.clamp(max=hidden.shape[1] - 1)[..., None].expand(-1, -1, hidden.shape[-1])
+        return torch.where(is_img.any(dim=1)[:, None, None], hidden.gather(1, places), 0)
 
     def _losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross entropy over all labelled tokens, and over those of each prompt alone [B], detached."""
-        learnt = labels[:, 1:] != IGNORED
-        surprises = hidden.new_zeros(learnt.shape, dtype=torch.float32)
-        if not learnt.any():
-            return surprises.new_zeros(()), surprises.sum(dim=1)
-        speaking, wanted = hidden[:, :-1][learnt], labels[:, 1:][learnt]
+        wanted = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        places = (wanted != IGNORED).flatten().nonzero()[:, 0]
+        surprises = hidden.new_zeros(wanted.numel(), dtype=torch.float32)
+        if len(places) == 0:
+            return surprises.new_zeros(()), surprises.new_zeros(len(hidden))
+        speaking, wanted_there = hidden.flatten(0, 1)[places], wanted.flatten()[places]
         logits = torch.cat([self.llm.lm_head(speaking), self.new_head(speaking)], dim=-1)
         log_probabilities = F.log_softmax(logits.float(), dim=-1)
-        surprises[learnt] = F.nll_loss(log_probabilities.detach(), wanted, reduction="none")
-        return F.nll_loss(log_probabilities, wanted), surprises.sum(dim=1) / learnt.sum(dim=1).clamp(min=1)
+        surprises[places] = F.nll_loss(log_probabilities.detach(), wanted_there, reduction="none")
+        counts = (wanted != IGNORED).sum(dim=1).clamp(min=1)
+        return F.nll_loss(log_probabilities, wanted_there), surprises.view_as(wanted).sum(dim=1) / counts
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts of one batch with everything put in, padded to the longest."""
+
+    embeddings: Tensor
+    """[B, L, width]."""
+    attended: Tensor
+    """bool [B, L]."""
+    places: Tensor
+    """[B, T]: where each input id has gone, L if it is padding."""
+    ids: Tensor
+    """[B, L]; PADDING at what was put in, too."""
+
+    def moved(self, values: Tensor, filling: int) -> Tensor:
+        """[B, T], one for each input id -> [B, L]."""
+        return _moved(values, self.places, self.ids.shape[1], filling)
+
+
+def _moved(values: Tensor, places: Tensor, length: int, filling: int) -> Tensor:
+    return values.new_full((len(values), length + 1), filling).scatter(1, places, values)[:, :-1]

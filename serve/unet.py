@@ -35,7 +35,7 @@ class Edit:
 
 
 class UNet(Part):
-    """HVCA, TATI, UNet and VAE; the last deployment, where nearly all the time goes."""
+    """HVCA, TATI, UNet and VAE (or codec); the last deployment, where nearly all the time goes."""
 
     def __init__(self, weights: WeightsConfig, max_batch_size: int, batch_wait_s: float):
         super().__init__(FireEditPipeline.PAINTING, weights)

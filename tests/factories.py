@@ -10,7 +10,20 @@ from torch import nn
 from fireedit.models.fireedit import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
+from fireedit.models.unet import UNetConfig
 from fireedit.platform.data.ingest import stacked
+
+PAPERLIKE_UNET = UNetConfig(
+    sample_size=8,
+    block_out_channels=(64, 128),
+    down_block_types=("CrossAttnDownBlock2D",) * 2,
+    up_block_types=("CrossAttnUpBlock2D",) * 2,
+    layers_per_block=1,
+    attention_head_dim=4,
+    cross_attention_dim=96,
+    norm_num_groups=8,
+)
+"""The paper's UNet with fewer and narrower blocks, reading what nano's parts write; nano's own is another."""
 
 
 def picture(seed: int, width: int = 80, height: int = 60) -> np.ndarray:
@@ -54,6 +67,18 @@ def shaken(module: nn.Module, seed: int = 0, scale: float = 0.05) -> nn.Module:
 
 def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def diffusers_sizes(config: UNetConfig) -> dict[str, Any]:
+    """The sizes as diffusers' own UNet takes them."""
+    ours = ("reads_last_token", "adds_source", "detail_tokens", "detail_scale")
+    sizes = {name: value for name, value in vars(config).items() if name not in ours}
+    if config.reads_last_token:
+        sizes |= {
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": config.cross_attention_dim,
+        }
+    return sizes
 
 
 def _sample(task: str, seed: int, **fields: Any) -> dict[str, Any]:

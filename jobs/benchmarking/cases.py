@@ -57,8 +57,13 @@ class Cases:
         ]
 
     def sessions(self, split: str, count: int) -> list[list[Case]]:
-        """The first `count` sessions of `TURNS` local edits, each of which goes on from the one before."""
+        """The first `count` sessions of `TURNS` local edits, each of which goes on from the one before.
+
+        A split whose edits are all of families that change no given scene has none.
+        """
         world = WORLDS[split]
+        if not set(families_of(split)) & set(PLAIN):
+            return []
         found: list[list[Edit]] = []
         for seed in world.seeds:
             if len(found) == count:
@@ -77,8 +82,10 @@ class Cases:
 
 
 def families_of(split: str) -> tuple[str, ...]:
-    """The families that a split has edits of: none of the whole picture where every edit must be of some things."""
-    return (*families.LOCAL, families.NO_OP) if WORLDS[split].only else FAMILIES
+    """The families that a split has edits of, and requests for what is not there unless it names all of them."""
+    world = WORLDS[split]
+    drawn = families.families_of(world)
+    return drawn if world.families else (*drawn, families.NO_OP)
 
 
 def session(world: World, seed: int) -> list[Edit] | None:
@@ -105,4 +112,4 @@ def _can_follow(turns: list[Edit], turn: Edit) -> bool:
 
 def _boxes(scene: Scene) -> tuple[Box, ...]:
     boxes = [placed.box for placed in scene.objects] + ([scene.mirror.box] if scene.mirror else [])
-    return tuple(tuple(min(max(edge, 0.0), 1.0) for edge in box) for box in boxes)  # type: ignore[misc]
+    return tuple(tuple(min(max(edge, 0.0), 1.0) for edge in box) for box in boxes)

@@ -1,6 +1,7 @@
-"""Those who edit: the rows of the benchmark, from one that does nothing to one that cheats."""
+"""Editors, the rows of the benchmark: from one that does nothing to one that hands over the target."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,12 +19,16 @@ from fireedit.models.processor import squash
 from fireedit.models.schedule import PaintSettings, sampler
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import EditVAE, decode_latents, source_latents
+from fireedit.models.vae import Codec, decode_latents, load_vae, source_latents
 from fireedit.models.weights import fingerprint
 
 RegionSource = Literal["predicted", "true", "none"]
 """What the VLM gets to see of regions: the detector's, those of the scene, or none at all."""
 REGION_SOURCES: tuple[RegionSource, ...] = ("predicted", "true", "none")
+TEXT_ROWS = ("ip2p", "ip2p_plain")
+"""Rows that leave out a VLM even where there is one; the second reads the plain words of an instruction."""
+Changes = Mapping[str, int | float | None]
+"""Fields of PaintSettings in the place of those that were saved with the weights; None leaves one as it was saved."""
 
 
 class EditorError(ValueError):
@@ -31,10 +36,12 @@ class EditorError(ValueError):
 
 
 class Editor(Protocol):
-    """Whoever makes edited pictures of cases."""
+    """Makes edited pictures of cases."""
 
     weights: str
-    """A hash of all that its pictures depend on; empty if there is nothing to keep of them."""
+    """A hash; empty if it has none, so that its pictures are not worth keeping."""
+    manner: str
+    """All else that its pictures depend on: settings, sampler, what it gets to see."""
 
     def edit(self, cases: Sequence[Case]) -> np.ndarray:
         """The edited pictures, uint8 RGB [B, S, S, 3]; only cheats look at a case's target."""
@@ -43,7 +50,7 @@ class Editor(Protocol):
 class Copy:
     """Leaves everything as it is: what any edit must beat."""
 
-    weights = ""
+    weights = manner = ""
 
     def edit(self, cases: Sequence[Case]) -> np.ndarray:
         return np.stack([case.source for case in cases])
@@ -52,7 +59,7 @@ class Copy:
 class Target:
     """Hands over what was asked for: how often the parser itself is right."""
 
-    weights = ""
+    weights = manner = ""
 
     def edit(self, cases: Sequence[Case]) -> np.ndarray:
         return np.stack([case.target for case in cases])
@@ -61,7 +68,9 @@ class Target:
 class Reconstruction:
     """The target as the VAE keeps it: the ceiling of all that paint in its latents."""
 
-    def __init__(self, vae: EditVAE):
+    manner = ""
+
+    def __init__(self, vae: Codec):
         self.vae, self.weights = vae, fingerprint(vae)
 
     @torch.no_grad()
@@ -77,6 +86,7 @@ class FireEditor:
     def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, regions: RegionSource):
         self.pipeline, self.settings, self.regions = pipeline, settings, regions
         self.weights = fingerprint(pipeline.model)
+        self.manner = f"regions {regions} {_painting(pipeline, settings)}"
 
     @torch.no_grad()
     def edit(self, cases: Sequence[Case]) -> np.ndarray:
@@ -104,15 +114,22 @@ class FireEditor:
 class TextEditor:
     """InstructPix2Pix's way: the UNet reads CLIP's text states of the instruction, and no VLM looks at the picture."""
 
-    def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings):
-        self.pipeline, self.settings = pipeline, settings
+    def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, plain: bool = False):
+        """
+        Args:
+            plain: read the words that name the object, also where the instruction only says what it is for: what
+                a perfect VLM would make of them.
+        """
+        self.pipeline, self.settings, self.plain = pipeline, settings, plain
         self.weights = fingerprint(pipeline.model)
+        self.manner = f"{'plain' if plain else 'as told'} {_painting(pipeline, settings)}"
 
     @torch.no_grad()
     def edit(self, cases: Sequence[Case]) -> np.ndarray:
         text_encoder = self.pipeline.text_encoder
         length = text_encoder.config.max_position_embeddings
-        ids = tokenize_text(self.pipeline.tokenizer, [case.instruction for case in cases], length)
+        texts = [case.edit.plain if self.plain else case.instruction for case in cases]
+        ids = tokenize_text(self.pipeline.tokenizer, texts, length)
         tokens = text_states(text_encoder, ids.to(text_encoder.device))
         nothing = torch.zeros(len(cases), 0, 0)
         percepts = Percepts(image_tokens=nothing, region_tokens=(), boxes=(), scores=(), detail=())
@@ -120,7 +137,7 @@ class TextEditor:
 
 
 class StandIn(ModelMixin):
-    """What a pipeline holds in the place of a part that it has to do without; it has no weights."""
+    """Takes the place of a part that a pipeline has to do without; it has no weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,8 +185,10 @@ class RowName:
         return cls(f"{name}@{own}" if own else name, folder or weights, chosen)
 
 
-def make_editor(row: RowName, sizes: FireEditConfig, settings: PaintSettings, device: str) -> Editor:
-    """The editor of a row: `copy`, `target` and `vae`, or what lies in the row's folder, for `ip2p` without its VLM.
+def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: str) -> Editor:
+    """The editor of a row: `copy`, `target` and `vae`, or what lies in the row's folder, for TEXT_ROWS without its VLM.
+
+    Settings are those that were saved with a pipeline, for a folder of mere parts those of `sizes`, with `changes`.
 
     Raises:
         EditorError: there is nothing in the folder that edits.
@@ -182,20 +201,27 @@ def make_editor(row: RowName, sizes: FireEditConfig, settings: PaintSettings, de
     if row.name == "vae":
         if not (folder / "vae").is_dir():
             raise EditorError(f"{folder / 'vae'} is not there; give --weights a folder with a VAE")
-        return Reconstruction(EditVAE.from_pretrained(folder / "vae", dtype=torch.float32).eval().to(device))
-    if row.name != "ip2p" and (folder / "model_index.json").is_file() and (folder / "vlm").is_dir():
-        pipeline = FireEditPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
+        return Reconstruction(load_vae(folder / "vae").to(device))
+    if row.name not in TEXT_ROWS and has_vlm(folder):
+        pipeline = _whole(FireEditPipeline.from_pretrained(folder, dtype=torch.float32)).to(device)
         regions = row.regions if pipeline.detector is not None else "none"  # an ablation that proposes none
-        return FireEditor(_whole(pipeline), settings, regions)
+        return FireEditor(pipeline, pipeline.settings.but(**changes), regions)
     if (folder / "unet").is_dir():
-        return TextEditor(_saved_text_pipeline(folder, sizes).to(device), settings)
+        settings = _saved_settings(folder) or sizes.painting
+        pipeline = _saved_text_pipeline(folder, sizes).to(device)
+        return TextEditor(pipeline, settings.but(**changes), plain=row.name == "ip2p_plain")
     raise EditorError(f"row {row.name!r}: {folder} holds neither a pipeline nor a UNet; write {row.name}=FOLDER")
 
 
+def has_vlm(folder: Path) -> bool:
+    """Tell a pipeline that understands by itself from parts that need CLIP's text states."""
+    return (folder / "model_index.json").is_file() and (folder / "vlm").is_dir()
+
+
 def text_pipeline(
-    unet: EditUNet, vae: EditVAE, text_encoder: CLIPTextModel, tokenizer: PreTrainedTokenizerBase, sizes: FireEditConfig
+    unet: EditUNet, vae: Codec, text_encoder: CLIPTextModel, tokenizer: PreTrainedTokenizerBase, sizes: FireEditConfig
 ) -> FireEditPipeline:
-    """What TextEditor paints with."""
+    """The parts that TextEditor paints with."""
     left_out = (*FireEditPipeline.PERCEIVING, *FireEditPipeline.UNDERSTANDING, "hvca", "tati")
     parts: dict[str, Any] = dict.fromkeys(left_out) | {
         "unet": unet,
@@ -208,7 +234,7 @@ def text_pipeline(
 
 
 def _saved_text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipeline:
-    """Of the parts `unet`, `vae`, `text_encoder` and `tokenizer` in a folder; all but the UNet may lie beside nano's
+    """Read the parts `unet`, `vae`, `text_encoder` and `tokenizer` in a folder; all but the UNet may lie beside nano's
     weights instead."""
 
     def found(name: str) -> Path:
@@ -216,11 +242,18 @@ def _saved_text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipelin
 
     return text_pipeline(
         EditUNet.from_pretrained(folder / "unet", dtype=torch.float32).eval(),
-        EditVAE.from_pretrained(found("vae"), dtype=torch.float32).eval(),
+        load_vae(found("vae")),
         CLIPTextModel.from_pretrained(found("text_encoder"), dtype=torch.float32).eval(),
         AutoTokenizer.from_pretrained(found("tokenizer")),
         sizes,
     )
+
+
+def _saved_settings(folder: Path) -> PaintSettings | None:
+    """Settings of the pipeline in a folder; None where only parts lie."""
+    index = folder / "model_index.json"
+    saved = json.loads(index.read_text()).get("settings") if index.is_file() else None
+    return PaintSettings(**saved) if saved else None
 
 
 def _whole(pipeline: FireEditPipeline) -> FireEditPipeline:
@@ -232,6 +265,13 @@ def _whole(pipeline: FireEditPipeline) -> FireEditPipeline:
     if pipeline.tati is None:
         pipeline.register_modules(tati=Untimed())
     return pipeline
+
+
+def _painting(pipeline: FireEditPipeline, settings: PaintSettings) -> str:
+    """How a pipeline paints, in words that differ where its pictures may."""
+    scheduler = pipeline.scheduler
+    known = sorted((name, value) for name, value in scheduler.config.items() if not name.startswith("_"))
+    return f"{settings} {type(scheduler).__name__} {known}"
 
 
 def _paint(

@@ -1,10 +1,10 @@
-"""Those who judge: the scene parser, plain errors of pixels, and likenesses by small stand-ins for the usual backbones.
+"""Judges of edited pictures: the scene parser, errors of pixels, and likenesses by stand-ins for the usual backbones.
 
 A stand-in is trained on our scenes and says so in its name: its numbers compare the rows of one table and no others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Score:
-    """What the judges say of one edited picture; None where a judge is absent, NaN where nothing is there."""
+    """Findings of the judges on one edited picture; None where a judge is absent, NaN where nothing is there."""
 
     success: bool
     wrong: tuple[str, ...]
@@ -61,14 +61,14 @@ MEASURES = {
 
 
 class Judges:
-    """All who judge, the same for every row."""
+    """All judges, the same for every row."""
 
     def __init__(self, parser: SceneParser, vision: Vision | None = None, clip: CLIPJudge | None = None):
         self.parser, self.vision, self.clip = parser, vision, clip
 
     @classmethod
-    def load(cls, folder: Path) -> "Judges":
-        """Those that lie among the parts in `folder`; only the parser must.
+    def load(cls, folder: Path, device: str = "cpu") -> "Judges":
+        """Load whichever lie among the parts in `folder`; only the parser must.
 
         Raises:
             FileNotFoundError: there is no parser.
@@ -78,7 +78,8 @@ class Judges:
             vision = Vision.from_pretrained(folder / "vision", dtype=torch.float32).eval()
         if (folder / JUDGE).is_file():
             clip = CLIPJudge.from_pretrained(folder)
-        return cls(parser, vision, clip)
+            clip.clip.to(device)
+        return cls(parser.to(device), vision and vision.to(device), clip)
 
     @property
     def weights(self) -> dict[str, str]:
@@ -92,12 +93,12 @@ class Judges:
 
     @property
     def known(self) -> str:
-        """What the parser was trained on, and what the stand-ins are."""
+        """The training of the parser, and what the stand-ins are, for a report."""
         config = self.parser.config
-        artwork = " and ".join(config.artworks) + (", also as a VAE decodes them" if config.reconstructions else "")
         return (
-            f"The parser was trained on renders of seeds of training, of {len(config.names)} things and "
-            f"{len(config.backgrounds)} backgrounds in the artwork {artwork}. "
+            "The parser was trained on renders of seeds of training, clean and noisy, speckled or soft as editors may "
+            f"return them, of {len(config.names)} things and {len(config.backgrounds)} backgrounds in the artwork "
+            f"{' and '.join(config.artworks)}. "
             "Measures called nano- are cosines by nano's own CLIP and of the mean patch states of its vision tower: "
             "they compare the rows of this table and nothing else."
         )
@@ -118,26 +119,21 @@ class Judges:
     @torch.no_grad()
     def _scores(self, cases: Sequence[Case], edited: np.ndarray) -> list[Score]:
         source, target = (np.stack([getattr(case, name) for case in cases]) for name in ("source", "target"))
-        made, wanted = torch.from_numpy(edited), torch.from_numpy(target)
+        device = next(self.parser.parameters()).device
+        made, wanted = torch.from_numpy(edited).to(device), torch.from_numpy(target).to(device)
         verdicts = [judge([case.edit], reading) for case, reading in zip(cases, self.parser.read(edited), strict=True)]
-        pixels = pixel_scores(made, wanted, edit_mask(torch.from_numpy(source), wanted))
+        pixels = pixel_scores(made, wanted, edit_mask(torch.from_numpy(source).to(device), wanted))
         perceptual = perceptual_distance(self.parser.features(signed(made)), self.parser.features(signed(wanted)))
-        dino = self._dino(made, wanted)
         clip_i, clip_t = self._clip(cases, made, wanted)
+        columns = {field.name: getattr(pixels, field.name) for field in fields(pixels)} | {
+            "perceptual": perceptual,
+            "dino": self._dino(made, wanted),
+            "clip_i": clip_i,
+            "clip_t": clip_t,
+        }
+        known = {name: column.tolist() for name, column in columns.items() if column is not None}
         return [
-            Score(
-                success=verdict.success,
-                wrong=verdict.wrong,
-                l1=float(pixels.l1[index]),
-                l1_inside=float(pixels.l1_inside[index]),
-                l1_outside=float(pixels.l1_outside[index]),
-                psnr_inside=float(pixels.psnr_inside[index]),
-                psnr_outside=float(pixels.psnr_outside[index]),
-                perceptual=float(perceptual[index]),
-                dino=_at(dino, index),
-                clip_i=_at(clip_i, index),
-                clip_t=_at(clip_t, index),
-            )
+            Score(verdict.success, verdict.wrong, **{name: column[index] for name, column in known.items()})
             for index, verdict in enumerate(verdicts)
         ]
 
@@ -155,7 +151,3 @@ class Judges:
         pictures = self.clip.pictures(made)
         captions = self.clip.texts([language.caption(case.edit.target) for case in cases])
         return likeness(pictures, self.clip.pictures(wanted)), likeness(pictures, captions)
-
-
-def _at(values: Tensor | None, index: int) -> float | None:
-    return None if values is None else float(values[index])

@@ -34,17 +34,18 @@ FOLDER, WEIGHTS, CONFIG = "judges", "parser.safetensors", "parser.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ParserConfig:
-    widths: tuple[int, ...] = (48, 96, 128)
+    widths: tuple[int, ...] = (32, 96, 120)
     """Channels at half, a quarter, ... of the picture's side."""
+    depths: tuple[int, ...] = (1, 2, 2)
+    """Blocks at each of these on the way down; the way up has half as many, at least one."""
     groups: int = 8
+    """Groups of channels that are normalized together."""
     names: tuple[str, ...] = tuple(THINGS)
     colors: tuple[str, ...] = tuple(COLORS)
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
     effects: tuple[str, ...] = ("", *EFFECTS)
     artworks: tuple[str, ...] = ()
-    """Which it was trained on."""
-    reconstructions: bool = False
-    """Whether it was also trained on pictures that a VAE had coded and decoded."""
+    """Artworks it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +96,35 @@ class Maps:
     mirrors: Tensor
     """[B, h, w] logits: whether the middle of the mirror lies there."""
 
+    def cpu(self) -> "Maps":
+        """The same maps in the processor's memory, as float32."""
+        return Maps(**{name: value.float().cpu() for name, value in vars(self).items()})
+
 
 class SceneParser(nn.Module):
     """A U of convolutions, a head that finds objects by their middles, and one that sees the picture as a whole.
 
+    Patches of 4x4 pixels enter where objects are found, undiminished; the finer level sees texture: blur, pixel art.
     Source: CenterNet (arXiv 1904.07850) for the heads, though one map finds the things of all names.
     """
 
     def __init__(self, config: ParserConfig):
         super().__init__()
         self.config = config
-        widths, groups = config.widths, config.groups
-        self.stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
+        widths, depths, groups = config.widths, config.depths, config.groups
+        self.stem = nn.Conv2d(3, widths[0], 2, stride=2)
+        self.patches = nn.Conv2d(3, widths[1], STRIDE, stride=STRIDE)
         self.downs = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in zip(widths, widths[1:], strict=False)
         )
-        self.blocks = nn.ModuleList(_Block(width, groups) for width in widths)
+        self.blocks = nn.ModuleList(_blocks(width, depth, groups) for width, depth in zip(widths, depths, strict=False))
         self.ups = nn.ModuleList(
             nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(widths[1:], widths[2:], strict=False)
         )
-        self.merged = nn.ModuleList(_Block(width, groups) for width in widths[1:-1])
-        self.shared = nn.Sequential(
-            nn.GroupNorm(groups, widths[1]), nn.SiLU(), nn.Conv2d(widths[1], widths[1], 3, padding=1), nn.SiLU()
+        self.merged = nn.ModuleList(
+            _blocks(width, max(depth // 2, 1), groups) for width, depth in zip(widths[1:-1], depths[1:-1], strict=False)
         )
+        self.shared = nn.Sequential(nn.GroupNorm(groups, widths[1]), nn.SiLU())
         self.sizes = (1, 4, len(config.names), len(config.colors), 1, 1)
         self.objects = nn.Conv2d(widths[1], sum(self.sizes), 1)
         self.whole = nn.Sequential(
@@ -138,8 +145,7 @@ class SceneParser(nn.Module):
             x = merge(fine + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
         found = self.objects(self.shared(x)).permute(0, 2, 3, 1).float()
         objects, boxes, names, colors, reflections, mirrors = found.split(self.sizes, dim=-1)
-        cells = [level.float().flatten(2) for level in levels]
-        whole = self.whole(torch.cat([part for each in cells for part in (each.mean(dim=2), each.std(dim=2))], dim=1))
+        whole = self.whole(torch.cat([part for level in levels for part in _statistics(level)], dim=1))
         backgrounds, effects = whole.float().split((len(self.config.backgrounds), len(self.config.effects)), dim=1)
         return Maps(
             objects=objects.squeeze(-1),
@@ -154,19 +160,22 @@ class SceneParser(nn.Module):
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """The trunk's maps, fine to coarse, each [B, C_l, h_l, w_l]."""
-        levels: list[Tensor] = []
-        for index, block in enumerate(self.blocks):
-            x = self.stem(pictures) if index == 0 else self.downs[index - 1](levels[-1])
-            levels.append(block(x))
+        x = self.blocks[0](self.stem(pictures))
+        levels = [x]
+        for index, (down, block) in enumerate(zip(self.downs, self.blocks[1:], strict=True)):
+            x = down(x) + self.patches(pictures) if index == 0 else down(x)
+            x = block(x)
+            levels.append(x)
         return levels
 
     @torch.no_grad()
     def read(self, pictures: np.ndarray) -> list[Reading]:
-        """Read uint8 RGB [B, S, S, 3]."""
-        return self.readings(self(signed(torch.from_numpy(pictures)).to(next(self.parameters()).device)))
+        """Read uint8 RGB [B, S, S, 3], on the device of the weights."""
+        return self.readings(self(signed(torch.from_numpy(pictures).to(next(self.parameters()).device))))
 
     def readings(self, maps: Maps) -> list[Reading]:
-        """Maps to scenes: peaks are objects."""
+        """Turn maps into scenes: peaks are objects."""
+        maps = maps.cpu()
         scores = maps.objects.sigmoid()
         highest = F.max_pool2d(scores[:, None], 3, stride=1, padding=1)[:, 0]
         scores = torch.where(scores == highest, scores, 0)
@@ -204,18 +213,30 @@ class SceneParser(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions beside a shortcut; starts as the shortcut alone."""
 
     def __init__(self, width: int, groups: int):
         super().__init__()
-        self.norms = nn.ModuleList(nn.GroupNorm(groups, width) for _ in range(2))
+        self.norm = nn.GroupNorm(groups, width)
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        for parameter in self.convs[1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = x
-        for norm, conv in zip(self.norms, self.convs, strict=True):
-            inner = conv(F.silu(norm(inner)))
-        return x + inner
+        first, second = self.convs
+        return x + second(F.silu(first(F.silu(self.norm(x)))))
+
+
+def _blocks(width: int, depth: int, groups: int) -> nn.Sequential:
+    return nn.Sequential(*(_Block(width, groups) for _ in range(depth)))
+
+
+def _statistics(level: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the cells of [B, C, h, w], each [B, C]."""
+    level = level.float()
+    mean = level.mean(dim=(2, 3))
+    variance = level.square().mean(dim=(2, 3)) - mean.square()
+    return mean, variance.clamp(min=1e-6).sqrt()
 
 
 def signed(pictures: Tensor) -> Tensor:

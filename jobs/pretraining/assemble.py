@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+from fireedit.jobs.pretraining.saved import alone
 from fireedit.models.fireedit import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import runs, storage
 
-PRETRAINED = ("vision", "detector", "region_encoder", "vlm", "unet", "vae", "text_encoder")
+PRETRAINED = ("vision", "detector", "region_encoder", "vlm", "text_encoder")
+PAINTER = ("unet", "vae")
+"""What may still be missing: stage 1 needs neither."""
 MADE_BY = {"detector": "vision", "region_encoder": "vision", "vlm": "llm", "text_encoder": "clip"}
 """Parts of pretrain.py that are called otherwise than what they make."""
 
@@ -29,10 +32,12 @@ def assemble(out: Path, seed: int = 0) -> dict[str, Any]:
         sys.exit(f"{out} lacks parts; run: python jobs/pretrain.py {missing[0]} --out {out}")
     tokenizers = {name: AutoTokenizer.from_pretrained(out / name) for name in ("vlm_tokenizer", "tokenizer")}
     pipeline = FireEditPipeline.from_config_with(preset("nano"), **tokenizers, seed=seed)
-    for name in PRETRAINED:
-        pipeline.register_modules(**{name: type(getattr(pipeline, name)).from_pretrained(out / name)})
-    fresh = [name for name, part in pipeline.model.named_children() if name not in PRETRAINED]
-    return {"part": "pipeline", "weights": str(out), "fresh": fresh, "megabytes": _save(pipeline, out)}
+    with alone(out):
+        made = [name for name in (*PRETRAINED, *PAINTER) if (out / name / "config.json").is_file()]
+        for name in made:
+            pipeline.register_modules(**{name: type(getattr(pipeline, name)).from_pretrained(out / name)})
+        fresh = [name for name, _ in pipeline.model.named_children() if name not in made]
+        return {"part": "pipeline", "weights": str(out), "fresh": fresh, "megabytes": _save(pipeline, out)}
 
 
 def finish(home: str, out: Path) -> dict[str, Any]:

@@ -5,12 +5,11 @@ scenes: what is there, which region is which, what an instruction means, and wha
 """
 
 import math
-import random
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from pydantic import PositiveInt
@@ -18,40 +17,23 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from transformers import AutoTokenizer
 
+from fireedit.jobs.pretraining.lessons import KNOWLEDGE, Lesson, known_by_use, make_lesson
 from fireedit.jobs.pretraining.loop import PretrainRecipe
 from fireedit.jobs.pretraining.saved import fill, frozen
-from fireedit.jobs.pretraining.scenes import HELD_OUT, training_batches
+from fireedit.jobs.pretraining.scenes import HELD_OUT
 from fireedit.models.detector import Detector, select_proposals
 from fireedit.models.fireedit import FireEdit, FireEditConfig
-from fireedit.models.layers.boxes import box_iou
 from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptTokenizer
 from fireedit.models.vision import Vision
 from fireedit.models.vlm import VLM
-from fireedit.platform.data.scenes import dialogue, language
-from fireedit.platform.data.scenes.edits import Edit
-from fireedit.platform.data.scenes.families import NO_OP, NO_OP_SHARE, go_on, make_edit
+from fireedit.platform.data.scenes import language
 from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.scenes.scene import Box, Placed, Scene
-from fireedit.platform.data.scenes.world import TRAIN, World
+from fireedit.platform.data.scenes.world import TRAIN
 from fireedit.platform.sheet import Card, Panel, card_sheet
 
-KINDS = {
-    "colour": "What color is ",
-    "count": "How many ",
-    "presence": "Is there ",
-    "side": r"Is the .* to the left or ",
-    "use": "Which object in the image can be used to ",
-    "background": "What is in the background",
-    "description": "Describe ",
-}
-"""Kinds of the questions of dialogue.py, by how they begin."""
 OPEN = ("description", "after")
 """Kinds that have several good answers; the others are right or wrong."""
-JITTER = 0.08
-"""How far an edge of a given region is off, in sides of its box, at most."""
-EMPTY_REGIONS = 2
-"""Regions without an object that are given, at most."""
 SHOWN = 12
 RIGHT, WRONG = (38, 120, 60), (170, 50, 50)
 
@@ -60,24 +42,6 @@ RIGHT, WRONG = (38, 120, 60), (170, 50, 50)
 class LanguageRecipe(PretrainRecipe):
     held_out: PositiveInt = 256
     """Held-out lessons whose every question is asked."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    kind: str
-    question: str
-    answer: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """What is asked about one scene."""
-
-    scene: Scene
-    turns: tuple[Turn, ...]
-    """Empty for a lesson of words alone: the scene's caption."""
-    regions: tuple[Box, ...] = ()
-    """What the questions mean by region 1, 2, ...; the proposer's regions are shown where there are none."""
 
 
 class LanguagePart:
@@ -101,18 +65,21 @@ class LanguagePart:
             parameter.requires_grad_("lora_" not in name and not name.startswith("new_head"))
         self.model: nn.Module = vlm
 
-    def batches(self, first: int, last: int) -> Iterable[Mapping[str, Tensor]]:
-        return training_batches(self._training_row, first, last, self.recipe.batch, self.recipe.workers)
+    def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
+        return self._row(renderer, make_lesson(TRAIN, seed))
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"loss": model(batch["input_ids"], batch["labels"], *self._seen(batch)).loss}
+        ids, labels = batch["input_ids"].long(), batch["labels"].long()
+        return {"loss": model(ids, labels, *self._seen(batch)).loss}
 
     def figures(self, model: nn.Module) -> dict[str, float]:
         """On held-out scenes, every question in a prompt of its own: perplexity of a token of an answer over all kinds,
-        and for each kind with one good answer the share that is said word for word, each token after the right ones."""
+        and for each kind with one good answer the share that is said word for word, each token after the right ones.
+        Instructions of the world `knowledge` are asked beside them."""
         draw, asked, surprise, tokens = Renderer(), list[tuple[str, Mapping[str, Tensor]]](), 0.0, 0
-        for seed in HELD_OUT.seeds[: self.recipe.held_out]:
-            lesson = make_lesson(HELD_OUT, seed)
+        lessons = [make_lesson(HELD_OUT, seed) for seed in HELD_OUT.seeds[: self.recipe.held_out]]
+        lessons += [known_by_use(seed) for seed in KNOWLEDGE.seeds[: self.recipe.held_out // 2]]
+        for lesson in lessons:
             for turn in lesson.turns:
                 asked.append((turn.kind, self._row(draw, replace(lesson, turns=(turn,)))))
         right: dict[str, list[bool]] = {}
@@ -148,22 +115,24 @@ class LanguagePart:
         assert isinstance(model, VLM)
         model.half().save_pretrained(folder / "vlm")
 
-    def _training_row(self, renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
-        return self._row(renderer, make_lesson(TRAIN, seed))
-
     def _row(self, renderer: Renderer, lesson: Lesson) -> dict[str, Tensor]:
-        """One lesson as tensors of fixed sizes: the prompt, the view, and the given boxes [max_regions, 4], some of
-        them real."""
-        prompt = self._prompt(lesson)
-        rest = self.prompts.config.max_tokens - len(prompt.input_ids)
-        boxes = torch.zeros(self.sizes.detector.proposals.max_regions, 4)
-        boxes[: len(lesson.regions)] = torch.tensor(lesson.regions).reshape(-1, 4)
+        """One lesson as tensors of fixed sizes.
+
+        Returns:
+            view: uint8 [S, S, 3]. input_ids, labels: int16 [max_tokens]. boxes: [max_regions, 4], of which the first
+            `given`, uint8 [], are given.
+        """
+        prompt, longest = self._prompt(lesson), self.prompts.config.max_tokens
+        ids, labels = np.full(longest, PADDING, np.int16), np.full(longest, IGNORED, np.int16)
+        ids[: len(prompt.input_ids)], labels[: len(prompt.labels)] = prompt.input_ids, prompt.labels
+        boxes = np.zeros((self.sizes.detector.proposals.max_regions, 4), np.float32)
+        boxes[: len(lesson.regions)] = np.array(lesson.regions, np.float32).reshape(-1, 4)
         return {
-            "view": torch.tensor(renderer.draw(lesson.scene, self.sizes.vision.image_size).image),
-            "input_ids": torch.tensor(prompt.input_ids + [PADDING] * rest),
-            "labels": torch.tensor(prompt.labels + [IGNORED] * rest),
-            "boxes": boxes,
-            "given": torch.tensor(len(lesson.regions)),
+            "view": torch.from_numpy(renderer.draw(lesson.scene, self.sizes.vision.image_size).image.copy()),
+            "input_ids": torch.from_numpy(ids),
+            "labels": torch.from_numpy(labels),
+            "boxes": torch.from_numpy(boxes),
+            "given": torch.tensor(len(lesson.regions), dtype=torch.uint8),
         }
 
     def _prompt(self, lesson: Lesson) -> Prompt:
@@ -184,12 +153,17 @@ class LanguagePart:
         features = eyes.vision(batch["view"], detail=False)
         with torch.autocast(device.type, enabled=False):  # rounding would swap the ranks of the proposer's queries
             proposals = eyes.detector(torch.stack(features.maps).mean(dim=0).float())
-        regions = []
-        for index, given in enumerate(batch["given"].tolist()):
-            boxes, scores = proposals.boxes[index], proposals.scores[index]
-            best = select_proposals(boxes, scores, eyes.detector.proposal_config)
-            regions.append(batch["boxes"][index, :given] if given else boxes[best])
-        return features.image_tokens, eyes.region_encoder(features.maps[-3:], regions)
+        found = zip(proposals.boxes.cpu(), proposals.scores.cpu(), strict=True)  # one by one, each would be waited for
+        wanted = zip(batch["boxes"].cpu(), batch["given"].tolist(), found, strict=True)
+        regions = [own[:given] if given else self._proposed(*proposed) for own, given, proposed in wanted]
+        counts = [*map(len, regions)]
+        return features.image_tokens, eyes.region_encoder(
+            features.maps[-3:], torch.cat(regions).to(device).split(counts)
+        )
+
+    def _proposed(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """The boxes [R, 4] of [Q, 4] that the VLM is shown."""
+        return boxes[select_proposals(boxes, scores, self.eyes.detector.proposal_config)]
 
     @torch.no_grad()
     def _say(self, model: nn.Module, batch: Mapping[str, Tensor]) -> "_Said":
@@ -199,14 +173,15 @@ class LanguagePart:
         logits = list[Tensor]()  # of the answers' tokens alone, one prompt after another
         heads = (model.llm.lm_head, model.new_head)
         hooks = [head.register_forward_hook(lambda head, inputs, output: logits.append(output)) for head in heads]
-        understood = model(batch["input_ids"], batch["labels"], *self._seen(batch))
+        labels = batch["labels"].long()
+        understood = model(batch["input_ids"].long(), labels, *self._seen(batch))
         for hook in hooks:
             hook.remove()
-        learnt = batch["labels"][:, 1:] != IGNORED
+        learnt = labels[:, 1:] != IGNORED
         counts = learnt.sum(dim=1)
         return _Said(
             words=torch.cat(logits, dim=-1).argmax(dim=-1).split(counts.tolist()),
-            wanted=batch["labels"][:, 1:][learnt].split(counts.tolist()),
+            wanted=labels[:, 1:][learnt].split(counts.tolist()),
             surprise=float((understood.losses * counts).sum()),
         )
 
@@ -221,105 +196,3 @@ class _Said:
     """As many."""
     surprise: float
     """Cross entropy, summed over all tokens."""
-
-
-def make_lesson(world: World, seed: int) -> Lesson:
-    """The lesson of a seed of a world."""
-    rng = random.Random(f"lesson {seed}")
-    draws: dict[Callable[[World, int, random.Random], Lesson], float] = {
-        _questions: 0.3,
-        _instructions: 0.35,
-        _regions: 0.25,
-        _words: 0.1,
-    }
-    return rng.choices(list(draws), list(draws.values()))[0](world, seed, rng)
-
-
-def meant(edit: Edit) -> str:
-    """What an instruction is about, as one sees it in the source, and nothing of what is done to it."""
-    if edit.family == NO_OP:
-        return "Nothing."
-    if not edit.edited:
-        return "The background." if edit.operation == "background" else "The whole picture."
-    there = {placed.id: placed for placed in edit.source.objects}
-    if edit.operation == "add":
-        new = [placed for placed in edit.target.objects if placed.id in edit.edited]
-        return language.sentence(f"a new {language.singular(new[0].thing, new[0].color)}")
-    return language.sentence(language.joined([f"the {told(there[number])}" for number in edit.edited]))
-
-
-def told(placed: Placed) -> str:
-    """An object by what one sees of it: "red car on the left"."""
-    side = "left" if placed.x < 0.5 else "right"
-    noun = language.singular(placed.thing, placed.looks)
-    return f"{noun} on the {side}{' in the mirror' if placed.reflection else ''}"
-
-
-def _questions(world: World, seed: int, rng: random.Random) -> Lesson:
-    """All that dialogue.py asks about a scene."""
-    scene = make_edit(world, seed).source
-    turns = [Turn(_kind(question), question, answer) for question, answer in dialogue.dialogue(world, scene, seed)]
-    return Lesson(scene=scene, turns=tuple(turns))
-
-
-def _instructions(world: World, seed: int, rng: random.Random) -> Lesson:
-    """What instructions mean in a scene, and what the picture would show after the first."""
-    first = make_edit(world, seed, NO_OP if rng.random() < 3 * NO_OP_SHARE else None)
-    more = [go_on(world, first.source, rng) for _ in range(2)]
-    wanted = f"After the edit: {language.caption(first.target)}"
-    turns = [Turn("after", f"{first.instruction} What does the picture show then?", wanted)]
-    turns += [Turn("meant", f"{edit.instruction} What is meant?", meant(edit)) for edit in (first, *more) if edit]
-    rng.shuffle(turns)
-    return Lesson(scene=first.source, turns=tuple(turns))
-
-
-def _regions(world: World, seed: int, rng: random.Random) -> Lesson:
-    """Which region is what: all objects' boxes, a little off, and some that hold nothing, in any order."""
-    edit = make_edit(world, seed)
-    objects = edit.source.objects
-    shown: list[tuple[Placed | None, Box]] = [(placed, _jittered(placed.box, rng)) for placed in objects]
-    shown += [(None, box) for box in _empty_boxes(objects, rng)]
-    rng.shuffle(shown)
-    number_of = {placed.id: number for number, (placed, _) in enumerate(shown, 1) if placed}
-    turns = []
-    for number, (placed, _) in enumerate(shown, 1):
-        answer = language.sentence(language.a(told(placed))) if placed else "Nothing."
-        turns.append(Turn("region", f"What is region {number}?", answer))
-    for placed in objects:
-        if who := language.refer(rng, edit.source, placed):
-            turns.append(Turn("which_region", f"Which region is {who}?", f"Region {number_of[placed.id]}."))
-    numbers = [str(number_of[number]) for number in edit.edited if number in number_of]
-    if numbers:
-        answer = f"Region {' and '.join(numbers)}."
-        turns.append(Turn("meant_region", f"{edit.instruction} Which region is meant?", answer))
-    rng.shuffle(turns)
-    return Lesson(scene=edit.source, turns=tuple(turns), regions=tuple(box for _, box in shown))
-
-
-def _words(world: World, seed: int, rng: random.Random) -> Lesson:
-    return Lesson(scene=make_edit(world, seed).target, turns=())
-
-
-def _kind(question: str) -> str:
-    return next(kind for kind, beginning in KINDS.items() if re.match(beginning, question))
-
-
-def _jittered(box: Box, rng: random.Random) -> Box:
-    """A box as a proposer might draw it."""
-    left, top, right, bottom = box
-    width, height = (right - left) * JITTER, (bottom - top) * JITTER
-    edges = zip(box, (width, height, width, height), strict=True)
-    left, top, right, bottom = (min(1.0, max(0.0, edge + rng.uniform(-off, off))) for edge, off in edges)
-    return left, top, right, bottom
-
-
-def _empty_boxes(objects: tuple[Placed, ...], rng: random.Random) -> list[Box]:
-    """A few boxes that have next to nothing in common with those of the objects."""
-    taken, found = torch.tensor([placed.box for placed in objects]), list[Box]()
-    for _ in range(rng.randint(0, EMPTY_REGIONS)):
-        width, height = rng.uniform(0.2, 0.4), rng.uniform(0.2, 0.4)
-        left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-        box = (left, top, left + width, top + height)
-        if float(box_iou(torch.tensor([box]), taken).max()) < 0.05:
-            found.append(box)
-    return found

@@ -1,6 +1,9 @@
 """Parts that lie saved in a folder, read back in float32."""
 
+import contextlib
+import fcntl
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,3 +32,11 @@ def fill(part: nn.Module, folder: Path) -> None:
         OSError: none does.
     """
     part.load_state_dict(type(part).from_pretrained(folder).float().state_dict())  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else writes to the folder: parts run side by side, and two own halves of one file, as of `vision`."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -5,7 +5,7 @@ tower of 0.4 million parameters learns too little from self-distillation, so her
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher, DeformableDetrImageLoss
 
 from fireedit.jobs.pretraining.loop import PretrainRecipe
 from fireedit.jobs.pretraining.reading import known_cross_entropy, share, shown
 from fireedit.jobs.pretraining.saved import fill, saved
-from fireedit.jobs.pretraining.scenes import HELD_OUT, held_out_batches, training_batches
+from fireedit.jobs.pretraining.scenes import HELD_OUT, held_out_batches
 from fireedit.models.detector import Detections, Detector, select_proposals
 from fireedit.models.fireedit import FireEditConfig
 from fireedit.models.layers.boxes import box_iou, to_cxcywh
@@ -97,36 +97,59 @@ class Eyes(nn.Module):
 class SetLoss:
     """DETR's loss for one kind of object, after every layer and at the encoder's anchors; both heads learn all boxes.
 
-    Focal loss, L1 and GIoU with Deformable DETR's weights, matched and computed by transformers' classes.
+    Focal loss, L1 and GIoU with Deformable DETR's weights. transformers has the same, picture by picture, which on a
+    GPU takes longer than the step.
     """
 
     CLASS, L1, GIOU = 2.0, 5.0, 2.0
 
-    def __init__(self) -> None:
-        matcher = DeformableDetrHungarianMatcher(self.CLASS, self.L1, self.GIOU)
-        self.criterion = DeformableDetrImageLoss(matcher, num_classes=1, focal_alpha=0.25, losses=["labels", "boxes"])
-
-    def __call__(self, found: Detections, true: Sequence[Tensor]) -> Tensor:
-        """`true` has [G_b, 4] xyxy for each picture."""
+    def __call__(self, found: Detections, true: Tensor, there: Tensor) -> Tensor:
+        """`true` [B, G, 4] xyxy are the boxes of each picture, first those that are `there`, bool [B, G]."""
         layers = zip(found.coco_logits, found.sa1b_logits, found.boxes, strict=True)
-        losses = [self._one([found.anchor_logits], found.anchor_boxes, true)]
-        losses += [self._one([coco, sa1b], boxes, true) for coco, sa1b, boxes in layers]
+        losses = [self._one(found.anchor_logits[None], found.anchor_boxes, true, there)]
+        losses += [self._one(torch.stack([coco, sa1b]), boxes, true, there) for coco, sa1b, boxes in layers]
         return torch.stack(losses).sum()
 
-    def _one(self, heads: Sequence[Tensor], boxes: Tensor, true: Sequence[Tensor]) -> Tensor:
-        """Heads [B, Q] each, that share boxes [B, Q, 4] and their matching."""
-        labels = [torch.zeros(len(own), dtype=torch.int64, device=own.device) for own in true]
-        targets = [{"class_labels": label, "boxes": to_cxcywh(own)} for label, own in zip(labels, true, strict=True)]
-        outputs = {"pred_boxes": to_cxcywh(boxes), "logits": torch.stack(list(heads)).mean(dim=0)[..., None]}
-        matched = self.criterion.matcher(outputs, targets)
-        count = max(sum(len(own) for own in true), 1)
-        placed = self.criterion.loss_boxes(outputs, targets, matched, count)
-        focal = [
-            self.criterion.loss_labels({"logits": head[..., None]}, targets, matched, count)["loss_ce"]
-            for head in heads
-        ]
-        classified = torch.stack(focal).mean()
-        return self.CLASS * classified + self.L1 * placed["loss_bbox"] + self.GIOU * placed["loss_giou"]
+    def _one(self, heads: Tensor, boxes: Tensor, true: Tensor, there: Tensor) -> Tensor:
+        """Heads [H, B, Q] of logits, that share boxes [B, Q, 4] and their matching."""
+        matched = self._matched(heads.detach().mean(dim=0), boxes.detach(), true, there)
+        own = boxes.gather(1, matched[..., None].expand(-1, -1, 4))
+        off = (to_cxcywh(own) - to_cxcywh(true)).abs().sum(dim=-1)
+        placed = self.L1 * off + self.GIOU * (1 - _generalized_iou(own, true))
+        queries = boxes.shape[1]
+        wanted = heads.new_zeros(len(boxes), queries + 1)
+        wanted = wanted.scatter(1, torch.where(there, matched, queries), 1.0)[:, :-1].expand_as(heads)
+        classified = _focal(heads, wanted).sum() / len(heads)
+        return (self.CLASS * classified + torch.where(there, placed, 0).sum()) / there.sum().clamp(min=1)
+
+    def _matched(self, logits: Tensor, boxes: Tensor, true: Tensor, there: Tensor) -> Tensor:
+        """The query [B, G] of each true box, each another one, at the least cost; 0 where no box is."""
+        cost = _focal(logits, torch.ones_like(logits)) - _focal(logits, torch.zeros_like(logits))
+        sides = (to_cxcywh(boxes)[:, :, None] - to_cxcywh(true)[:, None]).abs().sum(dim=-1)
+        overlap = _generalized_iou(boxes[:, :, None], true[:, None])
+        costs = self.CLASS * cost[..., None] + self.L1 * sides - self.GIOU * overlap
+        matched = np.zeros(there.shape, np.int64)
+        for row, one, count in zip(matched, costs.cpu().numpy(), there.sum(dim=1).tolist(), strict=True):
+            queries, objects = linear_sum_assignment(one[:, :count])
+            row[objects] = queries
+        return torch.from_numpy(matched).to(boxes.device)
+
+
+def _focal(logits: Tensor, wanted: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss of each logit; what is wanted is 0 or 1."""
+    surprise = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    missed = torch.where(wanted > 0, 1 - logits.sigmoid(), logits.sigmoid())
+    return torch.where(wanted > 0, alpha, 1 - alpha) * missed**gamma * surprise
+
+
+def _generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Of pairs of boxes [..., 4] xyxy, in [-1, 1]: intersection over union less the share of the hull that is empty."""
+    shared, hull = (
+        (pick_right(boxes[..., 2:], others[..., 2:]) - pick_left(boxes[..., :2], others[..., :2])).clamp(min=0).prod(-1)
+        for pick_left, pick_right in ((torch.maximum, torch.minimum), (torch.minimum, torch.maximum))
+    )
+    union = sum((one[..., 2:] - one[..., :2]).clamp(min=0).prod(dim=-1) for one in (boxes, others)) - shared
+    return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
 
 
 class VisionPart:
@@ -139,14 +162,18 @@ class VisionPart:
         self.model = Eyes(sizes)
         self.set_loss = SetLoss()
 
-    def batches(self, first: int, last: int) -> Iterable[Mapping[str, Tensor]]:
-        return training_batches(self._scene, first, last, self.recipe.batch, self.recipe.workers)
+    def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
+        """Source or target of an edit, and all that is known of it."""
+        edit = make_edit(TRAIN if seed in TRAIN.seeds else HELD_OUT, seed)
+        scene = (edit.source, edit.target)[seed % 2]
+        return known(renderer.draw(scene, self.sizes.vision.image_size), scene)
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         assert isinstance(model, Eyes)
+        batch = _numbered(batch)
         features, states = model.look(batch["view"])
         found = model.detect(features)
-        detection = self.set_loss(found, _true_boxes(batch))
+        detection = self.set_loss(found, batch["boxes"], batch["names"] != IGNORED)
         cells = self._cell_loss(model, [states, model.look_coarsely(batch["view"])], batch)
         whole = known_cross_entropy(model.background(states.mean(dim=1)), batch["background"])
         whole = whole + known_cross_entropy(model.style(states.mean(dim=1)), batch["style"])
@@ -163,8 +190,8 @@ class VisionPart:
         assert isinstance(model, Eyes)
         hits: dict[str, list[Tensor]] = defaultdict(list)
         device = model.names.weight.device
-        for batch in held_out_batches(self._scene, HELD_OUT_SCENES, 64):
-            batch = {name: value.to(device) for name, value in batch.items()}
+        for batch in held_out_batches(self.draw, HELD_OUT_SCENES, 64):
+            batch = _numbered({name: value.to(device) for name, value in batch.items()})
             features, states = model.look(batch["view"])
             for name, reader in (("background", model.background), ("style", model.style)):
                 hits[f"{name}_accuracy"].append(reader(states.mean(dim=1)).argmax(dim=-1) == batch[name])
@@ -193,7 +220,7 @@ class VisionPart:
         """Held-out scenes with the boxes that the VLM would see, their scores, and what the readers call them."""
         assert isinstance(model, Eyes)
         panels, device = [], model.names.weight.device
-        for batch in held_out_batches(self._scene, SHOWN, 1):
+        for batch in held_out_batches(self.draw, SHOWN, 1):
             features, _ = model.look(batch["view"].to(device))
             (boxes,), (scores,), (kept,) = _proposed(model, features)
             (tokens,) = model.region_encoder(features.maps[-3:], [boxes[kept]])
@@ -248,50 +275,51 @@ class VisionPart:
         ]
         return torch.stack(losses).sum()
 
-    def _scene(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
-        """Source or target of an edit, and all that is known of it."""
-        edit = make_edit(TRAIN if seed in TRAIN.seeds else HELD_OUT, seed)
-        scene = (edit.source, edit.target)[seed % 2]
-        return known(renderer.draw(scene, self.sizes.vision.image_size), scene)
-
 
 def known(picture: Picture, scene: Scene) -> dict[str, Tensor]:
     """A drawn scene of the training world with its truth.
 
     Returns:
-        view: uint8 [S, S, 3]. cells, cell_looks: [S, S], what each pixel shows of `SHOWN_THERE` and of `LOOKS`.
-        boxes: float [M, 4] xyxy in [0, 1]; names, looks, reflected: [M]; as many as are seen, then zeros and IGNORED.
-        background, style: [].
+        view: uint8 [S, S, 3]. cells, cell_looks: uint8 [S, S], what each pixel shows of `SHOWN_THERE` and of `LOOKS`.
+        boxes: float [M, 4] xyxy in [0, 1]; names, looks, reflected: int16 [M]; as many as are seen, then zeros and
+        IGNORED. background, style: int16 [].
     """
     side, placed = len(picture.image), {one.id: one for one in scene.objects}
-    cells = np.full((side, side), SHOWN_THERE.index(scene.background))
+    cells = np.full((side, side), SHOWN_THERE.index(scene.background), np.uint8)
     cell_looks, boxes = np.zeros_like(cells), np.zeros((MOST_OBJECTS, 4), np.float32)
-    told = list[tuple[int, int, int]]()
+    columns, count = np.full((3, MOST_OBJECTS), IGNORED, np.int16), 0
     for number, mask in picture.masks.items():
         is_mirror = number == MIRROR
         name = NAMES.index("mirror" if is_mirror else placed[number].name)
         colour = LOOKS.index("" if is_mirror or scene.effect in COLOURLESS else placed[number].looks)
         cells[mask], cell_looks[mask] = name, colour
-        if mask.mean() >= SMALLEST_SHARE:
-            boxes[len(told)] = np.array(box_of(mask)) / side
-            told.append((name, colour, int(not is_mirror and placed[number].reflection)))
-    columns = torch.tensor(told + [(IGNORED,) * 3] * (MOST_OBJECTS - len(told)))
+        if np.count_nonzero(mask) >= SMALLEST_SHARE * side**2:
+            boxes[count] = np.array(box_of(mask)) / side
+            columns[:, count] = name, colour, not is_mirror and placed[number].reflection
+            count += 1
+    names, looks, reflected = torch.from_numpy(columns)
     return {
         "view": torch.from_numpy(picture.image.copy()),
         "cells": torch.from_numpy(cells),
         "cell_looks": torch.from_numpy(cell_looks),
         "boxes": torch.from_numpy(boxes),
-        "names": columns[:, 0],
-        "looks": columns[:, 1],
-        "reflected": columns[:, 2],
-        "background": torch.tensor(TRAIN.backgrounds.index(scene.background)),
-        "style": torch.tensor(STYLES.index(scene.effect)),
+        "names": names,
+        "looks": looks,
+        "reflected": reflected,
+        "background": torch.tensor(TRAIN.backgrounds.index(scene.background), dtype=torch.int16),
+        "style": torch.tensor(STYLES.index(scene.effect), dtype=torch.int16),
     }
+
+
+def _numbered(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same with the numbers as losses read them, int64."""
+    return {name: value if name in ("view", "boxes") else value.long() for name, value in batch.items()}
 
 
 def _true_boxes(batch: Mapping[str, Tensor]) -> list[Tensor]:
     """For each picture [G_b, 4]."""
-    return [boxes[names != IGNORED] for boxes, names in zip(batch["boxes"], batch["names"], strict=True)]
+    counts = (batch["names"] != IGNORED).sum(dim=1).tolist()
+    return [boxes[:count] for boxes, count in zip(batch["boxes"], counts, strict=True)]
 
 
 def held(asked: Sequence[Tensor], batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -302,8 +330,9 @@ def held(asked: Sequence[Tensor], batch: Mapping[str, Tensor]) -> tuple[Tensor, 
     columns: list[list[Tensor]] = [[], [], []]
     for number, (boxes, true) in enumerate(zip(asked, _true_boxes(batch), strict=False)):
         best, which = box_iou(boxes, true).max(dim=1)
+        nobodys = torch.where(best < OTHER, NOTHING, IGNORED)
         for column, name in zip(columns, ("names", "looks", "reflected"), strict=True):
-            other = torch.where((best < OTHER) & torch.tensor(name == "names", device=best.device), NOTHING, IGNORED)
+            other = nobodys if name == "names" else torch.full_like(nobodys, IGNORED)
             column.append(torch.where(best >= SAME, batch[name][number][which], other))
     names, looks, reflected = (torch.cat(column) for column in columns)
     return names, looks, reflected

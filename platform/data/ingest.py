@@ -1,7 +1,7 @@
 """From shards to the arrays of each training step: a worker's share of one sequence of draws, in Ray Data."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,12 @@ Prepare = Callable[[Mapping[str, Any]], Row]
 
 Columns = dict[str, np.ndarray]
 """Rows stacked by name; in shared memory, and not to be written to."""
+
+
+ENDLESS = 2**62
+"""More batches than any run takes."""
+TASKS_PER_ROUND = 256
+"""Tasks that are planned at once; a round that is read begins the next, which takes a second or two."""
 
 
 class IngestError(ValueError):
@@ -55,12 +61,13 @@ class Share:
     """Rows of a batch."""
     start: int
     """Draws of the whole run that are done, a multiple of `batch`."""
-    stop: int
-    """Draws that the run comes to."""
+    stop: int | None
+    """Draws that the run comes to; None where no one knows."""
 
     def batches(self) -> range:
         """The number of every batch of this worker, counted over the whole run."""
-        return range(self.start // self.batch + self.rank, self.stop // self.batch, self.workers)
+        end = ENDLESS if self.stop is None else self.stop // self.batch
+        return range(self.start // self.batch + self.rank, end, self.workers)
 
 
 class Corpora:
@@ -100,19 +107,26 @@ class Corpora:
 
 def prepared_batches(
     corpora: Corpora, share: Share, prepare: Prepare, refusal: type[Exception], quarantine: str, side: int
-) -> Iterator[Columns]:
+) -> Generator[Columns]:
     """A worker's batches of prepared rows, in order, read and decoded ahead in Ray Data's tasks.
+
+    Closing the generator ends these tasks.
 
     Args:
         refusal: what `prepare` raises for a sample that it cannot use; the row after it then takes its place.
         quarantine: folder for those samples: one JSON file each, with id and error.
         side: pixels of the largest picture that `prepare` makes; larger JPEGs may be decoded at a fraction.
     """
-    numbers, config = share.batches(), corpora.config
-    if not numbers:
-        return
-    tasks = [{"numbers": run} for run in _dealt(numbers, max(1, config.rows_per_task // share.batch), config.tasks)]
-    read = _ReadBatches(corpora, share.batch, prepare, refusal, quarantine, side)
+    numbers, per_task = share.batches(), max(1, corpora.config.rows_per_task // share.batch)
+    read, together = _ReadBatches(corpora, share.batch, prepare, refusal, quarantine, side), per_task * TASKS_PER_ROUND
+    while numbers:
+        yield from _round(read, numbers[:together], per_task, corpora.config)
+        numbers = numbers[together:]
+
+
+def _round(read: "_ReadBatches", numbers: range, per_task: int, config: IngestConfig) -> Generator[Columns]:
+    """The batches of these numbers, planned at once."""
+    tasks = [{"numbers": run} for run in _dealt(numbers, per_task, config.tasks)]
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
     dataset.context.target_max_block_size = 1  # so each batch, which is one row there, leaves its task at once
     at_once = ray.data.TaskPoolStrategy(size=min(config.tasks, len(tasks)))

@@ -20,6 +20,8 @@ class Sample:
     task: Task
     instruction: str = ""
     """What the person wrote; for a caption, the caption."""
+    plain: str = ""
+    """The same request in plain words that name its object; empty where the instruction does or no one knows them."""
     questions: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     """As many as questions: the dialogue of a vqa sample, turn by turn."""

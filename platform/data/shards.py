@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         ("corpus", pa.string()),
         ("task", pa.string()),
         ("instruction", pa.string()),
+        ("plain", pa.string()),
         ("questions", pa.list_(pa.string())),
         ("answers", pa.list_(pa.string())),
         ("source", pa.binary()),
@@ -186,6 +187,7 @@ class ShardReader:
             self._groups[key] = self._read_group(shard, group)
         self._groups.move_to_end(key)
         found = self._groups[key].slice(row, 1).to_pylist()[0]
+        found.setdefault("plain", "")  # older shards have no such column
         for encoding in self.encodings:
             for name, shape in self.index.encodings[encoding].columns.items():
                 found[name] = np.frombuffer(found[name], np.float16).reshape(shape) if found[name] else None

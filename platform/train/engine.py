@@ -18,10 +18,17 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, learning_rate_over
+from fireedit.platform.train.optimizer import (
+    AveragedWeights,
+    ClippedTogether,
+    OptimizerConfig,
+    build_optimizers,
+    named_trained,
+    rate_at,
+)
 
 CHECKPOINT_TAG = "engine"
-STATE = "state"
+STATE, AVERAGES = "state", "averages"
 """Ours among what DeepSpeed keeps beside the tensors."""
 WORKERS_FILE = "workers.json"
 """Says, in a checkpoint, how many workers share it."""
@@ -39,16 +46,35 @@ class EngineConfig:
     clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether every worker updates whole float32 weights with the optimizer itself, as Muon needs."""
+        return self.zero_stage == 0 and self.precision == "fp32"
+
     def deepspeed(self) -> dict[str, Any]:
-        """DeepSpeed's own dictionary; it has no optimiser or scheduler, which would override the recipe's."""
+        """DeepSpeed's own dictionary; it has no optimiser or scheduler, which would override the recipe's.
+
+        Without ZeRO in fp32 it does not clip either: `ClippedTogether` does, and tells the norm.
+        """
         return {
             "train_micro_batch_size_per_gpu": self.micro_batch,
             "gradient_accumulation_steps": self.accumulate,
-            "gradient_clipping": self.clip,
+            "gradient_clipping": 0.0 if self.whole else self.clip,
             "bf16": {"enabled": self.precision == "bf16"},
             "zero_optimization": {"stage": self.zero_stage},
             "steps_per_print": 10**9,
         }
+
+
+def check_engine(config: EngineConfig, optimizer: OptimizerConfig, ema: float) -> None:
+    """Raise ValueError where ZeRO leaves no worker the whole weights that averages or Muon need."""
+    if ema and config.zero_stage == 3:
+        raise ValueError(f"ema: found {ema} where ZeRO 3 shards the weights; write ema=0 or engine.zero_stage=2")
+    if optimizer.muon_lr is not None and not config.whole:
+        raise ValueError(
+            f"optimizer.muon_lr: found ZeRO {config.zero_stage} in {config.precision}, which flattens matrices; write "
+            "engine.zero_stage=0 and engine.precision=fp32, or leave muon_lr out"
+        )
 
 
 class Engine:
@@ -56,8 +82,10 @@ class Engine:
 
     Args:
         module: its `forward` makes losses; its parameters that require a gradient are trained.
-        steps: optimiser steps of the whole run, for the schedule.
         exact: frozen parts of the module that keep their precision; under ZeRO 3 all are rounded.
+        ema: decay of the running average of the trained parameters that `gathered` hands out; 0 keeps none.
+    Raises:
+        ValueError: `check_engine` refuses these together.
     """
 
     def __init__(
@@ -65,22 +93,25 @@ class Engine:
         module: nn.Module,
         config: EngineConfig,
         optimizer: OptimizerConfig,
-        steps: int,
         exact: Sequence[nn.Module] = (),
+        ema: float = 0.0,
     ):
+        check_engine(config, optimizer, ema)
         deepspeed = _deepspeed()
         kept = [(parameter, parameter.data) for part in exact for parameter in part.parameters()]
-        trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        self.config = config
-        self.model, self._optimizer, _, self._scheduler = deepspeed.initialize(
-            model=module,
-            optimizer=build_optimizer(trained, optimizer),
-            lr_scheduler=lambda inner: torch.optim.lr_scheduler.LambdaLR(inner, learning_rate_over(steps, optimizer)),
-            config=config.deepspeed(),
+        parts = build_optimizers(named_trained(module), optimizer)
+        together: torch.optim.Optimizer = ClippedTogether(parts, config.clip) if config.whole else parts[0]
+        self.config, self._schedule = config, optimizer
+        self._rates = [group["lr"] for group in together.param_groups]
+        self.model, self._optimizer, _, _ = deepspeed.initialize(
+            model=module, optimizer=together, config=config.deepspeed()
         )
         if config.zero_stage < 3:
             for parameter, data in kept:
                 parameter.data = data.to(self.device)
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32, as convolutions are by default
+        self._averages = self._averaged(ema) if ema else None
 
     @property
     def device(self) -> torch.device:
@@ -96,10 +127,27 @@ class Engine:
         """Of the last update, before clipping."""
         return float(self.model.get_global_grad_norm() or 0.0)
 
-    def step(self, loss: Tensor) -> None:
-        """Backward; at the end of an accumulation also clip, update and schedule."""
+    def step(self, loss: Tensor, done: float) -> None:
+        """Backward; at the end of an accumulation also clip, update and average.
+
+        Args:
+            done: the share of the run that is behind, in [0, 1], which sets the learning rate.
+        """
         self.model.backward(loss)
+        updates, rate = self.model.is_gradient_accumulation_boundary(), rate_at(done, self._schedule)
+        for group, full_rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * full_rate
         self.model.step()
+        if updates and self._averages is not None:
+            self._averages.update()
+
+    def agreed(self, value: float) -> float:
+        """The number that the first worker has."""
+        if torch.distributed.get_world_size() == 1:
+            return value
+        told = torch.tensor([value], dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(told, src=0)
+        return told.item()
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Scalars, averaged over the workers."""
@@ -114,15 +162,18 @@ class Engine:
         return summed.cpu()
 
     def save(self, folder: Path, state: dict[str, Any]) -> None:
-        """This worker's share of the trained parameters and optimiser state, and `state`; every worker must call it."""
-        self.model.save_checkpoint(
-            folder, tag=CHECKPOINT_TAG, client_state={STATE: state}, exclude_frozen_parameters=True
-        )
+        """This worker's share of the trained parameters and optimiser state, their averages, and `state`.
+
+        Every worker must call it.
+        """
+        ours = {STATE: state, AVERAGES: None if self._averages is None else self._averages.state_dict()}
+        self.model.save_checkpoint(folder, tag=CHECKPOINT_TAG, client_state=ours, exclude_frozen_parameters=True)
         (folder / WORKERS_FILE).write_text(json.dumps(torch.distributed.get_world_size()))
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Take up what `save` wrote, with whatever number of workers; returns its `state`."""
-        if json.loads((folder / WORKERS_FILE).read_text()) == torch.distributed.get_world_size():
+        saved_by = json.loads((folder / WORKERS_FILE).read_text())
+        if self.config.zero_stage == 0 or saved_by == torch.distributed.get_world_size():
             return self._load(folder)
         with _resharded(folder) as universal:
             self.model._config.load_universal_checkpoint = True  # DeepSpeed asks for it when an engine is made
@@ -131,21 +182,36 @@ class Engine:
         return state
 
     def _load(self, folder: Path) -> dict[str, Any]:
-        path, state = self.model.load_checkpoint(str(folder), tag=CHECKPOINT_TAG, load_module_strict=False)
+        path, ours = self.model.load_checkpoint(str(folder), tag=CHECKPOINT_TAG, load_module_strict=False)
         if path is None:
             raise FileNotFoundError(f"{folder}: no checkpoint of the engine lies here")
-        return state[STATE]
+        if self._averages is not None:
+            self._averages = self._averaged(self._averages.decay)
+            if ours.get(AVERAGES) is not None:
+                self._averages.load_state_dict(ours[AVERAGES])
+        return ours[STATE]
+
+    def _averaged(self, decay: float) -> AveragedWeights:
+        """Averages that begin with the trained parameters as they are."""
+        return AveragedWeights((parameter for _, parameter in named_trained(self.model.module)), decay)
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:
-        """The module with whole parameters on every worker, also where ZeRO 3 shards them.
+        """The module with whole parameters on every worker, also where ZeRO 3 shards them; averaged ones, if any are.
 
         They are in the engine's precision: of a bf16 run the float32 masters live on in its checkpoints only.
         """
         zero = _deepspeed().zero
         parameters = list(self.model.module.parameters())
         with zero.GatheredParameters(parameters, enabled=self.config.zero_stage == 3):
-            yield self.model.module
+            if self._averages is None:
+                yield self.model.module
+                return
+            self._averages.swap()
+            try:
+                yield self.model.module
+            finally:
+                self._averages.swap()
 
 
 @contextmanager
@@ -173,12 +239,13 @@ def _resharded(folder: Path) -> Iterator[Path]:
 def _deepspeed() -> Any:
     """DeepSpeed on the group that Ray Train has started; on CPUs without its collective that needs a compiler."""
     backend = torch.distributed.get_backend()
-    if backend == "gloo":  # also on a machine with GPUs, if the recipe asks for none
-        os.environ["DS_ACCELERATOR"] = "cpu"
+    on_cpus = backend == "gloo"  # also on a machine with GPUs, if the recipe asks for none
+    os.environ["DS_ACCELERATOR"] = "cpu" if on_cpus else "cuda"
     import deepspeed
     import deepspeed.ops
 
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if on_cpus:  # on GPUs the mere look at this table would run a compiler for every operator
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)  # DeepSpeed uses them
     if not deepspeed.comm.is_initialized():
         deepspeed.init_distributed(backend, dist_init_required=None, verbose=False)

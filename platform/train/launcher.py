@@ -31,6 +31,7 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of progress differ in their numbers only
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it says every line twice
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next look
+    os.environ.setdefault("RAY_worker_niceness", "0")  # a Ray of our own would train at the lowest priority but four
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
     _quiet()

@@ -15,7 +15,7 @@ class Progress:
     """Means of what happened since the last line, and how long the rest will take."""
 
     steps: int
-    """Of the whole run."""
+    """Of the whole run; 0 if a clock ends it."""
     rows: list[dict[str, float]] = field(default_factory=list)
     """All reports so far, a resumed run's earlier ones too."""
     stream: TextIO | None = field(default_factory=lambda: sys.stderr)
@@ -44,12 +44,14 @@ class Progress:
         grad_norm: float,
         mean: Mean = lambda losses: dict(losses),
         more: Mapping[str, float] | None = None,
+        left_s: float | None = None,
     ) -> dict[str, float]:
         """Say where the run stands, and begin the next stretch.
 
         Args:
             mean: averages over the workers.
             more: figures for the row alone.
+            left_s: seconds until a clock ends the run, unless its steps end it before.
 
         A line reads
 
@@ -68,11 +70,14 @@ class Progress:
         }
         if self.stream is not None:
             done = step - (self.rows[-1]["step"] if self.rows else 0)
+            ends_s = [elapsed / done * (self.steps - step)] if self.steps else []
+            ends_s += [] if left_s is None else [max(left_s, 0.0)]
+            of = f"/{self.steps}" if self.steps else ""
             parts = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name != "loss")
             print(
-                f"step {step:>6}/{self.steps}  loss {means['loss']:.4f} ({parts})  lr {learning_rate:.1e}"
+                f"step {step:>6}{of}  loss {means['loss']:.4f} ({parts})  lr {learning_rate:.1e}"
                 f"  grad {grad_norm:.2f}  {row['samples_per_s']:.1f} samples/s"
-                f"  wait {row['data_wait_share']:.0%}  left {duration(elapsed / done * (self.steps - step))}",
+                f"  wait {row['data_wait_share']:.0%}  left {duration(min(ends_s))}",
                 file=self.stream,
                 flush=True,
             )

@@ -97,6 +97,21 @@ def test_a_killed_run_goes_on_to_the_sample_also_with_fewer_workers(
         assert broken["mixture"][name]["share"] == figures["share"]
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_ends_with_its_minutes_and_a_broken_one_is_saved_as_it_is_when_asked_to(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed = run_stage(2, tmp_path, capsys, "run=timed", "init_from=fresh", MIXTURE, "minutes=0.05")
+    assert timed["step"] >= 1 and FireEditPipeline.from_pretrained(timed["weights"]).unet is not None
+
+    whole = ["steps=9", "save_every=2", "init_from=fresh", MIXTURE]
+    kill_at_step(3, tmp_path, "run=broken", *whole)
+    saved = run_stage(2, tmp_path, capsys, "run=broken", *whole, "minutes=1e-6")
+    assert 2 <= saved["step"] < 9 and len(read_ledger(runs.Run(str(tmp_path), "broken").ledger)) >= 4
+    assert FireEditPipeline.from_pretrained(saved["weights"]).unet is not None
+
+
 def kill_at_step(step: int, home: Path, *overrides: str) -> None:
     """Train in a process of its own on the session's Ray, and kill it once it has reported the step."""
     name = next(word.partition("=")[2] for word in overrides if word.startswith("run="))
@@ -144,6 +159,10 @@ def test_every_recipe_that_ships_can_be_read(file: str) -> None:
     assert (recipe.model, recipe.stage) == (name.partition("-")[0], stage)
     assert set(recipe.mixture) <= set(CORPORA)
     paper = {1: (2e-4, 120_000, 0.0), 2: (1e-5, 5_000, 0.001), 3: (1e-5, 25_000, 0.001)}
+    if recipe.model == "nano":
+        shares = {name: weight / sum(recipe.mixture.values()) for name, weight in recipe.mixture.items()}
+        assert recipe.minutes and recipe.ema
+        assert stage == 1 or (shares["llava_instruct"] >= 0.12 and shares["refcoco"] + shares["grefcoco"] >= 0.15)
     if recipe.model == "paper":
         assert (recipe.optimizer.lr, recipe.steps, recipe.optimizer.warmup_ratio) == paper[stage]
         assert recipe.optimizer.weight_decay == 0
@@ -157,6 +176,10 @@ def test_every_recipe_that_ships_can_be_read(file: str) -> None:
         (["--stage", "2", "log_every=0"], "log_every: Input should be greater than 0, found 0"),
         (["--stage", "2", "mixture={}"], "mixture: no corpus"),
         (["--stage", "2", "stage=3"], "this is a recipe of stage 3; write --stage 3"),
+        (["--stage", "2", "minutes=null"], "found no end of the run; write steps=N, minutes=M, or both"),
+        (["--stage", "2", "ema=1"], "ema: Input should be less than 1, found 1"),
+        (["--stage", "2", "--config", "paper", "engine.zero_stage=3", "ema=0.99"], "ZeRO 3 shards the weights"),
+        (["--stage", "2", "engine.zero_stage=2"], "muon_lr: found ZeRO 2 in fp32, which flattens matrices"),
     ],
 )
 def test_a_wrong_command_says_what_to_write(

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pydantic import TypeAdapter
 
 from fireedit.models.detector import select_proposals
 from fireedit.models.fireedit import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.vae import PatchCodecConfig, VAEConfig
 from tests.factories import parameter_count, picture
 
 PAPER = {
@@ -64,7 +66,7 @@ def test_nano_is_the_same_classes_hundreds_of_times_smaller() -> None:
     with torch.device("meta"):
         model = FireEdit.from_config(preset("nano"))
     assert {name for name, _ in model.named_children()} == set(PAPER)
-    assert parameter_count(model) < sum(PAPER.values()) / 700
+    assert parameter_count(model) < sum(PAPER.values()) / 600
 
 
 @pytest.mark.parametrize("sizes", ["paper", "nano"])
@@ -77,9 +79,17 @@ def test_what_one_part_writes_the_next_can_read(sizes: str) -> None:
     assert config.qformer.queries == config.tati.queries == config.text.tokens == 77
     assert config.hvca.output_width == config.tati.width == config.unet.cross_attention_dim
     assert config.hvca.queries == config.unet.detail_tokens == 16
-    assert config.unet.sample_size * 2 ** (len(config.vae.block_out_channels) - 1) == config.vae.sample_size
+    side, channels = config.unet.sample_size, config.unet.out_channels
+    assert config.vae.moments_shape == (2 * channels, side, side) and config.unet.in_channels == 2 * channels
     longest = config.vlm.prompt.max_tokens + config.detector.proposals.max_regions
     assert longest + (config.vision.image_size // config.vision.patch_size) ** 2 // 4 <= config.vlm.max_positions
+
+
+def test_the_paper_paints_with_a_vae_and_nano_with_a_codec() -> None:
+    assert type(preset("paper").vae) is VAEConfig and preset("paper").vae == VAEConfig()
+    assert preset("nano").vae == PatchCodecConfig(patch_size=4, sample_size=64)
+    for written, kind in (({"sample_size": 64}, VAEConfig), ({"patch_size": 8}, PatchCodecConfig)):
+        assert type(TypeAdapter(FireEditConfig).validate_python({"vae": written}).vae) is kind
 
 
 def test_an_unknown_preset_says_which_there_are() -> None:

@@ -56,3 +56,14 @@ def test_an_interval_holds_the_mean_and_narrows_with_more_values() -> None:
 def test_what_was_not_measured_is_left_out_of_the_mean() -> None:
     assert metrics.interval([1.0, float("nan")]).mean == 1
     assert metrics.interval([]).count == 0 and math.isnan(metrics.interval([]).mean)
+
+
+def test_the_interval_of_a_ratio_is_of_pairs() -> None:
+    dice = np.random.default_rng(0)
+    judged = dice.random(200) < 0.8
+    ours = judged & (dice.random(200) < 0.6)
+    paired, apart = metrics.ratio(ours, judged), metrics.ratio(dice.permutation(ours), judged)
+    assert paired.mean == apart.mean == ours.sum() / judged.sum()
+    assert paired.low < paired.mean < paired.high and paired.high - paired.low < apart.high - apart.low
+    assert metrics.ratio([1.0, float("nan")], [2.0, 1.0]).count == 1, "a case of which half is unknown is left out"
+    assert metrics.ratio([0.0], [0.0]).count == 0, "nothing is relative to nothing"

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers import SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
@@ -110,6 +112,13 @@ def test_what_ships_is_small_and_does_what_it_is_told_to() -> None:
     assert errors[~changed].mean() < 0.06
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fresh_weights_give_a_square_picture_back_pixel_for_pixel(nano: FireEditPipeline, seed: int) -> None:
+    image = picture(1, 64, 64)
+    edited = nano("make it red", image, generator=seeded(seed)).images[0]
+    assert np.array_equal(np.asarray(edited), image)
+
+
 def test_fresh_weights_are_the_same_for_the_same_seed() -> None:
     torch.manual_seed(5)
     first = FireEditPipeline.fresh_nano(seed=1).model.state_dict()
@@ -131,6 +140,7 @@ def test_it_runs_in_bfloat16(saved: Path) -> None:
     pipeline = loaded(saved, dtype=torch.bfloat16)
     dtypes = {name: {x.dtype for x in part.parameters()} for name, part in pipeline.model.named_children()}
     assert dtypes.pop("detector") == {torch.float32}, "its queries go by the rank of scores, which rounding swaps"
+    assert dtypes.pop("vae") == set() and pipeline.vae.dtype == torch.bfloat16, "the codec has nothing to learn"
     assert all(found == {torch.bfloat16} for found in dtypes.values())
     image = edit(pipeline, output_type="np").images
     assert image.dtype == np.float32 and np.isfinite(image).all()
@@ -154,7 +164,7 @@ def test_without_return_dict_it_is_a_tuple(editor: FireEditPipeline) -> None:
 
 def test_output_types_agree(editor: FireEditPipeline) -> None:
     pil, array, tensor, latents = (edit(editor, output_type=kind).images for kind in ("pil", "np", "pt", "latent"))
-    assert array.shape == (1, 60, 80, 3) and tensor.shape == (1, 3, 60, 80) and latents.shape == (1, 32, 8, 8)
+    assert array.shape == (1, 60, 80, 3) and tensor.shape == (1, 3, 60, 80) and latents.shape == (1, 48, 16, 16)
     assert np.abs(np.asarray(pil[0]) / 255 - array[0]).max() <= 0.5 / 255 + 1e-6
     assert np.allclose(tensor[0].permute(1, 2, 0), array[0])
     assert np.array_equal(np.asarray(editor.decode(latents, [(80, 60)])[0]), np.asarray(pil[0]))
@@ -208,10 +218,10 @@ def test_one_seed_gives_one_picture(editor: FireEditPipeline) -> None:
 
 
 def test_given_latents_are_what_it_starts_from(editor: FireEditPipeline) -> None:
-    noise = torch.randn(1, 32, 8, 8, generator=seeded(0))
+    noise = torch.randn(1, 48, 16, 16, generator=seeded(0))
     generator = seeded(0)
     wanted = edit(editor, output_type="latent").images
-    torch.randn(1, 32, 8, 8, generator=generator)
+    torch.randn(1, 48, 16, 16, generator=generator)
     got = editor("make it red", picture(1), latents=noise, generator=generator, output_type="latent", **QUICK).images
     assert torch.equal(got, wanted)
 
@@ -225,7 +235,8 @@ def understood(editor: FireEditPipeline, prompt: str) -> tuple[Percepts, Tensor]
 
 
 @torch.no_grad()
-def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline) -> None:
+@pytest.mark.parametrize(("s_text", "s_image"), [(6.0, 1.3), (1.0, 1.3), (1.0, 1.0)])
+def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline, s_text: float, s_image: float) -> None:
     """e(0, 0) + s_I (e(I, 0) - e(0, 0)) + s_T (e(I, c) - e(I, 0)), one UNet call at a time."""
     percepts, edit_tokens = understood(editor, "make it red")
     source = source_latents(editor.vae, torch.tensor(squash(picture(1), 64))[None])
@@ -234,20 +245,20 @@ def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline) -
     nothing, no_detail = torch.zeros_like(source), torch.zeros_like(detail)
     scheduler, generator = type(editor.scheduler).from_config(editor.scheduler.config), seeded(4)
     scheduler.set_timesteps(4)
-    latents = torch.randn(1, 32, 8, 8, generator=generator) * scheduler.init_noise_sigma
+    latents = torch.randn(1, 48, 16, 16, generator=generator) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         noisy, timed = scheduler.scale_model_input(latents, t), editor.tati(edit_tokens, t[None])
         full = editor.unet.predict(noisy, source, t, timed, detail)
         pictured = editor.unet.predict(noisy, source, t, null, detail)
         bare = editor.unet.predict(noisy, nothing, t, null, no_detail)
-        noise = bare + 1.3 * (pictured - bare) + 6.0 * (full - pictured)
+        noise = bare + s_image * (pictured - bare) + s_text * (full - pictured)
         latents = scheduler.step(noise, t, latents, generator=generator).prev_sample
-    settings = {"guidance_scale": 6.0, "image_guidance_scale": 1.3, "keep_below": 0.0, "negative_prompt": "blurry"}
+    settings = {"guidance_scale": s_text, "image_guidance_scale": s_image, "negative_prompt": "blurry"}
     got = edit(editor, 4, num_inference_steps=4, output_type="latent", **settings).images
     assert torch.allclose(got, latents, rtol=1e-3, atol=1e-3)
 
 
-def read_by_the_unet(editor: FireEditPipeline) -> tuple[Tensor, Tensor, Tensor]:
+def read_by_the_unet(editor: FireEditPipeline, **settings: float) -> tuple[Tensor, Tensor, Tensor]:
     """Latents, tokens and details of the last step of an edit."""
     read: list[Any] = []
 
@@ -255,20 +266,91 @@ def read_by_the_unet(editor: FireEditPipeline) -> tuple[Tensor, Tensor, Tensor]:
         read[:] = [inputs[0], keywords["encoder_hidden_states"]]
 
     hook = editor.unet.register_forward_pre_hook(note, with_kwargs=True)
-    edit(editor)
+    edit(editor, **settings)
     hook.remove()
     latents, (tokens, (details,)) = read
     return latents, tokens, details
 
 
 def test_guidance_asks_for_all_then_picture_alone_then_nothing(editor: FireEditPipeline) -> None:
-    latents, tokens, details = read_by_the_unet(editor)
+    latents, tokens, details = read_by_the_unet(editor, guidance_scale=7.5, image_guidance_scale=1.5)
     source = source_latents(editor.vae, torch.tensor(squash(picture(1), 64))[None])
     null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, [""], 77))
     assert torch.equal(latents.chunk(2, dim=1)[1], torch.cat([source, source, torch.zeros_like(source)]))
-    assert torch.equal(latents[0, :4], latents[1, :4]) and torch.equal(latents[0, :4], latents[2, :4])
+    assert torch.equal(latents[0, :48], latents[1, :48]) and torch.equal(latents[0, :48], latents[2, :48])
     assert torch.equal(tokens[1:], null.expand(2, -1, -1)) and not torch.equal(tokens[0], null[0])
     assert torch.equal(details[0], details[1]) and details[0].abs().max() > 0 and details[2].abs().max() == 0
+
+
+def test_guided_by_one_and_one_only_the_first_branch_is_computed(editor: FireEditPipeline) -> None:
+    latents, tokens, details = read_by_the_unet(editor, guidance_scale=1.0, image_guidance_scale=1.0)
+    assert len(latents) == len(tokens) == len(details) == 1
+    alone = edit(editor, guidance_scale=1.0, image_guidance_scale=1.0, output_type="latent").images
+    formula = edit(editor, guidance_scale=1.0, image_guidance_scale=1.0 + 1e-12, output_type="latent").images
+    assert torch.allclose(alone, formula, atol=1e-4)
+
+
+# Samplers
+
+
+def with_sampler(saved: Path, editor: FireEditPipeline, sampler: type[SchedulerMixin]) -> FireEditPipeline:
+    """The editor with another sampler, made of the config that is saved with its weights."""
+    scheduler = sampler.from_config(sampler.load_config(saved / "scheduler"))
+    changed = FireEditPipeline(**{**editor.components, "scheduler": scheduler}, settings=editor.config.settings)
+    changed.set_progress_bar_config(disable=True)
+    return changed
+
+
+def painted_by_an_oracle(pipeline: FireEditPipeline, steps: int, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Root mean square error of the latents if every prediction is the clean picture."""
+    percepts, edit_tokens = understood(pipeline, "make it red")
+    with torch.no_grad():
+        clean = source_latents(pipeline.vae, torch.tensor(squash(picture(2), 64))[None])
+    monkeypatch.setattr(pipeline.unet, "predict", lambda noisy, *_: clean.expand_as(noisy))
+    settings = pipeline.settings.but(num_inference_steps=steps)
+    latents = pipeline.paint([picture(1)], percepts, edit_tokens, settings, [seeded(3)])
+    return float((latents - clean).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        diffusers.DDIMScheduler,
+        diffusers.DDPMScheduler,
+        diffusers.DPMSolverMultistepScheduler,
+        diffusers.EulerDiscreteScheduler,
+        diffusers.LMSDiscreteScheduler,
+        diffusers.UniPCMultistepScheduler,
+    ],
+)
+def test_the_saved_schedule_fits_every_sampler_that_knows_clean_latents(
+    editor: FireEditPipeline, saved: Path, sampler: Any, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To 0.001: Euler's starts at 4096 times the latents, where float32 rounds to 0.0002."""
+    assert painted_by_an_oracle(with_sampler(saved, editor, sampler), steps, monkeypatch) < 1e-3
+
+
+def test_deis_leaves_the_noise_of_the_schedules_first_timestep(
+    editor: FireEditPipeline, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends there instead of at no noise: 0.03 of the latents' unit variance, less than two levels of a pixel."""
+    pipeline = with_sampler(saved, editor, diffusers.DEISMultistepScheduler)
+    assert 0.02 < painted_by_an_oracle(pipeline, 10, monkeypatch) < 0.035
+
+
+@pytest.mark.parametrize(
+    ("sampler", "error"),
+    [
+        (diffusers.PNDMScheduler, ValueError),
+        (diffusers.EulerAncestralDiscreteScheduler, NotImplementedError),
+    ],
+)
+def test_a_sampler_that_knows_no_clean_latents_refuses_them(
+    editor: FireEditPipeline, saved: Path, sampler: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="prediction_type"):
+        edit(with_sampler(saved, editor, sampler), num_inference_steps=10)
 
 
 # Callbacks and wrong arguments
@@ -286,7 +368,7 @@ def test_a_callback_sees_every_step(editor: FireEditPipeline) -> None:
     kept = edit(editor, output_type="latent", callback_on_step_end=keep).images
     assert torch.equal(kept, plain)
     assert [step for step, _, _ in seen] == [0, 1, 2] and all(names == ["latents"] for _, _, names in seen)
-    assert seen[0][1] == 999 and seen[-1][1] == 0
+    assert [timestep for _, timestep, _ in seen] == [999, 666, 332]
 
 
 def test_a_callback_may_change_the_latents(editor: FireEditPipeline) -> None:
@@ -327,8 +409,8 @@ def test_a_prompt_that_is_too_long_is_refused(editor: FireEditPipeline) -> None:
         ({"image": torch.zeros(3, 8, 8)}, "an image is a Tensor; write a PIL image"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0; write 1 or more"),
         ({"num_images_per_prompt": 2, "generator": [torch.Generator()]}, "1 generators for 2 pictures"),
-        ({"latents": torch.zeros(2, 32, 8, 8)}, "2 latents for 1 pictures"),
-        ({"latents": torch.zeros(1, 4, 16, 16)}, r"latents of shape \[1, 4, 16, 16\]; write \[1, 32, 8, 8\]"),
+        ({"latents": torch.zeros(2, 48, 16, 16)}, "2 latents for 1 pictures"),
+        ({"latents": torch.zeros(1, 4, 16, 16)}, r"latents of shape \[1, 4, 16, 16\]; write \[1, 48, 16, 16\]"),
         ({"output_type": "jpg"}, "write 'pil', 'np', 'pt' or 'latent'"),
     ],
 )

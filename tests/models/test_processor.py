@@ -27,12 +27,15 @@ def encoded(nano: FireEditPipeline) -> Processor:
     return Processor(nano.vlm_tokenizer, nano.tokenizer, ProcessorConfig.of(preset("nano"), encoded=True))
 
 
+MOMENTS = preset("nano").vae.moments_shape
+
+
 def stored(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float16)
 
 
 def encoded_edit(seed: int) -> dict[str, Any]:
-    moments = {"source_moments": stored(seed, 64, 8, 8), "target_moments": stored(seed + 1, 64, 8, 8)}
+    moments = {"source_moments": stored(seed, *MOMENTS), "target_moments": stored(seed + 1, *MOMENTS)}
     return edit_sample(seed) | moments | {"target": None}
 
 
@@ -55,6 +58,21 @@ def test_any_kind_of_picture_becomes_rgb(mode: str) -> None:
 
 def test_an_array_and_its_picture_are_squashed_alike() -> None:
     assert np.array_equal(squash(picture(0), 32), squash(Image.fromarray(picture(0)), 32))
+
+
+def test_a_picture_of_the_right_size_is_taken_as_it_is() -> None:
+    image = np.ascontiguousarray(squash(picture(0), 32))
+    assert squash(image, 32) is image
+
+
+def test_clip_reads_the_plain_form_of_an_instruction_and_the_vlm_the_instruction(
+    nano: FireEditPipeline, processor: Processor
+) -> None:
+    sample = edit_sample(1, instruction="Remove what cuts paper.") | {"plain": "Remove the scissors."}
+    row, unsaid = processor.row(sample), processor.row(sample | {"plain": ""})
+    assert row["text_ids"].tolist() == clip_ids(nano, "Remove the scissors.")
+    assert unsaid["text_ids"].tolist() == clip_ids(nano, "Remove what cuts paper.")
+    assert np.array_equal(row["input_ids"], unsaid["input_ids"])
 
 
 def test_an_edit_row_has_source_and_target_on_the_canvas(nano: FireEditPipeline, processor: Processor) -> None:
@@ -117,14 +135,19 @@ def test_a_batch_moves_with_its_tensors_and_keeps_its_names(nano: FireEditPipeli
     assert moved.view.is_meta and moved.null_text_ids.is_meta and moved.ids == ["test/edit/1"]
 
 
-def test_train_and_serve_process_one_image_alike(nano: FireEditPipeline) -> None:
+def test_train_and_serve_process_one_image_alike(nano: FireEditPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a training batch holds is what the pipeline hands to the eyes, to the VAE and to the VLM."""
-    sample = edit_sample(5)
+    sample, encode = edit_sample(5), nano.vae.encode
     batch = batch_of(nano, sample)
     read: dict[str, Any] = {}
+
+    def encode_and_tell(pixels: torch.Tensor) -> Any:
+        read.update(canvas=pixels)
+        return encode(pixels)
+
+    monkeypatch.setattr(nano.vae, "encode", encode_and_tell)
     hooks = [
         nano.vision.register_forward_pre_hook(lambda _, args: read.update(view=args[0])),
-        nano.vae.encoder.register_forward_pre_hook(lambda _, args: read.update(canvas=args[0])),
         nano.vlm.register_forward_pre_hook(lambda _, args: read.update(input_ids=args[0])),
     ]
     nano(sample["instruction"], Image.fromarray(sample["source"]), num_inference_steps=1)
@@ -149,7 +172,7 @@ def test_an_encoded_edit_brings_its_moments_and_is_still_looked_at(encoded: Proc
 
 def test_encoded_edits_and_dialogue_share_a_batch(encoded: Processor) -> None:
     batch = encoded.batch(stacked([encoded.row(encoded_edit(1)), encoded.row(vqa_sample(2))]))
-    assert batch.source.shape == batch.target.shape == (2, 64, 8, 8)
+    assert batch.source.shape == batch.target.shape == (2, *MOMENTS)
     assert batch.source.dtype == batch.target.dtype == torch.float16
     assert batch.source[0].any() and not batch.source[1].any() and not batch.target[1].any()
     assert batch.text_states is None
@@ -186,5 +209,5 @@ def test_a_missing_encoding_is_told_with_the_command_that_makes_it(
 
 
 def test_an_encoding_of_another_models_size_is_told(encoded: Processor) -> None:
-    with pytest.raises(EncodingError, match=r"target_moments is \[8, 64, 64\], and this model reads \[64, 8, 8\]"):
+    with pytest.raises(EncodingError, match=r"target_moments is \[8, 64, 64\], and this model reads \[96, 16, 16\]"):
         encoded.row(encoded_edit(1) | {"target_moments": stored(1, 8, 64, 64)})

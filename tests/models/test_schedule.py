@@ -1,8 +1,13 @@
-"""Training and sampling know one noise, that of Stable Diffusion and InstructPix2Pix."""
+"""Training and sampling know one noise: the paper's is that of Stable Diffusion and InstructPix2Pix."""
 
+import pytest
 import torch
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 
-from fireedit.models.schedule import ScheduleConfig, sampler, training_noise, wanted_prediction
+from fireedit.models.fireedit import preset
+from fireedit.models.schedule import ScheduleConfig, sampler, signal_to_noise, training_noise, wanted_prediction
+
+NANO = preset("nano").schedule
 
 
 def test_training_and_sampling_agree_on_the_noise() -> None:
@@ -40,3 +45,48 @@ def test_a_schedule_of_velocities_asks_for_them_and_samples_by_them() -> None:
     noisy = noise * sampled.init_noise_sigma
     step = sampled.step(-clean, sampled.timesteps[0], noisy, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(step.pred_original_sample, clean, atol=0.25)
+
+
+def test_the_papers_sampler_is_instruct_pix2pixs() -> None:
+    made = sampler(preset("paper").schedule)
+    published = EulerAncestralDiscreteScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        steps_offset=1,
+    )
+    assert type(made) is EulerAncestralDiscreteScheduler
+    assert dict(made.config) == {**published.config, "_use_default_values": made.config["_use_default_values"]}
+    assert torch.equal(made.sigmas, published.sigmas) and torch.equal(made.timesteps, published.timesteps)
+
+
+def test_a_zero_snr_schedule_starts_from_pure_noise() -> None:
+    trained, sampled = training_noise(NANO), sampler(NANO)
+    assert isinstance(sampled, DDIMScheduler) and torch.equal(trained.alphas_cumprod, sampled.alphas_cumprod)
+    assert trained.alphas_cumprod[-1] == 0 and trained.alphas_cumprod[-2] > 0
+    clean, noise = torch.ones(1, 4, 2, 2), torch.randn(1, 4, 2, 2)
+    assert torch.equal(trained.add_noise(clean, noise, torch.tensor([999])), noise)
+    for steps in (1, 2, 7):
+        sampled.set_timesteps(steps)
+        assert sampled.timesteps[0] == 999 and len(sampled.timesteps) == steps
+
+
+def test_a_schedule_of_clean_latents_asks_for_them_and_the_last_step_paints_them() -> None:
+    schedule, sampled = training_noise(NANO), sampler(NANO)
+    clean, noise = torch.full((2, 4, 2, 2), 5.0), torch.randn(2, 4, 2, 2)
+    assert wanted_prediction(schedule, clean, noise, torch.tensor([0, 999])) is clean
+    sampled.set_timesteps(1)
+    painted = sampled.step(clean, sampled.timesteps[0], noise).prev_sample
+    assert torch.allclose(painted, clean), "and nothing is clipped to [-1, 1]"
+
+
+def test_the_signal_to_noise_falls_to_nothing_and_stays_finite() -> None:
+    ratios = signal_to_noise(training_noise(NANO), torch.arange(1000))
+    assert (ratios.diff() < 0).all() and ratios[-1] == 0 and ratios.isfinite().all()
+    halves = training_noise(ScheduleConfig())
+    at = torch.tensor([500])
+    assert signal_to_noise(halves, at) == pytest.approx(
+        float(halves.alphas_cumprod[500] / (1 - halves.alphas_cumprod[500]))
+    )

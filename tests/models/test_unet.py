@@ -6,33 +6,33 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
 from fireedit.models.fireedit import preset
 from fireedit.models.unet import EditUNet, UNetConfig
-from tests.factories import parameter_count, shaken
+from tests.factories import PAPERLIKE_UNET, diffusers_sizes, parameter_count, shaken
 
 NANO = preset("nano").unet
-PLAIN_SIZES = {name: value for name, value in vars(NANO).items() if not name.startswith("detail_")}
 
 
 @pytest.fixture(scope="module")
 def fresh() -> EditUNet:
     """To be read only."""
     torch.manual_seed(0)
-    return EditUNet(NANO).eval()
+    return EditUNet(PAPERLIKE_UNET).eval()
 
 
 @pytest.fixture(scope="module")
 def trained() -> EditUNet:
     torch.manual_seed(0)
-    return shaken(EditUNet(NANO).eval())
+    return shaken(EditUNet(PAPERLIKE_UNET).eval())
 
 
 @pytest.fixture(scope="module")
 def inputs() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    noisy, source = torch.randn(2, 2, 32, 8, 8, generator=generator)
+    noisy, source = torch.randn(2, 2, 4, 8, 8, generator=generator)
     tokens = torch.randn(2, 77, 96, generator=generator)
     return {"noisy": noisy, "source": source, "timesteps": torch.tensor([3.0, 801.5]), "tokens": tokens}
 
@@ -42,7 +42,7 @@ def details(seed: int = 5) -> Tensor:
 
 
 def plain_with_the_weights_of(unet: EditUNet) -> UNet2DConditionModel:
-    plain = UNet2DConditionModel(**PLAIN_SIZES).eval()
+    plain = UNet2DConditionModel(**diffusers_sizes(PAPERLIKE_UNET)).eval()
     plain.load_state_dict({name: tensor for name, tensor in unet.state_dict().items() if "_ip." not in name})
     return plain
 
@@ -54,6 +54,27 @@ def test_it_has_the_published_size_and_image_attention_beside_it() -> None:
     assert parameter_count(unet) == 878_701_764
     assert image_attention == 19_169_280
     assert sum(isinstance(p, IPAdapterAttnProcessor2_0) for p in unet.attn_processors.values()) == 16
+
+
+def test_the_papers_is_stable_diffusions_with_a_source_beside_the_noise() -> None:
+    """Every entry of its config and every weight, but for the image attention."""
+    with torch.device("meta"):
+        ours = EditUNet(preset("paper").unet)
+        published = UNet2DConditionModel(
+            sample_size=64,
+            in_channels=8,
+            out_channels=4,
+            block_out_channels=(320, 640, 1280, 1280),
+            layers_per_block=2,
+            attention_head_dim=8,
+            cross_attention_dim=768,
+        )
+    shapes = {name: tensor.shape for name, tensor in ours.state_dict().items() if "_ip." not in name}
+    assert shapes == {name: tensor.shape for name, tensor in published.state_dict().items()}
+    added = {"reads_last_token": False, "adds_source": False, "detail_tokens": 16, "detail_scale": 1.0}
+    config = {name: value for name, value in ours.config.items() if name != "_use_default_values"}
+    assert config == {name: value for name, value in {**published.config, **added}.items() if name in config}
+    assert config.keys() == {*published.config, *added} - {"_use_default_values"}
 
 
 def test_the_image_attention_starts_as_an_exact_no_op(fresh: EditUNet, inputs: dict[str, Tensor]) -> None:
@@ -128,7 +149,7 @@ def test_saving_and_loading_keeps_the_image_attention(
 
 def test_checkpointing_gives_the_same_gradients(inputs: dict[str, Tensor]) -> None:
     torch.manual_seed(0)
-    unet, gradients = shaken(EditUNet(NANO)), []
+    unet, gradients = shaken(EditUNet(PAPERLIKE_UNET)), []
     for _ in range(2):
         tokens, detail = inputs["tokens"].clone().requires_grad_(), details().requires_grad_()
         unet.predict(**{**inputs, "tokens": tokens}, detail_tokens=detail).square().mean().backward()
@@ -140,8 +161,104 @@ def test_checkpointing_gives_the_same_gradients(inputs: dict[str, Tensor]) -> No
 
 
 def test_lambda_is_read_from_the_config(tmp_path: Path) -> None:
-    unet = EditUNet(UNetConfig(**{**vars(NANO), "detail_scale": 0.5}))
+    unet = EditUNet(UNetConfig(**{**vars(PAPERLIKE_UNET), "detail_scale": 0.5}))
     unet.save_pretrained(tmp_path)
     loaded = EditUNet.from_pretrained(tmp_path)
     scales = {tuple(p.scale) for name, p in loaded.attn_processors.items() if name.endswith("attn2.processor")}
     assert scales == {(0.5,)}
+
+
+# What nano's does beside: it reads the last token everywhere, and adds to the source
+
+
+def nano_inputs(seed: int = 1) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    noisy, source = torch.randn(2, 2, 48, 16, 16, generator=generator)
+    tokens, details = (torch.randn(2, length, 96, generator=generator) for length in (77, 16))
+    return {
+        "noisy": noisy,
+        "source": source,
+        "timesteps": torch.tensor([0, 999]),
+        "tokens": tokens,
+        "detail_tokens": details,
+    }
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_fresh_unet_that_adds_its_source_is_a_perfect_copy_whatever_the_noise(seed: int) -> None:
+    unet, inputs = EditUNet(NANO).eval(), nano_inputs(seed)
+    assert torch.equal(unet.predict(**inputs), inputs["source"])
+    dropped = {**inputs, "source": torch.zeros_like(inputs["source"])}
+    assert unet.predict(**dropped).abs().max() == 0, "zeros in, zeros out"
+
+
+@torch.no_grad()
+def test_what_it_learns_is_added_to_the_source() -> None:
+    adding = shaken(EditUNet(NANO).eval(), scale=0.02)
+    plain, inputs = EditUNet(UNetConfig(**{**vars(NANO), "adds_source": False})).eval(), nano_inputs()
+    plain.load_state_dict(adding.state_dict())
+    made = plain.predict(**inputs)
+    assert made.abs().max() > 0.01 and torch.equal(adding.predict(**inputs), inputs["source"] + made)
+
+
+@torch.no_grad()
+def test_nanos_equals_diffusers_unet_with_the_last_token_for_its_class() -> None:
+    ours, inputs = shaken(EditUNet(NANO).eval(), scale=0.02), nano_inputs()
+    plain = UNet2DConditionModel(**diffusers_sizes(NANO)).eval()
+    plain.load_state_dict({name: tensor for name, tensor in ours.state_dict().items() if "_ip." not in name})
+    wanted = (
+        inputs["source"]
+        + plain(
+            torch.cat([inputs["noisy"], inputs["source"]], dim=1),
+            inputs["timesteps"],
+            encoder_hidden_states=inputs["tokens"],
+            class_labels=inputs["tokens"][:, 76],
+        ).sample
+    )
+    assert torch.allclose(ours.predict(**{**inputs, "detail_tokens": None}), wanted, atol=1e-5)
+
+
+def modulations(unet: EditUNet, inputs: dict[str, Tensor]) -> list[Tensor]:
+    """The embedding that every block of convolutions is given beside its pixels."""
+    read: list[Tensor] = []
+    blocks = [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]
+    hooks = [block.register_forward_pre_hook(lambda _, given: read.append(given[1])) for block in blocks]
+    unet.predict(**inputs)
+    for hook in hooks:
+        hook.remove()
+    assert len(read) == len(blocks)
+    return read
+
+
+@torch.no_grad()
+def test_the_last_token_modulates_every_block_and_none_of_the_papers() -> None:
+    nano, inputs = shaken(EditUNet(NANO).eval(), scale=0.02), nano_inputs()
+    tokens = inputs["tokens"].clone()
+    tokens[:, 76] += 1
+    changed = {**inputs, "tokens": tokens}
+    assert not any(
+        torch.equal(*pair) for pair in zip(modulations(nano, inputs), modulations(nano, changed), strict=True)
+    )
+    assert (nano.predict(**inputs) - nano.predict(**changed)).abs().max() > 1e-4
+    tokens = inputs["tokens"].clone()
+    tokens[:, :76] += 1
+    others = modulations(nano, {**inputs, "tokens": tokens})
+    assert all(torch.equal(*pair) for pair in zip(modulations(nano, inputs), others, strict=True)), (
+        "the others only by attention"
+    )
+
+    paper = shaken(EditUNet(PAPERLIKE_UNET).eval(), scale=0.02)
+    small = {name: tensor[:, :4, :8, :8] if name in ("noisy", "source") else tensor for name, tensor in changed.items()}
+    before = {**small, "tokens": inputs["tokens"]}
+    assert paper.class_embedding is None
+    assert all(torch.equal(*pair) for pair in zip(modulations(paper, before), modulations(paper, small), strict=True))
+
+
+@torch.no_grad()
+def test_nanos_saves_and_loads_what_it_does_beside(tmp_path: Path) -> None:
+    unet, inputs = shaken(EditUNet(NANO).eval(), scale=0.02), nano_inputs()
+    unet.save_pretrained(tmp_path)
+    loaded = EditUNet.from_pretrained(tmp_path).eval()
+    assert all(loaded.config[name] == unet.config[name] for name in vars(NANO))
+    assert torch.equal(loaded.predict(**inputs), unet.predict(**inputs))

@@ -1,28 +1,43 @@
-"""Latents of source and target differ: the one is an unscaled mode, the other a scaled sample."""
+"""Latents of the source are an unscaled mode, of the target a scaled sample. A codec loses nothing."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fireedit.models.fireedit import preset
 from fireedit.models.vae import (
+    Codec,
     EditVAE,
+    PatchCodec,
+    PatchCodecConfig,
     VAEConfig,
+    build_vae,
     decode_latents,
     keep_unchanged,
+    load_vae,
     moments,
     source_latents,
     target_latents,
 )
 from tests.factories import parameter_count, picture
 
+TINY = VAEConfig(
+    sample_size=64, block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4
+)
+
 
 @pytest.fixture(scope="module")
 def vae() -> EditVAE:
     torch.manual_seed(0)
-    return EditVAE(preset("nano").vae).eval()
+    return EditVAE(TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def codec() -> PatchCodec:
+    return PatchCodec(preset("nano").vae)
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +49,14 @@ def test_source_latents_are_the_unscaled_mode(vae: EditVAE, canvas: Tensor) -> N
     with torch.no_grad():
         wanted = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean
         assert torch.equal(source_latents(vae, canvas), wanted)
-    assert wanted.shape == (2, 32, 8, 8)
+    assert wanted.shape == (2, 4, 8, 8)
 
 
 def test_target_latents_are_a_scaled_sample(vae: EditVAE, canvas: Tensor) -> None:
     with torch.no_grad():
         distribution = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
         torch.manual_seed(4)
-        wanted = (distribution.mean + distribution.std * torch.randn(2, 32, 8, 8)) * 0.18215
+        wanted = (distribution.mean + distribution.std * torch.randn(2, 4, 8, 8)) * 0.18215
         torch.manual_seed(4)
         assert torch.allclose(target_latents(vae, canvas), wanted, atol=1e-6)
 
@@ -49,7 +64,7 @@ def test_target_latents_are_a_scaled_sample(vae: EditVAE, canvas: Tensor) -> Non
 @torch.no_grad()
 def test_stored_moments_stand_in_for_their_pictures(vae: EditVAE, canvas: Tensor) -> None:
     stored = moments(vae, canvas)
-    assert stored.shape == (2, *preset("nano").vae.moments_shape) == (2, 64, 8, 8)
+    assert stored.shape == (2, *TINY.moments_shape) == (2, 8, 8, 8)
     assert torch.equal(source_latents(vae, stored), source_latents(vae, canvas))
     torch.manual_seed(4)
     wanted = target_latents(vae, canvas)
@@ -87,21 +102,26 @@ def test_pictures_become_numbers_from_minus_one_to_one(vae: EditVAE) -> None:
     assert read[0].amax((0, 2, 3)).tolist() == [-1, 1, -1] and read[0].shape == (1, 3, 64, 64)
 
 
-def test_it_is_stable_diffusions() -> None:
+def test_the_papers_is_stable_diffusions() -> None:
     with torch.device("meta"):
         vae = EditVAE(VAEConfig())
     assert parameter_count(vae) == 83_653_863
     assert vae.config.scaling_factor == 0.18215
     assert VAEConfig().moments_shape == (8, 64, 64)
-
-
-def test_its_decoder_grows_by_transposed_convolutions_if_it_is_told_to(vae: EditVAE, tmp_path: Path) -> None:
-    layers = [block.upsamplers[0].conv for block in vae.decoder.up_blocks[:-1]]
-    assert all(isinstance(layer, nn.ConvTranspose2d) for layer in layers)
-    vae.save_pretrained(tmp_path)
-    again, latents = EditVAE.from_pretrained(tmp_path).eval(), torch.randn(1, 32, 8, 8)
-    with torch.no_grad():
-        assert torch.equal(decode_latents(again, latents), decode_latents(vae, latents))
+    assert (
+        vars(preset("paper").vae)
+        == vars(VAEConfig())
+        == {
+            "sample_size": 512,
+            "block_out_channels": (128, 256, 512, 512),
+            "down_block_types": ("DownEncoderBlock2D",) * 4,
+            "up_block_types": ("UpDecoderBlock2D",) * 4,
+            "layers_per_block": 2,
+            "latent_channels": 4,
+            "norm_num_groups": 32,
+            "scaling_factor": 0.18215,
+        }
+    )
 
 
 def test_cells_that_hardly_change_are_drawn_back_to_the_source() -> None:
@@ -115,3 +135,80 @@ def test_cells_that_hardly_change_are_drawn_back_to_the_source() -> None:
 def test_how_far_a_cell_is_kept_hangs_on_all_its_channels() -> None:
     source, painted = torch.zeros(1, 2, 1, 1), torch.tensor([0.6, 0.0]).view(1, 2, 1, 1)
     assert torch.allclose(keep_unchanged(painted, source, below=0.36).flatten(), torch.tensor([0.3, 0.0]))
+
+
+# The codec
+
+
+def pixels(pictures: Tensor) -> Tensor:
+    """[B, 3, S, S] in [-1, 1] to uint8 [B, S, S, 3]."""
+    return ((pictures + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def every_level() -> Tensor:
+    """uint8 [3, 64, 64, 3] in which every channel has every level, and noise between them."""
+    levels = torch.arange(64 * 64).remainder(256).view(1, 64, 64, 1).expand(1, 64, 64, 3)
+    noise = torch.randint(0, 256, (2, 64, 64, 3), generator=torch.Generator().manual_seed(0))
+    return torch.cat([levels, noise]).to(torch.uint8)
+
+
+@torch.no_grad()
+def test_the_codec_loses_nothing_of_any_picture(codec: PatchCodec) -> None:
+    canvas = every_level()
+    for latents in (source_latents(codec, canvas) * codec.config.scaling_factor, target_latents(codec, canvas)):
+        assert torch.equal(pixels(decode_latents(codec, latents)), canvas)
+
+
+@torch.no_grad()
+def test_a_cell_of_the_codec_is_one_square_of_pixels(codec: PatchCodec) -> None:
+    canvas = torch.full((1, 64, 64, 3), 255, dtype=torch.uint8)
+    canvas[0, 4:8, 8:12] = 0
+    latents = source_latents(codec, canvas)
+    assert latents.shape == (1, 48, 16, 16)
+    dark = (latents < 0).all(dim=1)
+    assert dark.nonzero().tolist() == [[0, 1, 2]] and latents.abs().allclose(torch.tensor(1.7))
+
+
+def test_the_codec_has_nothing_to_learn_and_the_sizes_that_it_names(codec: PatchCodec, canvas: Tensor) -> None:
+    sizes = preset("nano").vae
+    assert isinstance(sizes, PatchCodecConfig) and sizes.latent_channels == 48
+    assert parameter_count(codec) == 0 and not any(parameter.requires_grad for parameter in codec.parameters())
+    assert moments(codec, canvas).shape == (2, *sizes.moments_shape) == (2, 96, 16, 16)
+    assert PatchCodecConfig(patch_size=8, sample_size=128).moments_shape == (384, 16, 16)
+
+
+@torch.no_grad()
+def test_moments_of_the_codec_in_half_precision_stand_in_for_pictures(codec: PatchCodec) -> None:
+    canvas = every_level()
+    stored = moments(codec, canvas).half()
+    assert stored.isfinite().all()
+    assert torch.allclose(source_latents(codec, stored), source_latents(codec, canvas), atol=1e-3)
+    assert torch.allclose(target_latents(codec, stored), target_latents(codec, canvas), atol=1e-3)
+    assert torch.equal(pixels(decode_latents(codec, target_latents(codec, stored))), canvas), "half a level is 0.0067"
+
+
+@torch.no_grad()
+def test_the_codec_in_bfloat16_is_off_by_a_level_at_most(codec: PatchCodec) -> None:
+    canvas, half = every_level(), PatchCodec(preset("nano").vae).bfloat16()
+    latents = source_latents(half, canvas)
+    assert latents.dtype == half.dtype == torch.bfloat16
+    difference = pixels(decode_latents(half, latents).float()).int() - canvas.int()
+    assert difference.abs().max() <= 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sizes", [TINY, preset("nano").vae], ids=["VAE", "codec"])
+def test_either_is_built_from_its_sizes_and_loaded_from_its_folder(
+    sizes: VAEConfig | PatchCodecConfig, canvas: Tensor, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    made: Codec = build_vae(sizes).eval()
+    made.bfloat16().float().save_pretrained(tmp_path)
+    loaded = load_vae(tmp_path)
+    assert type(loaded) is type(made) and loaded.dtype == torch.float32
+    assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert all(loaded.config[name] == made.config[name] for name in vars(sizes))
+    assert json.loads((tmp_path / "config.json").read_text())["_class_name"] == type(made).__name__
+    assert torch.equal(source_latents(loaded, canvas), source_latents(made, canvas))
+    latents = source_latents(made, canvas)
+    assert torch.equal(decode_latents(loaded, latents), decode_latents(made, latents))

@@ -15,6 +15,7 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.region_encoder import RegionEncoder, RegionEncoderConfig
 from fireedit.models.unet import EditUNet
 from fireedit.models.weights import WeightsError, groma_detector, groma_region_encoder, load_strict
+from tests.factories import PAPERLIKE_UNET, diffusers_sizes
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
@@ -362,10 +363,10 @@ def test_ip_adapters_rows_go_to_the_layers_that_they_were_trained_for(paper: Fir
 
 def test_a_unet_that_knows_no_source_ignores_it_at_first() -> None:
     torch.manual_seed(0)
-    sizes = {name: value for name, value in vars(preset("nano").unet).items() if not name.startswith("detail_")}
-    plain, ours = UNet2DConditionModel(**{**sizes, "in_channels": 32}).eval(), EditUNet(preset("nano").unet).eval()
+    sizes = {**diffusers_sizes(PAPERLIKE_UNET), "in_channels": 4}
+    plain, ours = UNet2DConditionModel(**sizes).eval(), EditUNet(PAPERLIKE_UNET).eval()
     load_strict(ours, weights.stable_diffusion_unet(plain.state_dict()), source="Stable Diffusion")
-    noisy, source, tokens, details = (torch.randn(1, *s) for s in ((32, 8, 8), (32, 8, 8), (77, 96), (16, 96)))
+    noisy, source, tokens, details = (torch.randn(1, *s) for s in ((4, 8, 8), (4, 8, 8), (77, 96), (16, 96)))
     with torch.no_grad():
         wanted = plain(noisy, 500, encoder_hidden_states=tokens).sample
         assert torch.allclose(ours.predict(noisy, source, torch.tensor(500), tokens, details), wanted, atol=1e-5)
@@ -395,7 +396,7 @@ def test_new_rows_come_from_smartedit_by_name_and_else_are_the_mean(whole_table:
     assert torch.equal(weights.new_rows(tokens, old), mean.repeat(6, 1))
 
 
-@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+@pytest.mark.parametrize("part", ["qformer", "text_encoder"])
 def test_a_fingerprint_tells_weights_apart_and_not_their_precision(part: str) -> None:
     first, again, other = (getattr(FireEditPipeline.fresh_nano(seed), part) for seed in (0, 0, 1))
     whole = weights.fingerprint(first)

@@ -1,4 +1,4 @@
-"""One service of fresh nano weights for all tests of serve."""
+"""One service of nano's untrained weights for all tests of serve."""
 
 import os
 import socket
@@ -13,6 +13,7 @@ import torch
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import images
+from tests.factories import shaken
 
 MAX_EDITS, MAX_BYTES = 8, 1_000_000
 """Edits at a time and size of a picture; few enough for a test to exceed."""
@@ -41,9 +42,11 @@ class Client:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of fresh nano weights."""
+    """A folder of fresh nano weights, whose UNet does something; a fresh one gives every picture back as it is."""
     folder = tmp_path_factory.mktemp("weights")
-    FireEditPipeline.fresh_nano(seed=0).save_pretrained(folder)
+    pipeline = FireEditPipeline.fresh_nano(seed=0)
+    shaken(pipeline.unet, scale=0.02)
+    pipeline.save_pretrained(folder)
     return folder
 
 

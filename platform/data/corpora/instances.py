@@ -4,6 +4,8 @@ Source: cocodataset.org, format of object detection; masks are what pycocotools 
 """
 
 import dataclasses
+import functools
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,23 @@ class Instances:
     images: dict[int, dict[str, Any]]
     annotations: dict[int, dict[str, Any]]
     categories: dict[int, dict[str, Any]]
+
+    @functools.cached_property
+    def shown(self) -> Counter[tuple[int, int]]:
+        """How many objects, a crowd counting as one, each picture shows of each category, by the ids of both."""
+        return Counter(pair for one in self.annotations.values() if (pair := _picture_and_category(one)))
+
+    def name_of(self, annotation: dict[str, Any]) -> str:
+        """The name of an object's category if its picture shows no other of it; else empty."""
+        pair = _picture_and_category(annotation)
+        if pair is None or self.shown[pair] > 1:
+            return ""
+        return str(self.categories.get(pair[1], {}).get("name", ""))
+
+
+def _picture_and_category(annotation: dict[str, Any]) -> tuple[int, int] | None:
+    picture, category = annotation.get("image_id"), annotation.get("category_id")
+    return (picture, category) if isinstance(picture, int) and isinstance(category, int) else None
 
 
 def read(root: str) -> Instances:

@@ -1,7 +1,8 @@
 """ReasonEdit: SmartEdit's edits that must be understood, each with several instructions that mean the same.
 
 Source: github.com/TencentARC/SmartEdit, `SyntheticData_info_new.json`: an object keyed "0000", "0001", ... Every
-instruction of an edit is a row: SmartEdit draws one of them anew at each visit, while rows are prepared once.
+instruction of an edit is a row: SmartEdit draws one of them anew at each visit, while rows are prepared once. The
+first instruction of an edit names its object; it is the plain form of the others.
 """
 
 import functools
@@ -41,8 +42,15 @@ def read_edits(root: str, part: Sequence[tuple[str, Any]]) -> Iterator[Sample]:
             yield Sample(id=name, corpus=CORPUS, task="edit", error=f"{FILE}, edit {key!r}: {bad}")
             continue
         for place, text in enumerate(instructions):
-            row_id = f"{name}-{place}"
-            yield Sample(id=row_id, corpus=CORPUS, task="edit", instruction=text, source=source, target=target)
+            yield Sample(
+                id=f"{name}-{place}",
+                corpus=CORPUS,
+                task="edit",
+                instruction=text,
+                plain=instructions[0] if place else "",
+                source=source,
+                target=target,
+            )
 
 
 def _instructions(record: Any) -> list[str]:

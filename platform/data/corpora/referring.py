@@ -2,7 +2,8 @@
 
 Source: github.com/lichengunc/refer and github.com/henghuiding/gRefCOCO; sampled as SmartEdit's RefCOCODataset, except
 that overlapping parts of one object are painted too, and that every sentence of a reference is a row, its wording and
-colour drawn once: SmartEdit draws sentence, wording and colour anew at each visit, while rows are prepared once.
+colour drawn once: SmartEdit draws sentence, wording and colour anew at each visit, while rows are prepared once. The
+plain form of a request names the object's category in place of the expression, where that can mean no other object.
 """
 
 import dataclasses
@@ -33,6 +34,8 @@ class Referred:
     width: int = 0
     outlines: list[Any] = dataclasses.field(default_factory=list)
     """COCO segmentations; empty where nothing in the picture is meant."""
+    name: str = ""
+    """The category of the one object that is meant, if the picture shows no other of it; else empty."""
     error: str = ""
 
 
@@ -74,11 +77,13 @@ def read_requests(root: str, part: Sequence[Referred]) -> Iterator[Sample]:
         for place, sentence in enumerate(referred.sentences):
             row_id = f"{referred.id}-{place}"
             instruction, color = segmentation.request(random.Random(row_id), sentence)
+            plain, _ = segmentation.request(random.Random(row_id), f"the {referred.name}")
             yield Sample(
                 id=row_id,
                 corpus=referred.corpus,
                 task="edit",
                 instruction=instruction,
+                plain=plain if referred.name else "",
                 source=encoded,
                 target=images.encode_jpeg(segmentation.paint(source, meant, color)) if masks else encoded,
                 boxes=boxes,
@@ -117,6 +122,7 @@ def _resolved(corpus: str, name: str, ref: dict[str, Any], known: instances.Inst
     sentences = [sentence for sentence in dict.fromkeys(said) if sentence and "\ufffd" not in sentence]
     if not sentences:
         raise rows.BadRow("found no sentence that can be read")
+    meant = _meant(ref, known)
     return Referred(
         id=name,
         corpus=corpus,
@@ -124,12 +130,13 @@ def _resolved(corpus: str, name: str, ref: dict[str, Any], known: instances.Inst
         file_name=rows.inside(file_name),
         height=height,
         width=width,
-        outlines=_outlines(ref, known),
+        outlines=[one.get("segmentation") for one in meant],
+        name=known.name_of(meant[0]) if len(meant) == 1 else "",
     )
 
 
-def _outlines(ref: dict[str, Any], known: instances.Instances) -> list[Any]:
-    """Of one object, or of each in gRefCOCO's list; [-1] means none, and crowds are passed over there."""
+def _meant(ref: dict[str, Any], known: instances.Instances) -> list[dict[str, Any]]:
+    """The annotation of one object, or of each in gRefCOCO's list: [-1] means none, and crowds are passed over."""
     meant = ref.get("ann_id")
     if meant == [-1]:
         return []
@@ -142,7 +149,7 @@ def _outlines(ref: dict[str, Any], known: instances.Instances) -> list[Any]:
         annotations = [one for one in annotations if not one.get("iscrowd")]
     if not annotations:
         raise rows.BadRow(f"ann_id {meant!r:.40} means crowds only")
-    return [one.get("segmentation") for one in annotations]
+    return annotations
 
 
 def _read_picture(root: str, referred: Referred) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -17,6 +17,8 @@ PICTURE_SIZE = 400
 """Short side, in pixels, of the pictures that the windows are cut from."""
 VARIANTS = 8
 """How many pictures are drawn of each landscape."""
+WINDOWS_KEPT = 64
+"""Windows that a process keeps, of one size or several."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +50,15 @@ class Landscape:
 
 
 BACKGROUNDS: dict[str, Photo | Landscape] = {
-    "a cup of coffee": Photo("coffee.png"),
+    "a cup of coffee": Photo("coffee.png", "unseen"),
     "a wooden table": Photo("coffee.png", part=(0.8, 0.6, 1, 1)),
     "an astronaut": Photo("astronaut.png", part=(0.02, 0, 0.72, 0.7)),
-    "launch towers at dusk": Photo("rocket.jpg", part=(0, 0, 0.5, 1)),
-    "outer space": Photo("hubble_deep_field.jpg", part=(0, 0, 0.6, 0.6)),
-    "a storage shelf": Photo("motorcycle_left.png", part=(0.74, 0, 1, 0.4)),
+    "launch towers at dusk": Photo("rocket.jpg", "unseen", part=(0, 0, 0.5, 1)),
+    "outer space": Photo("hubble_deep_field.jpg", "unseen", part=(0, 0, 0.6, 0.6)),
+    "a storage shelf": Photo("motorcycle_left.png", "unseen", part=(0.74, 0, 1, 0.4)),
     "a green lawn": Photo("grass.png", part=(0, 0, 0.6, 0.6), tint=(96, 150, 50)),
     "gray gravel": Photo("gravel.png", part=(0, 0, 0.6, 0.6)),
-    "a red brick road": Photo("brick.png", part=(0, 0, 0.8, 0.8), tint=(190, 95, 75)),
+    "a red brick road": Photo("brick.png", "unseen", part=(0, 0, 0.8, 0.8), tint=(190, 95, 75)),
     "a sandy beach": Landscape((120, 190, 240), (200, 230, 250), (232, 208, 150), waves=0.01, band=(50, 130, 190)),
     "a desert at dusk": Landscape((250, 140, 80), (255, 215, 150), (200, 140, 80)),
     "a green hill": Landscape((90, 160, 240), (200, 225, 255), (90, 170, 70), waves=0.06),
@@ -74,15 +76,19 @@ BACKGROUNDS: dict[str, Photo | Landscape] = {
 """Noun phrase -> what is drawn for it; the phrase is what instructions and captions say."""
 
 
+@functools.lru_cache(maxsize=WINDOWS_KEPT)
 def cut(name: str, seed: int, size: int) -> np.ndarray:
-    """A square window of a background, [size, size, 3] uint8; the seed says which, at every size the same."""
+    """A square window of a background, [size, size, 3] uint8 to be read only; the seed says which, at every size."""
     rng = random.Random(seed)
     image = picture(name, rng.randrange(VARIANTS))
     side = rng.uniform(0.7, 1) * min(image.size)
     left, top = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
     window = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    pixels = np.asarray(window)
-    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+    pixels = np.array(window)
+    if rng.random() < 0.5:
+        pixels = np.ascontiguousarray(pixels[:, ::-1])
+    pixels.flags.writeable = False
+    return pixels
 
 
 def picture(name: str, variant: int) -> Image.Image:

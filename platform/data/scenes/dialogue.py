@@ -10,6 +10,12 @@ from fireedit.platform.data.scenes.world import World
 Turn = tuple[str, str]
 """A question and its answer."""
 
+_USES = (
+    ("Which object in the image can be used to {use}?", "The {thing} can be used to {use}."),
+    ("What in the image can be used to {use}?", "The {thing} can be used to {use}."),
+    ("What can the {thing} be used for?", "The {thing} can be used to {use}."),
+)
+
 
 def dialogue(world: World, scene: Scene, seed: int) -> list[Turn]:
     """Everything we can ask about a scene, in random order; what a mirror shows is described and not counted."""
@@ -21,7 +27,8 @@ def dialogue(world: World, scene: Scene, seed: int) -> list[Turn]:
         _count(scene, rng),
         _presence(world, scene, rng),
         *_sides(scene, rng),
-        *_uses(scene),
+        *_uses(scene, rng),
+        *_kinds(scene, rng),
         ("What is in the background?", f"The background shows {scene.background}."),
         ("Describe the image.", description),
     ]
@@ -66,12 +73,24 @@ def _sides(scene: Scene, rng: random.Random) -> list[Turn]:
     return [(f"Is the {who} to the left or to the right of the {whom}?", f"The {who} is to the {side} of the {whom}.")]
 
 
-def _uses(scene: Scene) -> list[Turn]:
-    useful = [placed.thing for placed in scene.objects if placed.thing.use]
-    return [
-        (
-            f"Which object in the image can be used to {thing.use}?",
-            f"The {language.singular(thing)} can be used to {thing.use}.",
-        )
-        for thing in dict.fromkeys(useful)
-    ]
+def _uses(scene: Scene, rng: random.Random) -> list[Turn]:
+    """One question for each kind of useful object, also those whose uses are said nowhere else."""
+    turns = []
+    for thing in dict.fromkeys(placed.thing for placed in scene.objects if placed.thing.use):
+        question, answer = (text.format(thing=language.singular(thing), use=thing.use) for text in rng.choice(_USES))
+        turns.append((question, answer))
+    return turns
+
+
+def _kinds(scene: Scene, rng: random.Random) -> list[Turn]:
+    """The category of each kind of object: asked for by its name, or, where one object is of it, the reverse."""
+    turns = []
+    for thing in dict.fromkeys(placed.thing for placed in scene.objects):
+        noun, kind = language.singular(thing), language.kind(thing)
+        answer = f"The {noun} is {language.a(kind)}."
+        alone = sum(placed.thing.category == thing.category for placed in scene.objects) == 1
+        if alone and rng.random() < 0.5:
+            turns.append((f"Which object in the image is {language.a(kind)}?", answer))
+        else:
+            turns.append((f"What kind of thing is the {noun}?", answer))
+    return turns

@@ -14,7 +14,7 @@ NO_OP = "no_op"
 FAMILIES = (*PLAIN, *HARD)
 LOCAL = tuple(family for family in FAMILIES if family not in ("background", "style"))
 """Families whose edits are about things; the others are about the whole picture."""
-NO_OP_SHARE = 0.05
+NO_OP_SHARE = 0.12
 """Of the edits that `lesson` draws."""
 MOST_DRAWS = 5_000
 """Scenes that are tried for one edit; the rarest edits of the worlds need about a hundred."""
@@ -31,22 +31,28 @@ def make_edit(world: World, seed: int, family: str | None = None) -> Edit:
     """
     world.require(seed)
     rng = random.Random(seed)
-    if family == NO_OP:
+    drawn = families_of(world)
+    if family == NO_OP and not world.families:
         return _no_op(world, rng)
-    family = family or rng.choice(LOCAL if world.only else FAMILIES)
-    for _ in range(MOST_DRAWS):
+    family = family or rng.choice(drawn)
+    for _ in range(MOST_DRAWS if family in drawn else 0):
         edit = _draw(world, rng, family)
         if edit is not None and world.allows(edit.pairs):
             return edit
     raise ValueError(
-        f"the world {world.name!r} has no edits of the family {family!r}; ask for one of {', '.join(LOCAL)}"
+        f"the world {world.name!r} has no edits of the family {family!r}; ask for one of {', '.join(drawn)}"
     )
+
+
+def families_of(world: World) -> tuple[str, ...]:
+    """The families of a world's edits: none of the whole picture where every edit must be of some things."""
+    return world.families or (LOCAL if world.only else FAMILIES)
 
 
 def lesson(world: World, seed: int) -> Edit:
     """The edit of a seed to learn from: now and then the right answer is to leave the picture alone."""
     is_no_op = random.Random(f"is no-op {seed}").random() < NO_OP_SHARE
-    return make_edit(world, seed, NO_OP if is_no_op else None)
+    return make_edit(world, seed, NO_OP if is_no_op and not world.families else None)
 
 
 def go_on(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -54,8 +60,9 @@ def go_on(world: World, scene: Scene, rng: random.Random) -> Edit | None:
 
     None goes on from a style: colours cannot be told in a black and white photo.
     """
-    for _ in range(MOST_DRAWS_ON if scene.objects and not scene.effect else 0):
-        edit = PLAIN[rng.choice(list(PLAIN))](world, scene, rng)
+    plain = [family for family in PLAIN if family in (world.families or PLAIN)]
+    for _ in range(MOST_DRAWS_ON if plain and scene.objects and not scene.effect else 0):
+        edit = PLAIN[rng.choice(plain)](world, scene, rng)
         if edit is not None and world.allows(edit.pairs):
             return edit
     return None

@@ -8,6 +8,8 @@ from fireedit.platform.data.scenes.scene import Placed, Scene
 
 NAMED_CATEGORIES = ("animal", "vehicle", "plant", "building")
 """Categories whose name people use for a thing that they see."""
+_KINDS = {"clothing": "piece of clothing", "furniture": "piece of furniture"}
+"""Nouns for categories that cannot be counted."""
 CLEARLY_APART = 0.08
 """In fractions of the side: from here on one object is left of another."""
 CLEARLY_BIGGER = 3
@@ -89,7 +91,8 @@ def expressions(scene: Scene, placed: Placed) -> list[str]:
     """All our expressions, each beginning with "the", that mean this object and no other of the scene.
 
     What a mirror shows is always said to be in it. A real object is said to be outside it only if the mirror shows
-    something of its category; other reflections make nothing ambiguous.
+    something of its category; other reflections make nothing ambiguous. A category that only dialogue teaches is not
+    named; `referring.taught_expressions` do.
     """
     found = _among([other for other in scene.objects if other.reflection == placed.reflection], placed)
     if placed.reflection:
@@ -97,6 +100,16 @@ def expressions(scene: Scene, placed: Placed) -> list[str]:
     if any(other.reflection and other.thing.category == placed.thing.category for other in scene.objects):
         return [f"{text} outside the mirror" for text in found]
     return found
+
+
+def named(expression: str, thing: Thing) -> str:
+    """An expression for a thing with its name where it has its category: "the dog in the mirror"."""
+    return expression.replace(f"the {thing.category}", f"the {thing.name}")
+
+
+def kind(thing: Thing) -> str:
+    """A noun for its category: "animal", "piece of furniture"."""
+    return _KINDS.get(thing.category, thing.category)
 
 
 def _among(objects: list[Placed], placed: Placed) -> list[str]:
@@ -108,9 +121,14 @@ def _among(objects: list[Placed], placed: Placed) -> list[str]:
     if len(same) > 1:
         found += _by_side(same, placed) + _by_size(same, placed)
     category = placed.thing.category
-    if category in NAMED_CATEGORIES and sum(other.thing.category == category for other in objects) == 1:
+    if names_category(placed.thing) and sum(other.thing.category == category for other in objects) == 1:
         found.append(f"the {category}")
     return found
+
+
+def names_category(thing: Thing) -> bool:
+    """Tell if a request or an expression may call a thing by its category."""
+    return thing.category in NAMED_CATEGORIES and thing.taught == "everywhere"
 
 
 def _by_side(same: list[Placed], placed: Placed) -> list[str]:

@@ -7,6 +7,8 @@ Category = Literal[
     "animal", "food", "tool", "vehicle", "plant", "toy", "instrument", "clothing", "furniture", "building"
 ]
 
+Taught = Literal["everywhere", "dialogue"]
+
 COLORS = {
     "red": (220, 50, 47),
     "orange": (242, 140, 40),
@@ -30,6 +32,9 @@ class Thing:
     category: Category
     split: Literal["train", "unseen"] = "unseen"
     """`unseen` things are kept from training, to test what was understood and what was learned by heart."""
+    taught: Taught = "everywhere"
+    """Texts that say its use and its category: for `dialogue` only dialogues and referring expressions, no caption and
+    no instruction but those of the world `knowledge`."""
     use: str = ""
     """Completes "the object that can be used to ..."; no two things share one."""
     paint: str = ""
@@ -45,39 +50,41 @@ class Thing:
 _TRAIN = (
     Thing("dog", 0x1F415, "animal", "train"),
     Thing("cat", 0x1F408, "animal", "train"),
-    Thing("horse", 0x1F40E, "animal", "train"),
-    Thing("elephant", 0x1F418, "animal", "train"),
-    Thing("penguin", 0x1F427, "animal", "train"),
     Thing("duck", 0x1F986, "animal", "train"),
-    Thing("turtle", 0x1F422, "animal", "train"),
     Thing("butterfly", 0x1F98B, "animal", "train", paint="blue", flies=True, plural="butterflies"),
-    Thing("apple", 0x1F34E, "food", "train", paint="red"),
-    Thing("banana", 0x1F34C, "food", "train"),
-    Thing("carrot", 0x1F955, "food", "train"),
-    Thing("cake", 0x1F382, "food", "train", use="celebrate a birthday"),
+    Thing("apple", 0x1F34E, "food", "train", use="make cider", paint="red"),
+    Thing("banana", 0x1F34C, "food", "train", use="feed a monkey"),
     Thing("key", 0x1F511, "tool", "train", use="open a lock", paint="orange"),
-    Thing("scissors", 0x2702, "tool", "train", use="cut paper", measure="pair", plural="pairs of scissors"),
-    Thing("umbrella", 0x2602, "tool", "train", use="stay dry in the rain", paint="purple"),
-    Thing("bucket", 0x1FAA3, "tool", "train", use="carry water", paint="blue"),
+    Thing("scissors", 0x2702, "tool", "train", "dialogue", use="cut paper", measure="pair", plural="pairs of scissors"),
+    Thing("umbrella", 0x2602, "tool", "train", "dialogue", use="stay dry in the rain", paint="purple"),
+    Thing("bucket", 0x1FAA3, "tool", "train", "dialogue", use="carry water", paint="blue"),
     Thing("book", 0x1F4D5, "tool", "train", use="read a story", paint="red"),
-    Thing("camera", 0x1F4F7, "tool", "train", use="take photos"),
-    Thing("candle", 0x1F56F, "tool", "train", use="give light with a flame"),
-    Thing("hammer", 0x1F528, "tool", "train", use="drive a nail"),
-    Thing("backpack", 0x1F392, "tool", "train", use="carry things to school", paint="red"),
+    Thing("camera", 0x1F4F7, "tool", "train", "dialogue", use="take photos"),
     Thing("car", 0x1F697, "vehicle", "train", use="drive a family to the beach", paint="red"),
-    Thing("bus", 0x1F68C, "vehicle", "train", use="take many passengers to work", paint="red", plural="buses"),
-    Thing("bicycle", 0x1F6B2, "vehicle", "train", use="travel by pedalling", paint="red"),
+    Thing(
+        "bus", 0x1F68C, "vehicle", "train", "dialogue", use="take many passengers to work", paint="red", plural="buses"
+    ),
     Thing("airplane", 0x2708, "vehicle", "train", use="fly to another country", flies=True),
-    Thing("tree", 0x1F333, "plant", "train"),
-    Thing("cactus", 0x1F335, "plant", "train", plural="cacti"),
-    Thing("sunflower", 0x1F33B, "plant", "train"),
-    Thing("balloon", 0x1F388, "toy", "train", paint="red", flies=True),
-    Thing("soccer ball", 0x26BD, "toy", "train", use="score a goal"),
-    Thing("chair", 0x1FA91, "furniture", "train", use="sit down", paint="yellow"),
+    Thing("tree", 0x1F333, "plant", "train", use="hang a swing from"),
+    Thing("balloon", 0x1F388, "toy", "train", use="decorate a party", paint="red", flies=True),
+    Thing("soccer ball", 0x26BD, "toy", "train", "dialogue", use="score a goal"),
+    Thing("chair", 0x1FA91, "furniture", "train", "dialogue", use="sit down", paint="yellow"),
     Thing("house", 0x1F3E0, "building", "train", use="live in", paint="white"),
 )
 
 _UNSEEN = (
+    Thing("horse", 0x1F40E, "animal"),
+    Thing("elephant", 0x1F418, "animal"),
+    Thing("penguin", 0x1F427, "animal"),
+    Thing("turtle", 0x1F422, "animal"),
+    Thing("carrot", 0x1F955, "food"),
+    Thing("cake", 0x1F382, "food", use="celebrate a birthday"),
+    Thing("candle", 0x1F56F, "tool", use="give light with a flame"),
+    Thing("hammer", 0x1F528, "tool", use="drive a nail"),
+    Thing("backpack", 0x1F392, "tool", use="carry things to school", paint="red"),
+    Thing("bicycle", 0x1F6B2, "vehicle", use="travel by pedalling", paint="red"),
+    Thing("cactus", 0x1F335, "plant", plural="cacti"),
+    Thing("sunflower", 0x1F33B, "plant"),
     Thing("cow", 0x1F404, "animal"),
     Thing("pig", 0x1F416, "animal", paint="pink"),
     Thing("sheep", 0x1F411, "animal", plural="sheep"),

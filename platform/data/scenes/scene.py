@@ -1,6 +1,7 @@
 """A scene as a description: what stands where, in fractions of the side, before anything is drawn."""
 
 import dataclasses
+import functools
 
 from fireedit.platform.data.scenes import sprites
 from fireedit.platform.data.scenes.objects import THINGS, Thing
@@ -8,9 +9,9 @@ from fireedit.platform.data.scenes.objects import THINGS, Thing
 HEIGHT_STEPS = 32
 """Objects are a whole number of these steps high, so that few sizes of a sprite have to be scaled."""
 
-MIRROR_SIZE = (0.42, 0.6)
+MIRROR_SIZE = (7 / 16, 10 / 16)
 """Width and height, in fractions of the side."""
-MIRROR_FRAME = 0.025
+MIRROR_FRAME = 1 / 32
 """How wide the frame is, in fractions of the side."""
 
 Box = tuple[float, float, float, float]
@@ -60,7 +61,7 @@ class Placed:
     def noun(self) -> str:
         return f"{self.color} {self.name}" if self.color else self.name
 
-    @property
+    @functools.cached_property
     def box(self) -> Box:
         height = self.height / HEIGHT_STEPS
         width = height * sprites.aspect(self.name, self.artwork)
@@ -122,12 +123,14 @@ class Scene:
 
         A reflection must lie inside the glass, and a real object hide almost nothing of the mirror.
         """
-        room, taken = _PICTURE, [placed.box for placed in self.objects if placed.id != candidate.id]
+        room, box = _PICTURE, candidate.box
         if self.mirror is not None and candidate.reflection:
             room = self.mirror.glass
-        elif self.mirror is not None:
-            taken.append(self.mirror.box)
-        return _holds(room, candidate.box) and not any(_covers(candidate.box, box) for box in taken)
+        elif self.mirror is not None and _covers(box, self.mirror.box):
+            return False
+        if not _holds(room, box):
+            return False
+        return not any(_covers(box, placed.box) for placed in self.objects if placed.id != candidate.id)
 
 
 def _holds(room: Box, box: Box) -> bool:
@@ -136,9 +139,9 @@ def _holds(room: Box, box: Box) -> bool:
 
 def _covers(one: Box, other: Box) -> bool:
     """Whether two boxes share more than 6 % of the smaller one."""
+    if one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]:
+        return False
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return False
-    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    smaller = min((one[2] - one[0]) * (one[3] - one[1]), (other[2] - other[0]) * (other[3] - other[1]))
     return width * height > 0.06 * smaller

@@ -92,6 +92,7 @@ def draw(name: str, color: str, height: int, artwork: Artwork = "openmoji") -> S
     return Sprite(pixels[..., :3] * alpha // 255, alpha, alpha[..., 0] > 127)
 
 
+@functools.cache
 def aspect(name: str, artwork: Artwork = "openmoji") -> float:
     """Width over height of a thing's emoji."""
     image = emoji(name, artwork)

@@ -1,9 +1,10 @@
 """Edits that must be understood: SmartEdit's complex scenes, where an instruction has to be worked out to be followed.
 
-Six families, each with scenes of its own: which of two (by side, size or colour), several at once, what an object is
-for, and whether a thing or its image in a mirror is meant.
+Seven families, each with scenes of its own: which of two (by side, size or colour), which of a row, several at once,
+what an object is for, and whether a thing or its image in a mirror is meant.
 """
 
+import dataclasses
 import random
 from collections.abc import Callable
 from typing import Literal
@@ -17,16 +18,38 @@ from fireedit.platform.data.scenes.world import World
 REFLECTION_SHARE = 0.7
 """Of the mirror family; the others edit the thing outside the mirror."""
 
-_REMOVE = ("Remove {what}.", "Delete {what}.")
-_REPLACE = ("Change {what} to {new}.", "Replace {what} with {new}.")
-_REMOVE_BY_USE = (
-    "What is the object that can be used to {use}? Remove this object.",
-    "Remove the object that can be used to {use}.",
-    "Find the thing that can be used to {use} and take it away.",
+_ORDINALS = ("first", "second", "third")
+
+Texts = tuple[tuple[str, str], ...]
+"""Wordings of a request, each with the plain one that means the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wordings:
+    """Ways to ask for two operations; `{what}` is an expression or a use, `{name}` plain words for the object."""
+
+    remove: Texts
+    replace: Texts
+    """With `{new}`."""
+
+
+_DIRECT = _Wordings(
+    remove=(("Remove {what}.", "Remove {name}."), ("Delete {what}.", "Delete {name}.")),
+    replace=(
+        ("Change {what} to {new}.", "Change {name} to {new}."),
+        ("Replace {what} with {new}.", "Replace {name} with {new}."),
+    ),
 )
-_REPLACE_BY_USE = (
-    "Replace the object that can be used to {use} with {new}.",
-    "Which thing can be used to {use}? Change it to {new}.",
+_BY_USE = _Wordings(
+    remove=(
+        ("What is the object that can be used to {what}? Remove this object.", "Remove {name}."),
+        ("Remove the object that can be used to {what}.", "Remove {name}."),
+        ("Find the thing that can be used to {what} and take it away.", "Remove {name}."),
+    ),
+    replace=(
+        ("Replace the object that can be used to {what} with {new}.", "Replace {name} with {new}."),
+        ("Which thing can be used to {what}? Change it to {new}.", "Change {name} to {new}."),
+    ),
 )
 
 
@@ -40,6 +63,17 @@ def relative_size(world: World, rng: random.Random) -> Edit | None:
 
 def color(world: World, rng: random.Random) -> Edit | None:
     return _one_of_two(world, rng, "color", lambda one, other: one.color)
+
+
+def ordinal(world: World, rng: random.Random) -> Edit | None:
+    scene = layout.sample_row(world, rng)
+    if scene is None:
+        return None
+    place, side = rng.randrange(len(_ORDINALS)), rng.choice(("left", "right"))
+    chosen = scene.objects[place if side == "left" else -1 - place]
+    noun, name = _nouns(chosen, rng)
+    what, plain = (f"the {_ORDINALS[place]} {word} from the {side}" for word in (noun, name))
+    return _remove_or_replace(world, scene, chosen, rng, "ordinal", (what, plain), _DIRECT)
 
 
 def multiple(world: World, rng: random.Random) -> Edit | None:
@@ -56,15 +90,17 @@ def multiple(world: World, rng: random.Random) -> Edit | None:
         source=scene,
         target=scene.without(*ids),
         instruction=text.format(who, whom),
+        plain=text.format(language.named(who, first.thing), language.named(whom, second.thing)),
         edited=ids,
     )
 
 
 def reasoning(world: World, rng: random.Random) -> Edit | None:
-    name = rng.choice([name for name in world.things if THINGS[name].use])
+    things = [THINGS[name] for name in world.things]
+    name = rng.choice([thing.name for thing in things if thing.use and thing.taught == world.reasons_about])
     scene = layout.sample_scene(world, rng, must=(name,), count=rng.randint(2, 4))
-    use = THINGS[name].use
-    return _remove_or_replace(world, scene, scene.objects[0], rng, "reasoning", use, (_REMOVE_BY_USE, _REPLACE_BY_USE))
+    said = THINGS[name].use, f"the {name}"
+    return _remove_or_replace(world, scene, scene.objects[0], rng, "reasoning", said, _BY_USE)
 
 
 def mirror(world: World, rng: random.Random) -> Edit | None:
@@ -75,7 +111,10 @@ def mirror(world: World, rng: random.Random) -> Edit | None:
     thing, reflection, _ = scene.objects
     chosen = reflection if rng.random() < REFLECTION_SHARE else thing
     who = language.refer(rng, scene, chosen)
-    return _remove_or_replace(world, scene, chosen, rng, "mirror", who, (_REMOVE, _REPLACE)) if who else None
+    if who is None:
+        return None
+    said = who, language.named(who, chosen.thing)
+    return _remove_or_replace(world, scene, chosen, rng, "mirror", said, _DIRECT)
 
 
 HardFamily = Callable[[World, random.Random], Edit | None]
@@ -83,6 +122,7 @@ HARD: dict[str, HardFamily] = {
     "left_right": left_right,
     "relative_size": relative_size,
     "color": color,
+    "ordinal": ordinal,
     "multiple": multiple,
     "reasoning": reasoning,
     "mirror": mirror,
@@ -99,11 +139,16 @@ def _one_of_two(
     if scene is None:
         return None
     chosen, other = rng.sample(scene.objects, 2)
-    thing = chosen.thing
-    noun = thing.category if thing.category in language.NAMED_CATEGORIES and rng.random() < 0.4 else thing.name
     family = {"side": "left_right", "size": "relative_size", "color": "color"}[differ]
-    what = f"the {word(chosen, other)} {noun}"
-    return _remove_or_replace(world, scene, chosen, rng, family, what, (_REMOVE, _REPLACE))
+    noun, name = _nouns(chosen, rng)
+    said = f"the {word(chosen, other)} {noun}", f"the {word(chosen, other)} {name}"
+    return _remove_or_replace(world, scene, chosen, rng, family, said, _DIRECT)
+
+
+def _nouns(placed: Placed, rng: random.Random) -> tuple[str, str]:
+    """A noun for an object, now and then its category's, and the noun of its name."""
+    name = language.singular(placed.thing)
+    return placed.thing.category if language.names_category(placed.thing) and rng.random() < 0.4 else name, name
 
 
 def _remove_or_replace(
@@ -112,17 +157,25 @@ def _remove_or_replace(
     chosen: Placed,
     rng: random.Random,
     family: str,
-    what: str,
-    texts: tuple[tuple[str, ...], tuple[str, ...]],
+    said: tuple[str, str],
+    wordings: _Wordings,
 ) -> Edit | None:
-    """Take `chosen` away or exchange it, with one of the two lists of wordings; `{what}` and `{use}` become `what`."""
+    """Take `chosen` away or exchange it; `said` are what the instruction calls it, or its use, and plain words."""
     operation: Operation = "remove" if rng.random() < 0.4 else "replace"
     if operation == "remove":
-        target, text = scene.without(chosen.id), rng.choice(texts[0]).format(what=what, use=what)
+        target, new, texts = scene.without(chosen.id), "", wordings.remove
     else:
-        new = edits.exchange(world, scene, chosen, rng)
-        if new is None:
+        exchanged = edits.exchange(world, scene, chosen, rng)
+        if exchanged is None:
             return None
-        target = scene.with_changed(new)
-        text = rng.choice(texts[1]).format(what=what, use=what, new=edits.one(new))
-    return Edit(family=family, operation=operation, source=scene, target=target, instruction=text, edited=(chosen.id,))
+        target, new, texts = scene.with_changed(exchanged), edits.one(exchanged), wordings.replace
+    instruction, plain = (text.format(what=said[0], name=said[1], new=new) for text in rng.choice(texts))
+    return Edit(
+        family=family,
+        operation=operation,
+        source=scene,
+        target=target,
+        instruction=instruction,
+        plain=plain,
+        edited=(chosen.id,),
+    )

@@ -3,25 +3,27 @@
 import dataclasses
 
 from fireedit.platform.data.scenes.backgrounds import BACKGROUNDS, Landscape, Photo, Split
-from fireedit.platform.data.scenes.objects import COLORS, THINGS
+from fireedit.platform.data.scenes.objects import THINGS, Taught
 from fireedit.platform.data.scenes.sprites import Artwork
 
 Pair = tuple[str, str]
 """An operation and a thing it is done to: ("recolor", "car")."""
 
+TRAINED_COLORS = ("red", "yellow", "green", "blue", "purple", "white")
+
 _HELD_OUT = {
-    "add": ("horse", "umbrella", "cactus"),
-    "remove": ("dog", "banana", "bus"),
-    "replace": ("turtle", "hammer", "sunflower"),
+    "add": ("apple", "umbrella"),
+    "remove": ("banana", "airplane"),
+    "replace": ("duck", "tree"),
     "recolor": ("book", "car"),
-    "move": ("elephant", "camera", "tree"),
-    "resize": ("cat", "cake", "chair"),
+    "move": ("key", "soccer ball"),
+    "resize": ("bucket", "chair"),
 }
 HELD_OUT_PAIRS: tuple[Pair, ...] = tuple(
     (operation, thing) for operation in _HELD_OUT for thing in _HELD_OUT[operation]
 )
 """What training never does to things that it knows well. No thing is listed twice, and "replace" bars both its sides:
-a turtle neither goes nor comes. A tuple, so that the repr of a world is the same in every process."""
+a duck neither goes nor comes. A tuple, so that the repr of a world is the same in every process."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,12 +34,21 @@ class World:
     seeds: range
     things: tuple[str, ...]
     backgrounds: tuple[str, ...]
-    colors: tuple[str, ...] = tuple(COLORS)
+    colors: tuple[str, ...] = TRAINED_COLORS
+    windows: int = 1
+    """How many windows of each background are shown; a big number makes nearly each scene's its own."""
+    grid: int | None = 16
+    """Cells a side, a divisor of `HEIGHT_STEPS`: left and lower edges lie on its lines, and heights are whole cells.
+    None lets objects stand anywhere."""
     artwork: Artwork = "openmoji"
     barred: tuple[Pair, ...] = ()
     """No edit does one of these."""
     only: tuple[Pair, ...] = ()
     """If there are any, every edit does at least one of these."""
+    families: tuple[str, ...] = ()
+    """If there are any, every edit is of one of these."""
+    reasons_about: Taught = "everywhere"
+    """Instructions tell an object by its use if this is where its use was taught."""
 
     def require(self, seed: int) -> None:
         """Refuse a seed that is another world's."""
@@ -85,6 +96,7 @@ _WORLDS = (
     dataclasses.replace(TRAIN, name="unseen_pairs", seeds=_held_out(2), barred=(), only=HELD_OUT_PAIRS),
     dataclasses.replace(TRAIN, name="unseen_artwork", seeds=_held_out(3), artwork="noto"),
     dataclasses.replace(TRAIN, name="photos", seeds=_held_out(4), backgrounds=_backgrounds("unseen", Photo)),
+    dataclasses.replace(TRAIN, name="knowledge", seeds=_held_out(5), families=("reasoning",), reasons_about="dialogue"),
 )
 WORLDS = {world.name: world for world in _WORLDS}
 """Every split by its name. No seed belongs to two, and each entry by seed refuses another's: what is tested was never

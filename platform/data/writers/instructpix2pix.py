@@ -25,7 +25,7 @@ COLUMNS: dict[str, Column] = {
     "edited_image": "image",
 }
 PAIRS = 2
-"""Pairs of pictures of one prompt; the next has another cut of its background."""
+"""Pairs of pictures of one prompt; in the second one all objects are turned round."""
 FOLDERS_PER_ZIP = 10_434
 """The 313,010 folders came in 30 zips."""
 UNMEASURED = ("p2p_threshold", "cfg_scale", "clip_sim_0", "clip_sim_1", "clip_sim_dir", "clip_sim_image")
@@ -77,10 +77,16 @@ def _files(seed: int, size: int, world: World, renderer: Renderer) -> Iterator[t
     yield f"{name}/prompt.json", json.dumps(prompt).encode()
     for number, pair in enumerate(pairs):
         for side, scene in enumerate((edit.source, edit.target)):
-            shifted = dataclasses.replace(scene, background_seed=scene.background_seed + number)
-            yield f"{name}/{pair}_{side}.jpg", _picture(renderer, shifted, size)
+            yield f"{name}/{pair}_{side}.jpg", _picture(renderer, _turned(scene, world) if number else scene, size)
     told = [json.dumps({"seed": int(pair)} | dict.fromkeys(UNMEASURED)) + "\n" for pair in pairs]
     yield f"{name}/metadata.jsonl", "".join(told).encode()
+
+
+def _turned(scene: Scene, world: World) -> Scene:
+    """Another scene of the same prompt."""
+    objects = tuple(dataclasses.replace(placed, mirrored=not placed.mirrored) for placed in scene.objects)
+    window = (scene.background_seed + 1) % world.windows
+    return dataclasses.replace(scene, objects=objects, background_seed=window)
 
 
 def _picture(renderer: Renderer, scene: Scene, size: int) -> bytes:

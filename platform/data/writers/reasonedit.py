@@ -27,7 +27,7 @@ FOLDERS = {
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One edit of a hard family per seed; paths are relative to the folder."""
+    """One edit of a hard family per seed, its plain instruction listed first; paths are relative to the folder."""
     (folder / "images").mkdir(parents=True)
     renderer, records = Renderer(), {}
     for index, seed in enumerate(seeds):
@@ -36,7 +36,7 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
             paths[f"{name}_img_path"] = f"images/{index:04d}_{name}.png"
             drawn = images.encode_png(renderer.draw(scene, size).image)
             (folder / paths[f"{name}_img_path"]).write_bytes(drawn)
-        records[f"{index:04d}"] = {**paths, "instruction": [edit.instruction]}
+        records[f"{index:04d}"] = {**paths, "instruction": list(dict.fromkeys((edit.plain, edit.instruction)))}
     (folder / "SyntheticData_info_new.json").write_text(json.dumps(records))
 
 
@@ -64,4 +64,5 @@ def write_benchmark(folder: Path, seeds: Iterable[int], size: int, world: World)
 
 def hard_edit(world: World, seed: int) -> Edit:
     """The edit of a seed, of a family that must be understood."""
-    return families.make_edit(world, seed, family=random.Random(seed).choice(list(HARD)))
+    hard = [family for family in HARD if family in families.families_of(world)]
+    return families.make_edit(world, seed, family=random.Random(seed).choice(hard))

@@ -41,7 +41,8 @@ def sentences(said: Iterable[str], first: int) -> list[dict[str, Any]]:
 
 
 def _expressions(scene: Scene, placed: Placed, places: bool) -> list[str]:
-    found = [text.removeprefix("the ") for text in language.expressions(scene, placed)]
+    texts = language.expressions(scene, placed) + referring.taught_expressions(scene, placed)
+    found = [text.removeprefix("the ") for text in dict.fromkeys(texts)]
     return [text for text in found if places or not ("left" in text or "right" in text)]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fireedit.jobs.benchmarking.cases import FAMILIES, TURNS, Cases, families_of
-from fireedit.platform.data.scenes.families import LOCAL
+from fireedit.platform.data.scenes.families import LOCAL, NO_OP
 from fireedit.platform.data.scenes.world import WORLDS
 
 WORLD = WORLDS["unseen_seeds"]
@@ -34,3 +34,6 @@ def test_a_split_lacks_families_that_cannot_be_about_its_things() -> None:
     assert families_of("unseen_seeds") == FAMILIES
     assert not {"background", "style"} & set(families_of("unseen_pairs"))
     assert Cases(32).of("unseen_pairs", "style", 2) == []
+    assert families_of("knowledge") == ("reasoning",)
+    assert len(Cases(32).of("knowledge", "reasoning", 2)) == 2 and Cases(32).of("knowledge", NO_OP, 2) == []
+    assert Cases(32).sessions("knowledge", 2) == []

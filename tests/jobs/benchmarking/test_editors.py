@@ -48,9 +48,9 @@ def test_a_row_says_what_edits_and_what_it_sees_of_regions() -> None:
 
 
 def test_baselines_hand_over_source_target_or_what_the_vae_keeps(folder: Path, cases: list[Case]) -> None:
-    made = {name: make_editor(row(name, folder), SIZES, FEW, "cpu").edit(cases) for name in ("copy", "target", "vae")}
+    made = {name: make_editor(row(name, folder), SIZES, {}, "cpu").edit(cases) for name in ("copy", "target", "vae")}
     assert np.array_equal(made["copy"][1], cases[1].source) and np.array_equal(made["target"][1], cases[1].target)
-    assert made["vae"].shape == made["copy"].shape and made["vae"].dtype == np.uint8
+    assert np.array_equal(made["vae"], made["target"]), "nano's codec loses nothing"
 
 
 def test_the_pipeline_edits_with_whatever_regions_it_is_shown(pipeline: FireEditPipeline, cases: list[Case]) -> None:
@@ -86,14 +86,36 @@ def test_left_out_parts_are_exactly_what_fresh_ones_do(pipeline: FireEditPipelin
 
 
 def test_a_folder_is_edited_with_by_what_lies_in_it(folder: Path, cases: list[Case], tmp_path: Path) -> None:
-    full = make_editor(row("full", folder), SIZES, FEW, "cpu")
-    assert isinstance(full, FireEditor) and full.weights == make_editor(row("again", folder), SIZES, FEW, "cpu").weights
+    full = make_editor(row("full", folder), SIZES, {}, "cpu")
+    assert isinstance(full, FireEditor) and full.weights == make_editor(row("again", folder), SIZES, {}, "cpu").weights
     for part in ("unet", "vae", "text_encoder", "tokenizer"):
         (tmp_path / part).symlink_to(folder / part)
-    plain = make_editor(row(f"ip2p={tmp_path}", folder), SIZES, FEW, "cpu")
+    plain = make_editor(row(f"ip2p={tmp_path}", folder), SIZES, {}, "cpu")
     assert isinstance(plain, TextEditor) and plain.edit(cases).shape == (2, 64, 64, 3)
     with pytest.raises(editors.EditorError, match="neither a pipeline nor a UNet"):
-        make_editor(row(f"none={tmp_path / 'vae'}", folder), SIZES, FEW, "cpu")
+        make_editor(row(f"none={tmp_path / 'vae'}", folder), SIZES, {}, "cpu")
+
+
+def test_settings_are_those_saved_with_the_weights_but_for_what_is_asked(
+    pipeline: FireEditPipeline, folder: Path, tmp_path: Path
+) -> None:
+    saved = pipeline.settings
+    for name in ("full", "ip2p"):
+        editor = make_editor(row(name, folder), SIZES, {"num_inference_steps": None, "guidance_scale": 3.0}, "cpu")
+        assert isinstance(editor, FireEditor | TextEditor)
+        assert editor.settings == saved.but(guidance_scale=3.0)
+    (tmp_path / "unet").symlink_to(folder / "unet")
+    (tmp_path / "vae").symlink_to(folder / "vae")
+    (tmp_path / "text_encoder").symlink_to(folder / "text_encoder")
+    parts = make_editor(row(f"ip2p={tmp_path}", folder), SIZES, {}, "cpu")
+    assert isinstance(parts, TextEditor) and parts.settings == SIZES.painting
+
+
+def test_the_plain_row_reads_words_that_name_the_object(folder: Path, cases: list[Case]) -> None:
+    told, plain = (make_editor(row(name, folder), SIZES, {}, "cpu") for name in ("ip2p", "ip2p_plain"))
+    assert isinstance(plain, TextEditor) and plain.plain and plain.weights == told.weights
+    assert plain.manner != told.manner, "pictures of the one are not taken for the other's"
+    assert plain.edit(cases).shape == (2, 64, 64, 3)
 
 
 def test_an_ablation_without_regions_is_shown_none(
@@ -101,6 +123,6 @@ def test_an_ablation_without_regions_is_shown_none(
 ) -> None:
     ablation = FireEditPipeline(**pipeline.components | {"detector": None, "region_encoder": None})
     ablation.save_pretrained(tmp_path)
-    base = make_editor(row(f"base={tmp_path}@true", tmp_path), SIZES, FEW, "cpu")
+    base = make_editor(row(f"base={tmp_path}@true", tmp_path), SIZES, {}, "cpu")
     assert isinstance(base, FireEditor) and base.regions == "none"
     assert base.edit(cases).shape == (2, 64, 64, 3)

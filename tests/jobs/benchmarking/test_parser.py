@@ -65,6 +65,16 @@ def test_a_saved_parser_reads_as_before(tmp_path: Path) -> None:
     assert (tmp_path / FOLDER / WEIGHTS).stat().st_size < 200_000
 
 
+def test_a_block_starts_as_the_shortcut_alone() -> None:
+    x = torch.randn(2, 8, 8, 8)
+    assert torch.equal(SceneParser(SMALL).blocks[0](x), x)
+
+
+def test_texture_and_cells_have_their_levels() -> None:
+    fine, cells, coarse = SceneParser(ParserConfig()).features(torch.zeros(1, 3, 64, 64))
+    assert (fine.shape[-1], cells.shape[-1], coarse.shape[-1]) == (32, 16, 8)
+
+
 def test_a_missing_parser_says_how_it_is_made(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="pretrain.py parser"):
         load_parser(tmp_path)

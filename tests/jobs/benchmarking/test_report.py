@@ -5,18 +5,21 @@ import numpy as np
 from fireedit.jobs.benchmarking.cases import Cases
 from fireedit.jobs.benchmarking.judges import Judges
 from fireedit.jobs.benchmarking.parser import ParserConfig, SceneParser
-from fireedit.jobs.benchmarking.report import PICTURE, contact_sheet, gallery, markdown
+from fireedit.jobs.benchmarking.report import HEADER, PICTURE, contact_sheet, gallery, markdown, passed
 from tests.jobs.benchmarking.test_results import results, score
 
 
-def test_the_report_holds_a_line_for_each_family_and_row() -> None:
+def test_the_report_holds_a_line_for_each_family_with_rows_relative_figures_and_bars() -> None:
     judges = Judges(SceneParser(ParserConfig(widths=(8, 16), groups=4, artworks=("openmoji",))))
     text = markdown(results(), judges, "python jobs/benchmark.py")
-    assert "| remove | 2 | 0 (0 to 0) | 50 (0 to 100) |" in text
+    assert "| family | edits | target | copy | full | full, relative | wanted | met |" in text
+    assert "| remove | 2 | 50 (0 to 100) | 0 (0 to 0) | 50 (0 to 100) | 100 (100 to 100) | 80 | met |" in text
+    assert "`full` meets 3 of 5 bars" in text
+    assert "| L1 outside the mask, edits of things | 0.0100 (0.0100 to 0.0100) | at most 0.005 | not met |" in text
     assert "nano-DINO" in text.split("Left out")[1].splitlines()[0]
-    assert "in the artwork openmoji." in text
+    assert "in the artwork openmoji." in text and "steps 2, s_T 1, s_I 1" in text
     assert "`full` succeeds oftener" in text and "copy 100 (100 to 100)" in text
-    assert "L1 outside all masks after turn 3" in text
+    assert "L1 outside all masks after turn 3 | last turn over first" in text
     assert all(line.count("|") >= 3 for line in text.splitlines() if line.startswith("|"))
 
 
@@ -27,10 +30,19 @@ def test_a_sheet_shows_the_first_cases() -> None:
     assert page.width > 3 * PICTURE and page.height > 2 * PICTURE
 
 
-def test_the_gallery_has_a_family_below_another() -> None:
+def test_the_gallery_has_a_family_below_another_under_its_title() -> None:
     shown = {
         family: [(case, case.source) for case in Cases(32).of("unseen_seeds", family, 2)]
         for family in ("add", "remove")
     }
-    page = gallery(shown)
-    assert page.width > 6 * PICTURE and 2 * PICTURE < page.height < 3 * PICTURE
+    page = gallery(shown, "picked by nobody")
+    assert page.width > 6 * PICTURE and 2 * PICTURE + HEADER < page.height < 3 * PICTURE + HEADER
+    assert np.array(page)[:HEADER].min() < 100, "a title is written"
+
+
+def test_only_the_first_edits_that_the_judge_passed_are_picked() -> None:
+    cases = Cases(32).of("unseen_seeds", "remove", 4)
+    pictures = np.stack([case.target for case in cases])
+    picked = passed(cases, pictures, [score(number > 0, 0.0) for number in range(4)])
+    assert [case.number for case, _ in picked] == [1, 2]
+    assert passed(cases, pictures, [score(False, 0.0)] * 4) == []

@@ -1,10 +1,11 @@
-"""Means are of what was measured, and JSON holds them all."""
+"""Means are of what was measured, relative ones of pairs, and JSON holds them all on few lines."""
 
 import json
 import math
 
+from fireedit.jobs.benchmarking.cases import Cases
 from fireedit.jobs.benchmarking.judges import Score
-from fireedit.jobs.benchmarking.results import Results, Row, Settings, Turns
+from fireedit.jobs.benchmarking.results import Results, Row, Settings, Turns, compact, score_lines
 
 NAN = float("nan")
 
@@ -14,12 +15,15 @@ def score(success: bool, l1: float, inside: float = 0.1) -> Score:
 
 
 def results() -> Results:
-    settings = Settings(["unseen_seeds"], ["remove", "color"], 2, 1, 5, 7.5, 1.5, 0.0, side=64)
-    found = Results(settings, [Row("copy", "", ""), Row("full", "abc", "true")], {"parser": "def"})
+    settings = Settings(["unseen_seeds"], ["remove", "color"], 2, 1, side=64)
+    rows = [Row("target", "", ""), Row("copy", "", ""), Row("full", "abc", "true", "steps 2, s_T 1, s_I 1")]
+    found = Results(settings, rows, {"parser": "def"})
     for family in ("remove", "color"):
+        found.add("unseen_seeds", family, "target", [score(True, 0.0), score(family == "color", 0.0)])
         found.add("unseen_seeds", family, "copy", [score(False, 0.1), score(False, 0.3, NAN)])
         found.add("unseen_seeds", family, "full", [score(True, 0.0), score(family == "color", 0.2)])
-    found.sessions["unseen_seeds"] = {"full": Turns([[0.01], [0.02], [NAN]], [True])}
+    played = Turns([[0.01, 0.03], [0.02, 0.01], [NAN, 0.06]], [True, False])
+    found.sessions["unseen_seeds"] = {row.name: played for row in rows}
     return found
 
 
@@ -37,9 +41,34 @@ def test_a_lead_is_counted_case_by_case() -> None:
     assert (lead.mean, lead.low, lead.high, lead.count) == (1, 1, 1, 2)
 
 
-def test_json_holds_means_and_settings_and_no_nan() -> None:
-    told = json.loads(json.dumps(results().as_json(), allow_nan=False))
-    assert told["settings"]["edits"] == 2 and told["rows"][1]["weights"] == "abc"
+def test_relative_success_is_that_of_the_same_cases_targets() -> None:
+    found = results()
+    relative = found.relative("unseen_seeds", ["remove"], "full")
+    assert (relative.mean, relative.low, relative.high) == (1, 1, 1), "it fails where the judge fails the target too"
+    assert found.relative("unseen_seeds", ["remove", "color"], "copy").mean == 0
+
+
+def test_l1_grows_over_the_turns_of_the_sessions_that_have_an_outside() -> None:
+    growth = results().growth("unseen_seeds", "full")
+    assert math.isclose(growth.mean, 2) and growth.count == 1
+    assert results().last_scene("unseen_seeds", "full").mean == 0.5
+    assert math.isclose(results().outside("unseen_seeds", "full").mean, 0.01)
+
+
+def test_json_holds_means_and_settings_on_a_line_for_each_row() -> None:
+    text = compact(results().as_json())
+    told = json.loads(text)
+    assert told["settings"]["edits"] == 2 and told["rows"][2]["weights"] == "abc"
     full = told["splits"]["unseen_seeds"]["remove"]["full"]
-    assert full["success"]["mean"] == 0.5 and "dino" not in full
-    assert told["sessions"]["unseen_seeds"]["full"]["success"]["mean"] == 1
+    assert full["success"][0] == 0.5 and full["relative"] == [1, 1, 1] and full["edits"] == 2 and "dino" not in full
+    assert told["sessions"]["unseen_seeds"]["full"]["last_over_first"][0] == 2
+    assert sum('"full": {"edits"' in line for line in text.splitlines()) == 2
+    assert len(text.splitlines()) < 40 and "NaN" not in text
+
+
+def test_an_edit_is_a_line_with_its_verdict() -> None:
+    cases = Cases(16).of("unseen_seeds", "remove", 2)
+    lines = score_lines("unseen_seeds", "remove", "full", cases, [score(True, 0.0), score(False, 0.1, NAN)])
+    right, wrong = map(json.loads, lines.splitlines())
+    assert right["instruction"] == cases[0].instruction and right["seed"] == cases[0].seed
+    assert right["success"] is True and wrong["wrong"] == ["no dog"] and wrong["l1_inside"] is None

@@ -1,5 +1,7 @@
-"""Pictures that were made once are not made again; sessions go on from what the editor made."""
+"""Pictures that were made once are not made again; sessions go on from what the editor made; a quick look needs no
+judge."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import torch
 from fireedit.jobs.benchmarking import run
 from fireedit.jobs.benchmarking.cases import Case, Cases
 from fireedit.jobs.benchmarking.editors import Copy, Target
-from fireedit.jobs.benchmarking.parser import ParserConfig, SceneParser
+from fireedit.jobs.benchmarking.parser import ParserConfig, SceneParser, save_parser
+from fireedit.jobs.benchmarking.report import PICTURE
 from fireedit.jobs.benchmarking.results import Row
-from fireedit.jobs.benchmarking.run import Contestant, edited_pictures, play
-from fireedit.models.schedule import PaintSettings
+from fireedit.jobs.benchmarking.run import Contestant, edited_pictures, play, quick
+from fireedit.models.pipeline import FireEditPipeline
 
 
 class Darker:
@@ -21,16 +24,16 @@ class Darker:
 
     weights = "abc"
 
-    def __init__(self) -> None:
-        self.done = 0
+    def __init__(self, manner: str = "") -> None:
+        self.done, self.manner = 0, manner
 
     def edit(self, cases: Sequence[Case]) -> np.ndarray:
         self.done += len(cases)
         return np.stack([case.source - np.minimum(case.source, 1) for case in cases])
 
 
-def contestant(editor: run.Editor, steps: int = 1) -> Contestant:
-    return Contestant(Row("row", editor.weights, ""), editor, PaintSettings(num_inference_steps=steps))
+def contestant(editor: run.Editor) -> Contestant:
+    return Contestant(Row("row", editor.weights, ""), editor)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +51,9 @@ def test_a_run_that_was_broken_off_goes_on(cases: Cases, tmp_path: Path, monkeyp
     assert np.array_equal(made, Darker().edit(drawn))
     again = edited_pictures(contestant(editor), drawn, str(tmp_path), said.append)
     assert editor.done == 6 and np.array_equal(again, made)
-    edited_pictures(contestant(editor, steps=2), drawn, str(tmp_path), said.append)
-    assert editor.done == 11, "other settings make other pictures"
+    other = Darker("2 steps")
+    edited_pictures(contestant(other), drawn, str(tmp_path), said.append)
+    assert other.done == 5, "other settings make other pictures"
 
 
 def test_what_costs_nothing_is_not_kept(cases: Cases, tmp_path: Path) -> None:
@@ -68,3 +72,19 @@ def test_a_session_is_played_on_the_editors_own_pictures(cases: Cases, tmp_path:
     assert np.allclose(errors[2], 3 * errors[0], rtol=0.1), "errors add up"
     faultless = play(contestant(Target()), sessions, parser, str(tmp_path), print)
     assert np.array(faultless.l1_outside).max() == 0
+
+
+def test_a_quick_look_says_how_near_a_folders_edits_come(tmp_path: Path) -> None:
+    FireEditPipeline.fresh_nano(seed=0).save_pretrained(tmp_path)
+    figures, page = quick(tmp_path, edits=1)
+    assert set(figures) == {
+        f"{row}_{name}" for row in ("full", "ip2p") for name in ("l1_inside", "l1_outside", "inside_over_copy")
+    }, "without a judge"
+    assert figures["full_inside_over_copy"] == pytest.approx(1, abs=0.05), "fresh weights return the source"
+    assert page.height > 8 * PICTURE, "two families beside each other"
+    torch.manual_seed(0)
+    save_parser(SceneParser(ParserConfig(widths=(8, 16), groups=4)), tmp_path)
+    shutil.rmtree(tmp_path / "vlm")
+    judged, _ = quick(tmp_path, edits=1)
+    assert judged["ip2p_success"] == judged["ip2p_success_remove"] == 0 and "full_success" not in judged
+    assert judged["ip2p_inside_over_copy"] == figures["ip2p_inside_over_copy"]

@@ -38,6 +38,20 @@ def test_the_target_succeeds_and_the_source_does_not(family: str) -> None:
         assert judge([edit], true_reading(edit.source)).success == (family == NO_OP), edit.instruction
 
 
+def test_what_is_told_by_its_use_is_judged_as_the_rest() -> None:
+    world = WORLDS["knowledge"]
+    for edit in (make_edit(world, seed) for seed in world.seeds[:25]):
+        assert judge([edit], true_reading(edit.target)).success
+        assert not judge([edit], true_reading(edit.source)).success
+
+
+def test_one_of_a_row_is_not_another() -> None:
+    for edit in local_edits("ordinal"):
+        if edit.operation == "remove":
+            for other in edit.target.objects:
+                assert not judge([edit], true_reading(edit.source.without(other.id))).success
+
+
 @pytest.mark.parametrize("family", ["remove", "recolor", "left_right", "mirror", NO_OP])
 def test_nothing_else_may_happen(family: str) -> None:
     for edit in local_edits(family):

@@ -1,28 +1,19 @@
 """The LLM before the stages: what it is asked, what of it learns, and what it is judged by."""
 
 import shutil
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from fireedit.jobs.pretraining.language import (
-    EMPTY_REGIONS,
-    LanguagePart,
-    LanguageRecipe,
-    Lesson,
-    Turn,
-    make_lesson,
-    meant,
-    told,
-)
+from fireedit.jobs.pretraining.language import LanguagePart, LanguageRecipe
+from fireedit.jobs.pretraining.lessons import KNOWLEDGE, Lesson, Turn, known_by_use, make_lesson
 from fireedit.jobs.pretraining.scenes import HELD_OUT
 from fireedit.models.fireedit import NANO, FireEditConfig, preset
 from fireedit.models.tokens import IGNORED, PADDING
 from fireedit.models.vlm import VLM
-from fireedit.platform.data.scenes.families import NO_OP, make_edit
+from fireedit.platform.data.scenes.families import make_edit
 from fireedit.platform.data.scenes.render import Renderer
 from fireedit.platform.data.scenes.world import TRAIN
 from fireedit.platform.train.optimizer import OptimizerConfig
@@ -44,45 +35,9 @@ def part(sizes: FireEditConfig, tmp_path: Path) -> LanguagePart:
     return LanguagePart(sizes, recipe, tmp_path)
 
 
-def test_a_seed_always_gives_the_same_lesson() -> None:
-    assert [make_lesson(TRAIN, seed) for seed in range(5)] == [make_lesson(TRAIN, seed) for seed in range(5)]
-    assert make_lesson(HELD_OUT, HELD_OUT.seeds[0]) != make_lesson(TRAIN, 0)
-
-
-def test_lessons_ask_about_everything() -> None:
-    kinds = Counter(turn.kind for seed in SEEDS for turn in make_lesson(TRAIN, seed).turns)
-    asked = {"colour", "count", "presence", "side", "use", "background", "description"}
-    assert asked | {"meant", "after", "region", "which_region", "meant_region"} == set(kinds)
-    assert any(not make_lesson(TRAIN, seed).turns for seed in SEEDS), "some are words alone"
-
-
-def test_what_is_meant_is_what_is_edited() -> None:
-    assert meant(make_edit(TRAIN, 0, NO_OP)) == "Nothing."
-    assert meant(make_edit(TRAIN, 0, "background")) == "The background."
-    assert meant(make_edit(TRAIN, 0, "style")) == "The whole picture."
-    assert meant(make_edit(TRAIN, 0, "add")).startswith("A new ")
-    edit = make_edit(TRAIN, 0, "left_right")
-    chosen = next(placed for placed in edit.source.objects if placed.id in edit.edited)
-    side = "left" if "left" in edit.instruction else "right"
-    assert meant(edit) == f"The {told(chosen)}." and told(chosen).endswith(f"on the {side}")
-    assert " and the " in meant(make_edit(TRAIN, 0, "multiple"))
-    reflected = next(edit for seed in SEEDS if "mirror" in meant(edit := make_edit(TRAIN, seed, "mirror")))
-    assert "mirror" in reflected.instruction or "reflection" in reflected.instruction
-
-
-def test_regions_are_numbered_as_they_are_given() -> None:
-    lessons = [lesson for seed in SEEDS if (lesson := make_lesson(TRAIN, seed)).regions]
-    for lesson in lessons:
-        objects = len(lesson.scene.objects)
-        assert objects <= len(lesson.regions) <= objects + EMPTY_REGIONS
-        assert all(0 <= left < right <= 1 and 0 <= top < bottom <= 1 for left, top, right, bottom in lesson.regions)
-        boxes = {f"A {told(placed)}.".replace("A u", "An u"): placed.box for placed in lesson.scene.objects}
-        for turn in lesson.turns:
-            if turn.kind == "region" and turn.answer in boxes:
-                given = lesson.regions[int(turn.question.removeprefix("What is region ")[:-1]) - 1]
-                off = max(abs(one - other) for one, other in zip(given, boxes[turn.answer], strict=True))
-                assert off < 0.08 or list(boxes.values()).count(boxes[turn.answer]) > 1
-    assert any(turn.answer == "Nothing." for lesson in lessons for turn in lesson.turns if turn.kind == "region")
+def drawn(part: LanguagePart) -> dict[str, torch.Tensor]:
+    renderer = Renderer()
+    return torch.utils.data.default_collate([part.draw(renderer, seed) for seed in range(8)])
 
 
 def test_a_lesson_of_words_is_read_without_the_picture(part: LanguagePart) -> None:
@@ -90,13 +45,14 @@ def test_a_lesson_of_words_is_read_without_the_picture(part: LanguagePart) -> No
     row = part._row(Renderer(), lesson)
     read = row["input_ids"][row["input_ids"] != PADDING]
     assert read.max() < part.sizes.vlm.vocab_size and torch.equal(row["labels"][: len(read)], read)
+    assert row["labels"].dtype == torch.int16
     assert (row["labels"][len(read) :] == IGNORED).all()
 
 
-def test_batches_are_a_function_of_the_step(part: LanguagePart) -> None:
-    batches, again = list(part.batches(0, 3)), list(part.batches(2, 3))
-    assert all(torch.equal(batches[2][name], again[0][name]) for name in batches[2])
-    assert not torch.equal(batches[0]["input_ids"], batches[1]["input_ids"])
+def test_a_seed_always_draws_the_same_row(part: LanguagePart) -> None:
+    first, other, again = (part.draw(Renderer(), seed) for seed in (3, 4, 3))
+    assert all(torch.equal(first[name], again[name]) and first[name].shape == other[name].shape for name in first)
+    assert not torch.equal(first["input_ids"], other["input_ids"])
 
 
 def test_the_base_and_the_marks_learn_but_neither_lora_nor_img_rows(part: LanguagePart) -> None:
@@ -104,7 +60,7 @@ def test_the_base_and_the_marks_learn_but_neither_lora_nor_img_rows(part: Langua
     assert isinstance(model, VLM)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.0)
-    batch, losses = next(iter(part.batches(0, 1))), []
+    batch, losses = drawn(part), []
     for _ in range(6):
         loss = part.losses(model, batch)["loss"]
         loss.backward()
@@ -148,13 +104,14 @@ def test_an_answer_is_right_only_if_every_token_is(part: LanguagePart) -> None:
 def test_figures_and_sheet_are_of_held_out_lessons(part: LanguagePart) -> None:
     figures = part.figures(part.model.eval())
     assert 100 < figures["perplexity"] < 10_000, "an untrained one knows nothing of 1024 tokens"
-    kinds = {turn.kind for seed in HELD_OUT.seeds[:6] for turn in make_lesson(HELD_OUT, seed).turns}
+    lessons = [make_lesson(HELD_OUT, seed) for seed in HELD_OUT.seeds[:6]] + [known_by_use(KNOWLEDGE.seeds[0])]
+    kinds = {turn.kind for lesson in lessons for turn in lesson.turns}
     assert set(figures) == {"perplexity"} | {f"exact_{kind}" for kind in kinds - {"description", "after"}}
     assert part.look(part.model).height > 192
 
 
 def test_saved_weights_answer_alike(part: LanguagePart, tmp_path: Path) -> None:
-    batch = next(iter(part.batches(0, 1)))
+    batch = drawn(part)
     assert isinstance(part.model, VLM)
     with torch.no_grad():
         before = part.losses(part.model.eval(), batch)["loss"]

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fireedit.jobs.pretraining.loop import CHECKPOINT, METRICS, SHEET, PretrainRecipe, figures_path, pretrain
+from fireedit.platform.data.scenes.render import Renderer
 from fireedit.platform.train.optimizer import OptimizerConfig
 
 STEPS = 20
@@ -28,14 +29,13 @@ class Line:
         self.model: nn.Module = nn.Linear(1, 1)
         self.stop_at = stop_at
 
-    def batches(self, first: int, last: int) -> Iterable[Mapping[str, Tensor]]:
-        for step in range(first, last):
-            if step + 1 == self.stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-            points = torch.randn(8, 1, generator=torch.Generator().manual_seed(step))
-            yield {"x": points, "y": 3 * points - 1}
+    def draw(self, renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
+        point = torch.randn(1, generator=torch.Generator().manual_seed(seed))
+        return {"x": point, "y": 3 * point - 1, "seed": torch.tensor(seed)}
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.stop_at and int(batch["seed"][0]) == 8 * (self.stop_at - 1):
+            os.kill(os.getpid(), signal.SIGTERM)
         jitter = 0.01 * torch.randn(())
         return {"loss": (model(batch["x"]) + jitter - batch["y"]).square().mean()}
 
@@ -56,7 +56,9 @@ class Line:
 @pytest.fixture
 def recipe(tmp_path: Path) -> PretrainRecipe:
     how = OptimizerConfig(lr=0.2, warmup_ratio=0.1, cooldown_ratio=0.3)
-    return PretrainRecipe(steps=STEPS, batch=8, optimizer=how, log_every=5, home=str(tmp_path / "home"))
+    return PretrainRecipe(
+        steps=STEPS, batch=8, optimizer=how, workers=0, average=0.5, log_every=5, home=str(tmp_path / "home")
+    )
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -117,6 +119,33 @@ def test_every_step_sees_the_weights_of_the_one_before(recipe: PretrainRecipe, t
     line.losses = watched  # type: ignore[method-assign]
     pretrain(line, recipe, tmp_path)
     assert len(set(seen)) > STEPS / 2  # in bfloat16 two may be alike
+
+
+def test_a_clock_ends_it_and_the_learning_rate_has_come_down_by_then(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    report = pretrain(Line(), replace(recipe, steps=None, minutes=0.02), tmp_path)
+    rows = (Path(recipe.home) / "pretraining" / "line" / METRICS).read_text().splitlines()
+    rates = [json.loads(row)["lr"] for row in rows]
+    assert report["steps"] > 3 and max(rates) == pytest.approx(0.2, rel=0.05) and rates[-1] < 0.1
+    more = pretrain(Line(), replace(recipe, steps=None, minutes=0.04), tmp_path)
+    assert more["steps"] > report["steps"] and more["samples"] == 8 * more["steps"]
+
+
+def test_without_an_end_it_says_what_to_write(recipe: PretrainRecipe) -> None:
+    with pytest.raises(ValueError, match="write minutes=20"):
+        replace(recipe, steps=None)
+
+
+def test_averaged_weights_are_what_is_saved_and_judged(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    line = Line()
+    report = pretrain(line, replace(recipe, average=0.9), tmp_path)
+    saved = torch.load(Path(recipe.home) / "pretraining" / "line" / CHECKPOINT, weights_only=True)
+    assert report["slope"] == float(weights(tmp_path)["weight"]) != float(saved["model"]["weight"])
+
+
+def test_told_to_stop_it_leaves_averaged_weights_and_a_checkpoint(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        pretrain(Line(stop_at=5), recipe, tmp_path)
+    assert (tmp_path / "line.pt").is_file() and (Path(recipe.home) / "pretraining" / "line" / CHECKPOINT).is_file()
 
 
 def test_a_checkpoint_is_whole_or_not_there(recipe: PretrainRecipe, tmp_path: Path) -> None:

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import default_collate
+from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher, DeformableDetrImageLoss
 
 from fireedit.jobs.pretraining import vision
 from fireedit.jobs.pretraining.loop import pretrain
 from fireedit.models.detector import Detections, Detector
 from fireedit.models.fireedit import FireEdit, preset
+from fireedit.models.layers.boxes import to_cxcywh
 from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.tokens import IGNORED
 from fireedit.models.vision import Vision
@@ -37,6 +41,11 @@ def detections(boxes: list[torch.Tensor], sure: float) -> Detections:
     return Detections(placed, logits, placed.expand(2, -1, -1, -1), layers, layers)
 
 
+def padded(boxes: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes of every picture behind one another, and which are there."""
+    return pad_sequence(boxes, batch_first=True), pad_sequence([own[:, 0] > 0 for own in boxes], batch_first=True)
+
+
 def mirror_scene() -> dict[str, torch.Tensor]:
     scene = next(filter(None, (sample_mirror(TRAIN, random.Random(seed)) for seed in range(20))))
     return vision.known(Renderer().draw(scene, 64), scene)
@@ -60,10 +69,21 @@ def test_boxes_hold_the_pixels_that_show_their_object() -> None:
 
 def test_the_set_loss_falls_to_nothing_where_every_box_is_found() -> None:
     loss = vision.SetLoss()
-    found = loss(detections(TRUE, sure=8.0), TRUE)
-    moved = loss(detections([boxes + 0.05 for boxes in TRUE], sure=8.0), TRUE)
-    unsure = loss(detections(TRUE, sure=-2.0), TRUE)
+    found = loss(detections(TRUE, sure=8.0), *padded(TRUE))
+    moved = loss(detections([boxes + 0.05 for boxes in TRUE], sure=8.0), *padded(TRUE))
+    unsure = loss(detections(TRUE, sure=-2.0), *padded(TRUE))
     assert found < 0.01 and moved > 0.5 and unsure > 0.5
+
+
+def test_the_set_loss_is_that_of_transformers() -> None:
+    found = detections([boxes + 0.05 for boxes in TRUE], sure=0.5)
+    targets = [{"class_labels": torch.zeros(len(own), dtype=torch.int64), "boxes": to_cxcywh(own)} for own in TRUE]
+    matcher = DeformableDetrHungarianMatcher(2.0, 5.0, 2.0)
+    stock = DeformableDetrImageLoss(matcher, num_classes=1, focal_alpha=0.25, losses=["labels", "boxes"])
+    outputs = {"pred_boxes": to_cxcywh(found.boxes[-1]), "logits": found.coco_logits[-1][..., None]}
+    losses = stock(outputs, targets)
+    wanted = 2 * losses["loss_ce"] + 5 * losses["loss_bbox"] + 2 * losses["loss_giou"]
+    torch.testing.assert_close(vision.SetLoss()(found, *padded(TRUE)), 3 * wanted)  # two layers, and the anchors
 
 
 def test_a_box_is_an_objects_or_nobodys_or_neither() -> None:
@@ -76,15 +96,18 @@ def test_a_box_is_an_objects_or_nobodys_or_neither() -> None:
     assert looks.tolist() == [2, IGNORED, IGNORED] and reflected.tolist() == [1, IGNORED, IGNORED]
 
 
-def test_a_step_draws_the_same_scenes_after_a_break(tmp_path: Path) -> None:
+def test_a_seed_always_draws_the_same_scene(tmp_path: Path) -> None:
     part = vision.VisionPart(SIZES, recipe_of(tmp_path), tmp_path)
-    (*_, last), (again,) = part.batches(0, 2), part.batches(1, 2)
-    assert all(torch.equal(last[name], again[name]) for name in last)
+    first, other, again = (part.draw(Renderer(), seed) for seed in (3, 4, 3))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(first[name].shape == other[name].shape for name in first) and not torch.equal(
+        first["view"], other["view"]
+    )
 
 
 def test_all_that_is_trained_gets_a_gradient(tmp_path: Path) -> None:
     part = vision.VisionPart(SIZES, recipe_of(tmp_path), tmp_path)
-    (batch,) = part.batches(0, 1)
+    batch = default_collate([part.draw(Renderer(), seed) for seed in range(4)])
     part.losses(part.model, batch)["loss"].backward()
     idle = {name for name, one in part.model.named_parameters() if one.requires_grad and one.grad is None}
     assert not idle

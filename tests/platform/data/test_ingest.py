@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import ray
 import ray.exceptions
 
 from fireedit.platform import images, storage
-from fireedit.platform.data import shards
+from fireedit.platform.data import ingest, shards
 from fireedit.platform.data.ingest import (
     Columns,
     Corpora,
@@ -94,7 +94,7 @@ def corpora(root: str) -> Corpora:
 
 def batches_of(
     corpora: Corpora, share: Share, quarantine: Path, refused: frozenset[str] = frozenset()
-) -> Iterator[Columns]:
+) -> Generator[Columns]:
     how = functools.partial(prepare, refused=refused)
     return prepared_batches(corpora, share, how, Refused, str(quarantine), side=SIDE)
 
@@ -179,6 +179,20 @@ def test_workers_may_come_and_go(ray_session: None, corpora: Corpora, tmp_path: 
 @pytest.mark.ray
 def test_a_run_that_is_finished_has_no_more_batches(ray_session: None, corpora: Corpora, tmp_path: Path) -> None:
     assert list(batches_of(corpora, Share(0, 1, BATCH, 64, 64), tmp_path)) == []
+
+
+@pytest.mark.ray
+def test_a_run_without_an_end_goes_on_round_after_round_until_it_is_closed(
+    ray_session: None, corpora: Corpora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "TASKS_PER_ROUND", 2)
+    share = Share(0, 1, BATCH, 0, None)
+    made = batches_of(corpora, share, tmp_path)
+    ids = [columns["id"].tolist() for _, columns in zip(range(15), made, strict=False)]
+    assert ids == drawn_ids(corpora, batches=15), "12 batches make a round"
+    assert share.batches()[:3] == range(3) and share.batches()
+    made.close()
+    assert next(made, None) is None
 
 
 @pytest.mark.ray

@@ -20,6 +20,7 @@ def sample_row(number: int) -> shards.Row:
         corpus="test",
         task="edit",
         instruction=f"make it {number}",
+        plain="make it so" if number % 2 else "",
         questions=("who?",) * (number % 3),
         answers=("he",) * (number % 3),
         source=bytes([number]) * 5,
@@ -75,6 +76,13 @@ def test_a_reader_gives_every_row_at_its_place(root: str) -> None:
             assert reader.row(shard, group, row) == sample_row(number)
             number += 1
     assert number == sum(SIZES)
+
+
+def test_rows_of_older_shards_have_no_plain_form(tmp_path: Path) -> None:
+    schema = shards.SCHEMA.remove(shards.SCHEMA.get_field_index("plain"))
+    shards.write_table(shards.path_of(str(tmp_path), "000000-000"), schema, [sample_row(1)])
+    index = shards.Index("test", "train", "", [shards.Shard("000000-000", 1)])
+    assert shards.ShardReader(str(tmp_path), index).row("000000-000", 0, 0) == sample_row(1) | {"plain": ""}
 
 
 def test_rows_may_be_read_in_any_order_with_one_group_in_memory(root: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from fireedit.platform.train.engine import EngineConfig
+from fireedit.platform.train.engine import EngineConfig, check_engine
 from fireedit.platform.train.launcher import WorkersConfig, launch
-from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, learning_rate_over
+from fireedit.platform.train.optimizer import AveragedWeights, OptimizerConfig, build_optimizers, rate_at
 
 STEPS, SAVED_AT, KILLED_AT = 6, (2, 4), 5
 OPTIMIZER = OptimizerConfig(lr=0.01, warmup_ratio=0.5, cooldown_ratio=0.3)
@@ -43,7 +44,7 @@ def loop(settings: dict[str, Any]) -> None:
     config = EngineConfig(
         micro_batch=4, accumulate=accumulate, precision="fp32", zero_stage=settings["zero_stage"], clip=0.5
     )
-    engine = Engine(model(), config, OPTIMIZER, STEPS)
+    engine = Engine(model(), config, settings["optimizer"], ema=settings["ema"])
     resumed = checkpoints.resume(engine)
     losses = resumed["losses"] if resumed else []
     for step in range(len(losses) + 1, settings["stop"] + 1):
@@ -51,7 +52,7 @@ def loop(settings: dict[str, Any]) -> None:
         for part in range(accumulate):
             x = micro_batch(step, part * workers + rank)
             loss = (engine.model(x) - x).square().mean()
-            engine.step(loss)
+            engine.step(loss, step / (STEPS + 1))
             total += engine.mean({"loss": loss.detach()})["loss"] / accumulate
         losses.append(total)
         if step == KILLED_AT and rank == 1 and settings["killed"] and not os.path.exists(settings["killed"]):
@@ -65,35 +66,51 @@ def loop(settings: dict[str, Any]) -> None:
             torch.save({"losses": losses, "state": trained.state_dict(), "resumed": bool(resumed)}, settings["out"])
 
 
-def plain_loop() -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The same training in one process without any engine."""
+def plain_loop(config: OptimizerConfig, ema: float) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The same training in one process without any engine; the weights are averaged ones if `ema`."""
     module = model()
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    optimizer = build_optimizer(named, OPTIMIZER)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_over(STEPS, OPTIMIZER))
+    optimizers = build_optimizers(named, config)
+    rates = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
+    averages = AveragedWeights([parameter for _, parameter in named], ema)
     losses = []
     for step in range(1, STEPS + 1):
         x = torch.cat([micro_batch(step, number) for number in range(MICRO_BATCHES)])
         loss = (module(x) - x).square().mean()
-        optimizer.zero_grad()
+        module.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([parameter for _, parameter in named], 0.5)
-        optimizer.step()
-        schedule.step()
+        for group, rate in rates:
+            group["lr"] = rate * rate_at(step / (STEPS + 1), config)
+        for optimizer in optimizers:
+            optimizer.step()
+        averages.update()
         losses.append(loss.item())
+    if ema:
+        averages.swap()
     return losses, module.state_dict()
 
 
-def run(folder: Path, name: str, workers: int, stop: int, zero_stage: int = 2, killed: str = "") -> dict[str, Any]:
+def run(
+    folder: Path,
+    name: str,
+    workers: int,
+    stop: int,
+    zero_stage: int = 2,
+    killed: str = "",
+    optimizer: OptimizerConfig = OPTIMIZER,
+    ema: float = 0.0,
+) -> dict[str, Any]:
     """Train until step `stop`, going on with the run of this name; what rank 0 saved at the end."""
     out = folder / "out.pt"
     settings = {"out": str(out), "stop": stop, "zero_stage": zero_stage, "killed": killed}
+    settings |= {"optimizer": optimizer, "ema": ema}
     launch(loop, settings, WorkersConfig(count=workers, cpus=0.5, max_failures=1), str(folder), name, 1)
     return torch.load(out, weights_only=True)
 
 
-def assert_as_a_plain_loop(trained: dict[str, Any]) -> None:
-    losses, state = plain_loop()
+def assert_as_a_plain_loop(trained: dict[str, Any], optimizer: OptimizerConfig = OPTIMIZER, ema: float = 0.0) -> None:
+    losses, state = plain_loop(optimizer, ema)
     assert trained["resumed"], "the run went on from its checkpoint"
     assert trained["losses"] == pytest.approx(losses, rel=1e-4)
     for name, tensor in state.items():
@@ -110,8 +127,27 @@ def test_two_workers_one_of_them_killed_train_as_a_plain_loop_does(ray_session: 
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [2, 3])
-def test_a_run_goes_on_with_another_number_of_workers(ray_session: None, tmp_path: Path, zero_stage: int) -> None:
-    run(tmp_path, "resized", 2, SAVED_AT[0], zero_stage)
-    run(tmp_path, "resized", 1, SAVED_AT[1], zero_stage)
-    assert_as_a_plain_loop(run(tmp_path, "resized", 2, STEPS, zero_stage))
+@pytest.mark.parametrize(("zero_stage", "muon_lr", "ema"), [(0, 0.02, 0.7), (2, None, 0.7), (3, None, 0.0)])
+def test_a_run_goes_on_with_another_number_of_workers(
+    ray_session: None, tmp_path: Path, zero_stage: int, muon_lr: float | None, ema: float
+) -> None:
+    """Whole weights under Muon, shards of them under AdamW; averaged or not."""
+    optimizer = replace(OPTIMIZER, muon_lr=muon_lr)
+    for workers, stop in ((2, SAVED_AT[0]), (1, SAVED_AT[1]), (2, STEPS)):
+        trained = run(tmp_path, "resized", workers, stop, zero_stage, optimizer=optimizer, ema=ema)
+    assert_as_a_plain_loop(trained, optimizer, ema)
+
+
+@pytest.mark.parametrize(
+    ("engine", "muon_lr", "ema", "said"),
+    [
+        (EngineConfig(micro_batch=1, zero_stage=3), None, 0.9, "ema: found 0.9 where ZeRO 3 shards the weights"),
+        (EngineConfig(micro_batch=1, precision="fp32"), 0.1, 0.0, "muon_lr: found ZeRO 2 in fp32, which flattens"),
+        (EngineConfig(micro_batch=1, zero_stage=0), 0.1, 0.0, "muon_lr: found ZeRO 0 in bf16.*engine.precision=fp32"),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_where_there_are_none(
+    engine: EngineConfig, muon_lr: float | None, ema: float, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_engine(engine, OptimizerConfig(lr=1, muon_lr=muon_lr), ema)

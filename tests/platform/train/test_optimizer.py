@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizer, learning_rate_over
+from fireedit.platform.train.optimizer import (
+    AveragedWeights,
+    ClippedTogether,
+    Muon,
+    OptimizerConfig,
+    build_optimizers,
+    orthogonalized,
+    rate_at,
+)
 
 
 def test_the_longest_beginning_of_a_name_sets_its_learning_rate() -> None:
@@ -12,7 +20,7 @@ def test_the_longest_beginning_of_a_name_sets_its_learning_rate() -> None:
     config = OptimizerConfig(lr=0.1, lr_scale={"tati.": 10, "tati.bias": 100})
     rates = {
         id(parameter): group["lr"]
-        for group in build_optimizer(model.named_parameters(), config).param_groups
+        for group in build_optimizers(model.named_parameters(), config)[0].param_groups
         for parameter in group["params"]
     }
     by_name = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
@@ -22,18 +30,167 @@ def test_the_longest_beginning_of_a_name_sets_its_learning_rate() -> None:
 
 def test_a_scale_that_fits_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="no trained parameter begins with 'hvac'"):
-        build_optimizer(nn.Linear(2, 2).named_parameters(), OptimizerConfig(lr=0.1, lr_scale={"hvac": 2}))
+        build_optimizers(nn.Linear(2, 2).named_parameters(), OptimizerConfig(lr=0.1, lr_scale={"hvac": 2}))
 
 
 def test_the_learning_rate_climbs_stays_and_falls_if_asked_to() -> None:
-    factor = learning_rate_over(100, OptimizerConfig(lr=1, warmup_ratio=0.04))
-    assert [factor(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
-    assert [learning_rate_over(100, OptimizerConfig(lr=1))(step) for step in (0, 99, 100)] == [1, 1, 1]
-    factor = learning_rate_over(100, OptimizerConfig(lr=1, cooldown_ratio=0.04))
-    assert [factor(step) for step in (0, 95, 96, 97, 98, 99)] == pytest.approx([1, 1, 1, 0.75, 0.5, 0.25])
+    config = OptimizerConfig(lr=1, warmup_ratio=0.1, cooldown_ratio=0.2)
+    found = [rate_at(done, config) for done in (0, 0.05, 0.1, 0.5, 0.8, 0.9, 1)]
+    assert found == pytest.approx([0, 0.5, 1, 1, 1, 0.5, 0])
+    assert [rate_at(done, OptimizerConfig(lr=1)) for done in (0, 0.5, 1)] == [1, 1, 1]
 
 
 def test_it_is_adamw_with_the_recipes_numbers() -> None:
-    optimizer = build_optimizer(nn.Linear(2, 2).named_parameters(), OptimizerConfig(lr=1e-5, betas=(0.9, 0.99)))
+    (optimizer,) = build_optimizers(nn.Linear(2, 2).named_parameters(), OptimizerConfig(lr=1e-5, betas=(0.9, 0.99)))
     assert isinstance(optimizer, torch.optim.AdamW)
     assert (optimizer.defaults["weight_decay"], optimizer.defaults["betas"]) == (0.0, (0.9, 0.99))
+
+
+def small() -> nn.ModuleDict:
+    torch.manual_seed(0)
+    return nn.ModuleDict({"body": nn.Linear(4, 4), "table": nn.Embedding(3, 4)})
+
+
+def test_muon_takes_the_matrices_that_it_may_at_their_own_rates() -> None:
+    model = small()
+    config = OptimizerConfig(lr=0.1, muon_lr=0.2, adamw_only=("table.",), lr_scale={"body.": 0.5})
+    muon, adamw = build_optimizers(model.named_parameters(), config)
+    assert isinstance(muon, Muon) and isinstance(adamw, torch.optim.AdamW)
+    (group,) = muon.param_groups
+    assert (group["params"], group["lr"]) == ([model["body"].weight], 0.1)
+    rates = {id(one): group["lr"] for group in adamw.param_groups for one in group["params"]}
+    assert rates == {id(model["body"].bias): 0.05, id(model["table"].weight): 0.1}
+
+
+def test_optimizers_step_together_clipped_and_are_taken_up_where_they_were() -> None:
+    def learn(steps: int, taken_up: bool) -> list[torch.Tensor]:
+        model, config = small(), OptimizerConfig(lr=0.1, muon_lr=0.2, adamw_only=("table.",))
+        together = ClippedTogether(build_optimizers(model.named_parameters(), config), clip=0.5)
+        for step in range(steps):
+            if step == 2 and taken_up:
+                state = together.state_dict()
+                together = ClippedTogether(build_optimizers(model.named_parameters(), config), clip=0.5)
+                together.load_state_dict(state)
+            for group in together.param_groups:
+                group["lr"] = 0.01 * (step + 1)
+            together.zero_grad()
+            (10 * model["body"](model["table"].weight)).square().mean().backward()
+            together.step()
+            total = torch.stack([one.grad.square().sum() for one in model.parameters()]).sum().sqrt()
+            assert together._global_grad_norm > 0.5 and float(total) == pytest.approx(0.5, rel=1e-3)
+        return [one.detach() for one in model.parameters()]
+
+    for whole, broken in zip(learn(4, False), learn(4, True), strict=True):
+        torch.testing.assert_close(whole, broken)
+
+
+def test_young_averages_forget_faster_and_take_the_weights_place_for_a_while() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    averages, mean = AveragedWeights([weight], 0.9), 0.0
+    for update in range(20):
+        with torch.no_grad():
+            weight.fill_(update)
+        averages.update()
+        decay = min(0.9, (1 + update) / (10 + update))
+        mean = decay * mean + (1 - decay) * update
+    averages.swap()
+    assert weight.item() == pytest.approx(mean)
+    averages.swap()
+    assert weight.item() == 19
+
+
+def test_saved_averages_go_on_as_the_ones_that_were_saved() -> None:
+    weight = nn.Parameter(torch.zeros(3))
+    averages, again = AveragedWeights([weight], 0.9), AveragedWeights([weight], 0.9)
+
+    def learn(count: int, *members: AveragedWeights) -> None:
+        for _ in range(count):
+            with torch.no_grad():
+                weight.add_(1)
+            for member in members:
+                member.update()
+
+    learn(5, averages)
+    again.load_state_dict(averages.state_dict())
+    learn(5, averages, again)
+    assert torch.equal(averages.means[0], again.means[0]) and averages.updates == again.updates == 10
+    assert averages.means[0] is not again.means[0]
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 48), (48, 16), (20, 8, 3, 3), (80, 4, 2, 2)])
+def test_muons_update_has_singular_values_near_one_times_its_scale(shape: tuple[int, ...]) -> None:
+    """A convolution is taken as [out, in k k]; gradients of any size and one large direction step alike."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.zeros(shape))
+    weight.grad = 1e-4 * torch.randn(shape)
+    Muon([weight], lr=0.1, weight_decay=0.0).step()
+    matrix = weight.detach().flatten(1)
+    values = torch.linalg.svdvals(matrix) / (0.1 * 0.2 * max(matrix.shape) ** 0.5)
+    assert values.max() < 1.3 and values.median() > 0.65 and values.min() > 0.2
+    descent = (weight.grad * weight.detach()).sum()
+    assert descent < 0, "it goes down the gradient"
+
+
+def test_muon_turns_a_gradient_into_the_nearest_orthogonal_matrix() -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(3, 12, 20)
+    left, _, right = torch.linalg.svd(gradient, full_matrices=False)
+    made = orthogonalized(gradient)
+    assert made.shape == gradient.shape and made.dtype == torch.float32
+    cosines = (made * (left @ right)).sum(dim=(1, 2)) / made.flatten(1).norm(dim=1) / 12**0.5
+    assert (cosines > 0.97).all()
+    assert orthogonalized(torch.zeros(1, 4, 4)).abs().max() == 0, "no gradient, no step"
+
+
+def test_matrices_of_one_shape_step_as_they_would_alone() -> None:
+    def learnt(*names: str) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        shapes = {"a": (6, 8), "b": (6, 8), "c": (6, 2, 2, 2), "d": (8, 6)}
+        weights = {name: nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()}
+        for weight in weights.values():
+            weight.grad = torch.randn_like(weight)
+        Muon([weights[name] for name in names], lr=0.1).step()
+        return {name: weights[name].detach() for name in names}
+
+    together = learnt("a", "b", "c", "d")
+    for name, weight in together.items():
+        torch.testing.assert_close(weight, learnt(name)[name])
+
+
+def test_each_parameter_belongs_to_exactly_one_optimizer() -> None:
+    model = nn.ModuleDict(
+        {
+            "convolution": nn.Conv2d(4, 6, 3),
+            "depthwise": nn.Conv2d(4, 4, 3, groups=4),
+            "norm": nn.LayerNorm(4),
+            "linear": nn.Linear(4, 5),
+            "first": nn.Linear(4, 4),
+        }
+    )
+    model.queries = nn.Parameter(torch.zeros(1, 7, 4))  # type: ignore[assignment]
+    config = OptimizerConfig(lr=0.1, muon_lr=0.2, adamw_only=("first.",))
+    muon, adamw = build_optimizers(model.named_parameters(), config)
+    held = [id(one) for part in (muon, adamw) for group in part.param_groups for one in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    taken = {names[id(one)] for group in muon.param_groups for one in group["params"]}
+    assert taken == {"convolution.weight", "linear.weight"}, "a column, a row or a left-out matrix is AdamW's"
+
+
+def test_muon_goes_on_from_its_saved_momentum_as_if_never_stopped() -> None:
+    torch.manual_seed(0)
+    gradients = torch.randn(5, 6, 8)
+    runs = []
+    for stops in (False, True):
+        weight = nn.Parameter(torch.ones(6, 8))
+        muon = Muon([weight], lr=0.1)
+        for step, gradient in enumerate(gradients):
+            if stops and step == 3:
+                state = muon.state_dict()
+                weight = nn.Parameter(weight.detach().clone())
+                muon = Muon([weight], lr=0.7)
+                muon.load_state_dict(state)
+            weight.grad = gradient.clone()
+            muon.step()
+        runs.append(weight.detach())
+    assert torch.equal(*runs)

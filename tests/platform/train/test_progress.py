@@ -20,6 +20,15 @@ def test_a_report_is_the_mean_since_the_last_one() -> None:
     assert progress.report(21, 1e-5, 0.0)["loss"] == 9.0, "the mean begins anew"
 
 
+def test_a_clock_says_what_is_left_where_it_ends_a_run_first() -> None:
+    for steps, said in ((0, "step      1  loss"), (10**9, "step      1/1000000000  loss")):
+        stream = io.StringIO()
+        progress = Progress(steps=steps, stream=stream)
+        progress.add({"loss": 1.0}, samples=1, waited_s=0.0)
+        progress.report(1, 0.1, 0.1, left_s=185.0)
+        assert stream.getvalue().startswith(said) and stream.getvalue().endswith("left 3m05s\n")
+
+
 def test_means_may_be_taken_over_the_workers() -> None:
     progress = Progress(steps=1, stream=None)
     progress.add({"loss": 1.0}, samples=1, waited_s=0.0)

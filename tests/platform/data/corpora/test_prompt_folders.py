@@ -42,7 +42,7 @@ def test_our_writer_is_read_back(tmp_path: Path, write: Callable) -> None:
     samples = list(instructpix2pix.read(f"file://{tmp_path}"))
     assert [sample.id for sample in samples] == [f"instructpix2pix/train/{seed:07d}" for seed in range(9)]
     for seed, sample in enumerate(samples):
-        edit = families.make_edit(world.TRAIN, seed)
+        edit = families.lesson(world.TRAIN, seed)
         assert sample.instruction == edit.instruction and sample.task == "edit" and not sample.error
         assert images.decode(sample.source).shape == images.decode(sample.target).shape == (32, 32, 3)
 
@@ -172,7 +172,7 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path, content: str, found: str
         instructpix2pix.read(str(tmp_path))
 
 
-def test_the_second_pair_is_the_same_edit_before_another_cut_of_the_background(tmp_path: Path) -> None:
+def test_the_second_pair_is_the_same_edit_of_objects_turned_round(tmp_path: Path) -> None:
     writer.write_folders(tmp_path, [4], 32, world.TRAIN)
     edit, folder = families.make_edit(world.TRAIN, 4), tmp_path / "0000004"
     first, second = (images.decode((folder / f"{pair}_1.jpg").read_bytes()).astype(int) for pair in (8, 9))

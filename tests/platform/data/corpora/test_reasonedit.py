@@ -23,23 +23,26 @@ def edit(**changed: object) -> dict:
 
 
 def test_our_writer_is_read_back(corpus: Path) -> None:
-    samples = list(reasonedit.read(str(corpus)))
-    assert [sample.id for sample in samples] == [f"reasonedit/train/{index:04d}-0" for index in range(8)]
-    for seed, sample in enumerate(samples, start=50):
-        made = writer.hard_edit(world.TRAIN, seed)
-        assert sample.instruction == made.instruction and sample.task == "edit" and not sample.error
-        for data, scene in ((sample.source, made.source), (sample.target, made.target)):
-            np.testing.assert_array_equal(images.decode(data), Renderer().draw(scene, 32).image)
+    samples = iter(reasonedit.read(str(corpus)))
+    for index in range(8):
+        made = writer.hard_edit(world.TRAIN, 50 + index)
+        for place, text in enumerate(dict.fromkeys((made.plain, made.instruction))):
+            sample = next(samples)
+            assert sample.id == f"reasonedit/train/{index:04d}-{place}" and sample.task == "edit" and not sample.error
+            assert (sample.instruction, sample.plain) == (text, made.plain if place else "")
+            for data, scene in ((sample.source, made.source), (sample.target, made.target)):
+                np.testing.assert_array_equal(images.decode(data), Renderer().draw(scene, 32).image)
+    assert next(samples, None) is None
 
 
-def test_every_instruction_that_differs_becomes_a_row(corpus: Path) -> None:
+def test_every_instruction_that_differs_becomes_a_row_and_the_first_is_the_others_plain_form(corpus: Path) -> None:
     part = [("0003", edit(instruction=["one", "two", " one", "three"])), ("0004", edit(instruction=["one"]))]
     samples = list(reasonedit.read_edits(str(corpus), part))
-    assert [(sample.id, sample.instruction) for sample in samples] == [
-        ("reasonedit/train/0003-0", "one"),
-        ("reasonedit/train/0003-1", "two"),
-        ("reasonedit/train/0003-2", "three"),
-        ("reasonedit/train/0004-0", "one"),
+    assert [(sample.id, sample.instruction, sample.plain) for sample in samples] == [
+        ("reasonedit/train/0003-0", "one", ""),
+        ("reasonedit/train/0003-1", "two", "one"),
+        ("reasonedit/train/0003-2", "three", "one"),
+        ("reasonedit/train/0004-0", "one", ""),
     ]
     assert len({(sample.source, sample.target) for sample in samples}) == 1
 

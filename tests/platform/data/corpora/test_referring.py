@@ -62,6 +62,33 @@ def test_what_is_meant_is_painted_and_boxed(tmp_path: Path, meant: Any, halves: 
         assert sample.boxes == tuple(boxes[half] for half in halves)
 
 
+@pytest.mark.parametrize(
+    ("meant", "kinds", "name"),
+    [
+        (5, {5: 1, 6: 2}, "bus"),
+        ([5], {5: 1, 6: 2}, "bus"),
+        (5, {5: 1, 6: 1}, ""),
+        (5, {5: 1, 8: 1}, ""),
+        ([5, 6], {5: 1, 6: 2}, ""),
+        ([-1], {5: 1}, ""),
+        (5, {5: 3}, ""),
+        (5, {5: [1]}, ""),
+        (5, {}, ""),
+    ],
+    ids=["one", "list of one", "two", "one and a crowd", "several", "none", "no such", "a list", "no category"],
+)
+def test_an_object_that_is_the_only_one_of_its_category_is_plainly_called_so(
+    tmp_path: Path, meant: Any, kinds: dict[int, Any], name: str
+) -> None:
+    instances = known()
+    for number, kind in kinds.items():
+        instances.annotations[number]["category_id"] = kind
+    instances.categories.update({1: {"id": 1, "name": "bus"}, 2: {"id": 2, "name": "chair"}})
+    for sample in samples_of(tmp_path, ref(ann_id=meant), instances):
+        said = next(text for text in ("left half", "the half before") if text in sample.instruction)
+        assert sample.plain == (sample.instruction.replace(said, f"the {name}") if name else "")
+
+
 def test_every_sentence_that_differs_and_can_be_read_becomes_a_row(tmp_path: Path) -> None:
     said = ["left half", "", "the half before", "\ufffd", " left half ", "what is not right"]
     samples = samples_of(tmp_path, ref(sentences=[{"sent": text} for text in said]))

@@ -18,6 +18,9 @@ def test_answers_are_true() -> None:
             "Is the car to the left or to the right of the pair of scissors?",
             "The car is to the left of the pair of scissors.",
         ),
+        ("What can the pair of scissors be used for?", "The pair of scissors can be used to cut paper."),
+        ("What kind of thing is the pair of scissors?", "The pair of scissors is a tool."),
+        ("Which object in the image is a vehicle?", "The car is a vehicle."),
         ("What is in the background?", "The background shows a sandy beach."),
     } <= turns
     assert not [turn for turn in turns if turn[0].startswith("Is there a dog") and "Yes" in turn[1]]
@@ -47,3 +50,10 @@ def test_reflections_are_described_and_not_counted() -> None:
     assert all(
         "a mirror with a duck in it" in answer for question, answer in turns if question == "Describe the image."
     )
+
+
+def test_nothing_is_asked_for_by_a_category_that_two_things_share() -> None:
+    both = Scene("a sandy beach", 0, (Placed(1, "car", 0.2, 0.9, 8), Placed(2, "bus", 0.8, 0.9, 6)))
+    turns = {turn for seed in range(40) for turn in dialogue.dialogue(TRAIN, both, seed)}
+    assert ("What kind of thing is the bus?", "The bus is a vehicle.") in turns
+    assert not [question for question, _ in turns if question == "Which object in the image is a vehicle?"]

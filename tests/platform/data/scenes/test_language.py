@@ -42,6 +42,18 @@ def test_a_lone_object_is_called_by_name_colour_and_category() -> None:
     assert language.expressions(scene(car), car) == ["the car", "the blue car", "the vehicle"]
 
 
+def test_the_category_of_what_only_dialogue_teaches_is_not_said() -> None:
+    bus, car = Placed(1, "bus", 0.5, 0.9, 8), Placed(2, "car", 0.5, 0.9, 8)
+    assert language.expressions(scene(bus), bus) == ["the bus"]
+    assert language.expressions(scene(bus, car), car) == ["the car"], "there are two vehicles"
+
+
+def test_a_category_gives_way_to_the_name() -> None:
+    assert language.named("the reflection of the animal", THINGS["cat"]) == "the reflection of the cat"
+    assert language.named("the cat on the left", THINGS["cat"]) == "the cat on the left"
+    assert [language.kind(THINGS[name]) for name in ("dog", "chair")] == ["animal", "piece of furniture"]
+
+
 def test_one_of_two_is_told_by_side_size_or_colour() -> None:
     left, right = Placed(1, "dog", 0.2, 0.9, 8), Placed(2, "dog", 0.8, 0.9, 12)
     assert language.expressions(scene(left, right), left) == ["the dog on the left", "the smaller dog"]

@@ -13,10 +13,16 @@ def test_names_artwork_and_uses_are_each_ones_own() -> None:
 def test_both_splits_have_enough_of_what_edits_need() -> None:
     for split in ("train", "unseen"):
         things = [thing for thing in THINGS.values() if thing.split == split]
-        assert len(things) >= 32
+        assert len(things) >= 20
         assert sum(thing.flies for thing in things) >= 3, "a flying thing is replaced with another that is not there"
         assert sum(bool(thing.paint) for thing in things) >= 8
         assert sum(bool(thing.use) for thing in things) >= 10
+
+
+def test_a_third_of_the_trained_things_are_explained_in_dialogues_only() -> None:
+    told = [thing for thing in THINGS.values() if thing.taught == "dialogue"]
+    assert len(told) == 7 and all(thing.split == "train" and thing.use for thing in told)
+    assert sum(bool(thing.use) for thing in THINGS.values() if thing.split == "train") >= 2 * len(told)
 
 
 def test_painted_things_have_a_colour_that_can_be_named() -> None:

@@ -1,4 +1,6 @@
 from fireedit.platform.data.scenes import referring
+from fireedit.platform.data.scenes.objects import THINGS
+from fireedit.platform.data.scenes.scene import Placed, Scene
 from fireedit.platform.data.scenes.world import TRAIN
 
 REFERENCES = [referring.make_reference(TRAIN, seed) for seed in range(300)]
@@ -22,9 +24,38 @@ def test_one_object_is_named_and_all_of_a_category_are_meant() -> None:
     for reference in REFERENCES:
         chosen = [placed for placed in reference.scene.objects if placed.id in reference.ids]
         if len(chosen) == 1:
-            assert chosen[0].name in reference.expression or chosen[0].thing.category in reference.expression
+            thing = chosen[0].thing
+            assert any(word and word in reference.expression for word in (thing.name, thing.category, thing.use))
+            assert thing.name in reference.plain
         if reference.expression.startswith("all the "):
             category = reference.expression.removeprefix("all the ").removesuffix("s")
             others = [placed for placed in reference.scene.objects if placed not in chosen]
             assert {placed.thing.category for placed in chosen} == {category}
             assert category not in {placed.thing.category for placed in others}
+
+
+def test_a_third_of_the_references_to_one_tell_it_by_use_or_category() -> None:
+    single = [reference for reference in REFERENCES if len(reference.ids) == 1]
+    told = [one for one in single if one.expression != one.plain]
+    assert 0.2 < len(told) / len(single) < 0.5
+    assert any("carry water" in one.expression and one.plain == "bucket" for one in told), "dialogue-taught ones too"
+
+
+def test_plain_words_name_all_of_a_group() -> None:
+    groups = [reference for reference in REFERENCES if reference.expression.startswith("all the ")]
+    assert groups
+    for reference in groups:
+        named = {placed.name for placed in reference.scene.objects if placed.id in reference.ids}
+        assert all(name in reference.plain or THINGS[name].plural in reference.plain for name in named)
+
+
+def test_use_and_category_are_said_where_they_mean_one_object() -> None:
+    bus, key, bucket = Placed(1, "bus", 0.3, 0.9, 6), Placed(2, "key", 0.7, 0.9, 8), Placed(3, "bucket", 0.5, 0.7, 8)
+    scene = Scene("a sandy beach", 0, (bus, key, bucket))
+    assert referring.taught_expressions(scene, bus) == [
+        "the object that can be used to take many passengers to work",
+        "the vehicle",
+    ]
+    assert referring.taught_expressions(scene, key) == ["the object that can be used to open a lock"], "two tools"
+    two = scene.plus(Placed(4, "bus", 0.7, 0.7, 6))
+    assert referring.taught_expressions(two, bus) == []

@@ -53,5 +53,16 @@ def test_mirror_edits_the_reflection_or_the_thing_and_says_which() -> None:
     assert 55 < sum(edit.edited == (2,) for edit in edits) < 85
 
 
-def test_there_are_six_families() -> None:
-    assert set(HARD) == {"left_right", "relative_size", "color", "multiple", "reasoning", "mirror"}
+def test_the_ordinal_counts_from_the_side_that_is_said() -> None:
+    for seed in range(60):
+        edit = families.make_edit(TRAIN, seed, "ordinal")
+        ordered = sorted(edit.source.objects, key=lambda placed: placed.x)
+        if "from the right" in edit.instruction:
+            ordered.reverse()
+        word = next(place for place, word in enumerate(("first", "second", "third")) if f"the {word} " in edit.plain)
+        assert edit.edited == (ordered[word].id,)
+        assert all(placed in edit.target.objects for placed in ordered if placed.id not in edit.edited)
+
+
+def test_there_are_seven_families() -> None:
+    assert set(HARD) == {"left_right", "relative_size", "color", "ordinal", "multiple", "reasoning", "mirror"}

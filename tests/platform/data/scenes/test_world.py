@@ -15,8 +15,8 @@ def test_no_seed_belongs_to_two_worlds() -> None:
 
 
 def test_the_training_world_is_as_big_as_planned() -> None:
-    assert (len(TRAIN.things), len(TRAIN.colors)) == (32, 8)
-    assert len(TRAIN.backgrounds) >= 12
+    assert (len(TRAIN.things), len(TRAIN.colors), len(TRAIN.backgrounds)) == (20, 6, 8)
+    assert all(world.windows == 1 and world.grid == 16 for world in WORLDS.values())
 
 
 def test_each_split_holds_out_what_its_name_says() -> None:
@@ -26,7 +26,7 @@ def test_each_split_holds_out_what_its_name_says() -> None:
     assert len(WORLDS["photos"].backgrounds) >= 6
     assert WORLDS["unseen_artwork"].artwork != TRAIN.artwork
     assert WORLDS["unseen_pairs"].only == TRAIN.barred and not WORLDS["unseen_pairs"].barred
-    for name in ("unseen_seeds", "unseen_pairs", "unseen_artwork", "photos"):
+    for name in ("unseen_seeds", "unseen_pairs", "unseen_artwork", "photos", "knowledge"):
         assert WORLDS[name].things == TRAIN.things, "one thing changes at a time"
 
 

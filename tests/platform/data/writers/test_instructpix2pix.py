@@ -17,7 +17,7 @@ def test_folders_have_the_published_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [*pictures, "metadata.jsonl", "prompt.json"]
     prompt = json.loads((folder / "prompt.json").read_text())
     assert set(prompt) == {"input", "edit", "output", "url"}
-    assert prompt["edit"] == families.make_edit(world.TRAIN, 7).instruction
+    assert prompt["edit"] == families.lesson(world.TRAIN, 7).instruction
     told = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert [pair["seed"] for pair in told] == [14, 15] and set(told[0]) == {"seed", *instructpix2pix.UNMEASURED}
     assert all(images.decode((folder / name).read_bytes()).shape == (32, 32, 3) for name in pictures)
