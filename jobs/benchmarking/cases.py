@@ -112,4 +112,4 @@ def _can_follow(turns: list[Edit], turn: Edit) -> bool:
 
 def _boxes(scene: Scene) -> tuple[Box, ...]:
     boxes = [placed.box for placed in scene.objects] + ([scene.mirror.box] if scene.mirror else [])
-    return tuple(tuple(min(max(edge, 0.0), 1.0) for edge in box) for box in boxes)
+    return tuple(tuple(min(max(edge, 0.0), 1.0) for edge in box) for box in boxes)  # type: ignore[misc]

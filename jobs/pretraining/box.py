@@ -215,6 +215,7 @@ def _ended_with_us(running: list[Running]) -> Iterator[None]:
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
         for one in running:
             one.process.send_signal(signal.SIGTERM)
         for one in running:

@@ -200,7 +200,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         with alone(self.out):
             self.part.save(averaged, self.out)
-        states = {"model": self.model, "averaged": self.averaged}
+        states: dict[str, Any] = {"model": self.model, "averaged": self.averaged}
         states |= {f"optimizer{number}": one for number, one in enumerate(self.optimizers)}
         saved = {name: state.state_dict() for name, state in states.items()} | {"at": asdict(self.at)}
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as draft:

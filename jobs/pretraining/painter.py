@@ -101,7 +101,7 @@ class PainterPart:
         self.tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
         self.vae = frozen(build_vae(sizes.vae), out / "vae") if (out / "vae").is_dir() else build_vae(sizes.vae)
         self.text_encoder = frozen(build_text_encoder(sizes.text), out / "text_encoder")
-        self.model: nn.Module = Taught(EditUNet(sizes.unet)).to(memory_format=torch.channels_last)
+        self.model: nn.Module = Taught(EditUNet(sizes.unet).to(memory_format=torch.channels_last))
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_("_ip." not in name)
         self.noise = training_noise(sizes.schedule)
