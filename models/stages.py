@@ -23,7 +23,7 @@ from diffusers import DDPMScheduler
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from fireedit.models.fireedit import FireEdit
+from fireedit.models.fireedit import FireEdit, Percepts
 from fireedit.models.processor import Batch
 from fireedit.models.qformer import query_diversity
 from fireedit.models.schedule import ScheduleConfig, signal_to_noise, training_noise, wanted_prediction
@@ -106,6 +106,9 @@ class ObjectiveConfig:
     """For a schedule that predicts clean latents: multiplies a sample's loss by (1 + sqrt(SNR))^2, at most by this."""
     pure_noise: NonNegativeFloat = 0.0
     """Share of samples that are drawn at the last timestep; the others are uniform."""
+    denoise_weight: NonNegativeFloat = 1.0
+    """What the painter's loss counts; at 0 the painter neither runs nor learns, and what is left is several times
+    cheaper: edit tokens that `align_weight` holds to the states that the painter reads already."""
     align_weight: NonNegativeFloat = 0.0
     """What the distance of edit tokens to CLIP's states of the instruction counts: a UNet that reads those states then
     understands an instruction beside a picture before it has learnt to read edit tokens."""
@@ -125,6 +128,7 @@ class Losses:
     align: Tensor | None = None
     """Squared distance of the edit tokens to CLIP's text states: of captions in stage 1, of instructions later."""
     align_weight: float = 1.0
+    denoise_weight: float = 1.0
     denoise: Tensor | None = None
     """Stages 2 and 3: squared distance of the predicted noise (or velocity) to the real one: L_diff."""
 
@@ -133,7 +137,7 @@ class Losses:
         total = self.img
         if self.align is not None:
             total = total + self.align_weight * self.align
-        return total if self.denoise is None else total + self.denoise
+        return total if self.denoise is None else total + self.denoise_weight * self.denoise
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """What to log: the total first, then what this stage has."""
@@ -163,7 +167,8 @@ class StagedFireEdit(nn.Module):
         self.dropout = dropout or DropoutConfig()
         self.objective = objective or ObjectiveConfig()
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(stage.learns(name))
+            paints = name.startswith(("unet.", "tati.", "hvca."))
+            parameter.requires_grad_(stage.learns(name) and not (paints and self.objective.denoise_weight == 0))
         self.train()
 
     def train(self, mode: bool = True) -> "StagedFireEdit":
@@ -194,12 +199,27 @@ class StagedFireEdit(nn.Module):
         )
 
     def _edit(self, batch: Batch) -> Losses:
-        """Stages 2 and 3: look, understand, and predict the noise in the target; dialogue has no target."""
+        """Stages 2 and 3: look, understand, and paint; dialogue has no target."""
         model = self.model
         percepts = model.perceive(batch.view, detail=model.hvca is not None)
         understood = model.vlm(batch.input_ids, batch.labels, percepts.image_tokens, percepts.region_tokens)
         edit_tokens = model.qformer(understood.img_states)
 
+        answered = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens  # dialogue has no [IMG] states
+        losses = Losses(img=understood.loss, diversity=query_diversity(answered), each=understood.losses)
+        if (weight := self.objective.denoise_weight) > 0:
+            errors = self._denoise(batch, percepts, edit_tokens) * batch.is_edit
+            each = losses.each + weight * errors.detach()
+            losses = replace(losses, denoise=errors.mean(), denoise_weight=weight, each=each)  # over dialogue too
+        if (weight := self.objective.align_weight) > 0:
+            align = self._distance_to_text(edit_tokens, batch) * batch.is_edit
+            each = losses.each + weight * align.detach()
+            losses = replace(losses, align=align.mean(), align_weight=weight, each=each)
+        return losses
+
+    def _denoise(self, batch: Batch, percepts: Percepts, edit_tokens: Tensor) -> Tensor:
+        """Predict the noise in the targets, or what the schedule calls for; each sample's error, float32 [B]."""
+        model = self.model
         with torch.no_grad():
             source, clean = source_latents(model.vae, batch.source), target_latents(model.vae, batch.target)
             null_tokens = text_states(model.text_encoder, batch.null_text_ids)
@@ -220,18 +240,7 @@ class StagedFireEdit(nn.Module):
         predicted = model.unet.predict(noisy, shown, timesteps, tokens, detail_tokens)
         wanted = wanted_prediction(self.noise_schedule, clean, noise, timesteps)
         snr, copy = signal_to_noise(self.noise_schedule, timesteps), source * model.vae.config.scaling_factor
-        errors = edit_errors(predicted, wanted, copy, clean, snr, self.objective) * batch.is_edit
-        answered = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens  # dialogue has no [IMG] states
-        losses = Losses(
-            img=understood.loss,
-            denoise=errors.mean(),  # over dialogue too, as SmartEdit
-            diversity=query_diversity(answered),
-            each=understood.losses + errors.detach(),
-        )
-        if (weight := self.objective.align_weight) == 0:
-            return losses
-        align = self._distance_to_text(edit_tokens, batch) * batch.is_edit
-        return replace(losses, align=align.mean(), align_weight=weight, each=losses.each + weight * align.detach())
+        return edit_errors(predicted, wanted, copy, clean, snr, self.objective)
 
     def _distance_to_text(self, edit_tokens: Tensor, batch: Batch) -> Tensor:
         """Mean squared distance of edit tokens [B, 77, W] to CLIP's states of the samples' own texts, float32 [B]."""

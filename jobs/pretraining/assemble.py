@@ -41,12 +41,12 @@ def assemble(out: Path, seed: int = 0) -> dict[str, Any]:
 
 
 def finish(home: str, out: Path) -> dict[str, Any]:
-    """Put what the last finished run of stage 3 trained into `out`, in place of what it started from.
+    """Put what the last finished run of stage 3, or else of stage 2, trained into `out`.
 
     Returns:
         the run, and how many MB the folder's weights are.
     """
-    run = runs.latest_finished(home, "nano", 3)
+    run = runs.latest_finished(home, "nano", 3) or runs.latest_finished(home, "nano", 2)
     if run is None:
         sys.exit(f"{home}/runs holds no finished run of nano stage 3; run: python jobs/train.py --stage 3")
     with storage.reading_folder(run.weights) as folder:

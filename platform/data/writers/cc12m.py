@@ -20,6 +20,8 @@ from fireedit.platform.data.scenes.render import Renderer
 from fireedit.platform.data.scenes.world import World
 
 SAMPLES_PER_TAR = 10_000
+CAPTION_EVERY = 8
+"""One pair of seeds in so many is described; the others are requests."""
 GONE_EVERY = 10
 """One seed in so many is a url that did not answer: the parquet file tells of it, the tar does not."""
 GONE = "HTTP Error 404: Not Found"
@@ -92,11 +94,11 @@ def _stats(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _alt_text(edit: Edit, seed: int) -> str:
-    """A caption of the scene before or after an edit, or, every other seed, the request itself.
+    """A caption of the scene before or after an edit, or, for most seeds, the request itself.
 
-    The web's alt texts are of all kinds; ours need both, or edit tokens would meet no request before stage 2.
+    The web's alt texts are of all kinds; in ours edit tokens meet requests before stage 2, which are shorter too.
     """
-    if seed // 2 % 2:
+    if seed // 2 % CAPTION_EVERY:
         return edit.instruction
     return language.caption(edit.target if seed % 2 else edit.source, seed)
 
