@@ -268,6 +268,19 @@ def test_edit_tokens_can_be_held_to_the_words_of_an_edit(nano: FireEditPipeline,
     assert not torch.allclose(drawn(module, other).align, losses.align, rtol=5e-4)
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_stage_without_its_painter_trains_what_understands_alone(nano: FireEditPipeline, stage: int) -> None:
+    fresh = FireEditPipeline.fresh_nano(0)
+    parts = {name: getattr(fresh, name) for name in STAGES[stage].parts}
+    objective = ObjectiveConfig(denoise_weight=0, align_weight=1)
+    module = StagedFireEdit(FireEdit(**parts), STAGES[stage], preset("nano").schedule, objective=objective)
+    losses = drawn(module, mixed(nano, stage))
+    assert [name for name, _ in losses.named()] == ["loss", "img", "align", "diversity"]
+    assert torch.allclose(losses.total, losses.img + losses.align)
+    learning = {name.split(".")[1] for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert learning == {"vlm", "qformer"}
+
+
 def test_it_trains_in_bfloat16_beside_an_exact_detector(nano: FireEditPipeline) -> None:
     module = staged(3)
     module.bfloat16()
