@@ -23,6 +23,7 @@ from fireedit.platform.train.progress import from_lines
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["scenes.rows=24", "scenes.size=32", "ingest.rows_per_task=16", "engine.micro_batch=2", "log_every=1"]
+SMALL += ["optimizer={lr: 1.0e-3}"]  # Muon costs more than a step of so few samples
 MIXTURE = "mixture={instructpix2pix: 1, llava_instruct: 1}"
 
 
