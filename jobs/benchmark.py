@@ -144,7 +144,7 @@ def _judge_split(
     page = gallery(first, f"{split}: the first edits of every family, picked by nobody ({told})")
     page.save(asked.out / f"{split}-gallery.png")
     if any(right.values()):
-        page = gallery(right, f"{split}: the first edits of every family that the judge passed ({told})")
+        page = gallery(right, f"{split}: the first edit of every family that the judge passed ({told})", columns=4)
         page.save(asked.out / f"{split}-passed.png")
     else:
         (asked.out / f"{split}-passed.png").unlink(missing_ok=True)

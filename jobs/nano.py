@@ -159,44 +159,43 @@ def _ends(parts: Sequence[str], ends: Mapping[str, float]) -> dict[str, float]:
 
 
 def _task(part: str, end: float, device: str, out: Path, home: Path, asked: argparse.Namespace) -> Task:
-    after = AFTER[device].get(part, ())
-    is_stage, needs = part in ("stage1", "stage2", "stage3"), NEEDS.get(part, ())
-    own = [text.partition(":")[2] for text in asked.set if text.partition(":")[0] == part]
-    if not is_stage:
+    before = None
+    if part in ("stage1", "stage2", "stage3"):
+        number = int(part[-1])
+        init_from = home / "start" if number == 1 else home / "runs" / f"nano-{number - 1}" / "weights"
+        command = ["jobs/train.py", "--stage", str(number), f"run=nano-{number}", f"init_from={init_from}"]
+        command += ON_A_GPU["stage"] if device == "cuda" else []
+        command += TINY["stage"] if asked.tiny else []
+        timed, overhead_s = True, STAGE_OVERHEAD_S[device]
+        copied = {1: (out, init_from), 2: (out / "unet", init_from / "unet")}  # stage 1 runs beside the painter
+        before = functools.partial(replace_folder, *copied[number]) if number in copied else None
+    else:
         command = ["jobs/pretrain.py", part, "--out", str(out)]
         timed = part not in ("corpora", "pipeline", "finish")
+        overhead_s = OVERHEAD_S[device] if timed else 0.0
         if timed:
             command += ON_A_GPU[part] if device == "cuda" else ["workers=1"]
             command += (*TINY["part"], *TINY.get(part, ())) if asked.tiny else ()
             command += [f"init_from={asked.init_from}"] if asked.init_from else []
         elif part == "corpora":
-            command += ON_A_GPU[part] if device == "cuda" else []
+            command += ON_A_GPU[part] if device == "cuda" else _fewer_scenes(asked.minutes)
             command += ["scenes.rows=8"] if asked.tiny else []
-        overhead_s = OVERHEAD_S[device] if timed else 0.0
-        return Task(
-            name=part,
-            end=end,
-            needs=needs,
-            after=after,
-            command=(*command, *own),
-            timed=timed,
-            overhead_s=overhead_s,
-        )
-    number = int(part[-1])
-    init_from = home / "start" if number == 1 else home / "runs" / f"nano-{number - 1}" / "weights"
-    command = ["jobs/train.py", "--stage", str(number), f"run=nano-{number}", f"init_from={init_from}"]
-    command += ON_A_GPU["stage"] if device == "cuda" else []
-    command += TINY["stage"] if asked.tiny else ()
-    copied = {1: (out, init_from), 2: (out / "unet", init_from / "unet")}  # stage 1 runs beside the painter
+    command += [text.partition(":")[2] for text in asked.set if text.partition(":")[0] == part]
     return Task(
         name=part,
         end=end,
-        needs=needs,
-        after=after,
-        command=(*command, *own),
-        overhead_s=STAGE_OVERHEAD_S[device],
-        before=functools.partial(replace_folder, *copied[number]) if number in copied else None,
+        needs=NEEDS.get(part, ()),
+        after=AFTER[device].get(part, ()),
+        command=tuple(command),
+        timed=timed,
+        overhead_s=overhead_s,
+        before=before,
     )
+
+
+def _fewer_scenes(minutes: float) -> list[str]:
+    """For the corpora of a short box: two cores take four minutes for all that the recipes ask for."""
+    return [f"scenes.rows={round(50 * minutes)}"] if minutes < 60 else []
 
 
 def _benchmarked(folder: Path, device: str, edits: int) -> tuple[dict[str, float], Any]:

@@ -67,14 +67,14 @@ def contact_sheet(cases: Sequence[Case], edited: dict[str, np.ndarray], scores: 
     return sheet(panels, columns=1, height=PICTURE)
 
 
-def gallery(shown: dict[str, Shown], title: str) -> Image.Image:
-    """Source, edited and target of some cases of each family, a family below another, under a title."""
+def gallery(shown: dict[str, Shown], title: str, columns: int = GALLERY) -> Image.Image:
+    """Source, edited and target of some cases of each family, one after another, under a title."""
     panels = [
         Panel(image=_side_by_side([case.source, picture, case.target]), title=f"{family}: {case.instruction}")
         for family, edited in shown.items()
         for case, picture in edited
     ]
-    pictures = sheet(panels, columns=GALLERY, height=PICTURE)
+    pictures = sheet(panels, columns=columns, height=PICTURE)
     page = Image.new("RGB", (pictures.width, pictures.height + HEADER), "white")
     page.paste(pictures, (0, HEADER))
     ImageDraw.Draw(page).text((8, 8), title, fill="black", font=ImageFont.load_default(size=16))
@@ -82,9 +82,9 @@ def gallery(shown: dict[str, Shown], title: str) -> Image.Image:
 
 
 def passed(cases: Sequence[Case], edited: np.ndarray, scores: Sequence[Score]) -> Shown:
-    """The first `GALLERY` cases whose edited pictures the judge passed; fewer if there are no more."""
+    """The first case whose edited picture the judge passed; nothing if there is none."""
     right = [(case, picture) for case, picture, score in zip(cases, edited, scores, strict=True) if score.success]
-    return right[:GALLERY]
+    return right[:1]
 
 
 def _bars(results: Results) -> list[str]:

@@ -61,8 +61,9 @@ def _save(pipeline: FireEditPipeline, out: Path) -> float:
         if isinstance(part, torch.nn.Module) and name != "detector":  # its queries go by the rank of scores
             part.half()
     pipeline.save_pretrained(out)
-    for file in (*out.glob("*/config.json"), out / "model_index.json"):
+    for file in (*out.glob("*/config.json"), *out.glob("*/tokenizer_config.json"), out / "model_index.json"):
         config = json.loads(file.read_text())
-        config.pop("_name_or_path", None)  # the folder that it was loaded from, on this machine
+        for key in ("_name_or_path", "is_local", "local_files_only"):  # where it was loaded from, on this machine
+            config.pop(key, None)
         file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return round(sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6, 1)

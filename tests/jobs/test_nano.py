@@ -17,7 +17,7 @@ WITHOUT_RAY = "clip,vision,parser,llm,painter,pipeline"
 
 
 def task_of(part: str, device: str = "cpu", *sets: str) -> list[str]:
-    asked = argparse.Namespace(set=list(sets), tiny=False, init_from=None)
+    asked = argparse.Namespace(set=list(sets), tiny=False, init_from=None, minutes=20)
     return list(nano._task(part, 0.5, device, Path("/out"), Path("/home"), asked).command)
 
 
@@ -56,6 +56,10 @@ def test_what_a_part_needs_ends_before_it() -> None:
 def test_a_setting_for_one_part_overrides_the_machines() -> None:
     command = task_of("painter", "cuda", "painter:batch=32", "clip:batch=8")
     assert command.index("batch=32") > command.index("batch=768") and "batch=8" not in command
+
+
+def test_a_short_box_on_cpus_draws_fewer_scenes() -> None:
+    assert task_of("corpora")[-1] == "scenes.rows=1000" and "scenes.rows=1000" not in task_of("corpora", "cuda")
 
 
 def test_stage_2_starts_from_the_stage_before_and_the_painter_as_it_is_then() -> None:

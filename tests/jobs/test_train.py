@@ -42,7 +42,7 @@ def test_each_stage_starts_from_the_one_before_and_ends_with_loadable_weights(
     assert (first["run"], first["stage"], first["step"], first["set_aside"]) == ("one", 1, 2, 0)
     assert set(first["last"]) >= {"loss", "img", "align", "diversity", "samples_per_s", "data_wait_share"}
 
-    second = run_stage(2, tmp_path, capsys, "steps=2", "run=two", MIXTURE)
+    second = run_stage(2, tmp_path, capsys, "steps=2", "run=two", MIXTURE, "objective.denoise_weight=1")
     shares = {name: (figures["weight"], figures["share"]) for name, figures in second["mixture"].items()}
     assert shares == {"instructpix2pix": (0.5, 0.5), "llava_instruct": (0.5, 0.5)}
     assert all(figures["loss"] > 0 and figures["epochs"] > 0 for figures in second["mixture"].values())
@@ -163,7 +163,7 @@ def test_every_recipe_that_ships_can_be_read(file: str) -> None:
     if recipe.model == "nano":
         shares = {name: weight / sum(recipe.mixture.values()) for name, weight in recipe.mixture.items()}
         assert recipe.minutes and recipe.ema
-        assert stage == 1 or (shares["llava_instruct"] >= 0.12 and shares["refcoco"] + shares["grefcoco"] >= 0.15)
+        assert stage == 1 or (shares["llava_instruct"] >= 0.05 and shares["refcoco"] >= 0.05), "they alone teach uses"
     if recipe.model == "paper":
         assert (recipe.optimizer.lr, recipe.steps, recipe.optimizer.warmup_ratio) == paper[stage]
         assert recipe.optimizer.weight_decay == 0

@@ -40,6 +40,7 @@ def test_a_finished_stage_takes_the_place_of_what_it_started_from(tmp_path: Path
     assert finish(str(tmp_path), out)["run"] == "three"
     made = FireEditPipeline.from_pretrained(out)
     assert not [file for file in out.rglob("*.json") if str(tmp_path) in file.read_text()], "no machine's folders"
+    assert "is_local" not in (out / "tokenizer" / "tokenizer_config.json").read_text()
     assert fingerprint(made.hvca) == fingerprint(trained.hvca.half()) and made.detector.dtype == torch.float32
 
 
