@@ -94,6 +94,13 @@ class FireEditor:
         tokens = self.pipeline.understand(percepts, [case.instruction for case in cases])
         return _paint(self.pipeline, cases, percepts, tokens, self.settings)
 
+    @torch.no_grad()
+    def distances_to_text(self, cases: Sequence[Case]) -> list[float]:
+        """Mean squared distance of each case's edit tokens to CLIP's states of its plain instruction."""
+        tokens = self.pipeline.understand(self._look(cases), [case.instruction for case in cases])
+        wanted = _read(self.pipeline, [case.edit.plain for case in cases])
+        return (tokens - wanted).square().mean(dim=(1, 2)).tolist()
+
     def _look(self, cases: Sequence[Case]) -> Percepts:
         percepts = self.pipeline.perceive([case.source for case in cases])
         if self.regions == "predicted":
@@ -126,11 +133,7 @@ class TextEditor:
 
     @torch.no_grad()
     def edit(self, cases: Sequence[Case]) -> np.ndarray:
-        text_encoder = self.pipeline.text_encoder
-        length = text_encoder.config.max_position_embeddings
-        texts = [case.edit.plain if self.plain else case.instruction for case in cases]
-        ids = tokenize_text(self.pipeline.tokenizer, texts, length)
-        tokens = text_states(text_encoder, ids.to(text_encoder.device))
+        tokens = _read(self.pipeline, [case.edit.plain if self.plain else case.instruction for case in cases])
         nothing = torch.zeros(len(cases), 0, 0)
         percepts = Percepts(image_tokens=nothing, region_tokens=(), boxes=(), scores=(), detail=())
         return _paint(self.pipeline, cases, percepts, tokens, self.settings)
@@ -272,6 +275,13 @@ def _painting(pipeline: FireEditPipeline, settings: PaintSettings) -> str:
     scheduler = pipeline.scheduler
     known = sorted((name, value) for name, value in scheduler.config.items() if not name.startswith("_"))
     return f"{settings} {type(scheduler).__name__} {known}"
+
+
+def _read(pipeline: FireEditPipeline, texts: Sequence[str]) -> Tensor:
+    """CLIP's text states, [B, 77, W]."""
+    text_encoder = pipeline.text_encoder
+    ids = tokenize_text(pipeline.tokenizer, texts, text_encoder.config.max_position_embeddings)
+    return text_states(text_encoder, ids.to(text_encoder.device))
 
 
 def _paint(

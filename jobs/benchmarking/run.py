@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fireedit.jobs.benchmarking.cases import FAMILIES, Case, Cases
-from fireedit.jobs.benchmarking.editors import Editor, RowName, has_vlm, make_editor
+from fireedit.jobs.benchmarking.editors import Editor, FireEditor, RowName, has_vlm, make_editor
 from fireedit.jobs.benchmarking.parser import SceneParser, load_parser
 from fireedit.jobs.benchmarking.report import GALLERY, gallery
 from fireedit.jobs.benchmarking.results import Row, Turns
@@ -84,7 +84,8 @@ def quick(folder: Path, edits: int = 8, device: str = "cpu") -> tuple[dict[str, 
 
     Returns:
         Figures by name, first by row (`full` with the VLM, `ip2p` without): `ROW_l1_inside`, `ROW_l1_outside` and
-        `ROW_inside_over_copy` (1: no better than a copy), with a judge also `ROW_success`, `ROW_relative` (to what it
+        `ROW_inside_over_copy` (1: no better than a copy), `full_distance_to_text` (squared, of edit tokens to the text
+        states of the plain instruction), with a judge also `ROW_success`, `ROW_relative` (to what it
         passes of the true targets) and the same two by family, `ROW_success_FAMILY`; and a sheet of source, edited and
         target by the first row.
     """
@@ -102,6 +103,9 @@ def quick(folder: Path, edits: int = 8, device: str = "cpu") -> tuple[dict[str, 
         made.append(np.concatenate([editor.edit(batch) for batch in _batches(everything)]))
         successes = _by_family(everything, _passes(parser, everything, made[-1]))
         told = _errors(everything, made[-1]) | (_rates(successes, targets) if parser else {})
+        if isinstance(editor, FireEditor):
+            distances = [one for batch in _batches(everything) for one in editor.distances_to_text(batch)]
+            told["distance_to_text"] = sum(distances) / len(distances)
         figures |= {f"{row}_{name}": value for name, value in told.items()}
     first = _by_family(everything, list(zip(everything, made[0], strict=True)))
     return figures, gallery(

@@ -11,12 +11,13 @@ import torch
 
 from fireedit.jobs.benchmarking import run
 from fireedit.jobs.benchmarking.cases import Case, Cases
-from fireedit.jobs.benchmarking.editors import Copy, Target
+from fireedit.jobs.benchmarking.editors import Copy, FireEditor, Target
 from fireedit.jobs.benchmarking.parser import ParserConfig, SceneParser, save_parser
 from fireedit.jobs.benchmarking.report import PICTURE
 from fireedit.jobs.benchmarking.results import Row
 from fireedit.jobs.benchmarking.run import Contestant, edited_pictures, play, quick
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.text import text_states, tokenize_text
 
 
 class Darker:
@@ -74,12 +75,23 @@ def test_a_session_is_played_on_the_editors_own_pictures(cases: Cases, tmp_path:
     assert np.array(faultless.l1_outside).max() == 0
 
 
+def test_edit_tokens_are_measured_against_the_plain_instruction(cases: Cases) -> None:
+    pipeline = FireEditPipeline.fresh_nano(seed=0)
+    editor, asked = FireEditor(pipeline, pipeline.settings, "predicted"), cases.of("knowledge", "reasoning", 3)
+    tokens = editor.pipeline.understand(
+        pipeline.perceive([case.source for case in asked]), [case.instruction for case in asked]
+    )
+    ids = tokenize_text(pipeline.tokenizer, [case.edit.plain for case in asked], 77)
+    wanted = ((tokens - text_states(pipeline.text_encoder, ids)) ** 2).flatten(1).mean(dim=1)
+    assert editor.distances_to_text(asked) == pytest.approx(wanted.tolist(), rel=1e-4)
+    assert all(case.edit.plain != case.instruction for case in asked)
+
+
 def test_a_quick_look_says_how_near_a_folders_edits_come(tmp_path: Path) -> None:
     FireEditPipeline.fresh_nano(seed=0).save_pretrained(tmp_path)
     figures, page = quick(tmp_path, edits=1)
-    assert set(figures) == {
-        f"{row}_{name}" for row in ("full", "ip2p") for name in ("l1_inside", "l1_outside", "inside_over_copy")
-    }, "without a judge"
+    names = {f"{row}_{name}" for row in ("full", "ip2p") for name in ("l1_inside", "l1_outside", "inside_over_copy")}
+    assert set(figures) == names | {"full_distance_to_text"}, "without a judge"
     assert figures["full_inside_over_copy"] == pytest.approx(1, abs=0.05), "fresh weights return the source"
     assert page.height > 8 * PICTURE, "two families beside each other"
     torch.manual_seed(0)
