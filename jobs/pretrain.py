@@ -6,7 +6,7 @@
     llm          LLaMA and the adapter, from dialogues about pictures and regions; needs vision
     painter      the UNet, InstructPix2Pix's way, on CLIP's text states; needs clip
     parser       reads pictures as scenes: the judge of the benchmark
-    corpora      scenes as corpora and their shards, for the stages; needs Ray
+    corpora      scenes as corpora and their shards, for the stages; needs Ray; `1:scenes.rows=50` is for stage 1 alone
     pipeline     all of them in one folder, for `train.py --stage 1 init_from=FOLDER`
     finish       what the last finished stage 3 made of them, in float16 in the same folder
 
@@ -79,7 +79,7 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if part == "corpora":
         from fireedit.jobs.train import make_corpora  # all else here runs without Ray
 
-        return {"part": part, "corpora": make_corpora([["--stage", stage, *overrides] for stage in ("1", "2", "3")])}
+        return {"part": part, "corpora": make_corpora([["--stage", stage, *_of(stage, overrides)] for stage in "123"])}
     if part == "pipeline":
         return assemble(out)
     if part == "finish":
@@ -91,6 +91,12 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         sys.exit(f"pretrain.py: {error}")
     torch.manual_seed(recipe.seed)
     return pretrain(trainer.make(preset("nano"), recipe, out), recipe, out)
+
+
+def _of(stage: str, overrides: Sequence[str]) -> list[str]:
+    """Those that are for all stages, and those that begin with this one's number and a colon."""
+    split = [text.partition(":") if text[:2] in ("1:", "2:", "3:") else (stage, "", text) for text in overrides]
+    return [own for number, _, own in split if number == stage]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@ def test_an_unknown_key_is_told_what_to_write(tmp_path: Path) -> None:
         pretrain.run("painter", tmp_path, ["step=2"])
 
 
+def test_a_setting_of_the_corpora_can_be_for_one_stage_alone() -> None:
+    asked = ["scenes.rows=5", "1:scenes.rows=40", "mixture={refcoco: 1}"]
+    assert pretrain._of("1", asked) == ["scenes.rows=5", "scenes.rows=40", "mixture={refcoco: 1}"]
+    assert pretrain._of("2", asked) == ["scenes.rows=5", "mixture={refcoco: 1}"]
+
+
 def test_every_part_has_a_recipe() -> None:
     for part, trainer in pretrain.TRAINERS.items():
         assert config.load(trainer.recipe, f"nano-{part}").minutes
