@@ -96,10 +96,12 @@ class FireEditor:
 
     @torch.no_grad()
     def distances_to_text(self, cases: Sequence[Case]) -> list[float]:
-        """Mean squared distance of each case's edit tokens to CLIP's states of its plain instruction."""
+        """Mean squared distance of each case's edit tokens to CLIP's states of its instruction, or of the plain one if
+        that is nearer: both say what to do."""
         tokens = self.pipeline.understand(self._look(cases), [case.instruction for case in cases])
-        wanted = _read(self.pipeline, [case.edit.plain for case in cases])
-        return (tokens - wanted).square().mean(dim=(1, 2)).tolist()
+        texts = ([case.instruction for case in cases], [case.edit.plain for case in cases])
+        distances = [(tokens - _read(self.pipeline, own)).square().mean(dim=(1, 2)) for own in texts]
+        return torch.minimum(*distances).tolist()
 
     def _look(self, cases: Sequence[Case]) -> Percepts:
         percepts = self.pipeline.perceive([case.source for case in cases])

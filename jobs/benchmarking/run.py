@@ -85,7 +85,7 @@ def quick(folder: Path, edits: int = 8, device: str = "cpu") -> tuple[dict[str, 
     Returns:
         Figures by name, first by row (`full` with the VLM, `ip2p` without): `ROW_l1_inside`, `ROW_l1_outside` and
         `ROW_inside_over_copy` (1: no better than a copy), `full_distance_to_text` (squared, of edit tokens to the text
-        states of the plain instruction), with a judge also `ROW_success`, `ROW_relative` (to what it
+        states of the instruction or the plain one), with a judge also `ROW_success`, `ROW_relative` (to what it
         passes of the true targets) and the same two by family, `ROW_success_FAMILY`; and a sheet of source, edited and
         target by the first row.
     """
