@@ -286,7 +286,7 @@ def read_recipe(arguments: list[str]) -> TrainRecipe:
     parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True)
     parser.add_argument("--config", default="nano", help="nano, paper, paper-771k, or a recipe's path (default: nano)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 optimizer.lr=1e-4")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     name = asked.config if asked.config.endswith((".yaml", ".yml")) else f"{asked.config}-stage{asked.stage}"
     try:
         recipe = config.load(TrainRecipe, name, asked.overrides)

@@ -6,7 +6,7 @@ from typing import Any
 from fireedit.platform.train.progress import window_mean
 
 WINDOW = 20
-"""Steps whose mean losses stand for the beginning and the end of a run."""
+"""Steps whose mean losses stand for the beginning and the end of a run; half of a run that is shorter than two."""
 
 
 def summarize(rows: Sequence[Mapping[str, float]], mixture: Mapping[str, float], log_every: int) -> dict[str, Any]:
@@ -16,7 +16,8 @@ def summarize(rows: Sequence[Mapping[str, float]], mixture: Mapping[str, float],
         rows: everything that it reported, every `log_every` steps.
         mixture: corpus to its weight.
     """
-    end, window = rows[-1]["step"], max(WINDOW, log_every)
+    end = rows[-1]["step"]
+    window = max(log_every, min(WINDOW, end // 2))
     first, last = window_mean(rows, 0, window), window_mean(rows, end - window, end)
     return {
         "step": end,

@@ -191,6 +191,11 @@ def test_a_wrong_command_says_what_to_write(
     assert message in capsys.readouterr().err
 
 
+def test_options_may_stand_anywhere_in_the_command() -> None:
+    recipe = train.read_recipe(["steps=3", "--stage", "2", "seed=4"])
+    assert (recipe.stage, recipe.steps, recipe.seed) == (2, 3, 4)
+
+
 def test_the_paper_is_trained_on_both_mixtures_of_its_table() -> None:
     less, more = (train.read_recipe(["--stage", "2", "--config", name]).mixture for name in ("paper-771k", "paper"))
     assert sum(less.values()) == pytest.approx(1) and set(more) - set(less) == {"ultraedit"}

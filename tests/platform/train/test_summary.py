@@ -19,3 +19,8 @@ def test_a_run_is_summed_up_by_its_first_and_last_steps() -> None:
 def test_one_report_is_first_and_last() -> None:
     found = summarize([row(2)], {"a": 1.0}, log_every=10)
     assert found["first"] == found["last"] and found["mixture"]["a"]["loss"] is None
+
+
+def test_a_short_run_is_halved() -> None:
+    found = summarize([row(10), row(20)], {"a": 1.0}, log_every=10)
+    assert (found["first"]["loss"], found["last"]["loss"]) == (10.0, 20.0)
