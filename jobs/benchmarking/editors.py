@@ -282,7 +282,7 @@ def _painting(pipeline: FireEditPipeline, settings: PaintSettings) -> str:
 def _read(pipeline: FireEditPipeline, texts: Sequence[str]) -> Tensor:
     """CLIP's text states, [B, 77, W]."""
     text_encoder = pipeline.text_encoder
-    ids = tokenize_text(pipeline.tokenizer, texts, text_encoder.config.max_position_embeddings)
+    ids = tokenize_text(pipeline.tokenizer, list(texts), text_encoder.config.max_position_embeddings)
     return text_states(text_encoder, ids.to(text_encoder.device))
 
 
