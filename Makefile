@@ -6,7 +6,7 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo stop test check bench bench-data bench-edit nano help
+.PHONY: demo stop test soak check bench bench-data bench-edit nano help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
@@ -17,8 +17,11 @@ demo: $(INSTALLED)  ## corpora, three stages, serving and six edits over HTTP, a
 stop: $(INSTALLED)  ## end what `make demo` left running, and nothing else
 	@$(BIN)/python jobs/demo.py --stop
 
-test: $(INSTALLED)  ## the whole suite
+test: $(INSTALLED)  ## the suite, but for what takes minutes a test
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)  ## the tests that take minutes each
+	$(BIN)/python -m pytest -m soak
 
 check: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .

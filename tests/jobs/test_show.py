@@ -105,7 +105,7 @@ def test_missing_shards_say_what_to_run(tmp_path: Path) -> None:
         show.main([*RECIPE, f"home={tmp_path}"])
     names, size = "--corpora instructpix2pix,llava_instruct", "--size 64"
     scenes, shards = str(made.value).splitlines()[1:]
-    assert scenes == f"  python jobs/prepare.py scenes {names} --out {tmp_path}/corpora --rows 3000 {size}"
+    assert scenes == f"  python jobs/prepare.py scenes {names} --out {tmp_path}/corpora --rows 6000 {size}"
     assert (
         shards == f"  python jobs/prepare.py shards {names} --source {tmp_path}/corpora --out {tmp_path}/shards {size}"
     )
