@@ -1,7 +1,7 @@
 """All of FireEdit once, small: corpora, three training jobs on Ray, serving, and edits of pictures over HTTP.
 
 The stages start from fresh weights and are trained for a minute or two, which shows that they learn; what is served is
-the small model that ships, which was trained by the same jobs for hours.
+the small model that ships, which was trained for longer by the same jobs.
 
 `make demo` runs it and leaves Ray and the endpoint up to look at; `make stop` (`--stop`) ends just these.
 """

@@ -79,7 +79,8 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if part == "corpora":
         from fireedit.jobs.train import make_corpora  # all else here runs without Ray
 
-        return {"part": part, "corpora": make_corpora([["--stage", stage, *_of(stage, overrides)] for stage in "123"])}
+        commands = [["--stage", stage, *_for_stage(stage, overrides)] for stage in "123"]
+        return {"part": part, "corpora": make_corpora(commands)}
     if part == "pipeline":
         return assemble(out)
     if part == "finish":
@@ -93,7 +94,7 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return pretrain(trainer.make(preset("nano"), recipe, out), recipe, out)
 
 
-def _of(stage: str, overrides: Sequence[str]) -> list[str]:
+def _for_stage(stage: str, overrides: Sequence[str]) -> list[str]:
     """Those that are for all stages, and those that begin with this one's number and a colon."""
     split = [text.partition(":") if text[:2] in ("1:", "2:", "3:") else (stage, "", text) for text in overrides]
     return [own for number, _, own in split if number == stage]

@@ -25,8 +25,8 @@ def test_an_unknown_key_is_told_what_to_write(tmp_path: Path) -> None:
 
 def test_a_setting_of_the_corpora_can_be_for_one_stage_alone() -> None:
     asked = ["scenes.rows=5", "1:scenes.rows=40", "mixture={refcoco: 1}"]
-    assert pretrain._of("1", asked) == ["scenes.rows=5", "scenes.rows=40", "mixture={refcoco: 1}"]
-    assert pretrain._of("2", asked) == ["scenes.rows=5", "mixture={refcoco: 1}"]
+    assert pretrain._for_stage("1", asked) == ["scenes.rows=5", "scenes.rows=40", "mixture={refcoco: 1}"]
+    assert pretrain._for_stage("2", asked) == ["scenes.rows=5", "mixture={refcoco: 1}"]
 
 
 def test_every_part_has_a_recipe() -> None:
