@@ -107,21 +107,26 @@ def test_a_run_ends_with_its_minutes_and_a_broken_one_is_saved_as_it_is_when_ask
     timed = run_stage(2, tmp_path, capsys, "run=timed", "init_from=fresh", MIXTURE, "minutes=0.05")
     assert timed["step"] >= 1 and FireEditPipeline.from_pretrained(timed["weights"]).unet is not None
 
-    whole = ["steps=9", "save_every=2", "init_from=fresh", MIXTURE]
+    whole = ["steps=99", "save_every=2", "init_from=fresh", MIXTURE]
     kill_at_step(3, tmp_path, "run=broken", *whole)
     saved = run_stage(2, tmp_path, capsys, "run=broken", *whole, "minutes=1e-6")
-    assert 2 <= saved["step"] < 9 and len(read_ledger(runs.Run(str(tmp_path), "broken").ledger)) >= 4
+    assert 2 <= saved["step"] < 99 and len(read_ledger(runs.Run(str(tmp_path), "broken").ledger)) >= 4
     assert FireEditPipeline.from_pretrained(saved["weights"]).unet is not None
 
 
 def kill_at_step(step: int, home: Path, *overrides: str) -> None:
-    """Train in a process of its own on the session's Ray, and kill it once it has reported the step."""
+    """Train in a process of its own on the session's Ray; kill it once it has reported the step and has a checkpoint.
+
+    Ray Train registers a checkpoint some steps after it was written.
+    """
     name = next(word.partition("=")[2] for word in overrides if word.startswith("run="))
-    metrics = home / "runs" / name / "metrics.jsonl"
+    metrics, checkpoints = (
+        home / "runs" / name / file for file in ("metrics.jsonl", "checkpoint_manager_snapshot.json")
+    )
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     command = [sys.executable, "jobs/train.py", "--stage", "2", f"home={home}", *SMALL, *overrides]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while not metrics.exists() or from_lines(metrics.read_bytes())[-1]["step"] < step:
+        while not (checkpoints.exists() and metrics.exists() and from_lines(metrics.read_bytes())[-1]["step"] >= step):
             if process.poll() is not None:
                 pytest.fail(f"training ended by itself: {process.communicate()[1][-2000:]}")
             time.sleep(0.1)
