@@ -24,9 +24,9 @@ from pathlib import Path
 
 import torch
 
-from fireedit.jobs.benchmarking.bars import all_bars
-from fireedit.jobs.benchmarking.cases import FAMILIES, SPLITS, Cases, families_of
-from fireedit.jobs.benchmarking.editors import (
+from fireedit.jobs.evaluation.bars import all_bars
+from fireedit.jobs.evaluation.cases import FAMILIES, SPLITS, Cases, families_of
+from fireedit.jobs.evaluation.editors import (
     REGION_SOURCES,
     Changes,
     EditorError,
@@ -35,14 +35,14 @@ from fireedit.jobs.benchmarking.editors import (
     TextEditor,
     make_editor,
 )
-from fireedit.jobs.benchmarking.judges import Judges
-from fireedit.jobs.benchmarking.report import GALLERY, Shown, contact_sheet, gallery, markdown, passed
-from fireedit.jobs.benchmarking.results import REFERENCE, Results, Row, Settings, compact, score_lines
-from fireedit.jobs.benchmarking.run import Contestant, edited_pictures, play
-from fireedit.models.fireedit import NANO, preset
-from fireedit.models.metrics import Interval
+from fireedit.jobs.evaluation.judges import Judges
+from fireedit.jobs.evaluation.metrics import Interval
+from fireedit.jobs.evaluation.report import GALLERY, Shown, contact_sheet, gallery, markdown, passed
+from fireedit.jobs.evaluation.results import REFERENCE, Results, Row, Settings, compact, score_lines
+from fireedit.jobs.evaluation.run import Contestant, edited_pictures, play
+from fireedit.models.model import NANO, preset
 from fireedit.platform import storage
-from fireedit.platform.data.scenes import assets
+from fireedit.platform.scenes import assets
 
 ROWS = "target,copy,ip2p,full"
 PAINTING = ("steps", "guidance_scale", "image_guidance_scale", "keep_below")

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fireedit.models import weights
-from fireedit.models.fireedit import FireEdit, FireEditConfig, preset
 from fireedit.models.hvca import HVCA
+from fireedit.models.model import FireEdit, FireEditConfig, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.qformer import QFormer
 from fireedit.models.schedule import sampler

@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 import requests
 import yaml
 
-from fireedit.jobs.benchmarking.cases import Cases
-from fireedit.models.fireedit import preset
+from fireedit.jobs.evaluation.cases import Cases
+from fireedit.models.model import preset
+from fireedit.platform.cluster import HOST, LocalRay, free_port
 from fireedit.platform.images import decode, encode_png
-from fireedit.platform.local_ray import HOST, LocalRay, free_port
 from fireedit.platform.sheet import Panel, sheet
 from fireedit.platform.train.progress import duration
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from fireedit.jobs.pretraining.box import Box, Task, archive, replace_folder
-from fireedit.models.fireedit import NANO
+from fireedit.jobs.training.timebox import Box, Task, archive, replace_folder
+from fireedit.models.model import NANO
 
 PARTS = ("corpora", "clip", "vision", "parser", "llm", "painter", "pipeline", "stage1", "stage2", "stage3", "finish")
 STAGES = ("corpora", "stage1", "stage2", "stage3", "finish")
@@ -206,7 +206,7 @@ def _benchmarked(folder: Path, device: str, edits: int) -> tuple[dict[str, float
     """Figures of a few edits by what lies in the folder, and a sheet of them; nothing where no painter lies there."""
     if not (folder / "unet" / "config.json").is_file():
         return {}, None
-    from fireedit.jobs.benchmarking.run import quick
+    from fireedit.jobs.evaluation.run import quick
 
     return quick(folder, edits, device)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fireedit.models.fireedit import FireEdit, FireEditConfig, preset
+from fireedit.models.model import FireEdit, FireEditConfig, preset
 from fireedit.models.stages import LORA, NEW_ROWS, STAGES
 from fireedit.models.weights import SMARTEDIT_TOKENS
 

@@ -22,16 +22,17 @@ import ray
 from pyarrow import fs
 from pydantic import PositiveInt
 
-from fireedit.jobs.encoders import ENCODERS
+from fireedit.jobs.training.encoders import ENCODERS
 from fireedit.platform import storage
+from fireedit.platform.cluster import start_ray
 from fireedit.platform.data.catalog import CORPORA, MANIFEST, UnknownCorpusError
 from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError, convert
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.encoding import EncodersConfig, encode
-from fireedit.platform.data.scenes.assets import MissingAssetsError
-from fireedit.platform.data.scenes.world import WORLDS, World
 from fireedit.platform.data.shards import INDEX, ShardsError
-from fireedit.platform.data.writers import (
+from fireedit.platform.scenes.assets import MissingAssetsError
+from fireedit.platform.scenes.world import WORLDS, World
+from fireedit.platform.scenes.writers import (
     cc12m,
     cocostuff,
     emu_edit,
@@ -43,7 +44,6 @@ from fireedit.platform.data.writers import (
     refcoco,
     ultraedit,
 )
-from fireedit.platform.train.launcher import start_ray
 
 MOST_CORPORA = 20
 """Each draws from a part of its own of a world's seeds, so that no two show the same scene."""

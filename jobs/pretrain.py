@@ -29,15 +29,16 @@ from typing import Any
 
 import torch
 
-from fireedit.jobs.pretraining.assemble import assemble, finish
-from fireedit.jobs.pretraining.clip import CLIPPart, CLIPRecipe
-from fireedit.jobs.pretraining.language import LanguagePart, LanguageRecipe
-from fireedit.jobs.pretraining.loop import Part, PretrainRecipe, pretrain
-from fireedit.jobs.pretraining.painter import PainterPart, PainterRecipe
-from fireedit.jobs.pretraining.parser import ParserPart, ParserRecipe
-from fireedit.jobs.pretraining.tokenizers import train_tokenizers
-from fireedit.jobs.pretraining.vision import VisionPart, VisionRecipe
-from fireedit.models.fireedit import NANO, preset
+from fireedit.jobs.training.assembly import assemble, finish
+from fireedit.jobs.training.loop import Part, PretrainRecipe, pretrain
+from fireedit.jobs.training.parts.clip_encoders import CLIPPart, CLIPRecipe
+from fireedit.jobs.training.parts.llm import LanguagePart, LanguageRecipe
+from fireedit.jobs.training.parts.painter import PainterPart, PainterRecipe
+from fireedit.jobs.training.parts.reader import ParserPart, ParserRecipe
+from fireedit.jobs.training.parts.tokenizers import train_tokenizers
+from fireedit.jobs.training.parts.vision import VisionPart, VisionRecipe
+from fireedit.jobs.training.recipe import CONFIGS
+from fireedit.models.model import NANO, preset
 from fireedit.platform import config, storage
 
 
@@ -87,7 +88,7 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         return finish(storage.home(), out)
     trainer = TRAINERS[part]
     try:
-        recipe = config.load(trainer.recipe, f"nano-{part}", overrides)
+        recipe = config.load(trainer.recipe, f"nano-{part}", overrides, CONFIGS)
     except config.RecipeError as error:
         sys.exit(f"pretrain.py: {error}")
     torch.manual_seed(recipe.seed)

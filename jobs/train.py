@@ -28,21 +28,24 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from transformers import AutoTokenizer
 
 from fireedit.jobs.prepare import ScenesConfig, prepare_missing
-from fireedit.models.fireedit import NANO, FireEdit, preset
+from fireedit.jobs.training.recipe import CONFIGS
+from fireedit.models.model import NANO, FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.stages import PARTS_OF, STAGES, DropoutConfig, Idea, ObjectiveConfig, StagedFireEdit
 from fireedit.models.tokens import PromptError
 from fireedit.models.weights import fingerprint
-from fireedit.platform import checkpoints, config, runs, storage
+from fireedit.platform import config, storage
+from fireedit.platform.cluster import start_ray
 from fireedit.platform.data.conversion import TooManyBadRowsError, UnreadablePartError
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared_batches, set_aside
 from fireedit.platform.data.mixture import MixtureError, check_weights
 from fireedit.platform.data.shards import ShardsError
+from fireedit.platform.train import checkpoints, runs
 from fireedit.platform.train.clock import Clock
 from fireedit.platform.train.engine import Engine, EngineConfig, check_engine
-from fireedit.platform.train.launcher import WorkersConfig, launch, start_ray
+from fireedit.platform.train.launcher import WorkersConfig, launch
 from fireedit.platform.train.ledger import Ledger
 from fireedit.platform.train.optimizer import OptimizerConfig
 from fireedit.platform.train.progress import Progress, from_lines, to_lines
@@ -289,7 +292,7 @@ def read_recipe(arguments: list[str]) -> TrainRecipe:
     asked = parser.parse_intermixed_args(arguments)
     name = asked.config if asked.config.endswith((".yaml", ".yml")) else f"{asked.config}-stage{asked.stage}"
     try:
-        recipe = config.load(TrainRecipe, name, asked.overrides)
+        recipe = config.load(TrainRecipe, name, asked.overrides, CONFIGS)
         check_weights(recipe.mixture)
         if recipe.stage != asked.stage:
             raise config.RecipeError(f"{name}: this is a recipe of stage {recipe.stage}; write --stage {recipe.stage}")

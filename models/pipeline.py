@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.models.detector import Detector
-from fireedit.models.fireedit import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.hvca import HVCA
+from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from fireedit.models.fireedit import FireEditConfig
+from fireedit.models.model import FireEditConfig
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptConfig, PromptTokenizer
 

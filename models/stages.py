@@ -23,7 +23,7 @@ from diffusers import DDPMScheduler
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from fireedit.models.fireedit import FireEdit, Percepts
+from fireedit.models.model import FireEdit, Percepts
 from fireedit.models.processor import Batch
 from fireedit.models.qformer import query_diversity
 from fireedit.models.schedule import ScheduleConfig, signal_to_noise, training_noise, wanted_prediction

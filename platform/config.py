@@ -17,20 +17,18 @@ from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
-CONFIGS = Path(__file__).parent / "configs"
-
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file, the key and what to write instead."""
 
 
-def load(recipe: type[T], name: str, overrides: Sequence[str] = ()) -> T:
-    """Read a recipe by path, or by its name in platform/configs/, and apply `a.b=value` overrides in order.
+def load(recipe: type[T], name: str, overrides: Sequence[str] = (), folder: Path | None = None) -> T:
+    """Read a recipe by path, or by its name in `folder`, and apply `a.b=value` overrides in order.
 
     Raises:
         RecipeError: the file, a key or a value is wrong.
     """
-    path = find(name)
+    path = find(name, folder)
     try:
         raw = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
@@ -42,17 +40,16 @@ def load(recipe: type[T], name: str, overrides: Sequence[str] = ()) -> T:
     return parse(recipe, raw, where=path.name)
 
 
-def find(name: str) -> Path:
-    """The file of a recipe: `name` itself if it is a path of a YAML file, else platform/configs/`name`.yaml."""
+def find(name: str, folder: Path | None = None) -> Path:
+    """The file of a recipe: `name` itself if it is a path of a YAML file, else `name`.yaml in `folder`."""
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
             raise RecipeError(f"{name}: no such recipe file")
         return Path(name)
-    path = CONFIGS / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-        raise RecipeError(f"no recipe is called {name!r}; write one of {', '.join(known)}, or the path of a .yaml file")
-    return path
+    paths = {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name not in paths:
+        raise RecipeError(f"no recipe is called {name!r}; write one of {', '.join(paths)}, or the path of a .yaml file")
+    return paths[name]
 
 
 def parse(recipe: type[T], raw: Mapping[str, Any], where: str) -> T:

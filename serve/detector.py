@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from ray import serve
 
-from fireedit.models.fireedit import Percepts
+from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.serve.part import Part, WeightsConfig, tune
 

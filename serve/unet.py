@@ -11,7 +11,7 @@ import torch
 from ray import serve
 from torch import Tensor
 
-from fireedit.models.fireedit import Percepts
+from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline, picture_size, regions_of
 from fireedit.models.schedule import PaintSettings
 from fireedit.serve.part import Part, WeightsConfig, tune

@@ -6,7 +6,7 @@ from functools import partial
 from ray import serve
 from torch import Tensor
 
-from fireedit.models.fireedit import Percepts
+from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.tokens import PromptError, PromptTokenizer
 from fireedit.serve.part import Part, WeightsConfig, tune

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.unet import UNetConfig

@@ -1,17 +1,15 @@
 """Ray Train: the same loop on every worker, restarted from its last checkpoint when one dies."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-import ray.data
-import ray.train
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+
+from fireedit.platform.cluster import quiet_ray_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,19 +20,6 @@ class WorkersConfig:
     gpus: NonNegativeFloat = 0
     max_failures: NonNegativeInt = 2
     """Restarts before the run gives up."""
-
-
-def start_ray() -> None:
-    """Join the Ray that this job was submitted to or that RAY_ADDRESS names; else start one for this process."""
-    if "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # one of our own, on this machine alone
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of progress differ in their numbers only
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it says every line twice
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next look
-    os.environ.setdefault("RAY_worker_niceness", "0")  # a Ray of our own would train at the lowest priority but four
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
-    _quiet()
 
 
 def launch(
@@ -74,15 +59,8 @@ def _quietly(loop: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]
     """The loop in a worker that says what the loop says, and not what Ray reports beside it."""
 
     def quiet_loop(config: dict[str, Any]) -> None:
-        _quiet()
+        quiet_ray_data()
         logging.getLogger().setLevel(logging.WARNING)  # Ray Train tells of every report, by a logger without its name
         loop(config)
 
     return quiet_loop
-
-
-def _quiet() -> None:
-    """No progress bars of Ray Data, nor a warning that there are none; we tell of progress ourselves."""
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fireedit.jobs import benchmark
-from fireedit.jobs.benchmarking.parser import ParserConfig, SceneParser, save_parser
+from fireedit.jobs.evaluation.scene_reader import ParserConfig, SceneParser, save_parser
 from fireedit.models.pipeline import FireEditPipeline
 
 

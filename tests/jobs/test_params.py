@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fireedit.jobs.params import count, main
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 
 
 @pytest.fixture(scope="module")

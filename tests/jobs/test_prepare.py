@@ -9,8 +9,8 @@ from fireedit.platform.data import catalog
 from fireedit.platform.data.conversion import ConversionConfig
 from fireedit.platform.data.corpora import cc12m
 from fireedit.platform.data.ingest import Corpora, IngestConfig
-from fireedit.platform.data.scenes.world import TRAIN, WORLDS, World
 from fireedit.platform.data.shards import ShardsError
+from fireedit.platform.scenes.world import TRAIN, WORLDS, World
 
 FORMS = [*prepare.WRITERS, *prepare.OTHER_FORMS]
 

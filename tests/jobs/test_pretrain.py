@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fireedit.jobs import pretrain
+from fireedit.jobs.training.recipe import CONFIGS
 from fireedit.platform import config
 
 
@@ -31,4 +32,4 @@ def test_a_setting_of_the_corpora_can_be_for_one_stage_alone() -> None:
 
 def test_every_part_has_a_recipe() -> None:
     for part, trainer in pretrain.TRAINERS.items():
-        assert config.load(trainer.recipe, f"nano-{part}").minutes
+        assert config.load(trainer.recipe, f"nano-{part}", folder=CONFIGS).minutes

@@ -14,8 +14,8 @@ from fireedit.jobs.train import open_corpora, read_recipe
 from fireedit.platform import images
 from fireedit.platform.data.conversion import ConversionConfig, convert
 from fireedit.platform.data.sample import Sample
-from fireedit.platform.data.scenes.world import TRAIN
-from fireedit.platform.data.writers import cc12m, instructpix2pix, llava_instruct
+from fireedit.platform.scenes.world import TRAIN
+from fireedit.platform.scenes.writers import cc12m, instructpix2pix, llava_instruct
 
 WRITERS: dict[str, Callable[..., None]] = {
     "cc12m": cc12m.write,

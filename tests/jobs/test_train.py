@@ -13,11 +13,13 @@ import pytest
 import ray
 
 from fireedit.jobs import train
+from fireedit.jobs.training.recipe import CONFIGS
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.platform import config, runs, storage
+from fireedit.platform import config, storage
 from fireedit.platform.data.catalog import CORPORA
 from fireedit.platform.data.ingest import Corpora, IngestConfig
 from fireedit.platform.data.shards import Index, Shard, ShardsError, write_index
+from fireedit.platform.train import runs
 from fireedit.platform.train.ledger import read_ledger
 from fireedit.platform.train.progress import from_lines
 
@@ -134,7 +136,7 @@ def kill_at_step(step: int, home: Path, *overrides: str) -> None:
 
 
 def test_what_a_run_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = config.load(train.TrainRecipe, "nano-stage2", [f"home={tmp_path}"])
+    recipe = config.load(train.TrainRecipe, "nano-stage2", [f"home={tmp_path}"], CONFIGS)
     run = runs.Run(str(tmp_path), "new")
     assert train.starting_weights(recipe, run) == str(train.NANO), "what ships"
     storage.write_bytes(run.recipe, b"init_from: where-it-began\n")
@@ -142,7 +144,7 @@ def test_what_a_run_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit, match="init_from: .*elsewhere holds no model_index.json"):
         train.starting_weights(replace(recipe, init_from="elsewhere"), run)
 
-    paper = config.load(train.TrainRecipe, "paper-stage2", [f"home={tmp_path}"])
+    paper = config.load(train.TrainRecipe, "paper-stage2", [f"home={tmp_path}"], CONFIGS)
     with pytest.raises(SystemExit, match="no finished run of paper stage 1; run that stage first, or write init_from="):
         train.starting_weights(paper, runs.Run(str(tmp_path), "other"))
 
@@ -158,7 +160,7 @@ def test_an_ablation_is_saved_without_its_parts_and_goes_on_only_without_them(tm
         train.load_pipeline(train.read_recipe(["--stage", "3"]), str(tmp_path))
 
 
-@pytest.mark.parametrize("file", sorted(path.stem for path in config.CONFIGS.glob("*-stage?.yaml")))
+@pytest.mark.parametrize("file", sorted(path.stem for path in CONFIGS.glob("*-stage?.yaml")))
 def test_every_recipe_that_ships_can_be_read(file: str) -> None:
     name, _, stage_number = file.rpartition("-stage")
     stage = int(stage_number)

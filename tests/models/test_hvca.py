@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fireedit.models.fireedit import preset
 from fireedit.models.hvca import HVCA, CrossAttention, HVCAConfig
+from fireedit.models.model import preset
 from tests.factories import parameter_count
 
 LENGTHS = (16, 64, 16, 64)

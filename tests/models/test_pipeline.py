@@ -13,8 +13,8 @@ from diffusers import SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
-from fireedit.jobs.benchmarking.cases import Cases
-from fireedit.models.fireedit import NANO, Percepts, preset
+from fireedit.jobs.evaluation.cases import Cases
+from fireedit.models.model import NANO, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput, output_size
 from fireedit.models.processor import squash
 from fireedit.models.schedule import PaintSettings

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import EncodingError, Processor, ProcessorConfig, squash
 from fireedit.models.text import tokenize_text

@@ -2,7 +2,7 @@
 
 import torch
 
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 from fireedit.models.qformer import QFormer, QFormerConfig
 from tests.factories import parameter_count
 

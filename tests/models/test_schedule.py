@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 from fireedit.models.schedule import ScheduleConfig, sampler, signal_to_noise, training_noise, wanted_prediction
 
 NANO = preset("nano").schedule

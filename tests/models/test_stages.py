@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from fireedit.models.fireedit import FireEdit, preset
+from fireedit.models.model import FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.qformer import query_diversity

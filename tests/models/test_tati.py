@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 from fireedit.models.tati import TATI, AdaptiveLayerNorm, TATIConfig
 from tests.factories import parameter_count, shaken
 

@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 from fireedit.models.unet import EditUNet, UNetConfig
 from tests.factories import PAPERLIKE_UNET, diffusers_sizes, parameter_count, shaken
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 from fireedit.models.vae import (
     Codec,
     EditVAE,

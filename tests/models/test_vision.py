@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 from fireedit.models.vision import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Vision, VisionConfig, merge_patches
 from tests.factories import parameter_count, picture, shaken
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
-from fireedit.models.fireedit import preset
+from fireedit.models.model import preset
 from fireedit.models.tokens import IGNORED, PADDING, PromptConfig
 from fireedit.models.vlm import VLM, VLMConfig
 from tests.factories import parameter_count, shaken

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fireedit.models import weights
 from fireedit.models.detector import Detector, DetectorConfig
-from fireedit.models.fireedit import FireEdit, preset
+from fireedit.models.model import FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.region_encoder import RegionEncoder, RegionEncoderConfig
 from fireedit.models.unet import EditUNet

@@ -9,9 +9,9 @@ import torch
 from diffusers import ModelMixin
 from pydantic import ValidationError
 
-from fireedit.models.fireedit import FireEdit, preset
 from fireedit.models.hvca import HVCA
 from fireedit.models.layers.component import Component
+from fireedit.models.model import FireEdit, preset
 from fireedit.models.tati import TATI, TATIConfig
 from fireedit.models.vlm import VLM
 

@@ -20,7 +20,7 @@ from fireedit.platform.data.conversion import (
     prepared_row,
 )
 from fireedit.platform.data.sample import Sample
-from fireedit.platform.data.scenes.world import TRAIN
+from fireedit.platform.scenes.world import TRAIN
 from tests.factories import picture
 
 CONFIG = ConversionConfig(size=32, cpus_per_task=0.25)

@@ -35,7 +35,7 @@ def micro_batch(step: int, number: int) -> torch.Tensor:
 def loop(settings: dict[str, Any]) -> None:
     import ray.train
 
-    from fireedit.platform import checkpoints
+    from fireedit.platform.train import checkpoints
     from fireedit.platform.train.engine import Engine
 
     context = ray.train.get_context()

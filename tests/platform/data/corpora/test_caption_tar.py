@@ -7,8 +7,8 @@ import pytest
 
 from fireedit.platform.data.corpora import caption_tar
 from fireedit.platform.data.corpora.caption_tar import Captioned
-from fireedit.platform.data.scenes import world
-from fireedit.platform.data.writers import cc12m as writer
+from fireedit.platform.scenes import world
+from fireedit.platform.scenes.writers import cc12m as writer
 
 
 def tar_of(folder: Path, *members: tuple[str, bytes]) -> str:

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from fireedit.platform.data.corpora import cc12m, rows
-from fireedit.platform.data.scenes import world
-from fireedit.platform.data.writers import cc12m as writer
+from fireedit.platform.scenes import world
+from fireedit.platform.scenes.writers import cc12m as writer
 
 
 def write(folder: Path, data: bytes) -> str:

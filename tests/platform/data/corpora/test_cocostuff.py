@@ -7,9 +7,9 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import cocostuff, instances, rows, segmentation, stuff_json
-from fireedit.platform.data.scenes import world
-from fireedit.platform.data.writers import coco
-from fireedit.platform.data.writers import cocostuff as writer
+from fireedit.platform.scenes import world
+from fireedit.platform.scenes.writers import coco
+from fireedit.platform.scenes.writers import cocostuff as writer
 
 LABELS = {0: "person", 1: "bicycle", 91: "banner", 25: "hat"}
 

@@ -9,9 +9,9 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import emu_edit, rows
-from fireedit.platform.data.scenes import families, language, world
-from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.writers import emu_edit as writer
+from fireedit.platform.scenes import families, language, world
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.writers import emu_edit as writer
 
 HELD_OUT = world.WORLDS["unseen_seeds"]
 SEEDS = HELD_OUT.seeds[:9]

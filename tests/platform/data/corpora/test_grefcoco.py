@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from fireedit.platform.data.corpora import grefcoco, instances, rows, segmentation
-from fireedit.platform.data.scenes import referring as scenes
-from fireedit.platform.data.scenes import world
-from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.writers import grefcoco as writer
+from fireedit.platform.scenes import referring as scenes
+from fireedit.platform.scenes import world
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.writers import grefcoco as writer
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import instructpix2pix, rows
-from fireedit.platform.data.scenes import families, world
-from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.writers import instructpix2pix as writer
+from fireedit.platform.scenes import families, world
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.writers import instructpix2pix as writer
 
 PICTURE = images.encode_png(np.zeros((8, 8, 3), np.uint8))
 

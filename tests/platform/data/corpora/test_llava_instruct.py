@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from fireedit.platform.data.corpora import llava_instruct, rows
-from fireedit.platform.data.scenes import dialogue, families, world
-from fireedit.platform.data.writers import llava_instruct as writer
+from fireedit.platform.scenes import dialogue, families, world
+from fireedit.platform.scenes.writers import llava_instruct as writer
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import magicbrush, magicbrush_folder, rows
-from fireedit.platform.data.scenes import language, world
-from fireedit.platform.data.writers import changes
-from fireedit.platform.data.writers import magicbrush as writer
+from fireedit.platform.scenes import language, world
+from fireedit.platform.scenes.writers import changes
+from fireedit.platform.scenes.writers import magicbrush as writer
 
 HELD_OUT = world.WORLDS["unseen_seeds"]
 SEEDS = HELD_OUT.seeds[:6]

@@ -11,9 +11,9 @@ import pytest
 from fireedit.platform import images
 from fireedit.platform.data.corpora import instructpix2pix, prompt_folders, rows
 from fireedit.platform.data.sample import Sample
-from fireedit.platform.data.scenes import families, world
-from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.writers import instructpix2pix as writer
+from fireedit.platform.scenes import families, world
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.writers import instructpix2pix as writer
 
 PICTURE = images.encode_jpeg(np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8))
 

@@ -5,9 +5,9 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import reasonedit, rows
-from fireedit.platform.data.scenes import world
-from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.writers import reasonedit as writer
+from fireedit.platform.scenes import world
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.writers import reasonedit as writer
 
 
 @pytest.fixture(scope="module")

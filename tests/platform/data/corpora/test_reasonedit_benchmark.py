@@ -5,10 +5,10 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import masks, reasonedit, reasonedit_benchmark, rows, segmentation
-from fireedit.platform.data.scenes import families, world
-from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.writers import changes
-from fireedit.platform.data.writers import reasonedit as writer
+from fireedit.platform.scenes import families, world
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.writers import changes
+from fireedit.platform.scenes.writers import reasonedit as writer
 
 HELD_OUT = world.WORLDS["unseen_seeds"]
 SEEDS = HELD_OUT.seeds[:12]

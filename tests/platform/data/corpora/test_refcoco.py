@@ -6,8 +6,8 @@ import pytest
 
 from fireedit.platform.data import catalog
 from fireedit.platform.data.corpora import refcoco, rows
-from fireedit.platform.data.scenes import world
-from fireedit.platform.data.writers import refcoco as writer
+from fireedit.platform.scenes import world
+from fireedit.platform.scenes.writers import refcoco as writer
 
 NAMES = list(refcoco.REFS)
 

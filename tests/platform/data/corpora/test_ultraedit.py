@@ -7,10 +7,10 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import rows, segmentation, ultraedit
-from fireedit.platform.data.scenes import families, world
-from fireedit.platform.data.scenes.render import Renderer
-from fireedit.platform.data.writers import changes
-from fireedit.platform.data.writers import ultraedit as writer
+from fireedit.platform.scenes import families, world
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.writers import changes
+from fireedit.platform.scenes.writers import ultraedit as writer
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,114 @@
+"""The frozen encoders whose outputs `jobs/prepare.py shards --encode` stores beside the shards, and how each is run."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from fireedit.models.model import preset
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.processor import squash
+from fireedit.models.text import text_states, tokenize_text
+from fireedit.models.vae import moments
+from fireedit.models.weights import fingerprint
+from fireedit.platform import storage
+from fireedit.platform.data.encoding import Arrays, Encode, Load
+from fireedit.platform.data.shards import Row
+from fireedit.platform.images import decode
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One frozen encoder as a step of preparation."""
+
+    fingerprint: str
+    columns: dict[str, tuple[int, ...]]
+    """What it makes of one row: float16 arrays by name, and their shapes."""
+    load: Load
+    make: Callable[[], Encode]
+
+
+def latents(model: str, weights: str) -> Encoder:
+    """Moments of source and target out of the VAE or the codec that stands in its place, for rows that are edits."""
+    sizes = preset(model).vae
+    return Encoder(
+        fingerprint=fingerprint(_part(weights, "vae")),
+        columns=dict.fromkeys(("source_moments", "target_moments"), sizes.moments_shape),
+        load=functools.partial(_canvases, sizes.sample_size),
+        make=functools.partial(_Latents, weights),
+    )
+
+
+def text(model: str, weights: str) -> Encoder:
+    """CLIP's text states, for rows that are captions."""
+    sizes = preset(model).text
+    with storage.reading_folder(storage.join(weights, "tokenizer")) as folder:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Encoder(
+        fingerprint=fingerprint(_part(weights, "text_encoder")),
+        columns={"text_states": (sizes.tokens, sizes.width)},
+        load=functools.partial(_words, tokenizer, sizes.tokens),
+        make=functools.partial(_TextStates, weights),
+    )
+
+
+ENCODERS: dict[str, Callable[[str, str], Encoder]] = {"latents": latents, "text": text}
+"""By the name that `--encode` takes; each is asked for a preset's name and a pipeline folder."""
+
+
+class _Latents:
+    def __init__(self, weights: str):
+        self.device = _device()
+        self.vae = _part(weights, "vae").to(self.device)
+
+    @torch.no_grad()
+    def __call__(self, canvases: Arrays) -> Arrays:
+        """uint8 [N, S, S, 3] of source and target to float16 [N, 2 C, h, w]."""
+        tensors = {name: torch.from_numpy(canvas).to(self.device) for name, canvas in canvases.items()}
+        return {f"{name}_moments": _half(moments(self.vae, canvas)) for name, canvas in tensors.items()}
+
+
+class _TextStates:
+    def __init__(self, weights: str):
+        self.device = _device()
+        self.text_encoder = _part(weights, "text_encoder").to(self.device)
+
+    @torch.no_grad()
+    def __call__(self, words: Arrays) -> Arrays:
+        """Ids [N, T] to float16 [N, T, W]."""
+        ids = torch.from_numpy(words["text_ids"]).to(self.device)
+        return {"text_states": _half(text_states(self.text_encoder, ids))}
+
+
+def _canvases(side: int, row: Row) -> Arrays | None:
+    if row["task"] != "edit":
+        return None
+    return {name: squash(decode(row[name], draft=side), side) for name in ("source", "target")}
+
+
+def _words(tokenizer: PreTrainedTokenizerBase, length: int, row: Row) -> Arrays | None:
+    if row["task"] != "caption":
+        return None
+    return {"text_ids": tokenize_text(tokenizer, [row["instruction"]], length)[0].numpy()}
+
+
+def _part(weights: str, name: str) -> Any:
+    """One component of a saved pipeline, in float32."""
+    diffusers.utils.logging.disable_progress_bar()
+    with storage.reading_folder(weights) as folder:
+        return getattr(FireEditPipeline.from_pretrained(Path(folder), parts=(name,)), name)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _half(values: Tensor) -> np.ndarray:
+    return values.half().cpu().numpy()

@@ -1,0 +1,64 @@
+"""Tokenizers at nano size: byte-level BPE on what the scenes say."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from fireedit.models.model import preset
+from fireedit.models.tokens import CAPTION_TEMPLATES
+from fireedit.platform.data.corpora import segmentation
+from fireedit.platform.scenes import dialogue, language
+from fireedit.platform.scenes.families import make_edit
+from fireedit.platform.scenes.referring import make_reference
+from fireedit.platform.scenes.world import TRAIN
+
+SCENES = 10_000
+"""Scenes whose captions, instructions, questions and answers the vocabulary is counted on."""
+
+
+def train_tokenizers(out: Path, scenes: int = SCENES) -> dict[str, int]:
+    """Byte-level BPE for LLM and text encoder: any text has tokens, those of the scenes have few.
+
+    Returns:
+        the size of each vocabulary.
+    """
+    sizes, texts = preset("nano"), list(scene_texts(scenes))
+    vlm = _train(texts, sizes.vlm.vocab_size, begin="<s>", end="</s>", wrapped=False)
+    vlm.save_pretrained(out / "vlm_tokenizer")
+    clip = _train(texts, sizes.text.vocab_size, begin="<|startoftext|>", end="<|endoftext|>", wrapped=True)
+    clip.model_max_length = sizes.text.tokens
+    clip.save_pretrained(out / "tokenizer")
+    return {"vlm_tokenizer": len(vlm), "tokenizer": len(clip)}
+
+
+def scene_texts(scenes: int) -> Iterator[str]:
+    """What the training corpora say about so many scenes, in the words around it that the prompts put."""
+    for seed in range(scenes):
+        rng = random.Random(seed)
+        edit = make_edit(TRAIN, seed)
+        yield edit.instruction
+        yield CAPTION_TEMPLATES[seed % len(CAPTION_TEMPLATES)].format(caption=language.caption(edit.source, seed))
+        yield segmentation.request(rng, rng.choice(edit.source.objects).name)[0]
+        yield segmentation.request(rng, make_reference(TRAIN, seed).expression)[0]
+        for question, answer in dialogue.dialogue(TRAIN, edit.source, seed):
+            yield f"USER: Regions: {question} ASSISTANT: {answer}"
+
+
+def _train(texts: list[str], size: int, begin: str, end: str, wrapped: bool) -> PreTrainedTokenizerFast:
+    """A tokenizer whose ids 0 and 1 are `begin` and `end`; `wrapped` puts them around every text, as CLIP does."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[begin, end], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if wrapped:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A {end}", special_tokens=[(begin, 0), (end, 1)]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=end)

@@ -1,0 +1,185 @@
+"""Drawing scenes at random: which objects, where, how big."""
+
+import dataclasses
+import random
+from typing import Literal
+
+from fireedit.platform.scenes import sprites
+from fireedit.platform.scenes.objects import THINGS
+from fireedit.platform.scenes.scene import HEIGHT_STEPS, MIRROR_SIZE, Mirror, Placed, Scene
+from fireedit.platform.scenes.world import World
+
+GROUND = (0.62, 0.97)
+"""Where the lower edge of a standing object may be, in fractions of the side."""
+SKY = (0.26, 0.5)
+"""Where the lower edge of a flying object may be."""
+WIDEST = 0.55
+PAINTED_SHARE = 0.6
+REFLECTED_HEIGHT = 0.8
+"""How high a reflection is, by its thing's height."""
+TRIES = 12
+"""Places that are tried for one object."""
+BESIDE_HEIGHT = 8
+"""Height of the other thing beside a mirror, where there is little room."""
+HEIGHTS = (7, 12)
+"""Least and greatest height in `HEIGHT_STEPS`, before it is brought on a world's grid."""
+TWIN_HEIGHT = 10
+TWIN_HEIGHTS = (12, 8)
+"""Heights of twins that differ in size."""
+ROW = ((0.1, 0.28), (0.41, 0.59), (0.72, 0.9))
+"""Spans for the middles of three things in a row, in fractions of the side."""
+ROW_HEIGHTS = (8, 6)
+"""Heights of narrow things in a row, and of wider ones."""
+_NARROW, _WIDEST_IN_A_ROW = 1.2, 1.6
+"""Width over height."""
+
+Span = tuple[float, float]
+
+
+def sample_scene(world: World, rng: random.Random, count: int | None = None, must: tuple[str, ...] = ()) -> Scene:
+    """A scene of `count` different objects (2 to 4 unless given) that has those named in `must`, which come first."""
+    while True:
+        wanted = max(len(must), count or rng.randint(2, 4))
+        others = [name for name in world.things if name not in must]
+        scene = empty_scene(world, rng)
+        for name in (*must, *rng.sample(others, wanted - len(must))):
+            placed = place(world, scene, rng, name, color=sample_color(world, rng, name))
+            if placed is None:
+                break
+            scene = scene.plus(placed)
+        else:
+            return scene
+
+
+def sample_twins(world: World, rng: random.Random, differ: Literal["side", "size", "color"]) -> Scene | None:
+    """A scene with two objects of one kind, one in the left half and one in the right, that differ in one way."""
+    standing = [name for name in world.things if not THINGS[name].flies]
+    name = rng.choice([name for name in standing if differ != "color" or sprites.paint(name, world.artwork)])
+    heights = TWIN_HEIGHTS if differ == "size" else (TWIN_HEIGHT, TWIN_HEIGHT)
+    colors = rng.sample(world.colors, 2) if differ == "color" else [sample_color(world, rng, name)] * 2
+    halves = [(0.1, 0.42), (0.58, 0.9)]
+    rng.shuffle(halves)
+    scene = empty_scene(world, rng)
+    for height, color, half in zip(heights, colors, halves, strict=True):
+        placed = place(world, scene, rng, name, color=color, height=height, x=half, y=(0.72, 0.94))
+        if placed is None or placed.height != height:
+            return None
+        scene = scene.plus(placed)
+    return scene
+
+
+def sample_row(world: World, rng: random.Random) -> Scene | None:
+    """A scene with three objects of one kind, size and colour side by side, from left to right."""
+    aspects = {name: sprites.aspect(name, world.artwork) for name in world.things if not THINGS[name].flies}
+    name = rng.choice([name for name, aspect in aspects.items() if aspect <= _WIDEST_IN_A_ROW])
+    color = sample_color(world, rng, name)
+    height = ROW_HEIGHTS[aspects[name] > _NARROW]
+    foot = rng.uniform(*GROUND)
+    scene = empty_scene(world, rng)
+    for span in ROW:
+        placed = place(world, scene, rng, name, color=color, height=height, x=span, y=(foot, foot))
+        if placed is None:
+            return None
+        scene = scene.plus(placed)
+    return scene
+
+
+def sample_mirror(world: World, rng: random.Random) -> Scene | None:
+    """A scene with a mirror in one half: first a standing thing in the other half, then its reflection, then another.
+
+    The reflection is the thing turned round and smaller, for the mirror stands behind it.
+    """
+    name, other = rng.sample([name for name in world.things if not THINGS[name].flies], 2)
+    middle, half = rng.choice(((0.26, (0.48, 0.95)), (0.74, (0.05, 0.52))))
+    mirror = _snapped_mirror(world, Mirror(middle + rng.uniform(-0.03, 0.03), rng.uniform(0.72, 0.84)))
+    scene = dataclasses.replace(empty_scene(world, rng), mirror=mirror)
+    placed = place(world, scene, rng, name, color=sample_color(world, rng, name), x=half)
+    if placed is None:
+        return None
+    left, _, right, bottom = mirror.glass
+    widest = int((right - left) * HEIGHT_STEPS / sprites.aspect(name, world.artwork))
+    height = min(round(placed.height * REFLECTED_HEIGHT), widest // height_step(world) * height_step(world))
+    reflection = snapped(
+        world,
+        dataclasses.replace(
+            placed, id=2, x=mirror.x, y=bottom - 0.03, height=height, mirrored=not placed.mirrored, reflection=True
+        ),
+    )
+    scene = scene.plus(placed)
+    if reflection.height >= placed.height or not scene.has_room_for(reflection):
+        return None
+    scene = scene.plus(reflection)
+    beside = place(world, scene, rng, other, color=sample_color(world, rng, other), height=BESIDE_HEIGHT, x=half)
+    return scene.plus(beside) if beside else None
+
+
+def empty_scene(world: World, rng: random.Random) -> Scene:
+    """A random background with nothing before it."""
+    return Scene(rng.choice(world.backgrounds), rng.randrange(world.windows))
+
+
+def sample_color(world: World, rng: random.Random, name: str) -> str:
+    """A colour for a thing that can be painted, or empty: it then keeps the artwork's own."""
+    return rng.choice(world.colors) if sprites.paint(name, world.artwork) and rng.random() < PAINTED_SHARE else ""
+
+
+def place(
+    world: World,
+    scene: Scene,
+    rng: random.Random,
+    name: str,
+    *,
+    color: str = "",
+    height: int | None = None,
+    x: Span = (0.05, 0.95),
+    y: Span | None = None,
+) -> Placed | None:
+    """Find room for a thing, or give up.
+
+    Args:
+        height: in steps; one of `HEIGHTS` unless given, and less where the thing would be too wide.
+        x, y: where its middle and its lower edge may be, in fractions of the side, before they are brought on the
+            world's grid.
+    """
+    y = y or (SKY if THINGS[name].flies else GROUND)
+    aspect = sprites.aspect(name, world.artwork)
+    widest, number = int(WIDEST * HEIGHT_STEPS / aspect), scene.next_id
+    for _ in range(TRIES):
+        middle, foot, steps = _on_grid(
+            world.grid, aspect, rng.uniform(*x), rng.uniform(*y), min(height or rng.randint(*HEIGHTS), widest)
+        )
+        mirrored = rng.random() < 0.5
+        placed = Placed(number, name, middle, foot, steps, color, mirrored, artwork=world.artwork)
+        if scene.has_room_for(placed):
+            return placed
+    return None
+
+
+def snapped(world: World, placed: Placed) -> Placed:
+    """The object on the world's grid: left and lower edges on the nearest lines, the height the nearest whole cells."""
+    aspect = sprites.aspect(placed.name, placed.artwork)
+    x, y, height = _on_grid(world.grid, aspect, placed.x, placed.y, placed.height)
+    return dataclasses.replace(placed, x=x, y=y, height=height)
+
+
+def height_step(world: World) -> int:
+    """How far apart heights of a world are, in `HEIGHT_STEPS`."""
+    return HEIGHT_STEPS // world.grid if world.grid else 1
+
+
+def _on_grid(grid: int | None, aspect: float, x: float, y: float, height: int) -> tuple[float, float, int]:
+    """Middle, lower edge and height of an object on a grid, where there is one."""
+    if grid is None:
+        return x, y, height
+    step = HEIGHT_STEPS // grid
+    height = step * max(1, int(height / step + 0.5))
+    half = height / HEIGHT_STEPS * aspect / 2
+    return round((x - half) * grid) / grid + half, round(y * grid) / grid, height
+
+
+def _snapped_mirror(world: World, mirror: Mirror) -> Mirror:
+    """The mirror with its left and lower edges on the nearest lines of the world's grid."""
+    if world.grid is None:
+        return mirror
+    half = MIRROR_SIZE[0] / 2
+    return Mirror(round((mirror.x - half) * world.grid) / world.grid + half, round(mirror.y * world.grid) / world.grid)

@@ -1,0 +1,147 @@
+"""A scene as a description: what stands where, in fractions of the side, before anything is drawn."""
+
+import dataclasses
+import functools
+
+from fireedit.platform.scenes import sprites
+from fireedit.platform.scenes.objects import THINGS, Thing
+
+HEIGHT_STEPS = 32
+"""Objects are a whole number of these steps high, so that few sizes of a sprite have to be scaled."""
+
+MIRROR_SIZE = (7 / 16, 10 / 16)
+"""Width and height, in fractions of the side."""
+MIRROR_FRAME = 1 / 32
+"""How wide the frame is, in fractions of the side."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in fractions of the side."""
+_PICTURE: Box = (0.01, 0.01, 0.99, 0.995)
+"""Where objects may be."""
+
+EFFECTS = ("black and white", "sepia", "night", "pixel art", "blur")
+"""What can be done to the whole picture after it is drawn."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """One object in a scene."""
+
+    id: int
+    """Unique in its scene; kept through an edit."""
+    name: str
+    x: float
+    """Of its middle, in [0, 1] from the left."""
+    y: float
+    """Of its lower edge, in [0, 1] from the top."""
+    height: int
+    """In `HEIGHT_STEPS`ths of the side."""
+    color: str = ""
+    """What it is painted in; empty for the artwork's own colours."""
+    mirrored: bool = False
+    reflection: bool = False
+    """Is not there itself, but seen in the mirror of its scene."""
+    artwork: sprites.Artwork = "openmoji"
+
+    @property
+    def thing(self) -> Thing:
+        return THINGS[self.name]
+
+    @property
+    def looks(self) -> str:
+        """The colour that one sees, empty for a thing that is never painted."""
+        return self.color or self.paint
+
+    @property
+    def paint(self) -> str:
+        """The colour that its artwork comes in and that can be changed, or empty."""
+        return sprites.paint(self.name, self.artwork)
+
+    @property
+    def noun(self) -> str:
+        return f"{self.color} {self.name}" if self.color else self.name
+
+    @functools.cached_property
+    def box(self) -> Box:
+        height = self.height / HEIGHT_STEPS
+        width = height * sprites.aspect(self.name, self.artwork)
+        return self.x - width / 2, self.y - height, self.x + width / 2, self.y
+
+
+@dataclasses.dataclass(frozen=True)
+class Mirror:
+    """A framed mirror that stands upright and faces us."""
+
+    x: float
+    """Of its middle, in [0, 1] from the left."""
+    y: float
+    """Of its lower edge, in [0, 1] from the top."""
+
+    @property
+    def box(self) -> Box:
+        width, height = MIRROR_SIZE
+        return self.x - width / 2, self.y - height, self.x + width / 2, self.y
+
+    @property
+    def glass(self) -> Box:
+        """The part inside the frame, in which reflections are seen."""
+        left, top, right, bottom = self.box
+        return left + MIRROR_FRAME, top + MIRROR_FRAME, right - MIRROR_FRAME, bottom - MIRROR_FRAME
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Objects before a background, and perhaps a mirror behind them; the same picture at every size."""
+
+    background: str
+    background_seed: int
+    objects: tuple[Placed, ...] = ()
+    effect: str = ""
+    mirror: Mirror | None = None
+
+    @property
+    def names(self) -> set[str]:
+        return {placed.name for placed in self.objects}
+
+    @property
+    def next_id(self) -> int:
+        return 1 + max((placed.id for placed in self.objects), default=0)
+
+    def plus(self, placed: Placed) -> "Scene":
+        return dataclasses.replace(self, objects=(*self.objects, placed))
+
+    def without(self, *ids: int) -> "Scene":
+        return dataclasses.replace(self, objects=tuple(placed for placed in self.objects if placed.id not in ids))
+
+    def with_changed(self, changed: Placed) -> "Scene":
+        """The scene with the object of the same id exchanged."""
+        objects = tuple(changed if placed.id == changed.id else placed for placed in self.objects)
+        return dataclasses.replace(self, objects=objects)
+
+    def has_room_for(self, candidate: Placed) -> bool:
+        """Whether an object lies inside the picture and hides almost nothing of the others (its own id is ignored).
+
+        A reflection must lie inside the glass, and a real object hide almost nothing of the mirror.
+        """
+        room, box = _PICTURE, candidate.box
+        if self.mirror is not None and candidate.reflection:
+            room = self.mirror.glass
+        elif self.mirror is not None and _covers(box, self.mirror.box):
+            return False
+        if not _holds(room, box):
+            return False
+        return not any(_covers(box, placed.box) for placed in self.objects if placed.id != candidate.id)
+
+
+def _holds(room: Box, box: Box) -> bool:
+    return room[0] <= box[0] and room[1] <= box[1] and box[2] <= room[2] and box[3] <= room[3]
+
+
+def _covers(one: Box, other: Box) -> bool:
+    """Whether two boxes share more than 6 % of the smaller one."""
+    if one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]:
+        return False
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    smaller = min((one[2] - one[0]) * (one[3] - one[1]), (other[2] - other[0]) * (other[3] - other[1]))
+    return width * height > 0.06 * smaller

@@ -1,0 +1,96 @@
+"""Scenes as COCO-Stuff: pictures, their labels as PNG maps (class id minus 1) with labels.txt or as one JSON file."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from fireedit.platform import images
+from fireedit.platform.scenes import families
+from fireedit.platform.scenes.render import MIRROR, Picture, Renderer, box_of
+from fireedit.platform.scenes.scene import Scene
+from fireedit.platform.scenes.world import World
+from fireedit.platform.scenes.writers import coco
+
+OTHER = 183
+"""The class, in the JSON form, of all that is no stuff."""
+UNLABELED = 255
+"""The value, in the maps, of what has no class: a mirror."""
+
+
+def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
+    """One picture and its map per seed, `size` pixels square."""
+    maps = folder / "annotations" / "train2017"
+    maps.mkdir(parents=True)
+    (folder / "labels.txt").write_text(label_lines())
+    for seed, scene, picture in _write_pictures(folder, seeds, size, world):
+        (maps / f"{coco.picture_name(seed)}.png").write_bytes(images.encode_png(label_map(scene, picture)))
+
+
+def write_json(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
+    """One picture per seed, `size` pixels square, and stuff_train2017.json with their backgrounds."""
+    listed: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for seed, scene, picture in _write_pictures(folder, seeds, size, world):
+        listed.append({"id": seed, "file_name": f"{coco.picture_name(seed)}.jpg", "height": size, "width": size})
+        objects = np.any([np.zeros((size, size), bool), *picture.masks.values()], axis=0)
+        for category, mask in ((coco.STUFF_IDS[scene.background], ~objects), (OTHER, objects)):
+            if mask.any():
+                annotations.append({"id": len(annotations) + 1, "image_id": seed} | _annotation(category, mask))
+    (folder / "annotations").mkdir()
+    content = {"info": {}, "licenses": [], "images": listed, "annotations": annotations, "categories": categories()}
+    (folder / "annotations" / "stuff_train2017.json").write_text(json.dumps(content))
+
+
+def label_lines() -> str:
+    """`id: name` from 0 on without a gap, as readers index it by line; a number we do not use is unlabeled."""
+    names = coco.class_names()
+    return "\n".join(f"{number}: {names.get(number, 'unlabeled')}" for number in range(max(names) + 1))
+
+
+def label_map(scene: Scene, picture: Picture) -> np.ndarray:
+    """[size, size] uint8 class ids minus 1: the background's, and each object's where one sees it or its reflection."""
+    size = picture.image.shape[0]
+    labels = np.full((size, size), coco.STUFF_IDS[scene.background] - 1, np.uint8)
+    if scene.mirror is not None:
+        labels[picture.masks[MIRROR]] = UNLABELED
+    for placed in scene.objects:
+        labels[picture.masks[placed.id]] = coco.THING_IDS[placed.name] - 1
+    return labels
+
+
+def categories() -> list[dict[str, Any]]:
+    """The classes of stuff, and the one for all else."""
+    names = {number: name for number, name in coco.class_names().items() if number >= coco.FIRST_STUFF}
+    stuff = [{"supercategory": "background", "id": number, "name": name} for number, name in names.items()]
+    return [*stuff, {"supercategory": "other", "id": OTHER, "name": "other"}]
+
+
+def _annotation(category: int, mask: np.ndarray) -> dict[str, Any]:
+    """An RLE whose counts are text, as published."""
+    runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    left, top, right, bottom = box_of(mask)
+    return {
+        "category_id": category,
+        "segmentation": {"counts": runs["counts"].decode(), "size": list(mask.shape)},
+        "area": float(mask.sum()),
+        "bbox": [float(value) for value in (left, top, right - left, bottom - top)],
+        "iscrowd": 0,
+    }
+
+
+def _write_pictures(
+    folder: Path, seeds: Iterable[int], size: int, world: World
+) -> Iterator[tuple[int, Scene, Picture]]:
+    """Write the picture of each seed and hand on what it was drawn from."""
+    pictures = folder / "images" / "train2017"
+    pictures.mkdir(parents=True)
+    renderer = Renderer()
+    for seed in seeds:
+        scene = families.make_edit(world, seed).source
+        picture = renderer.draw(scene, size)
+        (pictures / f"{coco.picture_name(seed)}.jpg").write_bytes(images.encode_jpeg(picture.image))
+        yield seed, scene, picture

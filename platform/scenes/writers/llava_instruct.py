@@ -1,0 +1,38 @@
+"""Scenes as LLaVA-Instruct-150K: one JSON list of conversations, and the pictures they are about."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fireedit.platform import images
+from fireedit.platform.scenes import dialogue, families
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.world import World
+from fireedit.platform.scenes.writers import coco
+
+MOST_TURNS = 4
+
+
+def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
+    """One conversation per seed about a picture `size` pixels square."""
+    pictures = folder / "train2017"
+    pictures.mkdir(parents=True)
+    renderer, records = Renderer(), []
+    for seed in seeds:
+        scene = families.make_edit(world, seed).source
+        name = coco.picture_name(seed)
+        (pictures / f"{name}.jpg").write_bytes(images.encode_jpeg(renderer.draw(scene, size).image))
+        turns = dialogue.dialogue(world, scene, seed)[:MOST_TURNS]
+        records.append({"id": name, "image": f"{name}.jpg", "conversations": _conversation(turns, seed % 2 == 0)})
+    (folder / "llava_instruct_150k.json").write_text(json.dumps(records))
+
+
+def _conversation(turns: list[dialogue.Turn], picture_first: bool) -> list[dict[str, Any]]:
+    """Human and gpt in turn; the first question holds `<image>`, before or after its text, as the original does."""
+    spoken = []
+    for index, (question, answer) in enumerate(turns):
+        if index == 0:
+            question = f"<image>\n{question}" if picture_first else f"{question}\n<image>"
+        spoken += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return spoken

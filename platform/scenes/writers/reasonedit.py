@@ -1,0 +1,68 @@
+"""Scenes as ReasonEdit: one JSON object of edits that must be understood, and the folders of its benchmark."""
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from fireedit.platform import images
+from fireedit.platform.scenes import families
+from fireedit.platform.scenes.edits import Edit
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.understanding import HARD
+from fireedit.platform.scenes.world import World
+from fireedit.platform.scenes.writers import changes
+
+FOLDERS = {
+    "1-Left-Right": ("left_right", "Left_Right_text.txt"),
+    "2-Relative-Size": ("relative_size", "Size_text.txt"),
+    "3-Mirror": ("mirror", "Mirror_text.txt"),
+    "4-Color": ("color", "Color_text.txt"),
+    "5-Multiple-Objects": ("multiple", "MultipleObjects_text.txt"),
+    "6-Reasoning": ("reasoning", "Reason_test.txt"),
+}
+"""The benchmark's folders, each with the family of edits that lies in it and the file of its instructions."""
+
+
+def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
+    """One edit of a hard family per seed, its plain instruction listed first; paths are relative to the folder."""
+    (folder / "images").mkdir(parents=True)
+    renderer, records = Renderer(), {}
+    for index, seed in enumerate(seeds):
+        edit, paths = hard_edit(world, seed), {}
+        for name, scene in (("origin", edit.source), ("target", edit.target)):
+            paths[f"{name}_img_path"] = f"images/{index:04d}_{name}.png"
+            drawn = images.encode_png(renderer.draw(scene, size).image)
+            (folder / paths[f"{name}_img_path"]).write_bytes(drawn)
+        records[f"{index:04d}"] = {**paths, "instruction": list(dict.fromkeys((edit.plain, edit.instruction)))}
+    (folder / "SyntheticData_info_new.json").write_text(json.dumps(records))
+
+
+def write_benchmark(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
+    """One picture per seed, in the six folders by turns, with its mask and its line of the folder's text.
+
+    Nobody draws targets there; to know them, make the edit again from its seed and the folder's family.
+    """
+    renderer = Renderer()
+    lines: dict[str, list[str]] = {name: [] for name in FOLDERS}
+    for index, seed in enumerate(seeds):
+        name = list(FOLDERS)[index % len(FOLDERS)]
+        edit = families.make_edit(world, seed, FOLDERS[name][0])
+        lines[name].append(f"{edit.instruction} CLIP: {changes.seen_there(edit)}")
+        source, target = (renderer.draw(scene, size).image for scene in (edit.source, edit.target))
+        mask = np.where(changes.region(source, target), 255, 0).astype(np.uint8)
+        picture = folder / name / f"{len(lines[name]):05d}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(images.encode_png(source))
+        picture.with_name(f"{picture.stem}_mask.jpg").write_bytes(images.encode_jpeg(mask))
+    for name, text in lines.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / FOLDERS[name][1]).write_text("".join(f"{line}\n" for line in text))
+
+
+def hard_edit(world: World, seed: int) -> Edit:
+    """The edit of a seed, of a family that must be understood."""
+    hard = [family for family in HARD if family in families.families_of(world)]
+    return families.make_edit(world, seed, family=random.Random(seed).choice(hard))

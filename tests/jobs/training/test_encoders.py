@@ -1,0 +1,157 @@
+"""What is stored beside the shards is what the frozen parts say of the rows, in half precision."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fireedit.jobs.prepare import PrepareError, encode_shards
+from fireedit.jobs.training.encoders import ENCODERS
+from fireedit.models.model import preset
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.processor import squash
+from fireedit.models.text import text_states, tokenize_text
+from fireedit.models.vae import moments
+from fireedit.models.weights import fingerprint
+from fireedit.platform import images
+from fireedit.platform.data import shards
+from fireedit.platform.data.encoding import EncodersConfig
+from tests.factories import caption_sample, edit_sample, vqa_sample
+
+CONFIG = EncodersConfig(cpus=0.25, cpus_per_task=0.25, batch=2)
+SAMPLES = [edit_sample(0), caption_sample(0), vqa_sample(2), edit_sample(4), caption_sample(1, "a hat " * 60)]
+MOMENTS = preset("nano").vae.moments_shape
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> FireEditPipeline:
+    return FireEditPipeline.fresh_nano(0)
+
+
+@pytest.fixture(scope="module")
+def weights(pipeline: FireEditPipeline, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("weights")
+    pipeline.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[shards.Row]:
+    """Samples of all three tasks as a shard holds them."""
+    return [
+        {**sample, "boxes": [], **{name: _encoded(sample[name]) for name in ("source", "target")}} for sample in SAMPLES
+    ]
+
+
+def _encoded(picture: np.ndarray | None) -> bytes:
+    return b"" if picture is None else images.encode_jpeg(picture)
+
+
+@pytest.fixture
+def out(rows: list[shards.Row], tmp_path: Path) -> str:
+    """The folder that holds the shards of one corpus, `test`."""
+    root = str(tmp_path / "test")
+    shards.write_table(shards.path_of(root, "000000-000"), shards.SCHEMA, rows)
+    shards.write_index(root, shards.Index("test", "train", "", [shards.Shard("000000-000", len(rows))]))
+    return str(tmp_path)
+
+
+def stored(out: str, *encoders: str) -> list[shards.Row]:
+    """The rows of `test` as training reads them."""
+    root = f"{out}/test"
+    index = shards.read_index(root)
+    reader = shards.ShardReader(root, index, encoders)
+    return [reader.row(shard, group, row) for shard, group, count in index.groups() for row in range(count)]
+
+
+@torch.no_grad()
+def moments_of(pipeline: FireEditPipeline, encoded: bytes) -> np.ndarray:
+    side = preset("nano").vae.sample_size
+    canvas = torch.tensor(squash(images.decode(encoded, draft=side), side))
+    return moments(pipeline.vae, canvas[None])[0].half().numpy()
+
+
+@torch.no_grad()
+def text_states_of(pipeline: FireEditPipeline, caption: str) -> np.ndarray:
+    ids = tokenize_text(pipeline.tokenizer, [caption], preset("nano").text.tokens)
+    return text_states(pipeline.text_encoder, ids)[0].half().numpy()
+
+
+def assert_close(found: np.ndarray, wanted: np.ndarray) -> None:
+    """To a step of half precision: a batch of another size may round otherwise."""
+    assert found.dtype == wanted.dtype == np.float16 and found.shape == wanted.shape
+    np.testing.assert_allclose(found.astype(np.float32), wanted.astype(np.float32), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.ray
+def test_rows_get_what_the_vae_and_the_text_encoder_make_of_them(
+    ray_session: None, pipeline: FireEditPipeline, weights: str, out: str
+) -> None:
+    reports = encode_shards(out, ["test"], ["latents", "text"], "nano", weights, CONFIG)["encoded"]
+    assert {name: report["rows"] for name, report in reports.items()} == {"test/latents": 2, "test/text": 2}
+    index = shards.read_index(f"{out}/test")
+    parts = {"latents": pipeline.vae, "text": pipeline.text_encoder}
+    assert {name: entry.weights for name, entry in index.encodings.items()} == {
+        name: fingerprint(part) for name, part in parts.items()
+    }
+    for row in stored(out, "latents", "text"):
+        if row["task"] == "edit":
+            for name in ("source", "target"):
+                assert row[f"{name}_moments"].shape == MOMENTS
+                assert_close(row[f"{name}_moments"], moments_of(pipeline, row[name]))
+        else:
+            assert row["source_moments"] is row["target_moments"] is None
+        if row["task"] == "caption":
+            assert_close(row["text_states"], text_states_of(pipeline, row["instruction"]))
+        else:
+            assert row["text_states"] is None
+
+    again = encode_shards(out, ["test"], ["latents", "text"], "nano", weights, CONFIG)["encoded"]
+    assert [report["encoded_now"] for report in again.values()] == [0, 0]
+
+
+@pytest.mark.ray
+def test_other_weights_make_other_arrays_in_another_folder(
+    ray_session: None, pipeline: FireEditPipeline, weights: str, out: str, tmp_path: Path
+) -> None:
+    other = FireEditPipeline.fresh_nano(1)
+    other.save_pretrained(tmp_path / "other")
+    found = []
+    for folder in (weights, str(tmp_path / "other")):
+        encode_shards(out, ["test"], ["text"], "nano", folder, CONFIG)
+        found.append(stored(out, "text")[1]["text_states"])
+    folders = {f"text-{fingerprint(made.text_encoder)}" for made in (pipeline, other)}
+    assert len(folders) == 2 and folders <= {path.name for path in (tmp_path / "test").iterdir()}
+    assert_close(found[1], text_states_of(other, SAMPLES[1]["instruction"]))
+    assert not np.array_equal(found[0], found[1])
+
+
+def test_weights_that_were_saved_in_half_precision_are_the_same(
+    pipeline: FireEditPipeline, weights: str, tmp_path: Path
+) -> None:
+    FireEditPipeline.from_pretrained(weights, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    for name, part in {"latents": pipeline.vae, "text": pipeline.text_encoder}.items():
+        made = [ENCODERS[name]("nano", folder).fingerprint for folder in (weights, str(tmp_path))]
+        assert made == [fingerprint(part)] * 2
+
+
+def test_each_encoder_reads_only_what_it_has_a_use_for(weights: str, rows: list[shards.Row]) -> None:
+    loads = {name: encoder("nano", weights).load for name, encoder in ENCODERS.items()}
+    for row in rows:
+        canvases, words = loads["latents"](row), loads["text"](row)
+        assert (canvases is not None, words is not None) == (row["task"] == "edit", row["task"] == "caption")
+        shapes: dict[str, Any] = {name: array.shape for name, array in ((canvases or {}) | (words or {})).items()}
+        side, length = preset("nano").vae.sample_size, preset("nano").text.tokens
+        wanted = {"edit": dict.fromkeys(("source", "target"), (side, side, 3)), "caption": {"text_ids": (length,)}}
+        assert shapes == wanted.get(row["task"], {})
+
+
+def test_wrong_arguments_say_what_to_write(weights: str, out: str) -> None:
+    with pytest.raises(PrepareError, match="--encode: found 'audio'; write latents or text, or both with a comma"):
+        encode_shards(out, ["test"], ["audio"], "nano", weights, CONFIG)
+    with pytest.raises(PrepareError, match="--encode needs --weights FOLDER"):
+        encode_shards(out, ["test"], ["text"], "nano", "", CONFIG)
+    with pytest.raises(FileNotFoundError, match="nowhere/tokenizer: no such folder"):
+        encode_shards(out, ["test"], ["text"], "nano", f"{out}/nowhere", CONFIG)

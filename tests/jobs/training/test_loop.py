@@ -1,0 +1,154 @@
+"""A part that is broken off goes on as if it had not been, and what is saved is whole."""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fireedit.jobs.training.loop import CHECKPOINT, METRICS, SHEET, PretrainRecipe, figures_path, pretrain
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.train.optimizer import OptimizerConfig
+
+STEPS = 20
+
+
+class Line:
+    """Learns a line through noisy points; may be told to stop on its way."""
+
+    name = "line"
+
+    def __init__(self, stop_at: int = 0):
+        torch.manual_seed(0)
+        self.model: nn.Module = nn.Linear(1, 1)
+        self.stop_at = stop_at
+
+    def draw(self, renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
+        point = torch.randn(1, generator=torch.Generator().manual_seed(seed))
+        return {"x": point, "y": 3 * point - 1, "seed": torch.tensor(seed)}
+
+    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.stop_at and int(batch["seed"][0]) == 8 * (self.stop_at - 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        jitter = 0.01 * torch.randn(())
+        return {"loss": (model(batch["x"]) + jitter - batch["y"]).square().mean()}
+
+    def figures(self, model: nn.Module) -> dict[str, float]:
+        return {"slope": float(next(model.parameters()))}
+
+    def look(self, model: nn.Module) -> Image.Image:
+        return Image.new("RGB", (4, 4))
+
+    def load(self, folder: Path) -> None:
+        self.model.load_state_dict(weights(folder))
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        torch.save(model.state_dict(), folder / "line.pt")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> PretrainRecipe:
+    how = OptimizerConfig(lr=0.2, warmup_ratio=0.1, cooldown_ratio=0.3)
+    return PretrainRecipe(
+        steps=STEPS, batch=8, optimizer=how, workers=0, average=0.5, log_every=5, home=str(tmp_path / "home")
+    )
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return torch.load(folder / "line.pt", weights_only=True)
+
+
+def test_a_part_that_was_stopped_goes_on_to_the_same_weights(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    unbroken = pretrain(Line(), replace(recipe, home=str(tmp_path / "unbroken")), tmp_path / "a")
+    for stop_at in (3, 11):
+        with pytest.raises(SystemExit, match="stopped after step"):
+            pretrain(Line(stop_at), recipe, tmp_path / "b")
+    report = pretrain(Line(), recipe, tmp_path / "b")
+    assert report["slope"] == unbroken["slope"] and report["steps"] == STEPS
+    assert all(torch.equal(value, weights(tmp_path / "b")[name]) for name, value in weights(tmp_path / "a").items())
+
+
+def test_it_learns_and_tells(recipe: PretrainRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = pretrain(Line(), replace(recipe, steps=60), tmp_path)
+    folder = Path(recipe.home) / "pretraining" / "line"
+    assert report["slope"] == pytest.approx(3, abs=0.1)
+    assert json.loads(figures_path(tmp_path, "line").read_text()) == report
+    assert len((folder / METRICS).read_text().splitlines()) == 60 / recipe.log_every
+    with Image.open(folder / SHEET) as picture:
+        assert picture.size == (4, 4)
+    assert "step     60/60" in capsys.readouterr().err
+
+
+def test_a_finished_part_goes_on_with_more_steps(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    pretrain(Line(), recipe, tmp_path)
+    again = pretrain(Line(), recipe, tmp_path)
+    more = pretrain(Line(), replace(recipe, steps=2 * STEPS), tmp_path)
+    assert again["steps"] == STEPS and more["steps"] == 2 * STEPS
+    assert more["slope"] != again["slope"]
+
+
+def test_a_part_starts_from_what_was_saved_and_goes_on_from_where_it_was(
+    recipe: PretrainRecipe, tmp_path: Path
+) -> None:
+    long = pretrain(Line(), replace(recipe, steps=60, home=str(tmp_path / "first")), tmp_path / "saved")
+    figures_path(tmp_path / "saved", "line").write_text(json.dumps({"minutes": 7.0}))
+    still = replace(recipe, optimizer=OptimizerConfig(lr=1e-9), init_from=tmp_path / "saved")
+    started = pretrain(Line(), still, tmp_path / "out")
+    assert started["slope"] == pytest.approx(long["slope"], abs=1e-4)
+    assert started["minutes"] == 7.0
+    more = replace(recipe, steps=2 * STEPS, init_from=tmp_path / "nothing")
+    assert pretrain(Line(), more, tmp_path / "out")["steps"] == 2 * STEPS  # its checkpoint counts
+
+
+def test_every_step_sees_the_weights_of_the_one_before(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    """Autocast keeps the weights that it has rounded until it is left."""
+    line, seen = Line(), []
+    losses = line.losses
+
+    def watched(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(float(model(torch.ones(1, 1)).detach()))
+        return losses(model, batch)
+
+    line.losses = watched  # type: ignore[method-assign]
+    pretrain(line, recipe, tmp_path)
+    assert len(set(seen)) > STEPS / 2  # in bfloat16 two may be alike
+
+
+def test_a_clock_ends_it_and_the_learning_rate_has_come_down_by_then(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    report = pretrain(Line(), replace(recipe, steps=None, minutes=0.02), tmp_path)
+    rows = (Path(recipe.home) / "pretraining" / "line" / METRICS).read_text().splitlines()
+    rates = [json.loads(row)["lr"] for row in rows]
+    assert report["steps"] > 3 and max(rates) == pytest.approx(0.2, rel=0.05) and rates[-1] < 0.1
+    more = pretrain(Line(), replace(recipe, steps=None, minutes=0.04), tmp_path)
+    assert more["steps"] > report["steps"] and more["samples"] == 8 * more["steps"]
+
+
+def test_without_an_end_it_says_what_to_write(recipe: PretrainRecipe) -> None:
+    with pytest.raises(ValueError, match="write minutes=20"):
+        replace(recipe, steps=None)
+
+
+def test_averaged_weights_are_what_is_saved_and_judged(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    line = Line()
+    report = pretrain(line, replace(recipe, average=0.9), tmp_path)
+    saved = torch.load(Path(recipe.home) / "pretraining" / "line" / CHECKPOINT, weights_only=True)
+    assert report["slope"] == float(weights(tmp_path)["weight"]) != float(saved["model"]["weight"])
+
+
+def test_told_to_stop_it_leaves_averaged_weights_and_a_checkpoint(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        pretrain(Line(stop_at=5), recipe, tmp_path)
+    assert (tmp_path / "line.pt").is_file() and (Path(recipe.home) / "pretraining" / "line" / CHECKPOINT).is_file()
+
+
+def test_a_checkpoint_is_whole_or_not_there(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    pretrain(Line(), recipe, tmp_path)
+    folder = Path(recipe.home) / "pretraining" / "line"
+    assert sorted(path.name for path in folder.iterdir()) == sorted((CHECKPOINT, METRICS, SHEET))

@@ -1,0 +1,161 @@
+"""The waist: presets, fresh weights, and what is seen in a picture."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from pydantic import TypeAdapter
+
+from fireedit.models.detector import select_proposals
+from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.vae import PatchCodecConfig, VAEConfig
+from tests.factories import parameter_count, picture
+
+PAPER = {
+    "vision": 304_368_640 + 303_179_776,
+    "detector": 11_377_833,
+    "region_encoder": 288_653_056,
+    "qformer": 65_015_040,
+    "tati": 30_251_520,
+    "hvca": 37_528_832,
+    "unet": 878_701_764,
+    "vae": 83_653_863,
+    "text_encoder": 123_060_480,
+    "vlm": 6_738_415_616 + 4_194_304 + 33_562_624 + 2 * 36 * 4096,
+}
+
+
+def percepts_equal(first: Percepts, second: Percepts) -> bool:
+    def flat(percepts: Percepts) -> list[torch.Tensor]:
+        return [
+            percepts.image_tokens,
+            *percepts.region_tokens,
+            *percepts.boxes,
+            *percepts.scores,
+            *percepts.detail,
+        ]
+
+    return all(torch.equal(a, b) for a, b in zip(flat(first), flat(second), strict=True))
+
+
+def views(count: int) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(picture(seed, 64, 64)) for seed in range(count)])
+
+
+def test_the_paper_preset_has_the_papers_sizes() -> None:
+    assert preset("paper") == FireEditConfig()
+    with torch.device("meta"):
+        model = FireEdit.from_config(preset("paper"))
+    assert {name: parameter_count(part) for name, part in model.named_children()} == PAPER
+
+
+def test_every_size_in_nanos_file_is_a_field() -> None:
+    def check(written: dict[str, Any], config: Any) -> None:
+        for name, value in written.items():
+            assert name in {field.name for field in dataclasses.fields(config)}, f"config.yaml: unknown key {name!r}"
+            if isinstance(value, dict):
+                check(value, getattr(config, name))
+
+    check(yaml.safe_load((NANO / "config.yaml").read_text()), preset("nano"))
+
+
+def test_nano_is_the_same_classes_hundreds_of_times_smaller() -> None:
+    with torch.device("meta"):
+        model = FireEdit.from_config(preset("nano"))
+    assert {name for name, _ in model.named_children()} == set(PAPER)
+    assert parameter_count(model) < sum(PAPER.values()) / 600
+
+
+@pytest.mark.parametrize("sizes", ["paper", "nano"])
+def test_what_one_part_writes_the_next_can_read(sizes: str) -> None:
+    config = preset(sizes)
+    assert config.vlm.image_width == 4 * config.vision.dino_width
+    assert config.detector.feature_width == config.region_encoder.width == config.vision.dino_width
+    assert config.region_encoder.width_out == config.vlm.width == config.qformer.input_width
+    assert config.qformer.width == config.tati.width == config.hvca.text_width == config.text.width
+    assert config.qformer.queries == config.tati.queries == config.text.tokens == 77
+    assert config.hvca.output_width == config.tati.width == config.unet.cross_attention_dim
+    assert config.hvca.queries == config.unet.detail_tokens == 16
+    side, channels = config.unet.sample_size, config.unet.out_channels
+    assert config.vae.moments_shape == (2 * channels, side, side) and config.unet.in_channels == 2 * channels
+    longest = config.vlm.prompt.max_tokens + config.detector.proposals.max_regions
+    assert longest + (config.vision.image_size // config.vision.patch_size) ** 2 // 4 <= config.vlm.max_positions
+
+
+def test_the_paper_paints_with_a_vae_and_nano_with_a_codec() -> None:
+    assert type(preset("paper").vae) is VAEConfig and preset("paper").vae == VAEConfig()
+    assert preset("nano").vae == PatchCodecConfig(patch_size=4, sample_size=64)
+    for written, kind in (({"sample_size": 64}, VAEConfig), ({"patch_size": 8}, PatchCodecConfig)):
+        assert type(TypeAdapter(FireEditConfig).validate_python({"vae": written}).vae) is kind
+
+
+def test_an_unknown_preset_says_which_there_are() -> None:
+    with pytest.raises(ValueError, match="'papr'; write 'paper' or 'nano'"):
+        preset("papr")
+
+
+def test_parts_may_be_left_out() -> None:
+    assert list(FireEdit().parameters()) == []
+
+
+def test_perceiving_keeps_the_regions_that_the_config_allows(nano: FireEditPipeline) -> None:
+    percepts = nano.model.perceive(views(3))
+    most = nano.detector.proposal_config.max_regions
+    assert len(percepts) == 3 and percepts.image_tokens.shape == (3, 16, 384)
+    for boxes, scores, tokens in zip(percepts.boxes, percepts.scores, percepts.region_tokens, strict=True):
+        assert 1 <= len(boxes) == len(scores) == len(tokens) <= most
+        assert boxes.shape[1] == 4 and tokens.shape[1] == 192
+        assert (scores.diff() <= 0).all() and (boxes[:, 2:] >= boxes[:, :2]).all()
+
+
+@torch.no_grad()
+def test_the_proposer_sees_the_mean_of_four_states_and_the_region_encoder_the_last_three(
+    nano: FireEditPipeline,
+) -> None:
+    maps = nano.vision(views(2)).maps
+    proposals, percepts = nano.detector(sum(maps) / 4), nano.model.perceive(views(2))
+    for row in range(2):
+        best = select_proposals(proposals.boxes[row], proposals.scores[row], nano.detector.proposal_config)
+        assert torch.allclose(percepts.boxes[row], proposals.boxes[row][best], atol=1e-5)
+        assert torch.allclose(percepts.scores[row], proposals.scores[row][best], atol=1e-5)
+    tokens = nano.region_encoder(maps[1:], percepts.boxes)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(tokens, percepts.region_tokens, strict=True))
+
+
+def test_a_lower_threshold_gives_more_regions_up_to_the_limit(nano: FireEditPipeline) -> None:
+    config = dataclasses.replace(nano.detector.proposal_config, min_score=0.0, nms_iou=1.0, max_regions=5)
+    before, nano.detector.proposal_config = nano.detector.proposal_config, config
+    try:
+        assert [len(boxes) for boxes in nano.model.perceive(views(2)).boxes] == [5, 5]
+    finally:
+        nano.detector.proposal_config = before
+
+
+def test_details_are_gathered_only_if_asked_for(nano: FireEditPipeline) -> None:
+    assert nano.model.perceive(views(1), detail=False).detail == ()
+    assert len(nano.model.perceive(views(1)).detail) == 4
+
+
+def test_percepts_split_and_join_without_loss(nano: FireEditPipeline) -> None:
+    percepts = nano.model.perceive(views(3))
+    each = percepts.split()
+    assert [len(one) for one in each] == [1, 1, 1]
+    assert percepts_equal(Percepts.join(each), percepts)
+    repeated = Percepts.join([each[1], each[1], each[0]])
+    assert torch.equal(repeated.image_tokens, percepts.image_tokens[[1, 1, 0]])
+    assert torch.equal(repeated.region_tokens[1], percepts.region_tokens[1])
+    assert percepts_equal(Percepts.join(repeated.split()), repeated)
+
+
+def test_percepts_without_details_split_and_join_too(nano: FireEditPipeline) -> None:
+    percepts = nano.model.perceive(views(2), detail=False)
+    assert percepts_equal(Percepts.join(percepts.split()), percepts)
+    assert percepts.to("meta").image_tokens.is_meta
+
+
+def test_perceiving_asks_for_no_gradient(nano: FireEditPipeline) -> None:
+    percepts = nano.model.perceive(views(1))
+    assert not percepts.image_tokens.requires_grad and not percepts.region_tokens[0].requires_grad

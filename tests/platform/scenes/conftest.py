@@ -1,0 +1,12 @@
+import pytest
+
+from fireedit.platform.scenes import assets
+
+
+@pytest.fixture(scope="session")
+def noto() -> None:
+    """Skips a test where the second artwork is not installed."""
+    try:
+        assets.noto_font()
+    except assets.MissingAssetsError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from fireedit.platform.scenes import backgrounds
+
+
+@pytest.mark.parametrize("name", backgrounds.BACKGROUNDS)
+def test_a_background_is_the_same_window_at_every_size(name: str) -> None:
+    small, big = backgrounds.cut(name, 7, 16), backgrounds.cut(name, 7, 128)
+    assert small.shape == (16, 16, 3) and small.dtype == np.uint8
+    averaged = big.reshape(16, 8, 16, 8, 3).mean((1, 3))
+    assert np.abs(averaged - small).mean() < 6
+    np.testing.assert_array_equal(backgrounds.cut(name, 7, 16), small)
+
+
+@pytest.mark.parametrize("name", backgrounds.BACKGROUNDS)
+def test_another_seed_is_another_window(name: str) -> None:
+    assert (backgrounds.cut(name, 1, 32) != backgrounds.cut(name, 2, 32)).any()
+
+
+def test_a_window_is_drawn_once_and_not_to_be_written_to() -> None:
+    window = backgrounds.cut("a green hill", 0, 32)
+    assert backgrounds.cut("a green hill", 0, 32) is window and not window.flags.writeable
+
+
+def test_backgrounds_can_be_told_apart() -> None:
+    names = list(backgrounds.BACKGROUNDS)
+    views = np.stack([[backgrounds.cut(name, seed, 16) for seed in range(4)] for name in names]).astype(float)
+    for index, name in enumerate(names):
+        others = np.delete(views, index, axis=0)
+        assert np.abs(others - views[index].mean(0)).mean((1, 2, 3, 4)).min() > 8, name

@@ -1,0 +1,34 @@
+"""Which run a stage builds upon."""
+
+import os
+from pathlib import Path
+
+from fireedit.platform import storage
+from fireedit.platform.train import runs
+
+
+def finish(home: Path, name: str, model: str, stage: int, at: int, without: str = "[]") -> None:
+    run = runs.Run(str(home), name)
+    storage.write_bytes(run.recipe, f"model: {model}\nstage: {stage}\nwithout: {without}\n".encode())
+    index = storage.join(run.weights, "model_index.json")
+    storage.write_bytes(index, b"{}")
+    os.utime(index, (at, at))
+
+
+def test_the_run_finished_last_is_found_whatever_its_name(tmp_path: Path) -> None:
+    finish(tmp_path, "z-first", "nano", 1, at=100)
+    finish(tmp_path, "a-second", "nano", 1, at=200)
+    finish(tmp_path, "other-stage", "nano", 2, at=300)
+    finish(tmp_path, "other-size", "paper", 1, at=300)
+    finish(tmp_path, "ablation", "nano", 1, at=300, without="[hvca]")
+    storage.write_bytes(runs.Run(str(tmp_path), "unfinished").recipe, b"model: nano\nstage: 1\n")
+    found = runs.latest_finished(str(tmp_path), "nano", 1)
+    assert found == runs.Run(str(tmp_path), "a-second") and found.finished
+
+
+def test_no_run_is_found_where_none_is_finished(tmp_path: Path) -> None:
+    assert runs.latest_finished(str(tmp_path), "nano", 1) is None
+
+
+def test_a_new_name_says_size_and_stage() -> None:
+    assert runs.new_name("nano", 2).startswith("nano-stage2-20")
