@@ -1,11 +1,10 @@
 """Bars are met by figures and not by the want of them."""
 
-from tests.jobs.benchmarking.test_results import NAN, results, score
-
 from fireedit.jobs.evaluation.bars import KNOWLEDGE, RELATIVE, Bar, all_bars, family_bars
 from fireedit.jobs.evaluation.cases import FAMILIES
 from fireedit.jobs.evaluation.metrics import Interval
 from fireedit.jobs.evaluation.results import Row
+from tests.jobs.evaluation.test_results import NAN, results, score
 
 
 def test_every_family_has_a_bar() -> None:

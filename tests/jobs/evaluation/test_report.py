@@ -1,12 +1,12 @@
 """The report says who was judged by whom, and shows the first cases as they are."""
 
 import numpy as np
-from tests.jobs.benchmarking.test_results import results, score
 
 from fireedit.jobs.evaluation.cases import Cases
 from fireedit.jobs.evaluation.judges import Judges
 from fireedit.jobs.evaluation.report import HEADER, PICTURE, contact_sheet, gallery, markdown, passed
 from fireedit.jobs.evaluation.scene_reader import ParserConfig, SceneParser
+from tests.jobs.evaluation.test_results import results, score
 
 
 def test_the_report_holds_a_line_for_each_family_with_rows_relative_figures_and_bars() -> None:

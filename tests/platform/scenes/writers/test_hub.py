@@ -8,13 +8,13 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.scenes import world
-from fireedit.platform.scenes.writers import emu_edit, instructpix2pix, magicbrush, parquet, ultraedit
+from fireedit.platform.scenes.writers import emu_edit, hub, instructpix2pix, magicbrush, ultraedit
 
 
 def test_rows_fill_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "ROWS_PER_FILE", 200)
+    monkeypatch.setattr(hub, "ROWS_PER_FILE", 200)
     rows = ({"n": number, "image": b"x" if number % 2 else None} for number in range(450))
-    paths = parquet.write_parquet(tmp_path, "train", {"n": "int64", "image": "image"}, rows)
+    paths = hub.write_parquet(tmp_path, "train", {"n": "int64", "image": "image"}, rows)
     assert [path.name for path in paths] == [f"train-0000{n}-of-00003.parquet" for n in range(3)]
     assert [pq.ParquetFile(path).num_row_groups for path in paths] == [2, 2, 1]
     read = pq.read_table(tmp_path).to_pylist()
