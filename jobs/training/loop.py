@@ -45,7 +45,8 @@ class PretrainRecipe:
     batch: PositiveInt
     """Samples a step."""
     optimizer: OptimizerConfig
-    grad_clip: PositiveFloat = 1.0
+    clip: PositiveFloat = 1.0
+    """Largest norm of the gradient."""
     average: NonNegativeFloat = 0.999
     """Decay of the moving average of the weights, which is what is judged and saved."""
     workers: NonNegativeInt = 1
@@ -213,7 +214,7 @@ class Trainer:
         with autocast(self.device):  # a step's own: it remembers the weights it has rounded
             losses = self.part.losses(self.model, batch)
         losses["loss"].backward()
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.grad_clip)
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         for optimizer, highest in zip(self.optimizers, self.highest, strict=True):
             for group, lr in zip(optimizer.param_groups, highest, strict=True):
                 group["lr"] = lr * rate
