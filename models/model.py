@@ -15,7 +15,8 @@ from fireedit.models.detector import Detector, DetectorConfig, select_proposals
 from fireedit.models.hvca import HVCA, HVCAConfig
 from fireedit.models.qformer import QFormer, QFormerConfig
 from fireedit.models.region_encoder import RegionEncoder, RegionEncoderConfig
-from fireedit.models.schedule import PaintSettings, ScheduleConfig
+from fireedit.models.schedule import ScheduleConfig
+from fireedit.models.settings import PaintSettings
 from fireedit.models.tati import TATI, TATIConfig
 from fireedit.models.text import TextConfig, build_text_encoder
 from fireedit.models.unet import EditUNet, UNetConfig

@@ -23,7 +23,8 @@ from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, pres
 from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
-from fireedit.models.schedule import PaintSettings, sampler
+from fireedit.models.schedule import sampler
+from fireedit.models.settings import PaintSettings
 from fireedit.models.tati import TATI
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PADDING, PromptTokenizer
@@ -266,11 +267,7 @@ class FireEditPipeline(DiffusionPipeline):
         self,
         prompt: str | list[str],
         image: Picture | list[Picture],
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        image_guidance_scale: float | None = None,
-        keep_below: float | None = None,
-        negative_prompt: str | None = None,
+        *,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
@@ -278,12 +275,14 @@ class FireEditPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., Mapping[str, Tensor]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        **settings: Any,
     ) -> FireEditPipelineOutput | tuple[Any, list[Regions]]:
-        """Edit one picture or several, each as its prompt says; the arguments but `keep_below` are diffusers' own.
+        """Edit one picture or several, each as its prompt says; the arguments are diffusers' own.
 
-        How to paint is `settings` where it is None.
-
+        Args:
+            settings: fields of `PaintSettings`, such as `num_inference_steps=20`; the weights' own where None.
         Raises:
+            TypeError: a setting is unknown.
             ValueError: prompts and pictures differ in number, or an argument is out of its range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -292,13 +291,7 @@ class FireEditPipeline(DiffusionPipeline):
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {sorted(unknown)}; it takes 'latents'")
-        settings = self.settings.but(
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            image_guidance_scale=image_guidance_scale,
-            keep_below=keep_below,
-            negative_prompt=negative_prompt,
-        )
+        chosen = self.settings.but(**settings)
 
         def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
             if callback_on_step_end is None:
@@ -314,7 +307,7 @@ class FireEditPipeline(DiffusionPipeline):
             images=[images[index] for index in copies],
             percepts=Percepts.join([each[index] for index in copies]),
             edit_tokens=edit_tokens[copies],
-            settings=settings,
+            settings=chosen,
             generators=generator,
             latents=latents,
             on_step=on_step,

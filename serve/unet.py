@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline, picture_size, regions_of
-from fireedit.models.schedule import PaintSettings
+from fireedit.models.settings import PaintSettings
 from fireedit.serve.part import Part, WeightsConfig, tune
 from fireedit.serve.schema import Edited, Settings
 

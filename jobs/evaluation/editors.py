@@ -16,7 +16,8 @@ from fireedit.jobs.evaluation.cases import Case
 from fireedit.models.model import NANO, FireEditConfig, Percepts
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
-from fireedit.models.schedule import PaintSettings, sampler
+from fireedit.models.schedule import sampler
+from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.unet import EditUNet
 from fireedit.models.vae import Codec, decode_latents, load_vae, source_latents

@@ -17,7 +17,7 @@ from fireedit.jobs.evaluation.cases import Cases
 from fireedit.models.model import NANO, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput, output_size
 from fireedit.models.processor import squash
-from fireedit.models.schedule import PaintSettings
+from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PromptError
 from fireedit.models.vae import source_latents

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from fireedit.models.schedule import PaintSettings
+from fireedit.models.settings import PaintSettings
 from fireedit.platform import images
 from fireedit.serve.schema import BadRequest, EditAnswer, Edited, EditRequest, Form, LimitsConfig, Settings
 

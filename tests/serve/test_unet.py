@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.schedule import PaintSettings
+from fireedit.models.settings import PaintSettings
 from fireedit.serve.part import WeightsConfig
 from fireedit.serve.unet import Edit, UNet
 

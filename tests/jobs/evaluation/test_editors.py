@@ -11,7 +11,7 @@ from fireedit.jobs.evaluation.cases import Case, Cases
 from fireedit.jobs.evaluation.editors import FireEditor, NoDetail, RowName, TextEditor, Untimed, make_editor
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.schedule import PaintSettings
+from fireedit.models.settings import PaintSettings
 
 SIZES = preset("nano")
 FEW = PaintSettings(num_inference_steps=2)

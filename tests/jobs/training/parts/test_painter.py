@@ -12,7 +12,7 @@ from torch import Tensor
 from fireedit.jobs.training.loop import pretrain
 from fireedit.jobs.training.parts.painter import FIRST_OBJECT, LOOKS, WHAT, PainterPart, PainterRecipe, Taught
 from fireedit.models.model import NANO, FireEditConfig, preset
-from fireedit.models.schedule import PaintSettings
+from fireedit.models.settings import PaintSettings
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig
 from fireedit.models.unet import EditUNet
 from fireedit.models.vae import load_vae
