@@ -25,7 +25,7 @@ from pydantic import PositiveInt
 from fireedit.jobs.training.encoders import ENCODERS
 from fireedit.platform import storage
 from fireedit.platform.cluster import start_ray
-from fireedit.platform.data.catalog import CORPORA, MANIFEST, UnknownCorpusError
+from fireedit.platform.data.catalog import CORPORA, MANIFEST, UnknownCorpusError, seed_range
 from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError, convert
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.encoding import EncodersConfig, encode
@@ -44,9 +44,6 @@ from fireedit.platform.scenes.writers import (
     refcoco,
     ultraedit,
 )
-
-MOST_CORPORA = 20
-"""Each draws from a part of its own of a world's seeds, so that no two show the same scene."""
 
 
 class Writer(Protocol):
@@ -215,11 +212,10 @@ def prepare_corpus(folder: str, settings: dict[str, Any], seeds: range, scenes: 
 
 def scene_seeds(name: str, rows: int, seed: int, world: World) -> range:
     """The scenes of a corpus: block number `seed` of `rows` scenes in the corpus's own part of the world's range."""
-    each = len(world.seeds) // MOST_CORPORA
-    start = world.seeds.start + list(WRITERS | OTHER_FORMS).index(name) * each
-    block = range(start + seed * rows, start + (seed + 1) * rows)
-    if seed < 0 or block.stop > start + each:
-        most = each // rows - 1
+    seeds = seed_range(name, world.seeds)
+    block = range(seeds.start + seed * rows, seeds.start + (seed + 1) * rows)
+    if seed < 0 or block.stop > seeds.stop:
+        most = len(seeds) // rows - 1
         raise PrepareError(f"--seed {seed} with --rows {rows} leaves the corpus's range; write a seed of 0 to {most}")
     return block
 

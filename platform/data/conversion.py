@@ -251,7 +251,7 @@ def _write_report(
     read, busy = sum(report.read for report in reports), sum(report.core_seconds for report in reports)
     report = {
         "corpus": name,
-        "licence": catalog.LICENCES[name],
+        "licence": catalog.CORPORA[name].license,
         "read": read,
         "kept": sum(shard.rows for shard in unique),
         "set_aside": len(set_aside),

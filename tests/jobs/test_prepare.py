@@ -83,7 +83,7 @@ def test_wrong_arguments_are_told(
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
 def test_no_two_corpora_seeds_or_worlds_draw_the_same_scene(world: World) -> None:
-    last = len(world.seeds) // prepare.MOST_CORPORA // 100 - 1
+    last = len(world.seeds) // catalog.MOST_SEED_BLOCKS // 100 - 1
     ranges = [prepare.scene_seeds(name, 100, seed, world) for name in FORMS for seed in (0, 1, last)]
     drawn = [seed for block in ranges for seed in block]
     assert len(set(drawn)) == len(drawn)

@@ -258,7 +258,7 @@ def test_the_report_tells_what_became_of_the_corpus_and_what_it_cost(ray_session
     write_pairs(tmp_path / "corpora", [pair(0), pair(1)], [pair(2)])
     report = converted(tmp_path)
     assert report == json.loads((tmp_path / "shards" / conversion.REPORT).read_text())
-    assert (report["corpus"], report["licence"]) == (CORPUS, catalog.LICENCES[CORPUS])
+    assert (report["corpus"], report["licence"]) == (CORPUS, catalog.CORPORA[CORPUS].license)
     assert (report["read"], report["kept"], report["set_aside"], report["shards"]) == (3, 3, 0, 2)
     assert report["bytes"] == sum(path.stat().st_size for path in (tmp_path / "shards" / shards.ROWS).iterdir())
     assert 0 <= report["core_seconds"] <= 2 * report["seconds"] and report["rows_per_s_per_core"] > 0
