@@ -37,7 +37,33 @@ def records(
         CorpusError: no such files, or the first of them has not these columns. A later one that has not is a bad row.
     """
     paths = open_files(root, corpus, prefixes, columns, pictures)
+    return records_of(paths, corpus, columns, pictures, to_sample, optional)
+
+
+def records_of(
+    paths: Sequence[str],
+    corpus: str,
+    columns: Sequence[str],
+    pictures: Sequence[str],
+    to_sample: Callable[[dict[str, Any]], Sample],
+    optional: Sequence[str] = (),
+) -> rows.Corpus:
+    """Open these files as `records` does those of a published corpus."""
+    column_names(paths[0], columns, pictures)
     return rows.Corpus(paths, _RecordsOf(corpus, tuple(columns), tuple(pictures), tuple(optional), to_sample))
+
+
+def column_names(path: str, columns: Sequence[str] = (), pictures: Sequence[str] = ()) -> list[str]:
+    """List the columns of a parquet file, which must have `columns`, some of them `pictures`.
+
+    Raises:
+        CorpusError: it is no parquet file with these columns.
+    """
+    try:
+        with _opened(path, columns, pictures) as file:
+            return list(file.schema_arrow.names)
+    except rows.BadRow as bad:
+        raise rows.CorpusError(str(bad)) from None
 
 
 def open_files(
@@ -54,11 +80,8 @@ def open_files(
         wanted = " and no ".join(f"{prefix}*.parquet" for prefix in prefixes)
         raise rows.CorpusError(f"{folder} has no {wanted}; found {rows.listing(folder)}")
     paths = [storage.join(folder, name) for name in names]
-    try:
-        with _opened(paths[0], columns, pictures):
-            return paths
-    except rows.BadRow as bad:
-        raise rows.CorpusError(str(bad)) from None
+    column_names(paths[0], columns, pictures)
+    return paths
 
 
 def read_file(
@@ -116,7 +139,8 @@ def read_pair(record: dict[str, Any], folder: str, key: str, *, source: str, ins
 
 def picture_bytes(record: dict[str, Any], column: str) -> bytes:
     """What a picture's column holds, not yet decoded; empty where it holds nothing."""
-    return (record.get(column) or {}).get("bytes") or b""
+    found = record.get(column) or b""
+    return found if isinstance(found, bytes) else found.get("bytes") or b""
 
 
 def said(record: dict[str, Any], column: str) -> str:
@@ -137,16 +161,15 @@ def _opened(path: str, columns: Sequence[str], pictures: Sequence[str]) -> Itera
         if missing := [column for column in columns if column not in found.names]:
             raise rows.BadRow(f"{path} has no column {', '.join(missing)}; found {', '.join(found.names)}")
         if bare := [column for column in pictures if not _holds_pictures(found.field(column).type)]:
-            raise rows.BadRow(f"{path}: the column {', '.join(bare)} holds no pictures; they are {{bytes, path}}")
+            kinds = "they are {bytes, path} or bytes"
+            raise rows.BadRow(f"{path}: the column {', '.join(bare)} holds no pictures; {kinds}")
         if null := [column for column in columns if pa.types.is_null(found.field(column).type)]:
             raise rows.BadRow(f"{path}: the column {', '.join(null)} holds nothing; fetch it again")
         yield file
 
 
 def _holds_pictures(kind: pa.DataType) -> bool:
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        return False
-    inner = kind.field("bytes").type
+    inner = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
     return pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
 
 

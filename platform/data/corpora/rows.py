@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -28,6 +28,8 @@ class Corpus:
     """The samples of a part, one by one; a bad row is a sample with `error`."""
     light: bool = False
     """Rows of a few words and no picture, of which one may well read many at once."""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings besides name and split that the rows depend on; shards of a corpus keep them."""
 
     def __iter__(self) -> Iterator[Sample]:
         for part in self.parts:

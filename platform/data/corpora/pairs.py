@@ -1,0 +1,214 @@
+"""Pairs: edit pairs of your own, in a folder with metadata.jsonl or metadata.csv, or in parquet files.
+
+The folder is Hugging Face's imagefolder: each record of the metadata names picture files, relative to its folder, and
+holds the instruction. Parquet files hold pictures as {bytes, path} or as bytes. Columns are named by the caller or
+found by their usual names.
+Source: huggingface.co/docs/datasets/image_dataset; column names of diffusers' examples/instruct_pix2pix.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fireedit.platform import storage
+from fireedit.platform.data.corpora import masks, parquet, rows
+from fireedit.platform.data.sample import Sample
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+SPLITS = ("train", "validation", "val", "dev", "test")
+"""Beginnings of file names that say which split a parquet file is of."""
+FILE_NAME = "file_name"
+"""Imagefolder's own column for a picture; read as the source or the target if only that one has no other column."""
+REQUIRED = ("source", "instruction", "target")
+USUAL_NAMES = {
+    "source": ("original_image", "input_image", "source_image", "source_img", "source"),
+    "instruction": ("edit_prompt", "instruction", "prompt"),
+    "target": ("edited_image", "target_image", "target_img", "output_image", "target"),
+    "mask": ("mask_image", "mask_img", "mask"),
+}
+"""Column names that are recognized, best first; in metadata also with `_file_name` behind them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PairColumns:
+    """Columns that a sample is read from."""
+
+    source: str
+    instruction: str
+    target: str
+    mask: str = ""
+    """Picture that is white where the edit takes place; empty if there is none."""
+
+
+def read(root: str, split: str = "train", *, corpus: str, columns: Mapping[str, str]) -> rows.Corpus:
+    """Open the edit pairs in ROOT or ROOT/SPLIT.
+
+    Args:
+        corpus: name that the samples get.
+        columns: column of `source`, `instruction`, `target` and `mask`; those left out are found by their usual names.
+    Raises:
+        CorpusError: there is no metadata and no parquet file of this split, or a column is missing.
+    """
+    folders = [storage.join(root, split), *([root] if split == "train" else [])]
+    for folder in folders:
+        metadata = [name for name in storage.names(folder) if name in METADATA]
+        if len(metadata) > 1:
+            raise rows.CorpusError(f"{folder} holds {' and '.join(metadata)}; keep one of them")
+        if metadata:
+            return _open_folder(folder, metadata[0], f"{corpus}/{split}", columns)
+    paths = _parquet_files(root, split)
+    found = find_columns(paths[0], parquet.column_names(paths[0]), columns)
+    to_sample = _PairOf(f"{corpus}/{split}", found)
+    optional = [found.mask] if found.mask else []
+    if "mask" in columns:
+        parquet.column_names(paths[0], optional, pictures=optional)
+    names = [getattr(found, role) for role in REQUIRED]
+    opened = parquet.records_of(paths, corpus, names, [found.source, found.target], to_sample, optional)
+    return dataclasses.replace(opened, settings={"columns": dataclasses.asdict(found)})
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Parse `source=before,instruction=text,target=after`.
+
+    Raises:
+        CorpusError: a part is not ROLE=COLUMN, or names another role.
+    """
+    columns = {}
+    for part in text.split(",") if text else ():
+        role, mark, column = part.strip().partition("=")
+        if role not in USUAL_NAMES or not mark or not column:
+            wanted = ",".join(f"{name}=COLUMN" for name in USUAL_NAMES)
+            raise rows.CorpusError(f"--columns: found {part!r}; write {wanted}, or some of these")
+        columns[role] = column
+    return columns
+
+
+def find_columns(path: str, present: Sequence[str], named: Mapping[str, str]) -> PairColumns:
+    """Choose the columns of a file: those named, else those with a usual name.
+
+    Raises:
+        CorpusError: the file lacks one that is named, or has none that is recognized.
+    """
+    if absent := [column for column in named.values() if column not in present]:
+        raise rows.CorpusError(f"{path} has no column {', '.join(absent)}; found {', '.join(present)}")
+    chosen = dict(named)
+    for role, usual in USUAL_NAMES.items():
+        names = [name for stem in usual for name in (stem, f"{stem}_{FILE_NAME}") if name in present]
+        if role not in chosen and names:
+            chosen[role] = names[0]
+    missing = [role for role in REQUIRED if role not in chosen]
+    if missing in (["source"], ["target"]) and FILE_NAME in present and FILE_NAME not in chosen.values():
+        chosen[missing.pop()] = FILE_NAME
+    if missing:
+        wanted = ",".join(f"{role}=COLUMN" for role in missing)
+        raise rows.CorpusError(
+            f"{path}: found no column of {' or '.join(missing)} among {', '.join(present)}; write --columns {wanted}"
+        )
+    return PairColumns(**chosen)
+
+
+def _open_folder(folder: str, metadata: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
+    path = storage.join(folder, metadata)
+    records = _read_metadata(path)
+    found = find_columns(path, list(dict.fromkeys(column for record in records for column in record)), columns)
+    corpus = rows.in_parts(records, _FilesOf(folder, _PairOf(name, found)))
+    return dataclasses.replace(corpus, settings={"columns": dataclasses.asdict(found)})
+
+
+def _read_metadata(path: str) -> list[dict[str, Any]]:
+    """Read the records of metadata.jsonl or metadata.csv.
+
+    Raises:
+        CorpusError: the file is not UTF-8, a line cannot be read, or there is none.
+    """
+    try:
+        text = storage.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise rows.CorpusError(f"{path} is not UTF-8: {error}; save it as UTF-8") from None
+    parse = _parse_csv if storage.filesystem(path)[1].endswith(".csv") else _parse_json_lines
+    records = list(parse(path, text))
+    if not records:
+        raise rows.CorpusError(f"{path} holds no records; write one for each pair")
+    return records
+
+
+def _parse_json_lines(path: str, text: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise rows.CorpusError(f"{path}, line {number} is not JSON: {error}; write one object a line") from None
+            if not isinstance(record, dict):
+                raise rows.CorpusError(f"{path}, line {number}: found {line!r:.40}; write one object a line")
+            yield record
+
+
+def _parse_csv(path: str, text: str) -> Iterator[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for record in reader:
+        if None in record or None in record.values():
+            raise rows.CorpusError(
+                f"{path}, line {reader.line_num}: found more or fewer fields than the {len(reader.fieldnames or ())} of "
+                "the header; put texts that hold commas in double quotes"
+            )
+        yield record
+
+
+def _parquet_files(root: str, split: str) -> list[str]:
+    """List the parquet files of a split in ROOT/SPLIT, ROOT/data or ROOT.
+
+    Files in the latter two are of the split that their names begin with, or of `train`.
+    """
+    for folder in (storage.join(root, split), storage.join(root, "data"), root):
+        names = [name for name in storage.names(folder) if name.endswith(".parquet")]
+        if folder != storage.join(root, split):
+            unnamed = [name for name in names if not name.startswith(SPLITS)]
+            names = [name for name in names if name.startswith(split)] or (unnamed if split == "train" else [])
+        if names:
+            return [storage.join(folder, name) for name in names]
+    raise rows.CorpusError(
+        f"{root} holds no {' or '.join(METADATA)} and no parquet files of the split {split!r}; found "
+        f"{rows.listing(root)}; write --source with the folder of the pairs"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _PairOf:
+    """Make a sample of a record whose pictures are {bytes, path} or bytes."""
+
+    name: str
+    """CORPUS/SPLIT."""
+    columns: PairColumns
+
+    def __call__(self, record: dict[str, Any]) -> Sample:
+        columns = self.columns
+        names = {role: getattr(columns, role) for role in REQUIRED}
+        sample = parquet.read_pair(record, self.name, "", **names)
+        if not columns.mask:
+            return sample
+        return dataclasses.replace(sample, boxes=masks.boxes(parquet.picture_bytes(record, columns.mask), masks.bright))
+
+
+@dataclasses.dataclass(frozen=True)
+class _FilesOf:
+    """Make a sample of a record whose pictures are paths below a folder."""
+
+    folder: str
+    to_sample: _PairOf
+
+    def __call__(self, record: dict[str, Any]) -> Sample:
+        columns, name = self.to_sample.columns, self.to_sample.name
+        paths = {column: record.get(column) or "" for column in (columns.source, columns.target, columns.mask)}
+        try:
+            pictures = {column: self._read(path) for column, path in paths.items() if path or column != columns.mask}
+        except rows.BadRow as bad:
+            file = f"{name}/{paths[columns.source]}"
+            return Sample(id=file, corpus=name.partition("/")[0], task="edit", error=str(bad))
+        return self.to_sample({columns.instruction: None, columns.mask: None} | record | pictures)
+
+    def _read(self, path: Any) -> bytes:
+        return rows.read_bytes(self.folder, rows.inside(path if isinstance(path, str) else ""))
