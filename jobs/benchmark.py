@@ -1,6 +1,6 @@
 """How well editors edit: `python jobs/benchmark.py [--weights FOLDER] [--rows copy,ip2p,full] [--edits 500] ...`.
 
-Held-out scenes by split and family, judged by a parser that reads the edited pictures, beside baselines that show what
+Held-out scenes by split and family, judged by a scene reader, beside baselines that show what
 a figure is worth, and the bars that the last row is held to. Rows: `target` (the judge's own rate, always there),
 `copy` (does nothing), `vae` (the ceiling of all that paint its latents), any other name: the pipeline in --weights, or
 `NAME=FOLDER`. A folder without a VLM, or a row called `ip2p`, is a UNet that reads CLIP's text states,
@@ -150,7 +150,7 @@ def _judge_split(
         (asked.out / f"{split}-passed.png").unlink(missing_ok=True)
     if sessions := cases.sessions(split, asked.sessions):
         results.sessions[split] = {
-            one.row.name: play(one, sessions, judges.parser, asked.home, tell=_tell) for one in contestants
+            one.row.name: play(one, sessions, judges.reader, asked.home, tell=_tell) for one in contestants
         }
     run_key = hashlib.blake2b(repr((results.settings, results.rows, results.judges)).encode(), digest_size=6)
     path = storage.join(asked.home, "benchmark", "scores", run_key.hexdigest(), f"{split}.jsonl")

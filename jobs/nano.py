@@ -26,14 +26,15 @@ import torch
 from fireedit.jobs.training.timebox import Box, Task, archive, replace_folder
 from fireedit.models.model import NANO
 
-PARTS = ("corpora", "clip", "vision", "parser", "llm", "painter", "pipeline", "stage1", "stage2", "stage3", "finish")
+MODEL_PARTS = ("clip", "vision", "scene_reader", "llm", "painter", "pipeline")
+PARTS = ("corpora", *MODEL_PARTS, "stage1", "stage2", "stage3", "finish")
 STAGES = ("corpora", "stage1", "stage2", "stage3", "finish")
 ENDS = {  # shares of the box; on one GPU all is trained side by side, on two cores two parts at a time
     "cuda": {
         "corpora": 0.3,
         "clip": 0.13,
         "vision": 0.16,
-        "parser": 0.38,
+        "scene_reader": 0.38,
         "llm": 0.38,
         "pipeline": 0.4,
         "stage1": 0.72,
@@ -47,7 +48,7 @@ ENDS = {  # shares of the box; on one GPU all is trained side by side, on two co
         "clip": 0.14,
         "vision": 0.15,
         "llm": 0.28,
-        "parser": 0.43,
+        "scene_reader": 0.43,
         "pipeline": 0.45,
         "stage1": 0.68,
         "painter": 0.6,
@@ -67,13 +68,13 @@ NEEDS = {
 }
 AFTER: dict[str, dict[str, tuple[str, ...]]] = {
     "cuda": {},
-    "cpu": {"parser": ("llm",), "pipeline": ("parser",), "corpora": ("parser",)},
+    "cpu": {"scene_reader": ("llm",), "pipeline": ("scene_reader",), "corpora": ("scene_reader",)},
 }
 ON_A_GPU: dict[str, tuple[str, ...]] = {
     "corpora": ("ingest.cpus_per_task=1",),
     "clip": ("batch=512", "workers=3", "optimizer.lr=1.5e-3"),
     "vision": ("batch=128", "workers=3"),
-    "parser": ("batch=256", "workers=3"),
+    "scene_reader": ("batch=256", "workers=3"),
     "llm": ("batch=256", "workers=4"),
     "painter": ("batch=768", "workers=9", "pool=1000000", "save_every_s=45", "optimizer.muon_lr=3.0e-3"),
     "stage": (

@@ -5,7 +5,7 @@
     vision       DINOv2, proposer and region encoder, together
     llm          LLaMA and the adapter, from dialogues about pictures and regions; needs vision
     painter      the UNet, InstructPix2Pix's way, on CLIP's text states; needs clip
-    parser       reads pictures as scenes: the judge of the benchmark
+    scene_reader reads pictures as scenes: the judge of the benchmark
     corpora      scenes as corpora and their shards, for the stages; needs Ray; `1:scenes.rows=50` is for stage 1 alone
     pipeline     all of them in one folder, for `train.py --stage 1 init_from=FOLDER`
     finish       what the last finished stage 3 made of them, in float16 in the same folder
@@ -34,7 +34,7 @@ from fireedit.jobs.training.loop import Part, PretrainRecipe, pretrain
 from fireedit.jobs.training.parts.clip_encoders import CLIPPart, CLIPRecipe
 from fireedit.jobs.training.parts.llm import LanguagePart, LanguageRecipe
 from fireedit.jobs.training.parts.painter import PainterPart, PainterRecipe
-from fireedit.jobs.training.parts.reader import ParserPart, ParserRecipe
+from fireedit.jobs.training.parts.reader import SceneReaderPart, SceneReaderRecipe
 from fireedit.jobs.training.parts.tokenizers import train_tokenizers
 from fireedit.jobs.training.parts.vision import VisionPart, VisionRecipe
 from fireedit.jobs.training.recipe import CONFIGS
@@ -54,7 +54,7 @@ TRAINERS = {
     "vision": _Trainer(VisionRecipe, VisionPart),
     "llm": _Trainer(LanguageRecipe, LanguagePart),
     "painter": _Trainer(PainterRecipe, PainterPart),
-    "parser": _Trainer(ParserRecipe, ParserPart),
+    "scene_reader": _Trainer(SceneReaderRecipe, SceneReaderPart),
 }
 
 

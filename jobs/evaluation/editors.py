@@ -58,7 +58,7 @@ class Copy:
 
 
 class Target:
-    """Hands over what was asked for: how often the parser itself is right."""
+    """Hands over what was asked for: how often the reader itself is right."""
 
     weights = manner = ""
 

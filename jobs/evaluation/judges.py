@@ -1,4 +1,4 @@
-"""Judges of edited pictures: the scene parser, errors of pixels, and likenesses by stand-ins for the usual backbones.
+"""Judges of edited pictures: the scene reader, errors of pixels, and likenesses by stand-ins for the usual backbones.
 
 A stand-in is trained on our scenes and says so in its name: its numbers compare the rows of one table and no others.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fireedit.jobs.evaluation.cases import Case
 from fireedit.jobs.evaluation.metrics import edit_mask, likeness, perceptual_distance, pixel_scores
-from fireedit.jobs.evaluation.scene_reader import SceneParser, load_parser, signed
+from fireedit.jobs.evaluation.scene_reader import SceneReader, load_reader, signed
 from fireedit.jobs.evaluation.success import judge
 from fireedit.jobs.training.parts.clip_encoders import JUDGE, CLIPJudge
 from fireedit.models.vision import Vision
@@ -36,7 +36,7 @@ class Score:
     psnr_inside: float
     psnr_outside: float
     perceptual: float
-    """Distance from the target in the features of the parser's trunk."""
+    """Distance from the target in the features of the reader's trunk."""
     dino: float | None = None
     """Cosine with the target of nano's DINOv2."""
     clip_i: float | None = None
@@ -52,7 +52,7 @@ MEASURES = {
     "l1_outside": "L1 outside",
     "psnr_inside": "PSNR inside, dB",
     "psnr_outside": "PSNR outside, dB",
-    "perceptual": "parser-trunk distance",
+    "perceptual": "reader-trunk distance",
     "dino": "nano-DINO",
     "clip_i": "nano-CLIP-I",
     "clip_t": "nano-CLIP-T",
@@ -63,28 +63,28 @@ MEASURES = {
 class Judges:
     """All judges, the same for every row."""
 
-    def __init__(self, parser: SceneParser, vision: Vision | None = None, clip: CLIPJudge | None = None):
-        self.parser, self.vision, self.clip = parser, vision, clip
+    def __init__(self, reader: SceneReader, vision: Vision | None = None, clip: CLIPJudge | None = None):
+        self.reader, self.vision, self.clip = reader, vision, clip
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> "Judges":
-        """Load whichever lie among the parts in `folder`; only the parser must.
+        """Load whichever lie among the parts in `folder`; only the reader must.
 
         Raises:
-            FileNotFoundError: there is no parser.
+            FileNotFoundError: there is no reader.
         """
-        parser, vision, clip = load_parser(folder), None, None
+        reader, vision, clip = load_reader(folder), None, None
         if (folder / "vision").is_dir():
             vision = Vision.from_pretrained(folder / "vision", dtype=torch.float32).eval()
         if (folder / JUDGE).is_file():
             clip = CLIPJudge.from_pretrained(folder)
             clip.clip.to(device)
-        return cls(parser.to(device), vision and vision.to(device), clip)
+        return cls(reader.to(device), vision and vision.to(device), clip)
 
     @property
     def weights(self) -> dict[str, str]:
         """A hash of each who is there."""
-        found = {"parser": fingerprint(self.parser)}
+        found = {"parser": fingerprint(self.reader)}
         if self.vision is not None:
             found["dino"] = fingerprint(self.vision.dino)
         if self.clip is not None:
@@ -93,10 +93,10 @@ class Judges:
 
     @property
     def known(self) -> str:
-        """The training of the parser, and what the stand-ins are, for a report."""
-        config = self.parser.config
+        """The training of the reader, and what the stand-ins are, for a report."""
+        config = self.reader.config
         return (
-            "The parser was trained on renders of seeds of training, clean and noisy, speckled or soft as editors may "
+            "The reader was trained on renders of seeds of training, clean and noisy, speckled or soft as editors may "
             f"return them, of {len(config.names)} things and {len(config.backgrounds)} backgrounds in the artwork "
             f"{' and '.join(config.artworks)}. "
             "Measures called nano- are cosines by nano's own CLIP and of the mean patch states of its vision tower: "
@@ -119,11 +119,11 @@ class Judges:
     @torch.no_grad()
     def _scores(self, cases: Sequence[Case], edited: np.ndarray) -> list[Score]:
         source, target = (np.stack([getattr(case, name) for case in cases]) for name in ("source", "target"))
-        device = next(self.parser.parameters()).device
+        device = next(self.reader.parameters()).device
         made, wanted = torch.from_numpy(edited).to(device), torch.from_numpy(target).to(device)
-        verdicts = [judge([case.edit], reading) for case, reading in zip(cases, self.parser.read(edited), strict=True)]
+        verdicts = [judge([case.edit], reading) for case, reading in zip(cases, self.reader.read(edited), strict=True)]
         pixels = pixel_scores(made, wanted, edit_mask(torch.from_numpy(source).to(device), wanted))
-        perceptual = perceptual_distance(self.parser.features(signed(made)), self.parser.features(signed(wanted)))
+        perceptual = perceptual_distance(self.reader.features(signed(made)), self.reader.features(signed(wanted)))
         clip_i, clip_t = self._clip(cases, made, wanted)
         columns = {field.name: getattr(pixels, field.name) for field in fields(pixels)} | {
             "perceptual": perceptual,

@@ -26,9 +26,9 @@ Shown = Sequence[tuple[Case, np.ndarray]]
 """Cases with what an editor made of them, uint8 RGB [S, S, 3]."""
 
 _HOW = """\
-An edit is a success if the scene parser reads in the edited picture what was asked for *and* everything else as it was:
+An edit is a success if the scene reader reads in the edited picture what was asked for *and* everything else as it was:
 names, places, sizes and colors of all objects, no object too many, background, style, mirror. Row `target` shows how
-often the parser itself is right, row `copy` what doing nothing earns. "Relative" is a row's success over that of the
+often the reader itself is right, row `copy` what doing nothing earns. "Relative" is a row's success over that of the
 true targets of the same cases (of a no-op: over that of the untouched source). Percent with 95 % bootstrap intervals,
 those of relative figures and of leads paired by case.
 """

@@ -18,7 +18,7 @@ from fireedit.jobs.evaluation.editors import Editor, FireEditor, RowName, has_vl
 from fireedit.jobs.evaluation.metrics import edit_mask, l1_where, pixel_scores
 from fireedit.jobs.evaluation.report import GALLERY, gallery
 from fireedit.jobs.evaluation.results import Row, Turns
-from fireedit.jobs.evaluation.scene_reader import SceneParser, load_parser
+from fireedit.jobs.evaluation.scene_reader import SceneReader, load_reader
 from fireedit.jobs.evaluation.success import judge
 from fireedit.models.model import preset
 from fireedit.platform import storage
@@ -60,7 +60,7 @@ def edited_pictures(one: Contestant, cases: Sequence[Case], home: str, tell: Tel
     )
 
 
-def play(one: Contestant, sessions: Sequence[Sequence[Case]], parser: SceneParser, home: str, tell: Tell) -> Turns:
+def play(one: Contestant, sessions: Sequence[Sequence[Case]], reader: SceneReader, home: str, tell: Tell) -> Turns:
     """Let an editor go through sessions, each turn on the picture that it made in the turn before."""
     first, turns = _stacked(sessions, 0, "source"), range(len(sessions[0]))
     masks = [edit_mask(_stacked(sessions, turn, "source"), _stacked(sessions, turn, "target")) for turn in turns]
@@ -70,7 +70,7 @@ def play(one: Contestant, sessions: Sequence[Sequence[Case]], parser: SceneParse
         cases = [replace(session[turn], source=picture) for session, picture in zip(sessions, pictures, strict=True)]
         pictures = edited_pictures(one, cases, home, tell)
         l1_outside.append(l1_where(torch.from_numpy(pictures), first, outside).tolist())
-    readings = parser.read(pictures)
+    readings = reader.read(pictures)
     verdicts = [
         judge([case.edit for case in session], reading) for session, reading in zip(sessions, readings, strict=True)
     ]
@@ -93,16 +93,16 @@ def quick(folder: Path, edits: int = 8, device: str = "cpu") -> tuple[dict[str, 
     cases = Cases(sizes.vae.sample_size)
     everything = [case for family in FAMILIES for case in cases.of("unseen_seeds", family, edits)]
     try:
-        parser = load_parser(folder).to(device)
+        reader = load_reader(folder).to(device)
     except FileNotFoundError:
-        parser = None
-    targets = _by_family(everything, _passes(parser, everything, _pictures(everything, "target")))
+        reader = None
+    targets = _by_family(everything, _passes(reader, everything, _pictures(everything, "target")))
     figures, made = dict[str, float](), list[np.ndarray]()
     for row in ("full", "ip2p") if has_vlm(folder) else ("ip2p",):
         editor = make_editor(RowName(row, str(folder), "predicted"), sizes, {}, device)
         made.append(np.concatenate([editor.edit(batch) for batch in _batches(everything)]))
-        successes = _by_family(everything, _passes(parser, everything, made[-1]))
-        told = _errors(everything, made[-1]) | (_rates(successes, targets) if parser else {})
+        successes = _by_family(everything, _passes(reader, everything, made[-1]))
+        told = _errors(everything, made[-1]) | (_rates(successes, targets) if reader else {})
         if isinstance(editor, FireEditor):
             distances = [one for batch in _batches(everything) for one in editor.distances_to_text(batch)]
             told["distance_to_text"] = sum(distances) / len(distances)
@@ -126,11 +126,11 @@ def _batches(cases: Sequence[Case]) -> list[Sequence[Case]]:
     return [cases[first : first + BATCH] for first in range(0, len(cases), BATCH)]
 
 
-def _passes(parser: SceneParser | None, cases: Sequence[Case], pictures: np.ndarray) -> list[bool]:
+def _passes(reader: SceneReader | None, cases: Sequence[Case], pictures: np.ndarray) -> list[bool]:
     """Verdicts on pictures of cases; none without a judge."""
-    if parser is None:
+    if reader is None:
         return []
-    return [judge([case.edit], reading).success for case, reading in zip(cases, parser.read(pictures), strict=True)]
+    return [judge([case.edit], reading).success for case, reading in zip(cases, reader.read(pictures), strict=True)]
 
 
 def _errors(cases: Sequence[Case], made: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The scene parser: reads a picture as a scene, so that an edit can be judged by what it shows.
+"""The scene reader: reads a picture as a scene, so that an edit can be judged by what it shows.
 
 It is a judge and no part of the editor, so it may know what the editor has never seen; its config says what it knows.
 """
@@ -29,11 +29,11 @@ LEAST_SCORE = 0.4
 """From here on a peak is an object."""
 DOUBLE_IOU = 0.6
 """From here on two peaks are one object."""
-FOLDER, WEIGHTS, CONFIG = "judges", "parser.safetensors", "parser.json"
+FOLDER, WEIGHTS, CONFIG = "judges", "scene_reader.safetensors", "scene_reader.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParserConfig:
+class SceneReaderConfig:
     widths: tuple[int, ...] = (32, 96, 120)
     """Channels at half, a quarter, ... of the picture's side."""
     depths: tuple[int, ...] = (1, 2, 2)
@@ -66,7 +66,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Reading:
-    """A picture as the parser sees it."""
+    """A picture as the reader sees it."""
 
     objects: tuple[Seen, ...]
     background: str
@@ -101,14 +101,14 @@ class Maps:
         return Maps(**{name: value.float().cpu() for name, value in vars(self).items()})
 
 
-class SceneParser(nn.Module):
+class SceneReader(nn.Module):
     """A U of convolutions, a head that finds objects by their middles, and one that sees the picture as a whole.
 
     Patches of 4x4 pixels enter where objects are found, undiminished; the finer level sees texture: blur, pixel art.
     Source: CenterNet (arXiv 1904.07850) for the heads, though one map finds the things of all names.
     """
 
-    def __init__(self, config: ParserConfig):
+    def __init__(self, config: SceneReaderConfig):
         super().__init__()
         self.config = config
         widths, depths, groups = config.widths, config.depths, config.groups
@@ -244,27 +244,27 @@ def signed(pictures: Tensor) -> Tensor:
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def save_parser(parser: SceneParser, folder: Path) -> None:
+def save_reader(reader: SceneReader, folder: Path) -> None:
     """Write it to the judges among the parts in `folder`, in half precision."""
     judges = folder / FOLDER
     judges.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.half().cpu().contiguous() for name, tensor in parser.state_dict().items()}
+    state = {name: tensor.half().cpu().contiguous() for name, tensor in reader.state_dict().items()}
     save_file(state, judges / WEIGHTS)
-    (judges / CONFIG).write_text(json.dumps(asdict(parser.config), indent=1) + "\n")
+    (judges / CONFIG).write_text(json.dumps(asdict(reader.config), indent=1) + "\n")
 
 
-def load_parser(folder: Path) -> SceneParser:
-    """The parser among the parts in `folder`.
+def load_reader(folder: Path) -> SceneReader:
+    """The reader among the parts in `folder`.
 
     Raises:
         FileNotFoundError: there is none.
     """
     judges = folder / FOLDER
     if not (judges / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{judges / WEIGHTS} is not there; run: python jobs/pretrain.py parser --out {folder}")
-    parser = SceneParser(TypeAdapter(ParserConfig).validate_json((judges / CONFIG).read_bytes()))
-    parser.load_state_dict({name: tensor.float() for name, tensor in load_file(judges / WEIGHTS).items()})
-    return parser.eval().requires_grad_(False)
+        raise FileNotFoundError(f"{judges / WEIGHTS} is missing; run: jobs/pretrain.py scene_reader --out {folder}")
+    reader = SceneReader(TypeAdapter(SceneReaderConfig).validate_json((judges / CONFIG).read_bytes()))
+    reader.load_state_dict({name: tensor.float() for name, tensor in load_file(judges / WEIGHTS).items()})
+    return reader.eval().requires_grad_(False)
 
 
 def cell_middles(places: Tensor, columns: int) -> Tensor:

@@ -156,7 +156,7 @@ def _area(box: Sequence[float]) -> float:
 
 
 def true_reading(scene: Scene) -> Reading:
-    """What a parser that never errs reads in a scene's picture."""
+    """What a reader that never errs reads in a scene's picture."""
     objects = tuple(_as_seen(scene.objects))
     mirror = (scene.mirror.x, scene.mirror.y) if scene.mirror else None
     return Reading(objects, scene.background, scene.effect, mirror)

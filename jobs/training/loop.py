@@ -33,6 +33,8 @@ from fireedit.platform.train.progress import Progress, to_lines
 
 CHECKPOINT, METRICS, SHEET = "checkpoint.pt", "metrics.jsonl", "sheet.png"
 MOST_STEPS = 10**9
+FOLDERS = {"scene_reader": "parser"}
+"""Checkpoint folders of parts whose checkpoints were begun under an earlier name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,7 @@ def pretrain(part: Part, recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
     Returns:
         its figures, and what it took.
     """
-    folder = Path(recipe.home) / "pretraining" / part.name
+    folder = Path(recipe.home) / "pretraining" / FOLDERS.get(part.name, part.name)
     folder.mkdir(parents=True, exist_ok=True)
     at = _position(folder / CHECKPOINT)
     with FreshPool(part.draw, recipe.batch, recipe.workers, recipe.pool, at.drawn) as pool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fireedit.jobs import benchmark
-from fireedit.jobs.evaluation.scene_reader import ParserConfig, SceneParser, save_parser
+from fireedit.jobs.evaluation.scene_reader import SceneReader, SceneReaderConfig, save_reader
 from fireedit.models.pipeline import FireEditPipeline
 
 
@@ -17,7 +17,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     FireEditPipeline.fresh_nano(seed=0).save_pretrained(folder)
     torch.manual_seed(0)
-    save_parser(SceneParser(ParserConfig(widths=(8, 16), groups=4)), folder)
+    save_reader(SceneReader(SceneReaderConfig(widths=(8, 16), groups=4)), folder)
     return folder
 
 
@@ -66,7 +66,7 @@ def test_the_split_of_knowledge_has_a_lead_and_no_sessions(
     [
         (["--splits", "seen"], "--splits: 'seen'"),
         (["--rows", "full=/nowhere"], "neither a pipeline nor a UNet"),
-        (["--judges", "/nowhere"], "pretrain.py parser"),
+        (["--judges", "/nowhere"], "pretrain.py scene_reader"),
     ],
 )
 def test_what_cannot_be_run_says_what_to_write(

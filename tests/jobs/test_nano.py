@@ -13,7 +13,7 @@ from fireedit.jobs import nano
 from fireedit.models.pipeline import FireEditPipeline
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-WITHOUT_RAY = "clip,vision,parser,llm,painter,pipeline"
+WITHOUT_RAY = "clip,vision,scene_reader,llm,painter,pipeline"
 
 
 def task_of(part: str, device: str = "cpu", *sets: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The scene parser, the judge of edits: trained on renders of all that any split shows, many of them spoiled."""
+"""The scene reader, the judge of edits: trained on renders of all that any split shows, many of them spoiled."""
 
 import dataclasses
 import random
@@ -16,13 +16,13 @@ from fireedit.jobs.evaluation.cases import Case, Cases, families_of
 from fireedit.jobs.evaluation.scene_reader import (
     BOX_UNIT,
     Maps,
-    ParserConfig,
     Reading,
-    SceneParser,
+    SceneReader,
+    SceneReaderConfig,
     cell_middles,
     iou,
-    load_parser,
-    save_parser,
+    load_reader,
+    save_reader,
     signed,
 )
 from fireedit.jobs.evaluation.success import COLORLESS, judge
@@ -63,21 +63,21 @@ _SECOND_ARTWORK = dataclasses.replace(_EVERYTHING, artwork="noto")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParserRecipe(PretrainRecipe):
+class SceneReaderRecipe(PretrainRecipe):
     spoiled_share: float = 0.75
     """Share of the pictures that are learned from as an editor may return them: noisy, speckled, a little soft."""
 
 
-class ParserPart:
-    """SceneParser on source and target of edits."""
+class SceneReaderPart:
+    """SceneReader on source and target of edits."""
 
-    name = "parser"
+    name = "scene_reader"
 
-    def __init__(self, sizes: FireEditConfig, recipe: ParserRecipe, out: Path = NANO):
+    def __init__(self, sizes: FireEditConfig, recipe: SceneReaderRecipe, out: Path = NANO):
         self.recipe, self.side = recipe, sizes.vae.sample_size
         self.worlds = (*4 * (TRAIN,), _EVERYTHING, *((_SECOND_ARTWORK,) if _has_second_artwork() else ()))
         artworks = tuple(dict.fromkeys(world.artwork for world in self.worlds))
-        self.model = SceneParser(ParserConfig(artworks=artworks))
+        self.model = SceneReader(SceneReaderConfig(artworks=artworks))
         self.config = self.model.config
 
     def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
@@ -125,7 +125,7 @@ class ParserPart:
             F1 of objects at IoU .5 with their names, shares that are read rightly, and shares of true targets (and
             of mere copies) that are judged successes.
         """
-        assert isinstance(model, SceneParser)
+        assert isinstance(model, SceneReader)
         tally = _Tally()
         for batch in held_out_batches(self._plain_pair, HELD_OUT_SCENES, 16):
             scenes = [scene for seed in batch["seed"].tolist() for scene in _pair(HELD_OUT, seed)]
@@ -135,7 +135,7 @@ class ParserPart:
 
     def look(self, model: nn.Module) -> Image.Image:
         """Show held-out pictures with the objects that are read in them."""
-        assert isinstance(model, SceneParser)
+        assert isinstance(model, SceneReader)
         pictures = torch.cat([batch["pictures"][:, 1] for batch in held_out_batches(self._plain_pair, SHOWN, 1)])
         panels = [
             Panel(
@@ -148,11 +148,11 @@ class ParserPart:
         return sheet(panels, columns=6, height=192)
 
     def load(self, folder: Path) -> None:
-        self.model.load_state_dict(load_parser(folder).state_dict())
+        self.model.load_state_dict(load_reader(folder).state_dict())
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        assert isinstance(model, SceneParser)
-        save_parser(model, folder)
+        assert isinstance(model, SceneReader)
+        save_reader(model, folder)
 
     def _plain_pair(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
         drawn = [renderer.draw(scene, self.side).image for scene in _pair(HELD_OUT, seed)]
@@ -161,7 +161,7 @@ class ParserPart:
 
 @dataclass(frozen=True)
 class Truth:
-    """Maps of N pictures as a parser that never errs would give them; h, w are their sides over `STRIDE`."""
+    """Maps of N pictures as a reader that never errs would give them; h, w are their sides over `STRIDE`."""
 
     heat: Tensor
     """[N, h, w]: 1 at the middles of objects, less beside them."""
@@ -179,7 +179,7 @@ class Truth:
     """[N, h, w]: 1 at the middle of the mirror, less beside it."""
 
 
-def table(scene: Scene, config: ParserConfig) -> dict[str, Tensor]:
+def table(scene: Scene, config: SceneReaderConfig) -> dict[str, Tensor]:
     """List a scene's contents in tensors of fixed shapes.
 
     Returns:
@@ -239,7 +239,7 @@ def truth_of(tables: Mapping[str, Tensor], cells: int) -> Truth:
     )
 
 
-def pass_rates(parser: SceneParser, side: int, count: int) -> dict[str, float]:
+def pass_rates(reader: SceneReader, side: int, count: int) -> dict[str, float]:
     """Judge true targets and copies of the first `count` held-out edits of every family.
 
     Returns:
@@ -255,17 +255,17 @@ def pass_rates(parser: SceneParser, side: int, count: int) -> dict[str, float]:
         targets = torch.from_numpy(np.stack([case.target for case in drawn]))
         kinds = {"pass": targets, "noisy_pass": noisy(targets, dice), "speckled_pass": speckled(targets, dice)}
         for kind, pictures in kinds.items():
-            passed[kind].append(_passed(parser, drawn, pictures.numpy()))
+            passed[kind].append(_passed(reader, drawn, pictures.numpy()))
         figures[f"pass_{family}"] = passed["pass"][-1]
         if family != NO_OP:
-            copies.append(_passed(parser, drawn, np.stack([case.source for case in drawn])))
+            copies.append(_passed(reader, drawn, np.stack([case.source for case in drawn])))
     for kind, rates in passed.items():
         figures |= {kind: round(sum(rates) / len(rates), 4), f"{kind}_least": min(rates)}
     return figures | {"copies_pass": round(sum(copies) / len(copies), 4)}
 
 
-def _passed(parser: SceneParser, cases: Sequence[Case], edited: np.ndarray) -> float:
-    readings = parser.read(edited)
+def _passed(reader: SceneReader, cases: Sequence[Case], edited: np.ndarray) -> float:
+    readings = reader.read(edited)
     verdicts = [judge([case.edit], reading) for case, reading in zip(cases, readings, strict=True)]
     return round(sum(verdict.success for verdict in verdicts) / len(verdicts), 4)
 

@@ -8,11 +8,11 @@ import torch
 
 from fireedit.jobs.evaluation.cases import Case, Cases
 from fireedit.jobs.evaluation.judges import Judges
-from fireedit.jobs.evaluation.scene_reader import ParserConfig, SceneParser, save_parser
+from fireedit.jobs.evaluation.scene_reader import SceneReader, SceneReaderConfig, save_reader
 from fireedit.models.model import preset
 from fireedit.models.vision import Vision
 
-SMALL = ParserConfig(widths=(8, 16), groups=4)
+SMALL = SceneReaderConfig(widths=(8, 16), groups=4)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def cases() -> list[Case]:
 @pytest.fixture(scope="module")
 def judges() -> Judges:
     torch.manual_seed(0)
-    return Judges(SceneParser(SMALL).half().float().eval(), Vision(preset("nano").vision).eval())
+    return Judges(SceneReader(SMALL).half().float().eval(), Vision(preset("nano").vision).eval())
 
 
 def test_the_target_itself_is_without_fault(judges: Judges, cases: list[Case]) -> None:
@@ -41,7 +41,7 @@ def test_a_copy_errs_inside_the_edit_only(judges: Judges, cases: list[Case]) -> 
 
 def test_absent_judges_say_nothing(judges: Judges, cases: list[Case]) -> None:
     assert judges.absent == ["clip_i", "clip_t"] and set(judges.weights) == {"parser", "dino"}
-    alone = Judges(judges.parser)
+    alone = Judges(judges.reader)
     assert alone.absent == ["dino", "clip_i", "clip_t"]
     (score, *_) = alone.scores(cases, np.stack([case.target for case in cases]))
     assert score.dino is None and score.clip_t is None
@@ -50,7 +50,7 @@ def test_absent_judges_say_nothing(judges: Judges, cases: list[Case]) -> None:
 def test_judges_are_loaded_from_where_the_parts_lie(judges: Judges, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Judges.load(tmp_path)
-    save_parser(judges.parser, tmp_path)
+    save_reader(judges.reader, tmp_path)
     assert Judges.load(tmp_path).absent == ["dino", "clip_i", "clip_t"]
     assert judges.vision is not None
     judges.vision.save_pretrained(tmp_path / "vision")

@@ -5,12 +5,12 @@ import numpy as np
 from fireedit.jobs.evaluation.cases import Cases
 from fireedit.jobs.evaluation.judges import Judges
 from fireedit.jobs.evaluation.report import HEADER, PICTURE, contact_sheet, gallery, markdown, passed
-from fireedit.jobs.evaluation.scene_reader import ParserConfig, SceneParser
+from fireedit.jobs.evaluation.scene_reader import SceneReader, SceneReaderConfig
 from tests.jobs.evaluation.test_results import results, score
 
 
 def test_the_report_holds_a_line_for_each_family_with_rows_relative_figures_and_bars() -> None:
-    judges = Judges(SceneParser(ParserConfig(widths=(8, 16), groups=4, artworks=("openmoji",))))
+    judges = Judges(SceneReader(SceneReaderConfig(widths=(8, 16), groups=4, artworks=("openmoji",))))
     text = markdown(results(), judges, "python jobs/benchmark.py")
     assert "| family | edits | target | copy | full | full, relative | wanted | met |" in text
     assert "| remove | 2 | 50 (0 to 100) | 0 (0 to 0) | 50 (0 to 100) | 100 (100 to 100) | 80 | met |" in text

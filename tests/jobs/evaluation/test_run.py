@@ -15,7 +15,7 @@ from fireedit.jobs.evaluation.editors import Copy, FireEditor, Target
 from fireedit.jobs.evaluation.report import PICTURE
 from fireedit.jobs.evaluation.results import Row
 from fireedit.jobs.evaluation.run import Contestant, edited_pictures, play, quick
-from fireedit.jobs.evaluation.scene_reader import ParserConfig, SceneParser, save_parser
+from fireedit.jobs.evaluation.scene_reader import SceneReader, SceneReaderConfig, save_reader
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.text import text_states, tokenize_text
 
@@ -66,12 +66,12 @@ def test_what_costs_nothing_is_not_kept(cases: Cases, tmp_path: Path) -> None:
 def test_a_session_is_played_on_the_editors_own_pictures(cases: Cases, tmp_path: Path) -> None:
     sessions = cases.sessions("unseen_seeds", 3)
     torch.manual_seed(0)
-    parser = SceneParser(ParserConfig(widths=(8, 16), groups=4)).eval()
-    turns = play(contestant(Darker()), sessions, parser, str(tmp_path), print)
+    reader = SceneReader(SceneReaderConfig(widths=(8, 16), groups=4)).eval()
+    turns = play(contestant(Darker()), sessions, reader, str(tmp_path), print)
     errors = np.array(turns.l1_outside)
     assert errors.shape == (3, 3) and len(turns.success) == 3
     assert np.allclose(errors[2], 3 * errors[0], rtol=0.1), "errors add up"
-    faultless = play(contestant(Target()), sessions, parser, str(tmp_path), print)
+    faultless = play(contestant(Target()), sessions, reader, str(tmp_path), print)
     assert np.array(faultless.l1_outside).max() == 0
 
 
@@ -99,7 +99,7 @@ def test_a_quick_look_says_how_near_a_folders_edits_come(tmp_path: Path) -> None
     assert figures["full_inside_over_copy"] == pytest.approx(1, abs=0.05), "fresh weights return the source"
     assert page.height > 8 * PICTURE, "two families beside each other"
     torch.manual_seed(0)
-    save_parser(SceneParser(ParserConfig(widths=(8, 16), groups=4)), tmp_path)
+    save_reader(SceneReader(SceneReaderConfig(widths=(8, 16), groups=4)), tmp_path)
     shutil.rmtree(tmp_path / "vlm")
     judged, _ = quick(tmp_path, edits=1)
     assert judged["ip2p_success"] == judged["ip2p_success_remove"] == 0 and "full_success" not in judged

@@ -1,4 +1,4 @@
-"""The parser finds each peak once, survives saving, and says where it should be made if it is not there."""
+"""The reader finds each peak once, survives saving, and says where it should be made if it is not there."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from fireedit.jobs.evaluation.scene_reader import (
     FOLDER,
     WEIGHTS,
     Maps,
-    ParserConfig,
-    SceneParser,
+    SceneReader,
+    SceneReaderConfig,
     iou,
-    load_parser,
-    save_parser,
+    load_reader,
+    save_reader,
 )
 
-SMALL = ParserConfig(widths=(8, 16), groups=4)
+SMALL = SceneReaderConfig(widths=(8, 16), groups=4)
 
 
 def blank(cells: int = 8) -> Maps:
@@ -40,7 +40,7 @@ def test_a_peak_is_one_object_with_its_box() -> None:
     maps.objects[0, 2:5, 2:5] = 1.0
     maps.objects[0, 3, 3] = 2.0
     maps.names[0, 3, 3, 7] = 1.0
-    (reading,) = SceneParser(SMALL).readings(maps)
+    (reading,) = SceneReader(SMALL).readings(maps)
     (seen,) = reading.objects
     middle = 3.5 / 8
     assert seen.name == SMALL.names[7] and not seen.reflection
@@ -52,32 +52,32 @@ def test_two_peaks_in_one_box_are_one_object() -> None:
     maps = blank()
     maps.objects[0, 3, 3], maps.objects[0, 3, 5] = 2.0, 1.0
     maps.boxes[0, 3, 3], maps.boxes[0, 3, 5] = torch.tensor([2.5, 2, 3.5, 2]), torch.tensor([5, 2, 1, 2])
-    assert len(SceneParser(SMALL).readings(maps)[0].objects) == 1
+    assert len(SceneReader(SMALL).readings(maps)[0].objects) == 1
     maps.boxes[:] = 0.5
-    assert len(SceneParser(SMALL).readings(maps)[0].objects) == 2
+    assert len(SceneReader(SMALL).readings(maps)[0].objects) == 2
 
 
 def test_a_saved_parser_reads_as_before(tmp_path: Path) -> None:
-    parser = SceneParser(SMALL).half().float().eval()
-    save_parser(parser, tmp_path)
+    reader = SceneReader(SMALL).half().float().eval()
+    save_reader(reader, tmp_path)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    assert load_parser(tmp_path).read(pictures) == parser.read(pictures)
+    assert load_reader(tmp_path).read(pictures) == reader.read(pictures)
     assert (tmp_path / FOLDER / WEIGHTS).stat().st_size < 200_000
 
 
 def test_a_block_starts_as_the_shortcut_alone() -> None:
     x = torch.randn(2, 8, 8, 8)
-    assert torch.equal(SceneParser(SMALL).blocks[0](x), x)
+    assert torch.equal(SceneReader(SMALL).blocks[0](x), x)
 
 
 def test_texture_and_cells_have_their_levels() -> None:
-    fine, cells, coarse = SceneParser(ParserConfig()).features(torch.zeros(1, 3, 64, 64))
+    fine, cells, coarse = SceneReader(SceneReaderConfig()).features(torch.zeros(1, 3, 64, 64))
     assert (fine.shape[-1], cells.shape[-1], coarse.shape[-1]) == (32, 16, 8)
 
 
 def test_a_missing_parser_says_how_it_is_made(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="pretrain.py parser"):
-        load_parser(tmp_path)
+    with pytest.raises(FileNotFoundError, match="pretrain.py scene_reader"):
+        load_reader(tmp_path)
 
 
 def test_overlap_of_boxes() -> None:

@@ -42,9 +42,9 @@ def test_what_needs_a_task_that_failed_is_not_started(tmp_path: Path) -> None:
 
 def test_a_task_can_wait_for_another_without_needing_it(tmp_path: Path) -> None:
     broken = Task(name="clip", end=1, command=("-c", "import sys; sys.exit(1)"))
-    later = Task(name="parser", end=1, after=("clip", "not asked for"), command=("-c", SAYS))
+    later = Task(name="scene_reader", end=1, after=("clip", "not asked for"), command=("-c", SAYS))
     reports, finished = run([later, broken], 5, tmp_path)
-    assert finished == ["clip", "parser"] and "minutes" in reports["parser"]
+    assert finished == ["clip", "scene_reader"] and "minutes" in reports["scene_reader"]
 
 
 def test_a_task_that_overruns_is_told_to_end_and_what_it_says_is_kept(
