@@ -94,7 +94,7 @@ def setting_fields() -> tuple[Setting, ...]:
         Setting(
             name=declared.name,
             type=declared.type,  # type: ignore[arg-type]
-            default=declared.default,
+            default=declared.default,  # type: ignore[arg-type]
             help=declared.metadata["help"],
             minimum=declared.metadata["minimum"],
             maximum=declared.metadata["maximum"],
