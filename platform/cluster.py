@@ -1,4 +1,4 @@
-"""Start or join a Ray: the one of this process, or a local one with a dashboard for the demo."""
+"""Ray clusters: start or join one, wait for its resources, or run a local one with a dashboard for the demo."""
 
 import contextlib
 import json
@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,105 @@ import psutil
 import ray
 import ray.data
 import requests
+from ray._private.state import available_resources_per_node  # a DeveloperAPI; the public sum hides the nodes
+
+from fireedit.platform.console import say
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90
+NODE_GROUP = "ray.io/node-group"
+"""Label of nodes that `ray up` or KubeRay started, which both run an autoscaler."""
+ROUNDING = 1e-4
+"""Ray counts resources in steps of this size."""
+PROXY_EXEMPT = ("no_proxy", "NO_PROXY")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """Logical resources that a job takes on one node, `count` times over."""
+
+    cpus: float
+    gpus: float = 0.0
+    count: int = 1
+
+
+class ResourcesError(RuntimeError):
+    """A job that asks for more than its Ray cluster has."""
 
 
 def start_ray() -> None:
-    """Join the Ray that this job was submitted to or that RAY_ADDRESS names; else start one for this process."""
+    """Join the Ray that RAY_ADDRESS names or that runs on this machine; else start one for this process."""
     if "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # one of our own, on this machine alone
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray on this machine alone
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of progress differ in their numbers only
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it says every line twice
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next look
-    os.environ.setdefault("RAY_worker_niceness", "0")  # a Ray of our own would train at the lowest priority but four
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line twice
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next poll
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would train at a low priority
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
     quiet_ray_data()
 
 
 def quiet_ray_data() -> None:
-    """No progress bars of Ray Data, nor a warning that there are none; we tell of progress ourselves."""
+    """Turn off Ray Data's progress bars and the warning that there are none; jobs print their own progress."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+def require_resources(demands: Sequence[Demand], advice: str, patience_s: float = 10.0, repeat_s: float = 60.0) -> None:
+    """Wait until this process's Ray cluster has room for a job, with a line on stderr while it has not.
+
+    Args:
+        demands: everything that the job holds at the same time.
+        advice: what to write so that the job takes less.
+        patience_s: seconds until the first line; what an earlier job held may still be on its way back.
+        repeat_s: seconds between lines.
+    Raises:
+        ResourcesError: the cluster is too small for the job, even idle, and has no autoscaler.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    totals = [node["Resources"] for node in nodes]
+    autoscaled = any(NODE_GROUP in node["Labels"] for node in nodes)
+    needed = _amounts(sum(each.cpus * each.count for each in demands), sum(each.gpus * each.count for each in demands))
+    if not (autoscaled or _fits(demands, totals)):
+        found = f"{_sum_of(totals)} on {len(nodes)} node(s)"
+        raise ResourcesError(f"the job takes {needed}, this Ray has {found}; {advice}")
+    due = time.monotonic() + patience_s
+    while not _fits(demands, free := list(available_resources_per_node().values())):
+        if time.monotonic() >= due:
+            say(
+                f"waiting: the job takes {needed}, of {_sum_of(totals)} {_sum_of(free)} are free; {advice}, "
+                "or end what holds them (`ray status` lists it)"
+            )
+            due = time.monotonic() + repeat_s
+        time.sleep(min(1.0, patience_s))
+
+
+def _fits(demands: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) -> bool:
+    """Place every demand on the first node with room for it, on CPU nodes before GPU nodes; False if one is left."""
+    rooms = sorted(([node.get("GPU", 0.0), node.get("CPU", 0.0)] for node in nodes), key=lambda room: room[0])
+    for demand in [each for each in demands for _ in range(each.count)]:
+        room = next((room for room in rooms if room[0] >= demand.gpus and room[1] >= demand.cpus - ROUNDING), None)
+        if room is None:
+            return False
+        room[0], room[1] = room[0] - demand.gpus, room[1] - demand.cpus
+    return True
+
+
+def _sum_of(nodes: Sequence[Mapping[str, float]]) -> str:
+    return _amounts(sum(node.get("CPU", 0.0) for node in nodes), sum(node.get("GPU", 0.0) for node in nodes))
+
+
+def _amounts(cpus: float, gpus: float) -> str:
+    return f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+
+
+def local_session() -> requests.Session:
+    """Make a session for requests to this machine, which ignores http_proxy."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 class LocalRayError(RuntimeError):
@@ -48,10 +125,13 @@ class LocalRayError(RuntimeError):
 
 
 class LocalRay:
-    """`ray start --head` on free ports, in the folder of the caller; `state` remembers it from one process to the next.
+    """A Ray of `ray start --head` on free ports, in the working directory of the caller.
 
-    `ray stop` would end every Ray of the user. Here only those processes are ended that have this Ray's own temporary
-    folder on their command line, or descend from one that has.
+    `ray stop` would end every Ray of the user. `stop` ends only processes that have this Ray's own temporary folder on
+    their command line, and their descendants.
+
+    Args:
+        state: file that keeps the folder and the address of a running Ray, so that another process can stop it.
     """
 
     def __init__(self, state: Path):
@@ -65,18 +145,20 @@ class LocalRay:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For `ray` and `serve` commands that should talk to this Ray."""
-        here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | {"PATH": here, "RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": self.dashboard}
+        """Environment for `ray` and `serve` commands that talk to this Ray, without a proxy in between."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        exempt = {name: ",".join(filter(None, [os.environ.get(name), HOST, "localhost"])) for name in PROXY_EXEMPT}
+        local = {"PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": self.dashboard}
+        return os.environ | exempt | local
 
     def start(self, log: Path, environment: Mapping[str, str]) -> None:
         """Start Ray and wait until it takes jobs.
 
         Args:
-            log: what Ray says.
-            environment: what its jobs see besides this process's own.
+            log: file for Ray's output.
+            environment: variables that its jobs see besides those of this process.
         Raises:
-            LocalRayError: it does not answer in time.
+            LocalRayError: Ray does not answer in time.
         """
         folder = tempfile.mkdtemp(prefix="fireedit-ray-")
         self._known = {"folder": folder, "dashboard": f"http://{HOST}:{free_port(8265)}"}
@@ -84,7 +166,7 @@ class LocalRay:
         self.state.write_text(json.dumps(self._known))
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--temp-dir={folder}"]
         command += ["--port=0", f"--dashboard-port={self.dashboard.rpartition(':')[2]}"]
-        command += [f"--dashboard-agent-listen-port={free_port(9365)}"]  # where another Ray has it, no job would start
+        command += [f"--dashboard-agent-listen-port={free_port(9365)}"]  # taken by another Ray, no job would start
         with log.open("w") as output:
             self._process = subprocess.Popen(
                 command,
@@ -97,11 +179,11 @@ class LocalRay:
         while not self._takes_jobs():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise LocalRayError(f"Ray did not start; what it said lies in {log}")
+                raise LocalRayError(f"Ray did not start; its output is in {log}")
             time.sleep(0.5)
 
     def stop(self) -> bool:
-        """End this Ray with all its processes and forget its folder; False if none runs."""
+        """End this Ray with all its processes and remove its folder; False if none runs."""
         processes = self._processes()
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -116,17 +198,17 @@ class LocalRay:
         return bool(processes)
 
     def keep_logs(self, folder: Path) -> None:
-        """Copy what Ray's processes have logged, before `stop` forgets it."""
+        """Copy the logs of Ray's processes, before `stop` removes them."""
         logs = Path(self._known.get("folder", "")) / "session_latest" / "logs"
         if self._known and logs.is_dir():
             shutil.copytree(logs, folder, dirs_exist_ok=True, ignore_dangling_symlinks=True)
 
     def _takes_jobs(self) -> bool:
-        """Whether the node's agent answers, which runs the jobs; the dashboard is up some seconds before it."""
+        """Ask for the node's agent, which runs the jobs; the dashboard is up some seconds before it."""
+        session, api = local_session(), f"{self.dashboard}/api/v0"
         try:
-            nodes = requests.get(f"{self.dashboard}/api/v0/nodes", timeout=5).json()["data"]["result"]["result"]
-            logs = requests.get(f"{self.dashboard}/api/v0/logs", params={"node_id": nodes[0]["node_id"]}, timeout=5)
-            return logs.status_code == 200
+            nodes = session.get(f"{api}/nodes", timeout=5).json()["data"]["result"]["result"]
+            return session.get(f"{api}/logs", params={"node_id": nodes[0]["node_id"]}, timeout=5).status_code == 200
         except (requests.RequestException, LookupError, TypeError):  # no answer, or one without a node in it
             return False
 
@@ -134,13 +216,13 @@ class LocalRay:
         if not self._known:
             return []
         roots = [process for process in psutil.process_iter() if self._known["folder"] in " ".join(_command(process))]
-        found = {process.pid: process for root in roots for process in [root, *_descendants(root)]}
-        found.pop(os.getpid(), None)
-        return list(found.values())
+        processes = {process.pid: process for root in roots for process in [root, *_descendants(root)]}
+        processes.pop(os.getpid(), None)
+        return list(processes.values())
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there, else the next free port below those that Ray gives its workers."""
+    """Find a port from `wanted` on that nothing listens on, below those that Ray gives its workers."""
     for port in range(wanted, 10_000):
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) != 0:

@@ -1,14 +1,17 @@
-"""A Ray of our own: jobs run the code that was uploaded, and stopping it stops nothing else."""
+"""A local Ray runs the code that was uploaded and stops alone; a job that does not fit a Ray says so."""
 
+import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
-from fireedit.platform.cluster import LocalRay
+from fireedit.platform.cluster import Demand, LocalRay, ResourcesError, require_resources
 
 ROOT = Path(__file__).parents[2]
 WHOSE_CODE = """
@@ -19,17 +22,17 @@ print("CODE", sample.__file__, getattr(sample, "MARK", None), platform.system())
 """
 
 
-def submitted(own: LocalRay, folder: Path, *arguments: str) -> str:
-    """What a job that runs whose.py prints of itself."""
+def submitted(local: LocalRay, folder: Path, *arguments: str) -> str:
+    """Run whose.py as a job and return the line it prints."""
     submit = ["ray", "job", "submit", *arguments]
-    done = subprocess.run(submit, env=own.environment, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(submit, env=local.environment, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return next((line for line in done.stdout.splitlines() if line.startswith("CODE")), done.stdout)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_job_runs_the_uploaded_code_and_stopping_ends_only_this_ray(
+def test_a_job_runs_the_uploaded_code_past_any_proxy_and_stopping_ends_only_this_ray(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = tmp_path / "upload"
@@ -41,20 +44,43 @@ def test_a_job_runs_the_uploaded_code_and_stopping_ends_only_this_ray(
     (upload / "whose.py").write_text(WHOSE_CODE)
 
     monkeypatch.chdir(ROOT)
-    own = LocalRay(tmp_path / "ray.json")
-    own.start(tmp_path / "ray.log", {})
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # refuses connections: every request must go past it
+    local, state = LocalRay(tmp_path / "ray.json"), tmp_path / "ray.json"
+    local.start(tmp_path / "ray.log", {})
     try:
-        answer = submitted(own, tmp_path, "--working-dir", str(upload), "--", "python", "whose.py")
+        answer = submitted(local, tmp_path, "--working-dir", str(upload), "--", "python", "whose.py")
         assert "working_dir_files" in answer and "uploaded Linux" in answer
-        answer = submitted(own, tmp_path, "--", "python", str(upload / "whose.py"))
+        answer = submitted(local, tmp_path, "--", "python", str(upload / "whose.py"))
         assert answer == f"CODE {ROOT}/platform/data/sample.py None Linux", "from the folder that Ray was started in"
     finally:
-        folder = own._known["folder"]
-        assert LocalRay(tmp_path / "ray.json").stop(), "another process finds it by its state"
+        folder = json.loads(state.read_text())["folder"]
+        assert LocalRay(state).stop(), "another process finds it by its state file"
     alive = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     assert not [line for line in alive if folder in " ".join(line)]
-    assert not own.stop()
-
-    import ray
+    assert not local.stop()
 
     assert ray.get(ray.remote(num_cpus=0.1)(lambda: sys.version_info[0]).remote()) == 3, "the session's Ray still runs"
+
+
+@pytest.mark.ray
+def test_a_job_larger_than_the_cluster_is_refused(ray_session: None) -> None:
+    with pytest.raises(ResourcesError, match="16 CPUs and 2 GPUs, this Ray has 4 CPUs on 1 .* write fewer"):
+        require_resources([Demand(cpus=8, gpus=1, count=2)], "write fewer")
+    with pytest.raises(ResourcesError, match="4.25 CPUs"):
+        require_resources([Demand(cpus=2, count=2), Demand(cpus=0.25)], "write fewer")
+
+
+@pytest.mark.ray
+def test_a_job_waits_for_busy_cpus_and_says_so(ray_session: None, capsys: pytest.CaptureFixture[str]) -> None:
+    def sleep() -> None:
+        time.sleep(4)
+
+    held = ray.remote(num_cpus=3)(sleep).remote()
+    while ray.available_resources().get("CPU", 0) > 1:
+        time.sleep(0.1)
+    require_resources([Demand(cpus=2)], "write less", patience_s=0.2)
+    assert "takes 2 CPUs, of 4 CPUs 1 CPUs are free; write less" in capsys.readouterr().err
+    ray.get(held)
+    require_resources([Demand(cpus=2, count=2)], "write less", patience_s=30)
+    assert capsys.readouterr().err == ""
