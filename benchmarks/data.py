@@ -32,15 +32,16 @@ import webdataset
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import AutoTokenizer
 
-from fireedit.jobs.prepare import prepare_scenes, prepare_shards, say
 from fireedit.models.model import NANO, preset
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.tokens import PromptError
 from fireedit.platform import storage
 from fireedit.platform.cluster import start_ray
+from fireedit.platform.console import say
 from fireedit.platform.data import shards
 from fireedit.platform.data.conversion import ConversionConfig
 from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared_batches, stacked
+from fireedit.platform.data.preparation import prepare_scenes, prepare_shards
 from fireedit.platform.images import decode
 
 CORPUS = "instructpix2pix"

@@ -27,7 +27,6 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt
 from transformers import AutoTokenizer
 
-from fireedit.jobs.prepare import ScenesConfig, prepare_missing
 from fireedit.jobs.training.recipe import CONFIGS
 from fireedit.models.model import NANO, FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
@@ -41,6 +40,7 @@ from fireedit.platform.data.conversion import TooManyBadRowsError, UnreadablePar
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared_batches, set_aside
 from fireedit.platform.data.mixture import MixtureError, check_weights
+from fireedit.platform.data.preparation import ScenesConfig, prepare_missing
 from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.train import checkpoints, runs
 from fireedit.platform.train.clock import Clock

@@ -1,7 +1,7 @@
 """The frozen encoders whose outputs `jobs/prepare.py shards --encode` stores beside the shards, and how each is run."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.vae import moments
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
-from fireedit.platform.data.encoding import Arrays, Encode, Load
+from fireedit.platform.console import say
+from fireedit.platform.data.encoding import Arrays, Encode, EncodersConfig, Load, encode
+from fireedit.platform.data.preparation import PrepareError
 from fireedit.platform.data.shards import Row
 from fireedit.platform.images import decode
 
@@ -61,6 +63,31 @@ def text(model: str, weights: str) -> Encoder:
 
 ENCODERS: dict[str, Callable[[str, str], Encoder]] = {"latents": latents, "text": text}
 """By the name that `--encode` takes; each is asked for a preset's name and a pipeline folder."""
+
+
+def encode_shards(
+    out: str, names: Sequence[str], encoders: Sequence[str], model: str, weights: str, config: EncodersConfig
+) -> dict[str, Any]:
+    """Run frozen encoders over the shards of corpora under `out` and store their outputs beside them, or go on with it.
+
+    Args:
+        encoders: keys of ENCODERS.
+        weights: pipeline folder.
+    Returns:
+        Report of each corpus and encoder.
+    """
+    for name in encoders:
+        if name not in ENCODERS:
+            raise PrepareError(f"--encode: found {name!r}; write {' or '.join(ENCODERS)}, or both with a comma")
+    if not weights:
+        raise PrepareError("--encode needs --weights FOLDER, a saved pipeline that holds the encoders")
+    reports: dict[str, Any] = {}
+    for kind in encoders:
+        encoder = ENCODERS[kind](model, weights)
+        for name in names:
+            how = (encoder.fingerprint, encoder.columns, encoder.load, encoder.make, config, say)
+            reports[f"{name}/{kind}"] = encode(storage.join(out, name), kind, *how)
+    return {"encoded": reports}
 
 
 class _Latents:

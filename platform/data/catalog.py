@@ -1,10 +1,11 @@
-"""Catalog of the published corpora: reader, license and blocks of scene seeds of each, one entry a corpus."""
+"""Catalog of the published corpora: one entry a corpus, with its reader, license and the writers of its scenes."""
 
 import dataclasses
 import difflib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from fireedit.platform import storage
@@ -21,6 +22,17 @@ from fireedit.platform.data.corpora import (
     ultraedit,
 )
 from fireedit.platform.data.corpora.rows import Corpus
+from fireedit.platform.scenes.world import World
+from fireedit.platform.scenes.writers import cc12m as cc12m_scenes
+from fireedit.platform.scenes.writers import cocostuff as cocostuff_scenes
+from fireedit.platform.scenes.writers import emu_edit as emu_edit_scenes
+from fireedit.platform.scenes.writers import grefcoco as grefcoco_scenes
+from fireedit.platform.scenes.writers import instructpix2pix as instructpix2pix_scenes
+from fireedit.platform.scenes.writers import llava_instruct as llava_instruct_scenes
+from fireedit.platform.scenes.writers import magicbrush as magicbrush_scenes
+from fireedit.platform.scenes.writers import reasonedit as reasonedit_scenes
+from fireedit.platform.scenes.writers import refcoco as refcoco_scenes
+from fireedit.platform.scenes.writers import ultraedit as ultraedit_scenes
 
 
 class Reader(Protocol):
@@ -29,8 +41,24 @@ class Reader(Protocol):
     def __call__(self, root: str, split: str = "train") -> Corpus: ...
 
 
+class Writer(Protocol):
+    """Write procedural scenes into a folder as the files of one published corpus."""
+
+    def __call__(self, folder: Path, seeds: Iterable[int], size: int, world: World) -> None: ...
+
+
 class UnknownCorpusError(ValueError):
     """Name that no entry has; the message names the nearest ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneForm:
+    """Form of a corpus's files that procedural scenes are written in."""
+
+    write: Writer
+    seed_block: int
+    """Block of each world's seeds that the scenes are drawn from: never changed once scenes were written, and used by
+    no other form."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,45 +69,90 @@ class CatalogEntry:
     read: Reader
     license: str
     """Terms of its annotations and pictures, as its page states them."""
-    seed_blocks: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Blocks of each world's seeds that its procedural scenes are drawn from, by form: "" is the usual one, others are
-    written CORPUS:FORM. Never changed once scenes were written, and no block twice."""
+    forms: Mapping[str, SceneForm] = dataclasses.field(default_factory=dict)
+    """Forms by name; "" is the usual one, others are written CORPUS:FORM."""
+    training: bool = True
+    """False for a test set."""
 
 
 MOST_SEED_BLOCKS = 20
 """Blocks that the seeds of each world are cut into, so that no two corpora show the same scene."""
 
 _COCO = "pictures: Flickr's terms"
+_CC12M = "captions: may be used for any purpose, as is (Google); pictures: their owners'"
+_INSTRUCTPIX2PIX = "MIT for the code; data under Stable Diffusion's license"
+_MAGICBRUSH = "CC BY 4.0; the test split must not be passed on unpacked"
+
+
+def _refcoco(name: str, seed_block: int) -> CatalogEntry:
+    write = functools.partial(refcoco_scenes.write, corpus=name)
+    read = functools.partial(refcoco.read, corpus=name)
+    return CatalogEntry(name, read, f"none stated; {_COCO}", {"": SceneForm(write, seed_block)})
+
+
 _ENTRIES = (
     CatalogEntry(
         "cc12m",
         cc12m.read,
-        "captions: may be used for any purpose, as is (Google); pictures: their owners'",
-        {"": 0, "tars": 11},
+        _CC12M,
+        {"": SceneForm(cc12m_scenes.write, 0), "tars": SceneForm(cc12m_scenes.write_webdataset, 11)},
     ),
     CatalogEntry(
         "instructpix2pix",
         instructpix2pix.read,
-        "MIT for the code; data under Stable Diffusion's license",
-        {"": 1, "folders": 12, "zips": 13},
+        _INSTRUCTPIX2PIX,
+        {
+            "": SceneForm(instructpix2pix_scenes.write, 1),
+            "folders": SceneForm(instructpix2pix_scenes.write_folders, 12),
+            "zips": SceneForm(instructpix2pix_scenes.write_zips, 13),
+        },
     ),
-    CatalogEntry("cocostuff", cocostuff.read, f"annotations: CC BY 4.0; {_COCO}", {"": 2, "json": 14}),
-    CatalogEntry("llava_instruct", llava_instruct.read, f"CC BY 4.0, and OpenAI's terms; {_COCO}", {"": 3}),
-    CatalogEntry("refcoco", functools.partial(refcoco.read, corpus="refcoco"), f"none stated; {_COCO}", {"": 4}),
-    CatalogEntry("refcoco+", functools.partial(refcoco.read, corpus="refcoco+"), f"none stated; {_COCO}", {"": 5}),
-    CatalogEntry("refcocog", functools.partial(refcoco.read, corpus="refcocog"), f"none stated; {_COCO}", {"": 6}),
-    CatalogEntry("grefcoco", grefcoco.read, f"none stated; {_COCO}", {"": 7}),
+    CatalogEntry(
+        "cocostuff",
+        cocostuff.read,
+        f"annotations: CC BY 4.0; {_COCO}",
+        {"": SceneForm(cocostuff_scenes.write, 2), "json": SceneForm(cocostuff_scenes.write_json, 14)},
+    ),
+    CatalogEntry(
+        "llava_instruct",
+        llava_instruct.read,
+        f"CC BY 4.0, and OpenAI's terms; {_COCO}",
+        {"": SceneForm(llava_instruct_scenes.write, 3)},
+    ),
+    _refcoco("refcoco", 4),
+    _refcoco("refcoco+", 5),
+    _refcoco("refcocog", 6),
+    CatalogEntry("grefcoco", grefcoco.read, f"none stated; {_COCO}", {"": SceneForm(grefcoco_scenes.write, 7)}),
     CatalogEntry(
         "magicbrush",
         magicbrush.read,
-        "CC BY 4.0; the test split must not be passed on unpacked",
-        {"": 8, "test": 15},
+        _MAGICBRUSH,
+        {"": SceneForm(magicbrush_scenes.write, 8), "test": SceneForm(magicbrush_scenes.write_folder, 15)},
     ),
-    CatalogEntry("ultraedit", ultraedit.read, "CC BY 4.0", {"": 9}),
-    CatalogEntry("reasonedit", reasonedit.read, "none stated", {"": 10, "test": 16}),
-    CatalogEntry("emu_edit", emu_edit.read, "CC BY-NC 4.0", {"": 17, "generations": 18}),
+    CatalogEntry("ultraedit", ultraedit.read, "CC BY 4.0", {"": SceneForm(ultraedit_scenes.write, 9)}),
+    CatalogEntry(
+        "reasonedit",
+        reasonedit.read,
+        "none stated",
+        {"": SceneForm(reasonedit_scenes.write, 10), "test": SceneForm(reasonedit_scenes.write_benchmark, 16)},
+    ),
+    CatalogEntry(
+        "emu_edit",
+        emu_edit.read,
+        "CC BY-NC 4.0",
+        {
+            "": SceneForm(emu_edit_scenes.write, 17),
+            "generations": SceneForm(functools.partial(emu_edit_scenes.write, generations=True), 18),
+        },
+        training=False,
+    ),
 )
 CORPORA: dict[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}
+TRAINING_CORPORA = tuple(entry.name for entry in _ENTRIES if entry.training)
+SCENE_FORMS: dict[str, SceneForm] = {
+    f"{entry.name}:{form}" if form else entry.name: scenes for entry in _ENTRIES for form, scenes in entry.forms.items()
+}
+"""Forms by CORPUS or CORPUS:FORM."""
 
 MANIFEST = "prepared.json"
 """File in a corpus of procedural scenes that holds the settings it was written with."""
@@ -99,7 +172,8 @@ def find(name: str) -> CatalogEntry:
     """
     if name not in CORPORA:
         near = difflib.get_close_matches(name, CORPORA, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(CORPORA)}"
+        known = f"write one of {', '.join(CORPORA)}; for edit pairs of your own add --format pairs"
+        hint = f"did you mean {near[0]!r}?" if near else known
         raise UnknownCorpusError(f"no corpus is called {name!r}; {hint}")
     return CORPORA[name]
 
@@ -114,16 +188,8 @@ def open_corpus(name: str, root: str, split: str = "train") -> Corpus:
     return find(name).read(root, split)
 
 
-def seed_range(name: str, seeds: range) -> range:
-    """Cut the seeds of a corpus's scenes out of those of a world.
-
-    Args:
-        name: CORPUS or CORPUS:FORM.
-        seeds: all of the world's.
-    Raises:
-        UnknownCorpusError, KeyError: no entry has this name or form.
-    """
-    corpus, _, form = name.partition(":")
+def seed_range(form: SceneForm, seeds: range) -> range:
+    """Cut the seeds of a form's scenes out of those of a world."""
     size = len(seeds) // MOST_SEED_BLOCKS
-    first = seeds.start + find(corpus).seed_blocks[form] * size
+    first = seeds.start + form.seed_block * size
     return range(first, first + size)

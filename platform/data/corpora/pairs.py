@@ -152,8 +152,8 @@ def _parse_csv(path: str, text: str) -> Iterator[dict[str, Any]]:
     for record in reader:
         if None in record or None in record.values():
             raise rows.CorpusError(
-                f"{path}, line {reader.line_num}: found more or fewer fields than the {len(reader.fieldnames or ())} of "
-                "the header; put texts that hold commas in double quotes"
+                f"{path}, line {reader.line_num}: found more or fewer fields than the header's "
+                f"{len(reader.fieldnames or ())}; put texts that hold commas in double quotes"
             )
         yield record
 

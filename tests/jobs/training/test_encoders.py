@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fireedit.jobs.prepare import PrepareError, encode_shards
-from fireedit.jobs.training.encoders import ENCODERS
+from fireedit.jobs.training.encoders import ENCODERS, encode_shards
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
@@ -18,6 +17,7 @@ from fireedit.models.weights import fingerprint
 from fireedit.platform import images
 from fireedit.platform.data import shards
 from fireedit.platform.data.encoding import EncodersConfig
+from fireedit.platform.data.preparation import PrepareError
 from tests.factories import caption_sample, edit_sample, vqa_sample
 
 CONFIG = EncodersConfig(cpus=0.25, cpus_per_task=0.25, batch=2)

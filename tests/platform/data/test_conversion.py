@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fireedit.jobs.prepare import WRITERS
 from fireedit.platform import images
 from fireedit.platform.data import catalog, conversion, shards
 from fireedit.platform.data.conversion import (
@@ -72,14 +71,14 @@ def edit(source: np.ndarray | bytes, target: np.ndarray | bytes) -> Sample:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", catalog.TRAINING_CORPORA)
 def test_every_row_of_every_training_corpus_is_kept_as_its_reader_gives_it(
     ray_session: None, name: str, tmp_path: Path
 ) -> None:
     """Ray's workers read it in other processes than this one, which comes to the same ids."""
     folder, root = tmp_path / "corpora" / name, tmp_path / "shards"
     folder.mkdir(parents=True)
-    WRITERS[name](folder, iter(range(8)), 32, TRAIN)
+    catalog.SCENE_FORMS[name].write(folder, iter(range(8)), 32, TRAIN)
     report = convert(name, str(folder.parent), str(root), config=CONFIG)
     samples = list(catalog.open_corpus(name, str(folder)))
     assert report["read"] == report["kept"] == len(samples) >= 8 and report["set_aside"] == 0

@@ -148,8 +148,8 @@ def test_a_record_that_cannot_be_read_is_one_bad_row(changed: dict, error: str, 
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("source,instruction,target\na.png,Make it bright, now.,b.png\n", "metadata.csv, line 2.*the 3 of the header"),
-        ("source,instruction,target\na.png\n", "metadata.csv, line 2.*the 3 of the header"),
+        ("source,instruction,target\na.png,Make it bright, now.,b.png\n", "metadata.csv, line 2.*the header's 3"),
+        ("source,instruction,target\na.png\n", "metadata.csv, line 2.*the header's 3"),
         ("source,instruction,target\n", "metadata.csv holds no records"),
         ("file_name,caption\na.png,b\n", "source or instruction or target among file_name, caption; .*=COLUMN"),
         ("file_name,prompt\na.png,b\n", "source or target among file_name, prompt; write --columns source="),
