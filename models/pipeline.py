@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
+from fireedit.models.checkpoint_files import check_pipeline
 from fireedit.models.detector import Detector
 from fireedit.models.hvca import HVCA
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
@@ -116,8 +118,11 @@ class FireEditPipeline(DiffusionPipeline):
 
         Args:
             parts: names of the components to load, such as `FireEditPipeline.PAINTING`; None loads all.
+        Raises:
+            CheckpointFileError: a file is missing, damaged or not what its name says.
         """
         name = str(pretrained_model_name_or_path)
+        check_pipeline(NANO if name == "nano" else Path(name), parts or cls._optional_components)
         left_out = {} if parts is None else dict.fromkeys(set(cls._optional_components) - set(parts))
         return super().from_pretrained(str(NANO) if name == "nano" else name, **left_out, **kwargs)
 

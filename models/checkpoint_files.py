@@ -1,0 +1,126 @@
+"""Checkpoint files on disk: tensors, JSON and tokenizers, each checked to be what its name says."""
+
+import json
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
+
+STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")
+"""Names of published weights without their suffix, in order of preference."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""Vocabularies of a tokenizer, in order of preference."""
+LFS_POINTER, WEB_PAGE = b"version https://git-lfs", (b"<!doctype", b"<html", b"<?xml")
+"""First bytes, in lower case, of files that stand in for a real one."""
+
+
+class CheckpointFileError(OSError):
+    """A checkpoint file is missing, damaged, or not what its name says."""
+
+
+def check_file(path: Path) -> None:
+    """Raise CheckpointFileError unless the file is there and looks like what its suffix says; reads no tensors."""
+    if not path.is_file():
+        raise CheckpointFileError(f"{path} is missing; download it again")
+    with path.open("rb") as file:
+        head = file.read(512).lstrip().lower()
+    if not head:
+        raise CheckpointFileError(f"{path} is empty; download it again")
+    if head.startswith(LFS_POINTER):
+        raise CheckpointFileError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in its folder")
+    if head.startswith(WEB_PAGE):
+        link = f".../resolve/main/{path.name} on the Hugging Face Hub, not .../blob/main/{path.name}"
+        raise CheckpointFileError(f"{path} is a web page, not the file; download it again from its own link ({link})")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):
+                pass
+        elif path.suffix == ".json":
+            json.loads(path.read_bytes())
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointFileError(f"{path} is not a whole {path.suffix} file ({error}); download it again") from None
+
+
+def check_pipeline(folder: Path, components: Iterable[str]) -> None:
+    """Check the files of a saved pipeline's components before anything is loaded."""
+    paths = [folder / "model_index.json"] if folder.is_dir() else []
+    paths += [path for name in components for path in sorted((folder / name).glob("*"))]
+    for path in paths:
+        if path.suffix in (".json", ".safetensors"):
+            check_file(path)
+
+
+def tensor_files(path: Path) -> list[Path]:
+    """List the file, or the files with a folder's weights, whole or in shards; safetensors before pickles.
+
+    Raises:
+        CheckpointFileError: there are none, or one of them is not what its name says.
+    """
+    files = [path] if path.is_file() else _weights_in(path)
+    for file in files:
+        check_file(file)
+    return files
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a file or of a folder's weights (see `tensor_files`).
+
+    Raises:
+        CheckpointFileError: a file is missing, damaged, or holds more than tensors.
+    """
+    return {name: tensor for file in tensor_files(path) for name, tensor in _read_file(file).items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a config."""
+    check_file(path)
+    return json.loads(path.read_bytes())
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a published tokenizer; one with `tokenizer.model` alone, as Vicuna's and LLaVA's, is LLaMA's.
+
+    Raises:
+        CheckpointFileError: the folder holds none, or a file of it is damaged.
+    """
+    present = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not present:
+        raise CheckpointFileError(f"{folder}: found no tokenizer; it should hold one of {', '.join(TOKENIZER_FILES)}")
+    for path in (folder / present[0], *sorted(folder.glob("*token*.json"))):
+        check_file(path)
+    try:
+        # AutoTokenizer ignores the space that SentencePiece puts before the first word, unless config.json says LLaMA.
+        kind = LlamaTokenizer if present[0] == "tokenizer.model" else AutoTokenizer
+        return kind.from_pretrained(folder)
+    except Exception as error:  # tokenizers raises nothing more specific
+        path = folder / present[0]
+        raise CheckpointFileError(f"{path}: no tokenizer can be read from it ({error}); download it again") from error
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    for kind in ("safetensors", "bin"):
+        for stem in STEMS:
+            index = folder / f"{stem}.{kind}.index.json"
+            if index.is_file():
+                return [folder / shard for shard in sorted(set(read_json(index)["weight_map"].values()))]
+            if (folder / f"{stem}.{kind}").is_file():
+                return [folder / f"{stem}.{kind}"]
+    names = ", ".join(f"{stem}.safetensors" for stem in STEMS)
+    raise CheckpointFileError(f"{folder}: found no weights; it should hold one of {names}, their index, or .bin files")
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # bytes that are no pickle fail in any way
+        reason = str(error).partition("\n")[0]
+        message = f"{path} is not a file of tensors alone ({reason[:200]}); download it again where it was published"
+        raise CheckpointFileError(message) from error

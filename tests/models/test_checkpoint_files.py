@@ -1,0 +1,86 @@
+"""Checkpoint files that are not what their names say are refused by name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from fireedit.models.checkpoint_files import CheckpointFileError, check_file, read_tensors, read_tokenizer
+from fireedit.models.model import NANO
+from fireedit.models.pipeline import FireEditPipeline
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1342177280\n"
+PAGE = b"\n<!DOCTYPE html>\n<html><head><title>model.safetensors</title></head></html>"
+TENSORS = safetensors.torch.save({"weight": torch.arange(6.0)})
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json", "tokenizer.model"])
+@pytest.mark.parametrize(
+    ("content", "advice"), [(POINTER, "git lfs pull"), (PAGE, "web page"), (b"", "is empty"), (None, "is missing")]
+)
+def test_stand_in_for_a_file_is_named(tmp_path: Path, name: str, content: bytes | None, advice: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointFileError, match=advice) as caught:
+        check_file(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", TENSORS[:-4]),
+        ("model.safetensors", b"an error message of a server"),
+        ("pytorch_model.bin", b"an error message of a server"),
+        ("pytorch_model.bin", b"PK\x03\x04 cut"),
+        ("model.safetensors.index.json", b'{"weight_map": '),
+    ],
+)
+def test_damaged_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointFileError, match=name):
+        read_tensors(tmp_path)
+
+
+def test_whole_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(TENSORS)
+    assert read_tensors(tmp_path)["weight"].tolist() == list(range(6))
+    assert read_tensors(tmp_path / "model.safetensors").keys() == {"weight"}
+
+
+def test_missing_shard_is_named(tmp_path: Path) -> None:
+    index = {"weight_map": {"weight": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointFileError, match="model-00001-of-00002.safetensors"):
+        read_tensors(tmp_path)
+
+
+def test_folder_without_weights_says_what_it_should_hold(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointFileError, match="model.safetensors"):
+        read_tensors(tmp_path)
+
+
+def test_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1), "b": Path("x").exists}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointFileError, match="Weights only load failed"):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
+@pytest.mark.parametrize("content", [POINTER, PAGE, b"{}"])
+def test_damaged_tokenizer_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointFileError, match=name):
+        read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["unet/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"])
+def test_pipeline_with_a_pointer_among_its_files_names_it(tmp_path: Path, path: str) -> None:
+    folder = shutil.copytree(NANO, tmp_path / "nano")
+    (folder / path).write_bytes(POINTER)
+    with pytest.raises(CheckpointFileError, match=path):
+        FireEditPipeline.from_pretrained(folder)
+    FireEditPipeline.from_pretrained(folder, parts=FireEditPipeline.PERCEIVING)
