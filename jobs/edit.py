@@ -1,4 +1,4 @@
-"""Edit a picture without any server: `python jobs/edit.py photo.jpg "make the hat red" --weights FOLDER`."""
+"""Edit an image without a server: `python jobs/edit.py photo.jpg "make the hat red" --weights FOLDER`."""
 
 import pathlib
 import sys
@@ -8,53 +8,50 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.tokens import PromptError
+from fireedit.models.settings import add_setting_flags, setting_flags
 from fireedit.platform import storage
-from fireedit.platform.images import ImageError, decode
+from fireedit.platform.console import say
+from fireedit.platform.images import decode
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="edit.py", description=__doc__)
-    parser.add_argument("picture", type=Path, help="PNG, JPEG or WebP")
-    parser.add_argument("prompt", help="what to change, in words")
-    parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, what ships)")
+    parser.add_argument("image", type=Path, help="PNG, JPEG or WebP")
+    parser.add_argument("prompt", help="instruction, such as 'remove the dog'")
+    parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, which ships)")
     parser.add_argument("--out", type=Path, default=Path("edited.png"), help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0)
-    for name in ("steps", "guidance-scale", "image-guidance-scale", "keep-below"):
-        kind = int if name == "steps" else float
-        parser.add_argument(f"--{name}", type=kind, help="default: what suits the weights")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    asked = parser.parse_args()
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add_setting_flags(parser)
+    args = parser.parse_args(argv)
     try:
-        print(json.dumps(edit(asked)))
-    except (OSError, ImageError, PromptError, ValueError) as error:
-        sys.exit(f"edit.py: {error}")
+        report = edit(args)
+    except (OSError, ValueError) as error:
+        say(f"edit.py: {error}")
+        return 1
+    print(json.dumps(report))
+    return 0
 
 
-def edit(asked: argparse.Namespace) -> dict[str, object]:
-    source = decode(asked.picture.read_bytes())
-    with nullcontext("nano") if asked.weights == "nano" else storage.reading_folder(asked.weights) as folder:
-        pipeline = FireEditPipeline.from_pretrained(folder).to(asked.device)
-    began = time.monotonic()
-    done = pipeline(
-        asked.prompt,
-        source,
-        num_inference_steps=asked.steps,
-        guidance_scale=asked.guidance_scale,
-        image_guidance_scale=asked.image_guidance_scale,
-        keep_below=asked.keep_below,
-        generator=torch.Generator().manual_seed(asked.seed),
-    )
-    done.images[0].save(asked.out)
-    regions = len(done.regions[0].boxes)
-    return {"edited": str(asked.out), "regions": regions, "seconds": round(time.monotonic() - began, 2)}
+def edit(args: argparse.Namespace) -> dict[str, object]:
+    """Edit the image and save the result; returns the job's report."""
+    source = decode(args.image.read_bytes())
+    with nullcontext("nano") if args.weights == "nano" else storage.reading_folder(args.weights) as folder:
+        pipeline = FireEditPipeline.from_pretrained(folder).to(args.device)
+    started = time.monotonic()
+    generator = torch.Generator().manual_seed(args.seed)
+    output = pipeline(args.prompt, source, generator=generator, **setting_flags(args))
+    output.images[0].save(args.out)
+    regions = len(output.regions[0].boxes)
+    return {"edited": str(args.out), "regions": regions, "seconds": round(time.monotonic() - started, 2)}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Every way in which a request can fail, answered in OpenAI's envelope."""
+"""Exception handlers that answer every failed request in OpenAI's error envelope."""
 
 import logging
 
@@ -10,42 +10,43 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from fireedit.serve.schema import BadRequest, ErrorAnswer
+from fireedit.serve.schema import BadRequest, ErrorResponse
 
 logger = logging.getLogger(__name__)
 
 LOST = (RayActorError, ObjectLostError, RayServeException)
-"""A replica died: the one that was asked, the one that kept an argument, or (Serve's own class) one upstream."""
+"""Errors of a lost replica: the one called, the owner of an argument, or (RayServeException) one upstream."""
 RETRY_AFTER_S = 5
 _RETRY = {"retry-after": str(RETRY_AFTER_S)}
 _NO_RETRY = {"x-should-retry": "false"}
-"""Without it OpenAI's clients send an edit that fails on a GPU two times more."""
+"""Header that keeps OpenAI's clients from sending a failed edit two times more."""
 
 
 class Busy(Exception):
-    """More edits than can be served are under way."""
+    """Too many edits are in flight."""
 
 
 def answer_errors(api: FastAPI) -> None:
-    """Have `api` answer each kind of exception; a Ray task's error is also of the kind that was raised in the task."""
+    """Register a handler per exception; a Ray task's error is also an instance of the class raised in the task."""
     api.add_exception_handler(BadRequest, _bad_request)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(Busy, _busy)
     api.add_exception_handler(BackPressureError, _busy)
-    for kind in LOST:
-        api.add_exception_handler(kind, _unavailable)
+    for error_type in LOST:
+        api.add_exception_handler(error_type, _unavailable)
     api.add_exception_handler(Exception, _unexpected)
 
 
 def unavailable(message: str) -> JSONResponse:
-    return JSONResponse(ErrorAnswer(message, "server_error", code="unavailable").body(), 503, _RETRY)
+    """Answer 503 with Retry-After."""
+    return JSONResponse(ErrorResponse(message, "server_error", code="unavailable").body(), 503, _RETRY)
 
 
 def _bad_request(request: Request, error: Exception) -> JSONResponse:
     cause = error.cause if isinstance(error, RayTaskError) else error
     assert isinstance(cause, BadRequest), cause
-    return JSONResponse(ErrorAnswer(cause.message, "invalid_request_error", cause.param, cause.code).body(), 400)
+    return JSONResponse(ErrorResponse(cause.message, "invalid_request_error", cause.param, cause.code).body(), 400)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -53,7 +54,7 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     param = ".".join(map(str, first["loc"]))
     return JSONResponse(
-        ErrorAnswer(f"{param}: {first['msg']}", "invalid_request_error", param, "invalid_value").body(), 400
+        ErrorResponse(f"{param}: {first['msg']}", "invalid_request_error", param, "invalid_value").body(), 400
     )
 
 
@@ -61,26 +62,26 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException), error
     message = f"{request.method} {request.url.path}: {error.detail}; edits go to POST /v1/images/edits"
     code = str(error.detail).lower().replace(" ", "_")
-    answer = ErrorAnswer(message, "invalid_request_error", code=code)
-    return JSONResponse(answer.body(), error.status_code, error.headers)
+    response = ErrorResponse(message, "invalid_request_error", code=code)
+    return JSONResponse(response.body(), error.status_code, error.headers)
 
 
 def _busy(request: Request, error: Exception) -> JSONResponse:
-    message = f"more edits are under way than can be served; try again in {RETRY_AFTER_S} seconds"
-    return JSONResponse(ErrorAnswer(message, "rate_limit_error", code="too_many_requests").body(), 429, _RETRY)
+    message = f"too many edits are in flight; try again in {RETRY_AFTER_S} seconds"
+    return JSONResponse(ErrorResponse(message, "rate_limit_error", code="too_many_requests").body(), 429, _RETRY)
 
 
 def _unavailable(request: Request, error: Exception) -> JSONResponse:
     logger.error("request %s found no replica: %s", request_id(request), error)
-    return unavailable(f"a part of the editor is being restarted; try again in {RETRY_AFTER_S} seconds")
+    return unavailable(f"a deployment is being restarted; try again in {RETRY_AFTER_S} seconds")
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("request %s failed", request_id(request), exc_info=error)
-    message = f"the server failed; its log tells why, under request {request_id(request)}"
-    return JSONResponse(ErrorAnswer(message, "server_error", code="internal_error").body(), 500, _NO_RETRY)
+    message = f"the server failed; its log has the reason under request {request_id(request)}"
+    return JSONResponse(ErrorResponse(message, "server_error", code="internal_error").body(), 500, _NO_RETRY)
 
 
 def request_id(request: Request) -> str:
-    """Ray Serve's proxy gives every request one, and sends it back with every answer."""
+    """Id that Ray Serve's proxy gives every request and returns in every response."""
     return request.headers.get("x-request-id", "unknown")

@@ -1,4 +1,4 @@
-"""Reads a multipart body without ever holding more of it than the limits allow."""
+"""Multipart forms, read without ever holding more of the body than the limits allow."""
 
 from collections.abc import AsyncGenerator
 
@@ -8,25 +8,25 @@ from starlette.requests import Request
 
 from fireedit.serve.schema import BadRequest, Form, LimitsConfig, too_many_bytes
 
-ROOM = 1_000_000
-"""Bytes for all that is not the picture: texts, headers and boundaries."""
+TEXT_SIZE = 1_000_000
+"""Bytes for texts, headers and boundaries beside the image."""
 MAX_FILES, MAX_FIELDS = 17, 100
-"""OpenAI's 16 pictures and a mask; more texts than any client sends."""
+"""Parts of a form: OpenAI's 16 images and a mask, and more texts than clients send."""
 
 
 async def read_form(request: Request, limits: LimitsConfig) -> Form:
-    """Take the body apart; a picture of more than a megabyte waits on the disk until it is complete.
+    """Parse the body; a file of more than a megabyte is spooled to disk until it is complete.
 
     Raises:
-        BadRequest: no multipart form, a broken one, or more bytes than a picture may have.
+        BadRequest: the body is no multipart form, a broken one, or too long.
     """
-    kind = request.headers.get("content-type", "none")
-    if not kind.lower().startswith("multipart/form-data"):
+    content_type = request.headers.get("content-type", "none")
+    if not content_type.lower().startswith("multipart/form-data"):
         raise BadRequest(
-            f"Content-Type: found {kind[:80]!r}; send multipart/form-data", code="unsupported_content_type"
+            f"Content-Type: found {content_type[:80]!r}; send multipart/form-data", code="unsupported_content_type"
         )
     body = _capped(request, limits)
-    parser = MultiPartParser(request.headers, body, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=ROOM)
+    parser = MultiPartParser(request.headers, body, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=TEXT_SIZE)
     try:
         parts = await parser.parse()
     except MultiPartException as error:
@@ -46,10 +46,10 @@ async def read_form(request: Request, limits: LimitsConfig) -> Form:
 
 
 async def _capped(request: Request, limits: LimitsConfig) -> AsyncGenerator[bytes, None]:
-    """The body, given up once it is too long, whatever its Content-Length said."""
-    most, found = limits.max_image_bytes + ROOM, 0
+    """Stream the body up to the limit; its Content-Length may be absent or wrong."""
+    max_bytes, received = limits.max_image_bytes + TEXT_SIZE, 0
     async for chunk in request.stream():
-        found += len(chunk)
-        if found > most:
+        received += len(chunk)
+        if received > max_bytes:
             raise too_many_bytes(limits)
         yield chunk

@@ -1,4 +1,4 @@
-"""The whole service as one Ray Serve application: gateway -> detector -> VLM -> UNet, each scaled on its own."""
+"""Ray Serve application of the service: gateway -> detector -> VLM -> UNet, each scaled on its own."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,79 +7,84 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from fireedit.platform import config
-from fireedit.serve.detector import Detector
+from fireedit.serve.detector import DetectorDeployment
 from fireedit.serve.errors import RETRY_AFTER_S
 from fireedit.serve.gateway import Gateway
-from fireedit.serve.part import Part, WeightsConfig
+from fireedit.serve.part import ModelDeployment, WeightsConfig
 from fireedit.serve.schema import LimitsConfig
-from fireedit.serve.unet import UNet
-from fireedit.serve.vlm import VLM
+from fireedit.serve.unet import UNetDeployment
+from fireedit.serve.vlm import VLMDeployment
 
 METRICS_INTERVAL_S, LOOK_BACK_S = 10, 20
-"""Ray 2.60 warns of any other interval, and of a look-back that is not longer."""
+"""Seconds; Ray 2.60 warns of any other interval, and of a look-back that is not longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicasConfig:
-    """How many replicas a deployment has, and what each takes."""
+    """Number of replicas of a deployment and the resources of each."""
 
     cpus: float = 0.25
-    """Of Ray's logical ones; torch runs as many threads, and at least one."""
+    """Logical CPUs of Ray; torch runs as many threads, and at least one."""
     gpus: float = 0
     min_replicas: int = 1
     max_replicas: int = 1
     target_ongoing_requests: float = 4
-    """Replicas are added while each has more than this to do."""
+    """Load per replica above which replicas are added."""
     max_ongoing_requests: int = 32
-    """One replica holds at most this many, worked on or waiting."""
+    """Requests that one replica holds, running or waiting."""
     max_queued_requests: int = 128
-    """Beyond what the replicas hold. The last resort against a flood: `limits.max_edits` is counted exactly."""
+    """Requests queued beyond that: a last resort, as `limits.max_edits` of the gateway is exact."""
     upscale_delay_s: float = 10
     downscale_delay_s: float = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartConfig(ReplicasConfig):
+class ModelReplicasConfig(ReplicasConfig):
+    """Replicas of a model deployment and the size of its batches."""
+
     max_batch_size: int = 4
-    """Edits that go through the model together; one of n pictures counts once."""
+    """Edits per batch; an edit of n images counts once."""
     batch_wait_s: float = 0.002
-    """How long the first of a batch waits for company when the model is idle; while it works, all wait anyway."""
+    """Seconds that an idle model waits for the batch to fill after its first request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphRecipe(WeightsConfig):
-    """Everything that a running service depends on; the defaults suit nano on two CPU cores."""
+    """Complete configuration of a service; the defaults suit nano on two CPU cores."""
 
     model_name: str = "fireedit"
-    """What /v1/models calls it."""
+    """Model id in /v1/models."""
     gateway: ReplicasConfig = field(default_factory=lambda: ReplicasConfig(max_ongoing_requests=128))
-    detector: PartConfig = field(default_factory=PartConfig)
-    vlm: PartConfig = field(default_factory=PartConfig)
-    unet: PartConfig = field(default_factory=PartConfig)
+    detector: ModelReplicasConfig = field(default_factory=ModelReplicasConfig)
+    vlm: ModelReplicasConfig = field(default_factory=ModelReplicasConfig)
+    unet: ModelReplicasConfig = field(default_factory=ModelReplicasConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """What `serve run` and `serve deploy` call, with the `args` of the config file.
+    """Build the application from the `args` of a config file, for `serve run` and `serve deploy`.
 
     Raises:
         RecipeError: the args are no GraphRecipe.
     """
     recipe = config.parse(GraphRecipe, args, where="args")
     weights = WeightsConfig(weights=recipe.weights, device=recipe.device, precision=recipe.precision)
-    detector = _part(Detector, weights, recipe.detector)
-    vlm = _part(VLM, weights, recipe.vlm)
-    unet = _part(UNet, weights, recipe.unet)
-    gateway = _deployment(Gateway, recipe.gateway)
+    detector = _model("Detector", DetectorDeployment, weights, recipe.detector)
+    vlm = _model("VLM", VLMDeployment, weights, recipe.vlm)
+    unet = _model("UNet", UNetDeployment, weights, recipe.unet)
+    gateway = _deployment("Gateway", Gateway, recipe.gateway)
     return gateway.bind(detector, vlm, unet, recipe.limits, recipe.model_name)
 
 
-def _part(kind: type[Part], weights: WeightsConfig, part: PartConfig) -> serve.Application:
-    return _deployment(kind, part).bind(weights, part.max_batch_size, part.batch_wait_s)
+def _model(
+    name: str, kind: type[ModelDeployment], weights: WeightsConfig, replicas: ModelReplicasConfig
+) -> serve.Application:
+    return _deployment(name, kind, replicas).bind(weights, replicas.max_batch_size, replicas.batch_wait_s)
 
 
-def _deployment(kind: type, replicas: ReplicasConfig) -> serve.Deployment:
+def _deployment(name: str, kind: type, replicas: ReplicasConfig) -> serve.Deployment:
     return serve.deployment(
+        name=name,
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
         autoscaling_config=AutoscalingConfig(
             min_replicas=replicas.min_replicas,

@@ -1,4 +1,4 @@
-"""What the three thirds of the editor share: loading their weights, and working in batches off the event loop."""
+"""Base class of the model deployments: weights are loaded, batches run off the event loop."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,51 +18,53 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsConfig:
+    """Weights of a service, and the device and precision they run in."""
+
     weights: str = "nano"
-    """A folder that `save_pretrained` wrote, here or at an s3:// address; `nano` is the one that ships."""
+    """Folder that `save_pretrained` wrote, local or s3://; `nano` names the shipped one."""
     device: str = "cpu"
-    """Such as `cpu` or `cuda`; Ray shows each replica its own GPU as `cuda`."""
+    """Torch device, `cpu` or `cuda`; Ray shows each replica its own GPU as `cuda`."""
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
-class Part:
-    """Some components of the pipeline on one device, for one batch at a time.
+class ModelDeployment:
+    """Components of the pipeline on one device, running one batch at a time.
 
-    `@serve.batch` closes a batch as soon as its wait is over, also while the one before is still being worked on: of
-    requests that trickle in meanwhile it makes many small batches. So requests wait outside until the model is free.
+    `@serve.batch` closes a batch when its wait is over, even while the previous one still runs, so that requests which
+    arrive meanwhile would form many small batches. They wait for `idle` instead, before they enter the batch.
     """
 
     def __init__(self, components: Sequence[str], config: WeightsConfig):
         diffusers_logging.disable_progress_bar()
         self.pipeline = load(components, config)
-        self.free = asyncio.Event()
-        self.free.set()
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     async def ready(self) -> bool:
-        """Answers even while the model works."""
+        """Answer, even while the model runs."""
         return True
 
     def check_health(self) -> None:
-        """Raises where the device is lost; Ray Serve then replaces the replica."""
+        """Raise if the device is lost; Ray Serve then replaces the replica."""
         torch.zeros(1, device=self.pipeline.device)
 
-    async def work(self, model: Callable[[], T]) -> T:
-        """Run the model in a thread, alone."""
-        self.free.clear()
+    async def run(self, model: Callable[[], T]) -> T:
+        """Run the model in a thread; `idle` is cleared meanwhile."""
+        self.idle.clear()
         try:
             return await asyncio.to_thread(model)
         finally:
-            self.free.set()
+            self.idle.set()
 
 
-def tune(batched: Any, max_batch_size: int, batch_wait_s: float) -> None:
-    """Give a method under `@serve.batch` the sizes of the recipe; Serve's types do not know that it has these two."""
+def set_batching(batched: Any, max_batch_size: int, batch_wait_s: float) -> None:
+    """Set the recipe's sizes on a method under `@serve.batch`; Ray Serve's types lack these two setters."""
     batched.set_max_batch_size(max_batch_size)
     batched.set_batch_wait_timeout_s(batch_wait_s)
 
 
 def load(components: Sequence[str], config: WeightsConfig) -> FireEditPipeline:
-    """The pipeline with these components alone."""
+    """Load the pipeline with these components only."""
     dtype = DTYPES[config.precision]
     if config.weights == "nano":
         pipeline = FireEditPipeline.from_pretrained("nano", parts=components, dtype=dtype)

@@ -1,25 +1,27 @@
-"""What goes in and out at the door: an edit as a client asks for it, the answer and the error, in OpenAI's shapes."""
+"""Request, response and error of an edit, in the shapes of OpenAI's images API. Imports no torch."""
 
 import base64
 import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
+from fireedit.models.settings import Setting, SettingValue, setting_fields
 from fireedit.platform import images
 
 D = TypeVar("D")
 MAX_SEED = 2**63 - 1
 FORMATS = ("png", "jpeg")
 OPAQUE = ("auto", "opaque")
+INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 
 class BadRequest(ValueError):
-    """A request that cannot be answered as it stands; the message says what was found and what to send."""
+    """Invalid request; the message says what was found and what to send."""
 
     def __init__(self, message: str, param: str | None = None, code: str = "invalid_value"):
         super().__init__(message, param, code)
@@ -31,79 +33,70 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
-    """The most that one request may ask for, and all together; they bound the memory and the time that it takes."""
+    """Limits of one request, and of all together, that bound memory and time."""
 
     max_edits: int = 64
-    """Under way in one replica of the gateway; what comes beyond is turned away with 429."""
+    """In-flight edits of one gateway replica; further ones are answered with 429."""
 
     max_image_bytes: int = 50_000_000
     max_image_pixels: int = 25_000_000
-    """Decoded, three bytes each."""
+    """Pixels of the decoded image, three bytes each."""
     max_image_aspect: float = 10.0
-    """Long side to short side: the edited picture keeps it, and its short side is the canvas's."""
+    """Ratio of the long to the short side; the edited image keeps it, with the canvas's side as its short one."""
     max_prompt_chars: int = 32_000
-    """OpenAI's; the VLM reads fewer, and says so."""
+    """Characters, as OpenAI allows; the VLM reads fewer and rejects the rest."""
     max_images: int = 10
     max_steps: int = 1000
     max_guidance_scale: float = 100.0
 
+    def narrow(self, setting: Setting) -> Setting:
+        """Lower the maximum of a sampler setting to this server's limit, if it has one."""
+        guidance = self.max_guidance_scale
+        limits = {"num_inference_steps": self.max_steps, "guidance_scale": guidance, "image_guidance_scale": guidance}
+        return replace(setting, maximum=min(setting.maximum, limits.get(setting.name, setting.maximum)))
+
 
 @dataclass(frozen=True)
 class Form:
-    """A multipart body, taken apart."""
+    """Parts of a multipart body."""
 
     texts: Mapping[str, str]
     files: Mapping[str, Sequence[bytes]]
-    """Contents by the name of the part; what the client calls the files is not kept."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a client says of how to paint: `PaintSettings` without torch. None: as suits the weights."""
-
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    image_guidance_scale: float | None = None
-    keep_below: float | None = None
-    negative_prompt: str | None = None
+    """File contents by name of the part; the client's file names are dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditRequest:
+    """Validated request for one or more edits of an image."""
+
     image: np.ndarray
     """[H, W, 3] uint8 RGB."""
     prompt: str
     n: int
     seed: int
-    """Of the first picture; the next ones follow it."""
-    settings: Settings
+    """Seed of the first image; the next images use the next seeds."""
+    settings: Mapping[str, SettingValue]
+    """Fields of `PaintSettings` in the request; the others stay as saved with the weights."""
     output_format: Literal["png", "jpeg"]
     output_compression: int
-    """JPEG's quality; PNG is lossless."""
+    """Quality of a JPEG, 0 to 100; PNG is lossless."""
     regions: bool
-    """Whether to tell where the VLM looked."""
+    """True adds the detector's boxes to the response."""
 
     @classmethod
     def from_form(cls, form: Form, limits: LimitsConfig) -> Self:
-        """Check every field and decode the picture.
+        """Check every field and decode the image.
 
         Raises:
-            BadRequest: a field is missing, out of its range, or asks for what this server does not do.
+            BadRequest: a field is missing, out of range, or not supported by this server.
         """
         fields = _Fields(form.texts)
         _refuse_unsupported(form, fields)
-        longest, strongest = limits.max_prompt_chars, limits.max_guidance_scale
         return cls(
-            prompt=fields.prompt(longest),
+            prompt=fields.prompt(limits.max_prompt_chars),
             n=fields.integer("n", 1, 1, limits.max_images),
             seed=fields.integer("seed", secrets.randbelow(2**32), 0, MAX_SEED),
-            settings=Settings(
-                num_inference_steps=fields.integer("num_inference_steps", None, 1, limits.max_steps),
-                guidance_scale=fields.number("guidance_scale", None, 0, strongest),
-                image_guidance_scale=fields.number("image_guidance_scale", None, 0, strongest),
-                keep_below=fields.number("keep_below", None, 0, 1),
-                negative_prompt=fields.text("negative_prompt", None, longest),
-            ),
+            settings=fields.settings(limits),
             output_format=fields.choice("output_format", FORMATS),
             output_compression=fields.integer("output_compression", 95, 0, 100),
             regions=fields.flag("regions"),
@@ -112,45 +105,52 @@ class EditRequest:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One for each picture."""
+        """One seed per image."""
         return tuple(range(self.seed, self.seed + self.n))
 
 
 @dataclass(frozen=True)
 class Edited:
-    """What the painter hands back for one edit."""
+    """Result of one edit, as the UNet deployment returns it."""
 
     images: list[np.ndarray]
     """uint8 RGB [h, w, 3] each."""
     boxes: np.ndarray
-    """[R, 4] xyxy in [0, 1] of the picture's sides, best first."""
+    """[R, 4] xyxy in [0, 1] of the image's sides, best first."""
     scores: np.ndarray
     """[R] in [0, 1]."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageData:
+    """One image of a response."""
+
     b64_json: str
     revised_prompt: None = None
-    """OpenAI's; ours is painted as it was written."""
+    """Prompt that OpenAI rewrote; this server uses it unchanged."""
 
 
 @dataclass(frozen=True)
 class Region:
+    """Box that the detector proposed to the VLM."""
+
     box: list[float]
-    """xyxy in [0, 1] of the picture's sides."""
+    """xyxy in [0, 1] of the image's sides."""
     score: float
+    """Detector's score in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class InputTokens:
+    """Billed input tokens, always zero."""
+
     text_tokens: int = 0
     image_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Usage:
-    """OpenAI's bill. Nothing is charged for here; it is there, all zero, because typed clients read it."""
+    """Billed tokens, always zero; typed clients of OpenAI's API expect the field."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -159,10 +159,12 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditAnswer:
+class EditResponse:
+    """Response to an edit request, with two fields that OpenAI's has not: `seed` and `regions`."""
+
     created: int
     """Seconds since 1970."""
-    data: list[Picture]
+    data: list[ImageData]
     output_format: str
     size: str
     """WIDTHxHEIGHT."""
@@ -170,24 +172,25 @@ class EditAnswer:
     background: str = "opaque"
     usage: Usage = field(default_factory=Usage)
     seed: int
-    """Ours: asked for again, it gives these pictures again."""
+    """Seed of the first image; a request with it gives the same images again."""
     regions: list[Region] | None
-    """Ours; left out unless it was asked for."""
+    """Detector's boxes; None leaves the field out."""
 
     @classmethod
-    def of(cls, asked: EditRequest, edited: Edited) -> Self:
+    def of(cls, request: EditRequest, edited: Edited) -> Self:
+        """Encode the images of `edited` as the request asks."""
         height, width = edited.images[0].shape[:2]
         return cls(
             created=int(time.time()),
-            data=[Picture(base64.b64encode(_encode(image, asked)).decode()) for image in edited.images],
-            output_format=asked.output_format,
+            data=[ImageData(base64.b64encode(_encode(image, request)).decode()) for image in edited.images],
+            output_format=request.output_format,
             size=f"{width}x{height}",
-            seed=asked.seed,
-            regions=_regions(edited) if asked.regions else None,
+            seed=request.seed,
+            regions=_regions(edited) if request.regions else None,
         )
 
     def body(self) -> dict[str, Any]:
-        """As it is sent."""
+        """JSON body."""
         body = asdict(self)
         if self.regions is None:
             del body["regions"]
@@ -195,19 +198,21 @@ class EditAnswer:
 
 
 @dataclass(frozen=True)
-class ErrorAnswer:
+class ErrorResponse:
+    """OpenAI's error envelope."""
+
     message: str
     type: str
     param: str | None = None
     code: str | None = None
 
     def body(self) -> dict[str, Any]:
-        """As it is sent: OpenAI's envelope."""
+        """JSON body."""
         return {"error": asdict(self)}
 
 
 class _Fields:
-    """Scalars of a form: texts, each checked as it is taken."""
+    """Scalar fields of a form, each checked when read."""
 
     def __init__(self, texts: Mapping[str, str]):
         self.texts = texts
@@ -231,24 +236,30 @@ class _Fields:
         text = self.texts.get(name)
         if text is None:
             return default
-        if not re.fullmatch(r"-?[0-9]{1,19}", text) or not least <= int(text) <= most:
+        if not INTEGER.fullmatch(text) or not least <= int(text) <= most:
             raise BadRequest(f"{name}: found {text[:40]!r}; write a whole number from {least} to {most}", name)
         return int(text)
 
-    def number(self, name: str, default: D, least: float, most: float) -> float | D:
-        text = self.texts.get(name)
-        if text is None:
-            return default
+    def settings(self, limits: LimitsConfig) -> dict[str, SettingValue]:
+        """Sampler settings that the form holds, within their declared range and this server's limits."""
+        declared = [limits.narrow(setting) for setting in setting_fields() if setting.name in self.texts]
+        return {setting.name: self._setting(setting, limits) for setting in declared}
+
+    def _setting(self, setting: Setting, limits: LimitsConfig) -> SettingValue:
+        name, text = setting.name, self.texts[setting.name]
+        if setting.type is str:
+            return self.text(name, "", limits.max_prompt_chars)
         try:
-            number = float(text)
+            value = setting.type(text)
+            setting.check(value)
         except ValueError:
-            number = float("nan")
-        if not least <= number <= most:  # NaN is not, either
-            raise BadRequest(f"{name}: found {text[:40]!r}; write a number from {least} to {most}", name)
-        return number
+            value = None
+        if value is None or (setting.type is int and not INTEGER.fullmatch(text)):
+            raise BadRequest(f"{name}: found {text[:40]!r}; write {setting.domain}", name)
+        return value
 
     def choice(self, name: str, options: Sequence[str]) -> Any:
-        """One of `options`; the first is the default."""
+        """One of the options; the first is the default."""
         text = self.texts.get(name, options[0])
         if text not in options:
             raise BadRequest(f"{name}: found {text[:40]!r}; write {' or '.join(options)}", name, "unsupported_value")
@@ -259,9 +270,9 @@ class _Fields:
 
 
 def _refuse_unsupported(form: Form, fields: _Fields) -> None:
-    """What clients know of OpenAI's API and would miss here; all else that is unknown does no harm."""
+    """Refuse features of OpenAI's API that would be missed silently; other unknown fields are ignored."""
     if "mask" in form.files or "mask" in form.texts:
-        message = "mask: this server finds the place by itself; leave the mask out and name the place in the prompt"
+        message = "mask: not supported; leave it out and name the object or place to edit in the prompt"
         raise BadRequest(message, "mask", "unsupported_parameter")
     if fields.flag("stream"):
         raise BadRequest("stream: this server does not stream; leave it out", "stream", "unsupported_value")
@@ -271,17 +282,17 @@ def _refuse_unsupported(form: Form, fields: _Fields) -> None:
 
 
 def _source(form: Form, limits: LimitsConfig) -> np.ndarray:
-    pictures = [*form.files.get("image", ()), *form.files.get("image[]", ())]
-    if not pictures:
-        message = "image: found no file; send the picture to edit as a file part called image"
+    files = [*form.files.get("image", ()), *form.files.get("image[]", ())]
+    if not files:
+        message = "image: found no file; send the image to edit as a file part named image"
         raise BadRequest(message, "image", "missing_required_parameter")
-    if len(pictures) > 1:
-        message = f"image: found {len(pictures)} pictures; this server edits one at a time: send one"
+    if len(files) > 1:
+        message = f"image: found {len(files)} images; this server edits one at a time: send one"
         raise BadRequest(message, "image", "unsupported_value")
-    if len(pictures[0]) > limits.max_image_bytes:
+    if len(files[0]) > limits.max_image_bytes:
         raise too_many_bytes(limits)
     try:
-        image = images.decode(pictures[0], max_pixels=limits.max_image_pixels)
+        image = images.decode(files[0], max_pixels=limits.max_image_pixels)
     except images.ImageError as error:
         raise BadRequest(f"image: {error}", "image", "invalid_image") from None
     height, width = image.shape[:2]
@@ -296,9 +307,9 @@ def too_many_bytes(limits: LimitsConfig) -> BadRequest:
     return BadRequest(message, "image", "image_too_large")
 
 
-def _encode(image: np.ndarray, asked: EditRequest) -> bytes:
-    if asked.output_format == "jpeg":
-        return images.encode_jpeg(image, quality=asked.output_compression)
+def _encode(image: np.ndarray, request: EditRequest) -> bytes:
+    if request.output_format == "jpeg":
+        return images.encode_jpeg(image, quality=request.output_compression)
     return images.encode_png(image)
 
 

@@ -1,9 +1,9 @@
-"""Painting: from what is to be done to the edited pictures."""
+"""Deployment of denoising: from edit tokens to edited images."""
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -13,72 +13,76 @@ from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline, picture_size, regions_of
-from fireedit.models.settings import PaintSettings
-from fireedit.serve.part import Part, WeightsConfig, tune
-from fireedit.serve.schema import Edited, Settings
+from fireedit.models.settings import PaintSettings, SettingValue
+from fireedit.serve.part import ModelDeployment, WeightsConfig, set_batching
+from fireedit.serve.schema import Edited
 
 
-class Abandoned(Exception):
-    """Nobody waits any more for what is being painted."""
+class EditCancelled(Exception):
+    """All clients of a batch have disconnected."""
 
 
 @dataclass(frozen=True)
-class Edit:
-    """One client's edit: as many pictures of one source as it has seeds."""
+class QueuedEdit:
+    """Edit of one request: as many images of one source as it has seeds."""
 
     image: np.ndarray
+    """Source, uint8 RGB [H, W, 3]."""
     percepts: Percepts
     edit_tokens: Tensor
+    """[1, 77, W]."""
     settings: PaintSettings
     seeds: Sequence[int]
-    abandoned: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set when the client disconnects."""
 
 
-class UNet(Part):
-    """HVCA, TATI, UNet and VAE (or codec); the last deployment, where nearly all the time goes."""
+class UNetDeployment(ModelDeployment):
+    """HVCA, TATI, UNet and VAE (or codec): the last deployment of an edit, with nearly all of its time."""
 
     def __init__(self, weights: WeightsConfig, max_batch_size: int, batch_wait_s: float):
         super().__init__(FireEditPipeline.PAINTING, weights)
-        tune(self._edit, max_batch_size, batch_wait_s)
+        set_batching(self._edit, max_batch_size, batch_wait_s)
 
     async def edit(
-        self, image: np.ndarray, percepts: Percepts, edit_tokens: Tensor, settings: Settings, seeds: Sequence[int]
+        self,
+        image: np.ndarray,
+        percepts: Percepts,
+        edit_tokens: Tensor,
+        settings: Mapping[str, SettingValue],
+        seeds: Sequence[int],
     ) -> Edited:
-        """Paint one edit, together with those of others; each picture depends on its own seed alone."""
-        edit = Edit(image, percepts, edit_tokens, self.pipeline.settings.but(**asdict(settings)), seeds)
+        """Edit one image, in a batch with other requests; each result depends on its own seed alone."""
+        queued = QueuedEdit(image, percepts, edit_tokens, self.pipeline.settings.but(**settings), seeds)
         try:
-            await self.free.wait()
-            edited = await self._edit(edit)
-            assert edited is not None, "an edit that somebody waits for is painted"
+            await self.idle.wait()
+            edited = await self._edit(queued)
+            assert edited is not None, "an edit that is not cancelled has a result"
             return edited
         except asyncio.CancelledError:
-            edit.abandoned.set()
+            queued.cancelled.set()
             raise
 
     @serve.batch
-    async def _edit(self, edits: list[Edit]) -> list[Edited | None]:
-        return await self.work(partial(self._paint, edits))
+    async def _edit(self, edits: list[QueuedEdit]) -> list[Edited | None]:
+        return await self.run(partial(self.edit_batch, edits))
 
-    def _paint(self, edits: Sequence[Edit]) -> list[Edited | None]:
-        """Those of equal settings together; None for an edit that nobody waits for."""
-        groups: dict[PaintSettings, list[int]] = {}
-        for index, edit in enumerate(edits):
-            if not edit.abandoned.is_set():
-                groups.setdefault(edit.settings, []).append(index)
-        done: list[Edited | None] = [None] * len(edits)
-        for indices in groups.values():
+    def edit_batch(self, edits: Sequence[QueuedEdit]) -> list[Edited | None]:
+        """Denoise edits of equal settings together; None for an edit that is cancelled."""
+        results: list[Edited | None] = [None] * len(edits)
+        for indices in indices_by_settings(edits):
             try:
-                painted = self._paint_alike([edits[index] for index in indices])
-            except Abandoned:
+                group = self._edit_group([edits[index] for index in indices])
+            except EditCancelled:
                 continue
-            for index, edited in zip(indices, painted, strict=True):
-                done[index] = edited
-        return done
+            for index, edited in zip(indices, group, strict=True):
+                results[index] = edited
+        return results
 
-    def _paint_alike(self, edits: Sequence[Edit]) -> list[Edited]:
+    def _edit_group(self, edits: Sequence[QueuedEdit]) -> list[Edited]:
         def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
-            if all(edit.abandoned.is_set() for edit in edits):
-                raise Abandoned
+            if all(edit.cancelled.is_set() for edit in edits):
+                raise EditCancelled
             return latents
 
         copies = [edit for edit in edits for _ in edit.seeds]
@@ -90,10 +94,19 @@ class UNet(Part):
             generators=[torch.Generator().manual_seed(seed) for edit in edits for seed in edit.seeds],
             on_step=on_step,
         )
-        pictures = iter(self.pipeline.decode(latents, [picture_size(edit.image) for edit in copies]))
-        painted = []
-        for edit in edits:
-            (regions,) = regions_of(edit.percepts)
-            images = [np.asarray(next(pictures)) for _ in edit.seeds]
-            painted.append(Edited(images, regions.boxes, regions.scores))
-        return painted
+        images = iter(self.pipeline.decode(latents, [picture_size(edit.image) for edit in copies]))
+        return [_edited(edit, [np.asarray(next(images)) for _ in edit.seeds]) for edit in edits]
+
+
+def indices_by_settings(edits: Sequence[QueuedEdit]) -> list[list[int]]:
+    """Group the indices of the edits that are not cancelled by equal settings."""
+    groups: dict[PaintSettings, list[int]] = {}
+    for index, edit in enumerate(edits):
+        if not edit.cancelled.is_set():
+            groups.setdefault(edit.settings, []).append(index)
+    return list(groups.values())
+
+
+def _edited(edit: QueuedEdit, images: list[np.ndarray]) -> Edited:
+    (regions,) = regions_of(edit.percepts)
+    return Edited(images, regions.boxes, regions.scores)

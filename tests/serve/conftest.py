@@ -1,9 +1,9 @@
-"""One service of nano's untrained weights for all tests of serve."""
+"""A running service of nano's untrained weights, shared by the tests of serve."""
 
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +13,25 @@ import torch
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import images
+from fireedit.platform.cluster import local_session
 from tests.factories import shaken
 
 MAX_EDITS, MAX_BYTES = 8, 1_000_000
-"""Edits at a time and size of a picture; few enough for a test to exceed."""
+"""Limits of in-flight edits and of an image's bytes, low enough for a test to exceed."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """Talks to a running service."""
+    """HTTP client of a running service, which ignores http_proxy."""
 
     url: str
+    session: requests.Session = field(default_factory=local_session)
 
     def edit(
         self, image: np.ndarray | bytes, prompt: str = "make it red", timeout_s: float = 60, **fields: object
     ) -> requests.Response:
         data = image if isinstance(image, bytes) else images.encode_png(image)
-        return requests.post(
+        return self.session.post(
             f"{self.url}/v1/images/edits",
             data={"prompt": prompt, **fields},
             files={"image": ("../../x", data)},
@@ -37,12 +39,12 @@ class Client:
         )
 
     def get(self, path: str) -> requests.Response:
-        return requests.get(self.url + path, timeout=30)
+        return self.session.get(self.url + path, timeout=30)
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of fresh nano weights, whose UNet does something; a fresh one gives every picture back as it is."""
+    """Folder of fresh nano weights with noise on the UNet, as a fresh one returns every image unchanged."""
     folder = tmp_path_factory.mktemp("weights")
     pipeline = FireEditPipeline.fresh_nano(seed=0)
     shaken(pipeline.unet, scale=0.02)
@@ -52,7 +54,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pipeline(weights: Path) -> Iterator[FireEditPipeline]:
-    """The same weights in this process, computing with one thread as the replicas do."""
+    """Pipeline of the same weights in this process, with one thread as in the replicas."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pipeline = FireEditPipeline.from_pretrained(weights)
@@ -63,7 +65,7 @@ def pipeline(weights: Path) -> Iterator[FireEditPipeline]:
 
 @pytest.fixture(scope="session")
 def photos() -> list[np.ndarray]:
-    """Three pictures of different shapes that do not look alike."""
+    """Three different images of different shapes."""
     random = np.random.default_rng(0)
     shapes = [(80, 120), (100, 70), (64, 64)]
     return [
@@ -73,14 +75,13 @@ def photos() -> list[np.ndarray]:
 
 @pytest.fixture(scope="session")
 def client(ray_session: None, weights: Path) -> Iterator[Client]:
-    """The whole service, up and answering."""
+    """Client of the running service."""
     from ray import serve
 
     from fireedit.serve.graph import build
 
-    part = {"cpus": 0.2}
-    parts = {"gateway": {"cpus": 0.1}, "detector": part, "vlm": part, "unet": part}
-    args = {"weights": str(weights), "limits": {"max_edits": MAX_EDITS, "max_image_bytes": MAX_BYTES}, **parts}
+    replicas = {"gateway": {"cpus": 0.1}, **dict.fromkeys(("detector", "vlm", "unet"), {"cpus": 0.2})}
+    args = {"weights": str(weights), "limits": {"max_edits": MAX_EDITS, "max_image_bytes": MAX_BYTES}, **replicas}
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(args), name="fireedit", route_prefix="/")
@@ -89,7 +90,7 @@ def client(ray_session: None, weights: Path) -> Iterator[Client]:
 
 
 def free_port() -> int:
-    """Outside those that Ray gives to its workers."""
+    """Find a port outside those that Ray gives to its workers."""
     for port in range(20_000 + os.getpid() % 5000, 30_000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):

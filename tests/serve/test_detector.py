@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fireedit.serve.detector import Detector
+from fireedit.serve.detector import DetectorDeployment
 from fireedit.serve.part import WeightsConfig
 
 
-def test_what_is_handed_on_does_not_drag_the_batch_along(weights: Path, photos: list[np.ndarray]) -> None:
-    detector = Detector(WeightsConfig(weights=str(weights)), max_batch_size=4, batch_wait_s=0)
-    (alone,) = detector._perceive(photos[:1])
-    together = detector._perceive(photos * 2)
-    assert len(together) == 6
-    for one in together:
-        assert len(one) == 1 and len(pickle.dumps(one)) < 1.5 * len(pickle.dumps(alone))
+def test_result_is_pickled_without_the_rest_of_its_batch(weights: Path, photos: list[np.ndarray]) -> None:
+    detector = DetectorDeployment(WeightsConfig(weights=str(weights)), max_batch_size=4, batch_wait_s=0)
+    (single,) = detector.perceive(photos[:1])
+    batch = detector.perceive(photos * 2)
+    assert len(batch) == 6
+    for percepts in batch:
+        assert len(percepts) == 1 and len(pickle.dumps(percepts)) < 1.5 * len(pickle.dumps(single))

@@ -1,4 +1,4 @@
-"""The whole service: its recipe, and that it paints what the pipeline paints."""
+"""The whole service: its recipe, and that its images are the pipeline's."""
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "config-a100.yaml"])
-def test_the_configs_are_recipes(name: str) -> None:
+def test_config_files_are_valid_recipes(name: str) -> None:
     deploy = yaml.safe_load((ROOT / "serve" / name).read_text())
     (application,) = deploy["applications"]
     recipe = config.parse(GraphRecipe, application["args"], where=name)
@@ -39,42 +39,38 @@ def test_nano_fits_on_two_cores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("args", "key"),
     [
-        ({"weigths": "x"}, "args: unknown key 'weigths'; did you mean 'weights'?"),
-        ({"unet": {"max_batchsize": 2}}, "args: unet: unknown key 'max_batchsize'; did you mean 'max_batch_size'?"),
-        ({"gateway": {"max_batch_size": 2}}, "args: gateway: unknown key 'max_batch_size'"),
-        ({"precision": "int4"}, "args: precision: "),
-        ({"vlm": {"cpus": "many"}}, "args: vlm.cpus: "),
+        ({"weigths": "x"}, "'weigths'.*'weights'"),
+        ({"unet": {"max_batchsize": 2}}, "unet.*'max_batchsize'.*'max_batch_size'"),
+        ({"gateway": {"max_batch_size": 2}}, "gateway.*'max_batch_size'"),
+        ({"precision": "int4"}, "precision.*int4"),
+        ({"vlm": {"cpus": "many"}}, "vlm.cpus.*many"),
     ],
 )
-def test_a_wrong_recipe_says_what_to_write(args: dict[str, Any], message: str) -> None:
-    with pytest.raises(config.RecipeError) as caught:
+def test_wrong_key_or_value_of_a_recipe_is_named(args: dict[str, Any], key: str) -> None:
+    with pytest.raises(config.RecipeError, match=f"^args: .*{key}"):
         build(args)
-    assert str(caught.value).startswith(message)
 
 
-def pictures_of(answer: requests.Response) -> list[np.ndarray]:
-    assert answer.status_code == 200, answer.text
-    return [images.decode(base64.b64decode(item["b64_json"])) for item in answer.json()["data"]]
+def images_of(response: requests.Response) -> list[np.ndarray]:
+    assert response.status_code == 200, response.text
+    return [images.decode(base64.b64decode(item["b64_json"])) for item in response.json()["data"]]
 
 
-def painted(pipeline: FireEditPipeline, image: np.ndarray, prompt: str, seeds: list[int]) -> Any:
+def reference(pipeline: FireEditPipeline, image: np.ndarray, prompt: str, seeds: list[int]) -> Any:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return pipeline(prompt, image, num_inference_steps=4, num_images_per_prompt=len(seeds), generator=generators)
 
 
 @pytest.mark.ray
-def test_served_pixels_are_the_pipelines(client: Client, pipeline: FireEditPipeline, photos: list[np.ndarray]) -> None:
-    expected = painted(pipeline, photos[0], "make it red", [5, 6])
-    answer = client.edit(photos[0], n=2, seed=5, num_inference_steps=4, regions="true")
-    served = pictures_of(answer)
-    assert [np.array_equal(one, np.asarray(other)) for one, other in zip(served, expected.images, strict=True)] == [
-        True,
-        True,
-    ]
+def test_served_images_are_the_pipelines(client: Client, pipeline: FireEditPipeline, photos: list[np.ndarray]) -> None:
+    expected = reference(pipeline, photos[0], "make it red", [5, 6])
+    response = client.edit(photos[0], n=2, seed=5, num_inference_steps=4, regions="true")
+    served = images_of(response)
+    assert all(np.array_equal(*pair) for pair in zip(served, map(np.asarray, expected.images), strict=True))
     assert not np.array_equal(*served)
-    body = answer.json()
+    body = response.json()
     height, width = served[0].shape[:2]
     assert (body["seed"], body["size"]) == (5, f"{width}x{height}")
     assert np.allclose([region["box"] for region in body["regions"]], expected.regions[0].boxes)
@@ -82,22 +78,24 @@ def test_served_pixels_are_the_pipelines(client: Client, pipeline: FireEditPipel
 
 
 @pytest.mark.ray
-def test_concurrent_edits_get_each_its_own_picture(
+def test_concurrent_edits_each_get_their_own_image(
     client: Client, pipeline: FireEditPipeline, photos: list[np.ndarray]
 ) -> None:
     prompts, seeds = ["make it red", "remove the cat", "add snow to all of it"], [3, 4, 5]
     with ThreadPoolExecutor(3) as pool:
-        ask = lambda image, prompt, seed: client.edit(image, prompt, seed=seed, num_inference_steps=4)  # noqa: E731
-        answers = list(pool.map(ask, photos, prompts, seeds))
-    for answer, image, prompt, seed in zip(answers, photos, prompts, seeds, strict=True):
-        (served,) = pictures_of(answer)
-        (expected,) = painted(pipeline, image, prompt, [seed]).images
-        # Sums over a larger batch round otherwise: a pixel in thousands differs by one level.
+        futures = [
+            pool.submit(client.edit, image, prompt, seed=seed, num_inference_steps=4)
+            for image, prompt, seed in zip(photos, prompts, seeds, strict=True)
+        ]
+    for future, image, prompt, seed in zip(futures, photos, prompts, seeds, strict=True):
+        (served,) = images_of(future.result())
+        (expected,) = reference(pipeline, image, prompt, [seed]).images
+        # Sums over a larger batch round differently: a pixel in thousands differs by one level.
         assert np.abs(served.astype(int) - np.asarray(expected)).max() <= 1
 
 
 @pytest.mark.ray
-def test_without_a_seed_the_one_that_was_drawn_repeats_the_picture(client: Client, photos: list[np.ndarray]) -> None:
+def test_seed_in_the_response_repeats_the_image(client: Client, photos: list[np.ndarray]) -> None:
     first = client.edit(photos[1], num_inference_steps=2)
     again = client.edit(photos[1], num_inference_steps=2, seed=first.json()["seed"])
-    assert np.array_equal(*pictures_of(first), *pictures_of(again))
+    assert np.array_equal(*images_of(first), *images_of(again))

@@ -1,4 +1,4 @@
-"""What the deployments share."""
+"""Loading of the weights, which the model deployments share."""
 
 from pathlib import Path
 

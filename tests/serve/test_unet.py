@@ -1,78 +1,67 @@
-"""The painter, without Ray around it."""
+"""The last deployment, without Ray around it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from torch import nn
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
 from fireedit.serve.part import WeightsConfig
-from fireedit.serve.unet import Edit, UNet
+from fireedit.serve.unet import QueuedEdit, UNetDeployment, indices_by_settings
 
 
 @pytest.fixture(scope="module")
-def unet(weights: Path) -> UNet:
-    return UNet(WeightsConfig(weights=str(weights)), max_batch_size=4, batch_wait_s=0)
+def unet(weights: Path) -> UNetDeployment:
+    return UNetDeployment(WeightsConfig(weights=str(weights)), max_batch_size=4, batch_wait_s=0)
 
 
-def edit(pipeline: FireEditPipeline, image: np.ndarray, seeds: list[int], steps: int = 2) -> Edit:
+def queued(pipeline: FireEditPipeline, image: np.ndarray, seeds: list[int], steps: int = 2) -> QueuedEdit:
     percepts = pipeline.perceive([image])
     settings = PaintSettings(num_inference_steps=steps)
-    return Edit(image, percepts, pipeline.understand(percepts, ["make it red"]), settings, seeds)
+    return QueuedEdit(image, percepts, pipeline.understand(percepts, ["make it red"]), settings, seeds)
 
 
-def test_a_picture_does_not_depend_on_its_neighbours(
-    unet: UNet, pipeline: FireEditPipeline, photos: list[np.ndarray]
+def test_result_does_not_depend_on_the_rest_of_the_batch(
+    unet: UNetDeployment, pipeline: FireEditPipeline, photos: list[np.ndarray]
 ) -> None:
     edits = [
-        edit(pipeline, photos[0], [7]),
-        edit(pipeline, photos[1], [8, 9], steps=3),
-        edit(pipeline, photos[2], [10, 11]),
+        queued(pipeline, photos[0], [7]),
+        queued(pipeline, photos[1], [8, 9], steps=3),
+        queued(pipeline, photos[2], [10, 11]),
     ]
-    together = unet._paint(edits)
-    for one, alone in zip(together, [unet._paint([one])[0] for one in edits], strict=True):
-        for picture, expected in zip(one.images, alone.images, strict=True):
-            assert picture.shape == expected.shape
-            # Sums over a larger batch round otherwise: a pixel in thousands differs by one level.
-            assert np.abs(picture.astype(int) - expected).max() <= 1
+    assert indices_by_settings(edits) == [[0, 2], [1]]
+    batch = unet.edit_batch(edits)
+    for edited, single in zip(batch, [unet.edit_batch([edit])[0] for edit in edits], strict=True):
+        for image, expected in zip(edited.images, single.images, strict=True):
+            assert image.shape == expected.shape
+            # Sums over a larger batch round differently: a pixel in thousands differs by one level.
+            assert np.abs(image.astype(int) - expected).max() <= 1
 
 
-def test_edits_are_grouped_by_their_settings_alone(
-    unet: UNet, pipeline: FireEditPipeline, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+def test_cancelled_edits_are_not_denoised(
+    unet: UNetDeployment, pipeline: FireEditPipeline, photos: list[np.ndarray]
 ) -> None:
-    painted = []
-    paint = unet.pipeline.paint
-    monkeypatch.setattr(
-        unet.pipeline, "paint", lambda *, images, **rest: painted.append(len(images)) or paint(images=images, **rest)
-    )
-    edits = [edit(pipeline, photos[0], [1]), edit(pipeline, photos[1], [2], steps=3), edit(pipeline, photos[2], [3, 4])]
-    unet._paint(edits)
-    assert painted == [3, 1]
-
-
-def test_what_nobody_waits_for_is_not_painted(
-    unet: UNet, pipeline: FireEditPipeline, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left_before, left_between, kept = (edit(pipeline, photos[0], [1], steps) for steps in (2, 1000, 3))
-    left_before.abandoned.set()
+    before, during, finished = (queued(pipeline, photos[0], [1], steps) for steps in (2, 1000, 3))
+    before.cancelled.set()
     predictions = 0
-    predict = unet.pipeline.unet.predict
 
-    def leave_after_the_second_step(*args: torch.Tensor) -> torch.Tensor:
+    def cancel_at_the_second_step(*_: Any) -> None:
         nonlocal predictions
         predictions += 1
         if predictions == 2:
-            left_between.abandoned.set()
-        return predict(*args)
+            during.cancelled.set()
 
-    monkeypatch.setattr(unet.pipeline.unet, "predict", leave_after_the_second_step)
-    nothing, neither, edited = unet._paint([left_before, left_between, kept])
-    assert nothing is None and neither is None and len(edited.images) == 1
-    assert predictions == 2 + 3
+    first_layer = next(module for module in unet.pipeline.unet.modules() if isinstance(module, nn.Conv2d))
+    hook = first_layer.register_forward_hook(cancel_at_the_second_step)
+    results = unet.edit_batch([before, during, finished])
+    hook.remove()
+    assert results[0] is None and results[1] is None
+    assert len(results[2].images) == 1 and predictions == 2 + 3
 
 
-def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
+def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="model_index.json"):
-        UNet(WeightsConfig(weights=str(tmp_path)), max_batch_size=1, batch_wait_s=0)
+        UNetDeployment(WeightsConfig(weights=str(tmp_path)), max_batch_size=1, batch_wait_s=0)

@@ -1,0 +1,56 @@
+"""`jobs/edit.py` on the shipped nano weights, in process."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fireedit.jobs.edit import main
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.settings import setting_fields
+from tests.factories import picture
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.png"
+    Image.fromarray(picture(1)).save(path)
+    return path
+
+
+def test_image_is_the_pipelines(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "edited.png"
+    assert main([str(source), "make it red", "--steps", "1", "--keep-below", "0", "--out", str(out)]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["edited"] == str(out) and report["regions"] > 0
+    pipeline = FireEditPipeline.from_pretrained("nano")
+    generator = torch.Generator().manual_seed(0)
+    expected = pipeline("make it red", picture(1), num_inference_steps=1, keep_below=0, generator=generator)
+    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(expected.images[0]))
+
+
+def test_every_setting_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(setting.flag in text for setting in setting_fields())
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--keep-below", "2"], "keep_below.*2"),
+        (["--weights", "/nowhere"], "/nowhere"),
+        (["--steps", "0"], "num_inference_steps.*0"),
+    ],
+)
+def test_wrong_value_is_one_sentence(
+    source: Path, capsys: pytest.CaptureFixture[str], argv: list[str], words: str
+) -> None:
+    assert main([str(source), "make it red", *argv]) == 1
+    err = capsys.readouterr().err
+    assert re.search(f"edit.py: .*{words}", err) and "Traceback" not in err
