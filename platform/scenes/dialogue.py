@@ -1,4 +1,4 @@
-"""Questions about a scene whose answers are known exactly."""
+"""Questions and exact answers about a scene."""
 
 import random
 
@@ -18,7 +18,10 @@ _USES = (
 
 
 def dialogue(world: World, scene: Scene, seed: int) -> list[Turn]:
-    """Everything we can ask about a scene, in random order; what a mirror shows is described and not counted."""
+    """Ask all questions that a scene has an answer to, in random order.
+
+    Reflections are part of the description, but are neither counted nor asked about.
+    """
     rng = random.Random(seed)
     description = language.caption(scene, rng.randrange(4))
     scene = scene.without(*(placed.id for placed in scene.objects if placed.reflection))
@@ -37,10 +40,10 @@ def dialogue(world: World, scene: Scene, seed: int) -> list[Turn]:
 
 
 def _colors(scene: Scene) -> list[Turn]:
-    alone = [placed for placed in scene.objects if sum(other.name == placed.name for other in scene.objects) == 1]
+    unique = [placed for placed in scene.objects if sum(other.name == placed.name for other in scene.objects) == 1]
     return [
         (f"What color is the {placed.name}?", f"The {placed.name} is {placed.looks}.")
-        for placed in alone
+        for placed in unique
         if placed.looks
     ]
 
@@ -55,8 +58,8 @@ def _count(scene: Scene, rng: random.Random) -> Turn:
 
 
 def _presence(world: World, scene: Scene, rng: random.Random) -> Turn:
-    there = rng.random() < 0.5
-    name = rng.choice([name for name in world.things if (name in scene.names) == there] or sorted(scene.names))
+    present = rng.random() < 0.5
+    name = rng.choice([name for name in world.things if (name in scene.names) == present] or sorted(scene.names))
     thing = language.singular(THINGS[name])
     question = f"Is there {language.a(thing)} in the image?"
     if name in scene.names:
@@ -65,16 +68,17 @@ def _presence(world: World, scene: Scene, rng: random.Random) -> Turn:
 
 
 def _sides(scene: Scene, rng: random.Random) -> list[Turn]:
-    one, other = rng.sample(scene.objects, 2)
-    if one.name == other.name or abs(one.x - other.x) <= language.CLEARLY_APART:
+    first, second = rng.sample(scene.objects, 2)
+    if first.name == second.name or abs(first.x - second.x) <= language.CLEARLY_APART:
         return []
-    who, whom = language.singular(one.thing), language.singular(other.thing)
-    side = "left" if one.x < other.x else "right"
-    return [(f"Is the {who} to the left or to the right of the {whom}?", f"The {who} is to the {side} of the {whom}.")]
+    noun, other = language.singular(first.thing), language.singular(second.thing)
+    side = "left" if first.x < second.x else "right"
+    question = f"Is the {noun} to the left or to the right of the {other}?"
+    return [(question, f"The {noun} is to the {side} of the {other}.")]
 
 
 def _uses(scene: Scene, rng: random.Random) -> list[Turn]:
-    """One question for each kind of useful object, also those whose uses are said nowhere else."""
+    """Ask about the use of each kind of object that has one, also where captions and instructions do not mention it."""
     turns = []
     for thing in dict.fromkeys(placed.thing for placed in scene.objects if placed.thing.use):
         question, answer = (text.format(thing=language.singular(thing), use=thing.use) for text in rng.choice(_USES))
@@ -83,13 +87,13 @@ def _uses(scene: Scene, rng: random.Random) -> list[Turn]:
 
 
 def _kinds(scene: Scene, rng: random.Random) -> list[Turn]:
-    """The category of each kind of object: asked for by its name, or, where one object is of it, the reverse."""
+    """Ask for the category of each kind of object or, where it has one object only, for the object of the category."""
     turns = []
     for thing in dict.fromkeys(placed.thing for placed in scene.objects):
         noun, kind = language.singular(thing), language.kind(thing)
         answer = f"The {noun} is {language.a(kind)}."
-        alone = sum(placed.thing.category == thing.category for placed in scene.objects) == 1
-        if alone and rng.random() < 0.5:
+        unique = sum(placed.thing.category == thing.category for placed in scene.objects) == 1
+        if unique and rng.random() < 0.5:
             turns.append((f"Which object in the image is {language.a(kind)}?", answer))
         else:
             turns.append((f"What kind of thing is the {noun}?", answer))

@@ -1,8 +1,8 @@
-"""Edits that say plainly what to do: the eight families that change a given scene.
+"""Edits with explicit instructions: the eight families that change a given scene.
 
-Each takes a world, a scene and a random generator, and returns None where its dice fell badly: no room, or no
-expression that means one object only. What an instruction leaves open is the same in every scene (how far a move goes,
-how much bigger is bigger), so that its one target can be learned.
+Each takes a world, a scene and a random generator, and returns None if the draw has no valid edit: no room, or no
+expression that means one object only. Quantities that an instruction leaves open are the same in every scene (distance
+of a move, factor of a resize), so that the target is a function of source and instruction.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from fireedit.platform.scenes.scene import EFFECTS, Placed, Scene
 from fireedit.platform.scenes.world import Pair, World
 
 MOVE = 5 / 16
-"""How far a moved object goes, in fractions of the side."""
+"""Distance of a move, in fractions of the side."""
 BIGGER, SMALLER = 1.5, 0.6
-"""Factors of the height, which then goes to the next one below and from there to the nearest on the grid."""
+"""Factors of the height, which is then rounded down and snapped to the grid."""
 SMALLEST = 6
-"""In height steps: below, an object cannot be told at 64 px."""
+"""Least height after an edit, in height steps: smaller objects cannot be recognized at 64 px."""
 
 STYLES = {
     "a black and white photo": "black and white",
@@ -36,55 +36,55 @@ Operation = Literal["add", "remove", "replace", "recolor", "move", "resize", "ba
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Edit:
-    """A scene, the same scene edited, and the instruction that leads from one to the other."""
+    """A scene, the edited scene, and the instruction that leads from one to the other."""
 
     family: str
-    """How one is told what to do; `operation` is what is done."""
+    """Kind of instruction; several kinds may ask for the same `operation`."""
     operation: Operation
     source: Scene
     target: Scene
     instruction: str
     plain: str
-    """The same request in words that name the object; the instruction itself where that does."""
+    """The same request with the object called by its name; equal to the instruction where that does so."""
     edited: tuple[int, ...] = ()
-    """Ids of the objects the instruction is about, in either scene; empty if it is about the whole picture."""
+    """Ids of the objects that the instruction is about, in either scene; empty if it is about the whole picture."""
 
     @property
     def pairs(self) -> set[Pair]:
-        """The operation with each thing that it is done to, in either scene."""
+        """Pairs of the operation and each edited thing, in either scene."""
         objects = (*self.source.objects, *self.target.objects)
         return {(self.operation, placed.name) for placed in objects if placed.id in self.edited}
 
 
 def add(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     name = rng.choice([name for name in world.things if name not in scene.names])
-    where, plainly, span = _somewhere(scene, name, rng)
+    where, plain, span = _somewhere(scene, name, rng)
     placed = layout.place(world, scene, rng, name, color=layout.sample_color(world, rng, name), x=span)
     if placed is None:
         return None
     verb = rng.choice(("Add", "Put", "Insert", "Place"))
     noun = language.a(language.singular(placed.thing, placed.color))
-    texts = f"{verb} {noun} {where}.", f"{verb} {noun} {plainly}."
+    texts = f"{verb} {noun} {where}.", f"{verb} {noun} {plain}."
     return _edit("add", scene, scene.plus(placed), texts, placed)
 
 
 def remove(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     placed = rng.choice(scene.objects)
-    who = language.refer(rng, scene, placed)
-    if who is None or len(scene.objects) < 2:
+    expression = language.refer(rng, scene, placed)
+    if expression is None or len(scene.objects) < 2:
         return None
     text = rng.choice(("Remove {}.", "Get rid of {}.", "Take {} out of the picture.", "Delete {}.", "Erase {}."))
-    return _edit("remove", scene, scene.without(placed.id), told(text, who, placed), placed)
+    return _edit("remove", scene, scene.without(placed.id), fill(text, expression, placed), placed)
 
 
 def replace(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     placed = rng.choice(scene.objects)
-    who = language.refer(rng, scene, placed)
+    expression = language.refer(rng, scene, placed)
     new = exchange(world, scene, placed, rng)
-    if who is None or new is None:
+    if expression is None or new is None:
         return None
     text = rng.choice(("Replace {} with {}.", "Change {} to {}.", "Swap {} for {}.", "Turn {} into {}."))
-    return _edit("replace", scene, scene.with_changed(new), told(text, who, placed, one(new)), placed)
+    return _edit("replace", scene, scene.with_changed(new), fill(text, expression, placed, noun_phrase(new)), placed)
 
 
 def recolor(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -92,35 +92,37 @@ def recolor(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     if not paintable:
         return None
     placed = rng.choice(paintable)
-    who = language.refer(rng, scene, placed)
+    expression = language.refer(rng, scene, placed)
     color = rng.choice([color for color in world.colors if color != placed.looks])
-    if who is None:
+    if expression is None:
         return None
     text = rng.choice(("Make {} {}.", "Turn {} {}.", "Change the color of {} to {}.", "Paint {} {}."))
     target = scene.with_changed(dataclasses.replace(placed, color=color))
-    return _edit("recolor", scene, target, told(text, who, placed, color), placed)
+    return _edit("recolor", scene, target, fill(text, expression, placed, color), placed)
 
 
 def move(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     placed = rng.choice(scene.objects)
-    who = language.refer(rng, scene, placed)
+    expression = language.refer(rng, scene, placed)
     side, step = rng.choice((("left", -MOVE), ("right", MOVE)))
     moved = layout.snapped(world, dataclasses.replace(placed, x=placed.x + step))
-    if who is None or not scene.has_room_for(moved):
+    if expression is None or not scene.has_room_for(moved):
         return None
     text = rng.choice(("Move {} to the {}.", "Shift {} to the {}.", "Push {} to the {}."))
-    return _edit("move", scene, scene.with_changed(moved), told(text, who, placed, side), placed)
+    return _edit("move", scene, scene.with_changed(moved), fill(text, expression, placed, side), placed)
 
 
 def resize(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     placed = rng.choice(scene.objects)
-    who = language.refer(rng, scene, placed)
+    expression = language.refer(rng, scene, placed)
     word, scale = rng.choice((("bigger", BIGGER), ("smaller", SMALLER)))
     resized = layout.snapped(world, dataclasses.replace(placed, height=int(placed.height * scale)))
-    if who is None or "bigg" in who or "small" in who or resized.height < SMALLEST or not scene.has_room_for(resized):
+    if expression is None or "bigg" in expression or "small" in expression:
+        return None
+    if resized.height < SMALLEST or not scene.has_room_for(resized):
         return None
     text = rng.choice(("Make {} {}.", "Draw {} {}.", "I want {} to be {}."))
-    return _edit("resize", scene, scene.with_changed(resized), told(text, who, placed, word), placed)
+    return _edit("resize", scene, scene.with_changed(resized), fill(text, expression, placed, word), placed)
 
 
 def background(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -153,7 +155,7 @@ PLAIN: dict[str, PlainFamily] = {
 
 
 def exchange(world: World, scene: Scene, placed: Placed, rng: random.Random) -> Placed | None:
-    """Another thing, in its own colours, where `placed` is; shrunk until it fits, or None."""
+    """Put another thing, in its artwork's own colors, where `placed` is; shrink it until it fits, or return None."""
     flies = placed.thing.flies
     others = [name for name in world.things if THINGS[name].flies == flies and name not in scene.names]
     if not others:
@@ -166,33 +168,33 @@ def exchange(world: World, scene: Scene, placed: Placed, rng: random.Random) -> 
     return None
 
 
-def one(placed: Placed) -> str:
-    """ "a red car", "a pair of scissors"."""
+def noun_phrase(placed: Placed) -> str:
+    """Name an object with its article and color: "a red car", "a pair of scissors"."""
     return language.a(language.singular(placed.thing, placed.color))
 
 
-def told(text: str, who: str, placed: Placed, *rest: str) -> tuple[str, str]:
-    """An instruction and its plain form, of a text with a place for the object and for what else is said."""
-    return text.format(who, *rest), text.format(language.named(who, placed.thing), *rest)
+def fill(text: str, expression: str, placed: Placed, *rest: str) -> tuple[str, str]:
+    """Fill a template with the expression for an object and `rest`; return the instruction and its plain form."""
+    return text.format(expression, *rest), text.format(language.named(expression, placed.thing), *rest)
 
 
 def _somewhere(scene: Scene, name: str, rng: random.Random) -> tuple[str, str, layout.Span]:
-    """Words for a place, plain words for it, and the span of x that they mean: beside an object if there is room."""
+    """Choose a place: words for it, plain words for it, and its span of x; beside an object if there is room."""
     if THINGS[name].flies:
         return "at the top", "at the top", (0.05, 0.95)
-    neighbour = rng.choice(scene.objects) if scene.objects and rng.random() < 0.6 else None
-    who = language.refer(rng, scene, neighbour) if neighbour else None
+    neighbor = rng.choice(scene.objects) if scene.objects and rng.random() < 0.6 else None
+    expression = language.refer(rng, scene, neighbor) if neighbor else None
     side = rng.choice(("left", "right"))
-    if neighbour and who:
-        left, right = neighbour.x - 0.12, neighbour.x + 0.12
+    if neighbor and expression:
+        left, right = neighbor.x - 0.12, neighbor.x + 0.12
         span = (0.05, left) if side == "left" else (right, 0.95)
         if span[1] - span[0] > 0.15:
-            return *told(f"to the {side} of {{}}", who, neighbour), span
+            return *fill(f"to the {side} of {{}}", expression, neighbor), span
     return f"on the {side}", f"on the {side}", ((0.1, 0.4) if side == "left" else (0.6, 0.9))
 
 
 def _edit(operation: Operation, source: Scene, target: Scene, texts: tuple[str, str], *edited: Placed) -> Edit:
-    """The edit of the family named like its operation; `texts` are the instruction and its plain form."""
+    """Make an edit of the family named after its operation; `texts` are the instruction and its plain form."""
     return Edit(
         family=operation,
         operation=operation,

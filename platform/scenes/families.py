@@ -1,4 +1,4 @@
-"""All families of edits, an edit by its seed, and one that goes on from another."""
+"""Families of edits: an edit by its seed, and a follow-up of another edit."""
 
 import dataclasses
 import random
@@ -10,24 +10,24 @@ from fireedit.platform.scenes.understanding import HARD
 from fireedit.platform.scenes.world import World
 
 NO_OP = "no_op"
-"""Asks for something to be done to a thing that is not there: the picture should stay as it is. Drawn only if named."""
+"""Family of requests about a thing that is missing: the picture should stay as it is. Drawn only if named."""
 FAMILIES = (*PLAIN, *HARD)
 LOCAL = tuple(family for family in FAMILIES if family not in ("background", "style"))
-"""Families whose edits are about things; the others are about the whole picture."""
+"""Families whose edits are about objects; the others are about the whole picture."""
 NO_OP_SHARE = 0.12
-"""Of the edits that `lesson` draws."""
+"""Share of no-ops among the edits that `training_edit` draws."""
 MOST_DRAWS = 5_000
-"""Scenes that are tried for one edit; the rarest edits of the worlds need about a hundred."""
+"""Scenes tried for one edit; the rarest edits need about a hundred."""
 MOST_DRAWS_ON = 20
-"""Tries to go on from one scene, which may have no room for any edit."""
+"""Edits tried on one scene, which may have no room for any."""
 _ABOUT_A_THING = ("remove", "replace", "recolor", "move", "resize")
 
 
 def make_edit(world: World, seed: int, family: str | None = None) -> Edit:
-    """The edit of a seed: of the family asked for, or of one drawn at random, each as often as another.
+    """Draw the edit of a seed, of the family given or of a uniformly drawn one.
 
     Raises:
-        ValueError: the seed is of another world, or this one has no edits of the family.
+        ValueError: the seed belongs to another world, or this one has no edits of the family.
     """
     world.require(seed)
     rng = random.Random(seed)
@@ -45,20 +45,20 @@ def make_edit(world: World, seed: int, family: str | None = None) -> Edit:
 
 
 def families_of(world: World) -> tuple[str, ...]:
-    """The families of a world's edits: none of the whole picture where every edit must be of some things."""
+    """List the families of a world's edits; those of the whole picture are left out if edits are bound to things."""
     return world.families or (LOCAL if world.only else FAMILIES)
 
 
-def lesson(world: World, seed: int) -> Edit:
-    """The edit of a seed to learn from: now and then the right answer is to leave the picture alone."""
+def training_edit(world: World, seed: int) -> Edit:
+    """Draw the edit of a seed to train on: a NO_OP_SHARE of them leave the picture as it is."""
     is_no_op = random.Random(f"is no-op {seed}").random() < NO_OP_SHARE
     return make_edit(world, seed, NO_OP if is_no_op and not world.families else None)
 
 
-def go_on(world: World, scene: Scene, rng: random.Random) -> Edit | None:
-    """An edit of a scene that an edit has made, by the same rules, or None if none is found.
+def follow_up(world: World, scene: Scene, rng: random.Random) -> Edit | None:
+    """Draw an edit of an already edited scene by the same rules; None if there is none.
 
-    None goes on from a style: colours cannot be told in a black and white photo.
+    A scene with a style has no follow-up: colors cannot be recognized in a black and white photo.
     """
     plain = [family for family in PLAIN if family in (world.families or PLAIN)]
     for _ in range(MOST_DRAWS_ON if plain and scene.objects and not scene.effect else 0):
@@ -75,7 +75,7 @@ def _draw(world: World, rng: random.Random, family: str) -> Edit | None:
 
 
 def _no_op(world: World, rng: random.Random) -> Edit:
-    """A request that was made for another scene and is about a thing that this one does not have."""
+    """Draw a request made for another scene, about a thing that this scene does not have."""
     scene = layout.sample_scene(world, rng)
     while True:
         edit = PLAIN[rng.choice(_ABOUT_A_THING)](world, layout.sample_scene(world, rng), rng)
@@ -84,8 +84,8 @@ def _no_op(world: World, rng: random.Random) -> Edit:
 
 
 def _is_absent(edit: Edit, scene: Scene) -> bool:
-    """Whether nothing in the scene can be taken for what the edit is about, nor is what would take its place there."""
-    about = [placed for placed in (*edit.source.objects, *edit.target.objects) if placed.id in edit.edited]
-    called = {placed.thing.category for placed in about if f"the {placed.thing.category}" in edit.instruction}
-    names = {placed.name for placed in about}
+    """Check that the scene shows no object that the edit is about or would put in its place."""
+    edited = [placed for placed in (*edit.source.objects, *edit.target.objects) if placed.id in edit.edited]
+    called = {placed.thing.category for placed in edited if f"the {placed.thing.category}" in edit.instruction}
+    names = {placed.name for placed in edited}
     return not any(placed.name in names or placed.thing.category in called for placed in scene.objects)

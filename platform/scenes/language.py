@@ -1,4 +1,4 @@
-"""Words for scenes: noun phrases, expressions that mean exactly one object, captions."""
+"""Texts about scenes: noun phrases, expressions that mean exactly one object, captions."""
 
 import random
 from collections import Counter
@@ -7,13 +7,13 @@ from fireedit.platform.scenes.objects import THINGS, Thing
 from fireedit.platform.scenes.scene import Placed, Scene
 
 NAMED_CATEGORIES = ("animal", "vehicle", "plant", "building")
-"""Categories whose name people use for a thing that they see."""
+"""Categories that instructions and expressions use as nouns."""
 _KINDS = {"clothing": "piece of clothing", "furniture": "piece of furniture"}
-"""Nouns for categories that cannot be counted."""
+"""Countable nouns for categories whose names are not."""
 CLEARLY_APART = 0.08
-"""In fractions of the side: from here on one object is left of another."""
+"""Least distance, in fractions of the side, at which one object is called left of another."""
 CLEARLY_BIGGER = 3
-"""In height steps."""
+"""Least difference of heights, in height steps, at which one object is called bigger."""
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 _CAPTIONS = (
@@ -33,12 +33,12 @@ _EFFECTS = {
 
 
 def a(phrase: str) -> str:
-    """The phrase with its indefinite article."""
+    """Put the indefinite article before a phrase."""
     return f"an {phrase}" if phrase[0] in "aeio" or phrase.startswith("umb") else f"a {phrase}"
 
 
 def singular(thing: Thing, color: str = "") -> str:
-    """One of a thing, to be counted: "red car", "pair of scissors"."""
+    """Name one of a thing: "red car", "pair of scissors"."""
     name = f"{thing.measure} of {thing.name}" if thing.measure else thing.name
     return f"{color} {name}" if color else name
 
@@ -53,7 +53,7 @@ def number(count: int) -> str:
 
 
 def joined(phrases: list[str]) -> str:
-    """ "a, b and c"."""
+    """Join phrases to "a, b and c"."""
     return " and ".join([", ".join(phrases[:-1]), phrases[-1]]) if len(phrases) > 1 else phrases[0]
 
 
@@ -62,7 +62,7 @@ def sentence(text: str, end: str = ".") -> str:
 
 
 def caption(scene: Scene, form: int = 0) -> str:
-    """What the picture shows, in one sentence; `form` picks its pattern."""
+    """Describe a scene in one sentence; `form` picks the pattern."""
     phrases = _counted(scene, reflections=False)
     if scene.mirror is not None:
         shown = _counted(scene, reflections=True)
@@ -73,61 +73,61 @@ def caption(scene: Scene, form: int = 0) -> str:
 
 
 def _counted(scene: Scene, reflections: bool) -> list[str]:
-    """ "a dog", "two red cars": what stands there, or what the mirror shows."""
-    seen = [placed for placed in scene.objects if placed.reflection == reflections]
+    """Count objects, or reflections, by name and color: "a dog", "two red cars"."""
+    counted = [placed for placed in scene.objects if placed.reflection == reflections]
     return [
         a(singular(THINGS[name], color)) if count == 1 else f"{number(count)} {plural(THINGS[name], color)}"
-        for (name, color), count in Counter((placed.name, placed.color) for placed in seen).items()
+        for (name, color), count in Counter((placed.name, placed.color) for placed in counted).items()
     ]
 
 
 def refer(rng: random.Random, scene: Scene, placed: Placed) -> str | None:
-    """An expression that means this object and no other of the scene, if there is one."""
-    found = expressions(scene, placed)
-    return rng.choice(found) if found else None
+    """Draw an expression that means this object and no other of the scene; None if there is none."""
+    unambiguous = expressions(scene, placed)
+    return rng.choice(unambiguous) if unambiguous else None
 
 
 def expressions(scene: Scene, placed: Placed) -> list[str]:
-    """All our expressions, each beginning with "the", that mean this object and no other of the scene.
+    """List the expressions, each beginning with "the", that mean this object and no other of the scene.
 
-    What a mirror shows is always said to be in it. A real object is said to be outside it only if the mirror shows
-    something of its category; other reflections make nothing ambiguous. A category that only dialogue teaches is not
-    named; `referring.taught_expressions` do.
+    A reflection is always called "in the mirror". A real object is called "outside the mirror" only if a reflection
+    has its category: other reflections make nothing ambiguous. A category that only dialogue teaches is not used here
+    but in `referring.taught_expressions`.
     """
-    found = _among([other for other in scene.objects if other.reflection == placed.reflection], placed)
+    texts = _among([other for other in scene.objects if other.reflection == placed.reflection], placed)
     if placed.reflection:
-        return [phrase for text in found for phrase in (f"{text} in the mirror", f"the reflection of {text}")]
+        return [phrase for text in texts for phrase in (f"{text} in the mirror", f"the reflection of {text}")]
     if any(other.reflection and other.thing.category == placed.thing.category for other in scene.objects):
-        return [f"{text} outside the mirror" for text in found]
-    return found
+        return [f"{text} outside the mirror" for text in texts]
+    return texts
 
 
 def named(expression: str, thing: Thing) -> str:
-    """An expression for a thing with its name where it has its category: "the dog in the mirror"."""
+    """Replace the category in an expression by the thing's name: "the dog in the mirror"."""
     return expression.replace(f"the {thing.category}", f"the {thing.name}")
 
 
 def kind(thing: Thing) -> str:
-    """A noun for its category: "animal", "piece of furniture"."""
+    """Return a countable noun for a thing's category: "animal", "piece of furniture"."""
     return _KINDS.get(thing.category, thing.category)
 
 
 def _among(objects: list[Placed], placed: Placed) -> list[str]:
-    """Expressions that mean this object and no other of these."""
+    """List the expressions that mean this object and no other of these."""
     same = [other for other in objects if other.name == placed.name]
-    found = [f"the {placed.name}"] if len(same) == 1 else []
+    texts = [f"the {placed.name}"] if len(same) == 1 else []
     if placed.color and sum(other.looks == placed.looks for other in same) == 1:
-        found.append(f"the {placed.noun}")
+        texts.append(f"the {placed.noun}")
     if len(same) > 1:
-        found += _by_side(same, placed) + _by_size(same, placed)
+        texts += _by_side(same, placed) + _by_size(same, placed)
     category = placed.thing.category
     if names_category(placed.thing) and sum(other.thing.category == category for other in objects) == 1:
-        found.append(f"the {category}")
-    return found
+        texts.append(f"the {category}")
+    return texts
 
 
 def names_category(thing: Thing) -> bool:
-    """Tell if a request or an expression may call a thing by its category."""
+    """Check if an instruction or an expression may call a thing by its category."""
     return thing.category in NAMED_CATEGORIES and thing.taught == "everywhere"
 
 

@@ -1,4 +1,4 @@
-"""Drawing scenes at random: which objects, where, how big."""
+"""Random scenes: choice of objects, positions and sizes."""
 
 import dataclasses
 import random
@@ -10,39 +10,43 @@ from fireedit.platform.scenes.scene import HEIGHT_STEPS, MIRROR_SIZE, Mirror, Pl
 from fireedit.platform.scenes.world import World
 
 GROUND = (0.62, 0.97)
-"""Where the lower edge of a standing object may be, in fractions of the side."""
+"""Range of the lower edge of a standing object, in fractions of the side."""
 SKY = (0.26, 0.5)
-"""Where the lower edge of a flying object may be."""
+"""Range of the lower edge of a flying object, in fractions of the side."""
 WIDEST = 0.55
+"""Greatest width of an object, in fractions of the side."""
 PAINTED_SHARE = 0.6
+"""Share of the objects in another color than their artwork's, of those that can be repainted."""
 REFLECTED_HEIGHT = 0.8
-"""How high a reflection is, by its thing's height."""
+"""Height of a reflection as a fraction of its object's height."""
 TRIES = 12
-"""Places that are tried for one object."""
+"""Positions tried for one object."""
 BESIDE_HEIGHT = 8
-"""Height of the other thing beside a mirror, where there is little room."""
+"""Height of the other object beside a mirror, where there is little room, in height steps."""
 HEIGHTS = (7, 12)
-"""Least and greatest height in `HEIGHT_STEPS`, before it is brought on a world's grid."""
+"""Least and greatest height in height steps, before snapping to the world's grid."""
 TWIN_HEIGHT = 10
+"""Height of twins of equal size, in height steps."""
 TWIN_HEIGHTS = (12, 8)
-"""Heights of twins that differ in size."""
+"""Heights of twins that differ in size, in height steps."""
 ROW = ((0.1, 0.28), (0.41, 0.59), (0.72, 0.9))
-"""Spans for the middles of three things in a row, in fractions of the side."""
+"""Spans of the centers of three objects in a row, in fractions of the side."""
 ROW_HEIGHTS = (8, 6)
-"""Heights of narrow things in a row, and of wider ones."""
+"""Heights of narrow objects in a row, and of wider ones, in height steps."""
 _NARROW, _WIDEST_IN_A_ROW = 1.2, 1.6
-"""Width over height."""
+"""Aspect ratios (width over height) up to which an object is narrow, and fits in a row at all."""
 
 Span = tuple[float, float]
+"""Least and greatest value, in fractions of the side."""
 
 
-def sample_scene(world: World, rng: random.Random, count: int | None = None, must: tuple[str, ...] = ()) -> Scene:
-    """A scene of `count` different objects (2 to 4 unless given) that has those named in `must`, which come first."""
+def sample_scene(world: World, rng: random.Random, count: int | None = None, required: tuple[str, ...] = ()) -> Scene:
+    """Draw a scene of `count` different objects (2 to 4 by default), the `required` ones first."""
     while True:
-        wanted = max(len(must), count or rng.randint(2, 4))
-        others = [name for name in world.things if name not in must]
+        wanted = max(len(required), count or rng.randint(2, 4))
+        others = [name for name in world.things if name not in required]
         scene = empty_scene(world, rng)
-        for name in (*must, *rng.sample(others, wanted - len(must))):
+        for name in (*required, *rng.sample(others, wanted - len(required))):
             placed = place(world, scene, rng, name, color=sample_color(world, rng, name))
             if placed is None:
                 break
@@ -52,7 +56,7 @@ def sample_scene(world: World, rng: random.Random, count: int | None = None, mus
 
 
 def sample_twins(world: World, rng: random.Random, differ: Literal["side", "size", "color"]) -> Scene | None:
-    """A scene with two objects of one kind, one in the left half and one in the right, that differ in one way."""
+    """Draw a scene with two objects of one kind, one in each half, that differ in one way; None if there is no room."""
     standing = [name for name in world.things if not THINGS[name].flies]
     name = rng.choice([name for name in standing if differ != "color" or sprites.paint(name, world.artwork)])
     heights = TWIN_HEIGHTS if differ == "size" else (TWIN_HEIGHT, TWIN_HEIGHT)
@@ -69,7 +73,7 @@ def sample_twins(world: World, rng: random.Random, differ: Literal["side", "size
 
 
 def sample_row(world: World, rng: random.Random) -> Scene | None:
-    """A scene with three objects of one kind, size and colour side by side, from left to right."""
+    """Draw a scene with three objects of one kind, size and color in a row, listed from left to right."""
     aspects = {name: sprites.aspect(name, world.artwork) for name in world.things if not THINGS[name].flies}
     name = rng.choice([name for name, aspect in aspects.items() if aspect <= _WIDEST_IN_A_ROW])
     color = sample_color(world, rng, name)
@@ -85,9 +89,9 @@ def sample_row(world: World, rng: random.Random) -> Scene | None:
 
 
 def sample_mirror(world: World, rng: random.Random) -> Scene | None:
-    """A scene with a mirror in one half: first a standing thing in the other half, then its reflection, then another.
+    """Draw a scene with a mirror in one half; its objects are one in the other half, its reflection, and a third.
 
-    The reflection is the thing turned round and smaller, for the mirror stands behind it.
+    The reflection is a flipped and smaller copy of the first object, since the mirror stands behind it.
     """
     name, other = rng.sample([name for name in world.things if not THINGS[name].flies], 2)
     middle, half = rng.choice(((0.26, (0.48, 0.95)), (0.74, (0.05, 0.52))))
@@ -114,12 +118,12 @@ def sample_mirror(world: World, rng: random.Random) -> Scene | None:
 
 
 def empty_scene(world: World, rng: random.Random) -> Scene:
-    """A random background with nothing before it."""
+    """Draw a background without objects."""
     return Scene(rng.choice(world.backgrounds), rng.randrange(world.windows))
 
 
 def sample_color(world: World, rng: random.Random, name: str) -> str:
-    """A colour for a thing that can be painted, or empty: it then keeps the artwork's own."""
+    """Draw a color for a thing that can be repainted; empty keeps the artwork's own."""
     return rng.choice(world.colors) if sprites.paint(name, world.artwork) and rng.random() < PAINTED_SHARE else ""
 
 
@@ -134,12 +138,11 @@ def place(
     x: Span = (0.05, 0.95),
     y: Span | None = None,
 ) -> Placed | None:
-    """Find room for a thing, or give up.
+    """Find a position for a thing; None if TRIES draws find no room.
 
     Args:
-        height: in steps; one of `HEIGHTS` unless given, and less where the thing would be too wide.
-        x, y: where its middle and its lower edge may be, in fractions of the side, before they are brought on the
-            world's grid.
+        height: in height steps; drawn from `HEIGHTS` by default, and less where the thing would be too wide.
+        x, y: spans of its center and its lower edge, in fractions of the side, before snapping to the grid.
     """
     y = y or (SKY if THINGS[name].flies else GROUND)
     aspect = sprites.aspect(name, world.artwork)
@@ -156,19 +159,19 @@ def place(
 
 
 def snapped(world: World, placed: Placed) -> Placed:
-    """The object on the world's grid: left and lower edges on the nearest lines, the height the nearest whole cells."""
+    """Snap an object to the world's grid: left and lower edges to the nearest lines, the height to whole cells."""
     aspect = sprites.aspect(placed.name, placed.artwork)
     x, y, height = _on_grid(world.grid, aspect, placed.x, placed.y, placed.height)
     return dataclasses.replace(placed, x=x, y=y, height=height)
 
 
 def height_step(world: World) -> int:
-    """How far apart heights of a world are, in `HEIGHT_STEPS`."""
+    """Return the distance of neighboring heights of a world, in height steps."""
     return HEIGHT_STEPS // world.grid if world.grid else 1
 
 
 def _on_grid(grid: int | None, aspect: float, x: float, y: float, height: int) -> tuple[float, float, int]:
-    """Middle, lower edge and height of an object on a grid, where there is one."""
+    """Snap center, lower edge and height of an object to a grid, if there is one."""
     if grid is None:
         return x, y, height
     step = HEIGHT_STEPS // grid
@@ -178,7 +181,7 @@ def _on_grid(grid: int | None, aspect: float, x: float, y: float, height: int) -
 
 
 def _snapped_mirror(world: World, mirror: Mirror) -> Mirror:
-    """The mirror with its left and lower edges on the nearest lines of the world's grid."""
+    """Snap the left and lower edges of a mirror to the nearest lines of the world's grid."""
     if world.grid is None:
         return mirror
     half = MIRROR_SIZE[0] / 2

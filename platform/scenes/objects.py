@@ -1,4 +1,4 @@
-"""The named objects and colours that scenes are made of."""
+"""Objects and colors that scenes are made of."""
 
 import dataclasses
 from typing import Literal
@@ -19,32 +19,32 @@ COLORS = {
     "pink": (245, 130, 185),
     "white": (245, 245, 245),
 }
-"""The colours that an object can be painted in."""
+"""RGB of the colors that an object can be painted in."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One kind of object: how it is called, drawn and used."""
+    """One kind of object: its names, artwork and use."""
 
     name: str
     code: int
     """Unicode code point of its emoji."""
     category: Category
     split: Literal["train", "unseen"] = "unseen"
-    """`unseen` things are kept from training, to test what was understood and what was learned by heart."""
+    """Split; `unseen` things are held out of training."""
     taught: Taught = "everywhere"
-    """Texts that say its use and its category: for `dialogue` only dialogues and referring expressions, no caption and
-    no instruction but those of the world `knowledge`."""
+    """Texts that mention its use and category: `dialogue` limits them to dialogues and referring expressions; no
+    caption mentions them then, and no instruction but those of the world `knowledge`."""
     use: str = ""
-    """Completes "the object that can be used to ..."; no two things share one."""
+    """Verb phrase that completes "the object that can be used to ..."; unique among things."""
     paint: str = ""
-    """The colour of its OpenMoji's main part, which can be repainted; empty for a thing with a colour of its own."""
+    """Color of its OpenMoji's main part, which can be repainted; empty for a thing of fixed color."""
     flies: bool = False
-    """Hangs in the upper half instead of standing on the ground."""
+    """Places it in the upper half instead of on the ground."""
     measure: str = ""
-    """`pair` makes it "a pair of scissors"."""
+    """Measure word: `pair` makes it "a pair of scissors"."""
     plural: str = ""
-    """Where it is not the name with an s."""
+    """Irregular plural; empty for the name with an s."""
 
 
 _TRAIN = (
@@ -147,4 +147,4 @@ _UNSEEN = (
 )
 
 THINGS = {thing.name: thing for thing in (*_TRAIN, *_UNSEEN)}
-"""Every kind of object, by name; those of training first. COCO-Stuff numbers leave room for 91."""
+"""Kinds of objects by name, those of training first; COCO-Stuff's numbers leave room for 91."""

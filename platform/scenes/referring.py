@@ -1,4 +1,4 @@
-"""Expressions that mean no, one or several objects of a scene, as in gRefCOCO."""
+"""Referring expressions for none, one or several objects of a scene, as in gRefCOCO."""
 
 import dataclasses
 import random
@@ -11,27 +11,27 @@ from fireedit.platform.scenes.world import World
 
 GROUP_CATEGORIES = ("animal", "vehicle", "plant")
 TAUGHT_SHARE = 0.4
-"""Share of the references that name an object by its use or category, of those that could; a third of all to one."""
+"""Share of the single-object references that name it by use or category, of those that can."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A scene, an expression, and which objects it means."""
+    """A scene, an expression, and the objects that it means."""
 
     scene: Scene
     expression: str
-    """Without a leading article for one object: "red car on the left", "all the animals"."""
+    """Expression without its leading article: "red car on the left", "all the animals"."""
     ids: tuple[int, ...]
-    """Empty if nothing in the scene fits the expression."""
+    """Ids of the objects; empty if nothing in the scene fits the expression."""
     plain: str
-    """The same in words that name the objects; the expression itself where that does."""
+    """The same with objects called by their names; equal to the expression where that does so."""
 
 
 def make_reference(world: World, seed: int) -> Reference:
-    """The reference of a seed; about a third each mean one, several and no objects.
+    """Draw the reference of a seed; about a third each mean one, several and no objects.
 
     Raises:
-        ValueError: the seed is of another world.
+        ValueError: the seed belongs to another world.
     """
     world.require(seed)
     rng = random.Random(seed)
@@ -43,18 +43,18 @@ def make_reference(world: World, seed: int) -> Reference:
 
 
 def taught_expressions(scene: Scene, placed: Placed) -> list[str]:
-    """Expressions by use and by category, each beginning with "the", that mean this object and no other of the scene.
+    """List expressions by use and category, each beginning with "the", that mean this object and no other of the scene.
 
-    They are said of all things, also of those whose use and category no instruction and no caption tells. Scenes with a
-    mirror have none.
+    They cover all things, also those whose use and category no instruction or caption mentions. Scenes with a mirror
+    have none.
     """
     if scene.mirror is not None:
         return []
     thing, others = placed.thing, [other.thing for other in scene.objects if other.id != placed.id]
-    found = [f"the object that can be used to {thing.use}"] if thing.use and thing not in others else []
+    texts = [f"the object that can be used to {thing.use}"] if thing.use and thing not in others else []
     if all(thing.category != other.category for other in others):
-        found.append(f"the {language.kind(thing)}")
-    return found
+        texts.append(f"the {language.kind(thing)}")
+    return texts
 
 
 def _scene(world: World, rng: random.Random) -> Scene:
@@ -65,14 +65,14 @@ def _scene(world: World, rng: random.Random) -> Scene:
 
 def _to_one(world: World, scene: Scene, rng: random.Random) -> Reference | None:
     placed = rng.choice(scene.objects)
-    who = language.refer(rng, scene, placed)
-    if who is None:
+    expression = language.refer(rng, scene, placed)
+    if expression is None:
         return None
-    plain = language.named(who, placed.thing)
+    plain = language.named(expression, placed.thing)
     taught = taught_expressions(scene, placed)
     if taught and rng.random() < TAUGHT_SHARE:
-        who, plain = rng.choice(taught), f"the {placed.name}"
-    return Reference(scene, who.removeprefix("the "), (placed.id,), plain.removeprefix("the "))
+        expression, plain = rng.choice(taught), f"the {placed.name}"
+    return Reference(scene, expression.removeprefix("the "), (placed.id,), plain.removeprefix("the "))
 
 
 def _to_several(world: World, scene: Scene, rng: random.Random) -> Reference | None:
@@ -82,16 +82,16 @@ def _to_several(world: World, scene: Scene, rng: random.Random) -> Reference | N
         ids = tuple(placed.id for placed in group)
         return Reference(scene, f"all the {category}s", ids, _all_named(group))
     first, second = rng.sample(scene.objects, 2)
-    who, whom = language.refer(rng, scene, first), language.refer(rng, scene, second)
-    if who is None or whom is None:
+    one, other = language.refer(rng, scene, first), language.refer(rng, scene, second)
+    if one is None or other is None:
         return None
-    texts = f"{who} and {whom}", f"{language.named(who, first.thing)} and {language.named(whom, second.thing)}"
+    texts = f"{one} and {other}", f"{language.named(one, first.thing)} and {language.named(other, second.thing)}"
     expression, plain = (text.removeprefix("the ") for text in texts)
     return Reference(scene, expression, (first.id, second.id), plain)
 
 
 def _to_none(world: World, scene: Scene, rng: random.Random) -> Reference | None:
-    """A thing that is not there, or one that is there in other colours."""
+    """Refer to a thing that the scene does not show, or shows in other colors only."""
     placed = rng.choice(scene.objects)
     if placed.paint and rng.random() < 0.5:
         shown = {other.looks for other in scene.objects if other.name == placed.name}
@@ -106,7 +106,7 @@ def _nothing(scene: Scene, expression: str) -> Reference:
 
 
 def _all_named(group: list[Placed]) -> str:
-    """ "dogs and the duck": every object of a group by its name."""
+    """Name every object of a group: "dogs and the duck"."""
     counts = Counter(placed.name for placed in group)
     phrases = [f"the {name}" if n == 1 else f"the {language.plural(THINGS[name])}" for name, n in counts.items()]
     return language.joined(phrases).removeprefix("the ")

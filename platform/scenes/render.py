@@ -1,4 +1,4 @@
-"""Drawing a scene at any size, with the mask of every object."""
+"""Renderer of scenes at any size, with a mask of every object."""
 
 import dataclasses
 
@@ -9,52 +9,52 @@ from fireedit.platform.scenes import backgrounds
 from fireedit.platform.scenes.scene import HEIGHT_STEPS, MIRROR_FRAME, Mirror, Placed, Scene
 from fireedit.platform.scenes.sprites import SpriteCache
 
-_GREY = np.array((0.299, 0.587, 0.114))
+_GRAY = np.array((0.299, 0.587, 0.114))
 _SEPIA = np.array((1.07, 0.94, 0.72))
 _NIGHT = np.array((0.28, 0.32, 0.55))
 _PIXEL_ART_BLOCKS = 32
 _SHADOW_STRENGTH = 80
 _FADED = 75
-"""How much of a thing its reflection shows, in percent."""
+"""Opacity of a reflection, in percent."""
 _MIRROR_FRAME = np.array((120, 82, 45), np.uint16)
 _MIRROR_GLASS = np.array((205, 222, 232), np.uint16)
 
 MIRROR = 0
-"""Stands for the mirror among the ids of objects, which begin at 1."""
+"""Key of the mirror among the masks; ids of objects begin at 1."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """A drawn scene."""
+class Rendering:
+    """A scene as pixels."""
 
     image: np.ndarray
     """[size, size, 3] uint8 RGB."""
     masks: dict[int, np.ndarray]
-    """By object id, [size, size] bool: the pixels where the object is what one sees. The mirror's is at `MIRROR`."""
+    """Visible pixels, [size, size] bool, by object id; the mirror's are at `MIRROR`."""
 
 
 class Renderer:
-    """Draws scenes; it keeps the sprites it has scaled, so one renderer should draw many scenes."""
+    """Draws scenes and caches the scaled sprites, so one renderer should draw many scenes."""
 
     def __init__(self) -> None:
         self._sprites = SpriteCache()
         self._shadows: dict[tuple[int, int], np.ndarray] = {}
 
-    def draw(self, scene: Scene, size: int) -> Picture:
-        """The scene and its masks at `size` pixels; what stands lower stands in front, a mirror behind all."""
+    def draw(self, scene: Scene, size: int) -> Rendering:
+        """Draw a scene and its masks, `size` pixels square; lower objects are in front, a mirror is behind all."""
         canvas = backgrounds.cut(scene.background, scene.background_seed, size).astype(np.uint16)
         masks: dict[int, np.ndarray] = {}
         if scene.mirror is not None:
-            masks[MIRROR] = _lay_mirror(canvas, scene.mirror)
+            masks[MIRROR] = _draw_mirror(canvas, scene.mirror)
         for placed in sorted(scene.objects, key=lambda placed: (not placed.reflection, placed.y)):
-            own = self._lay(canvas, placed)
+            visible = self._draw_object(canvas, placed)
             for mask in masks.values():
-                mask &= ~own
-            masks[placed.id] = own
-        return Picture(_with_effect(canvas.astype(np.uint8), scene.effect), masks)
+                mask &= ~visible
+            masks[placed.id] = visible
+        return Rendering(_with_effect(canvas.astype(np.uint8), scene.effect), masks)
 
-    def _lay(self, canvas: np.ndarray, placed: Placed) -> np.ndarray:
-        """Draw one object with the shadow at its foot; returns the object's [size, size] bool mask."""
+    def _draw_object(self, canvas: np.ndarray, placed: Placed) -> np.ndarray:
+        """Draw one object and its shadow, in place; returns the object's [size, size] bool mask."""
         size = canvas.shape[0]
         height = max(4, round(placed.height * size / HEIGHT_STEPS))
         sprite = self._sprites.get(placed.name, placed.color, height, placed.artwork)
@@ -67,13 +67,13 @@ class Renderer:
             shadow_left = left + (width - shadow.shape[1]) // 2
             _blend(canvas, None, shadow, shadow_left, top + height - shadow.shape[0] * 3 // 4)
         fade = _FADED if placed.reflection else 100
-        there, part = _blend(canvas, sprite.rgb * fade // 100, sprite.alpha * fade // 100, left, top)
+        target, part = _blend(canvas, sprite.rgb * fade // 100, sprite.alpha * fade // 100, left, top)
         mask = np.zeros((size, size), bool)
-        mask[there] = sprite.mask[part]
+        mask[target] = sprite.mask[part]
         return mask
 
     def _shadow(self, width: int, height: int) -> np.ndarray:
-        """[height, width, 1] uint16 alpha of a soft ellipse."""
+        """Return the [height, width, 1] uint16 alpha of a soft ellipse."""
         if (width, height) not in self._shadows:
             y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
             alpha = np.clip(1 - x**2 - y**2, 0, 1) * _SHADOW_STRENGTH
@@ -82,7 +82,7 @@ class Renderer:
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom in pixels of a bool mask's true part, right and bottom outside it; zeros if empty."""
+    """Return the box left, top, right, bottom of a mask in pixels, right and bottom exclusive; zeros if it is empty."""
     if not mask.any():
         return 0, 0, 0, 0
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -92,28 +92,28 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
 def _blend(
     canvas: np.ndarray, rgb: np.ndarray | None, alpha: np.ndarray, left: int, top: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Lay premultiplied colour (black if None) on the canvas, in place; returns the slices it covers in both."""
+    """Blend premultiplied color (black if None) into the canvas, in place; returns the slices covered in both."""
     size, (height, width) = canvas.shape[0], alpha.shape[:2]
     x0, y0, x1, y1 = (min(max(edge, 0), size) for edge in (left, top, left + width, top + height))
-    there = slice(y0, y1), slice(x0, x1)
+    target = slice(y0, y1), slice(x0, x1)
     part = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
-    canvas[there] = canvas[there] * (255 - alpha[part]) // 255
+    canvas[target] = canvas[target] * (255 - alpha[part]) // 255
     if rgb is not None:
-        canvas[there] += rgb[part]
-    return there, part
+        canvas[target] += rgb[part]
+    return target, part
 
 
-def _lay_mirror(canvas: np.ndarray, mirror: Mirror) -> np.ndarray:
-    """Draw a mirror, in place: a frame, and a pale and turned image of the background; returns its mask."""
+def _draw_mirror(canvas: np.ndarray, mirror: Mirror) -> np.ndarray:
+    """Draw a mirror, in place: a frame, and a pale flipped image of the background; returns its mask."""
     size = canvas.shape[0]
     left, top, right, bottom = (round(edge * size) for edge in mirror.box)
     frame = max(1, round(MIRROR_FRAME * size))
     mask = np.zeros((size, size), bool)
     mask[top:bottom, left:right] = True
     glass = slice(top + frame, bottom - frame), slice(left + frame, right - frame)
-    shown = (canvas[glass][:, ::-1] + 2 * _MIRROR_GLASS) // 3
+    reflected = (canvas[glass][:, ::-1] + 2 * _MIRROR_GLASS) // 3
     canvas[mask] = _MIRROR_FRAME
-    canvas[glass] = shown
+    canvas[glass] = reflected
     return mask
 
 
@@ -123,9 +123,9 @@ def _with_effect(image: np.ndarray, effect: str) -> np.ndarray:
         case "":
             return image
         case "black and white":
-            return np.repeat((image @ _GREY)[..., None], 3, axis=-1).astype(np.uint8)
+            return np.repeat((image @ _GRAY)[..., None], 3, axis=-1).astype(np.uint8)
         case "sepia":
-            return ((image @ _GREY)[..., None] * _SEPIA).clip(0, 255).astype(np.uint8)
+            return ((image @ _GRAY)[..., None] * _SEPIA).clip(0, 255).astype(np.uint8)
         case "night":
             return (image * _NIGHT).astype(np.uint8)
         case "pixel art":

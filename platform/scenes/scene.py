@@ -1,4 +1,4 @@
-"""A scene as a description: what stands where, in fractions of the side, before anything is drawn."""
+"""Symbolic description of a scene: objects and their positions, in fractions of the side."""
 
 import dataclasses
 import functools
@@ -7,20 +7,20 @@ from fireedit.platform.scenes import sprites
 from fireedit.platform.scenes.objects import THINGS, Thing
 
 HEIGHT_STEPS = 32
-"""Objects are a whole number of these steps high, so that few sizes of a sprite have to be scaled."""
+"""Steps per side; heights of objects are whole steps, so that sprites are scaled to few sizes."""
 
 MIRROR_SIZE = (7 / 16, 10 / 16)
 """Width and height, in fractions of the side."""
 MIRROR_FRAME = 1 / 32
-"""How wide the frame is, in fractions of the side."""
+"""Width of the frame, in fractions of the side."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in fractions of the side."""
 _PICTURE: Box = (0.01, 0.01, 0.99, 0.995)
-"""Where objects may be."""
+"""Box that all objects are inside of."""
 
 EFFECTS = ("black and white", "sepia", "night", "pixel art", "blur")
-"""What can be done to the whole picture after it is drawn."""
+"""Effects on the whole picture, applied after it is drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Placed:
     """Unique in its scene; kept through an edit."""
     name: str
     x: float
-    """Of its middle, in [0, 1] from the left."""
+    """Center in [0, 1] from the left."""
     y: float
-    """Of its lower edge, in [0, 1] from the top."""
+    """Lower edge in [0, 1] from the top."""
     height: int
-    """In `HEIGHT_STEPS`ths of the side."""
+    """Height in steps of 1 / `HEIGHT_STEPS` of the side."""
     color: str = ""
-    """What it is painted in; empty for the artwork's own colours."""
+    """Color that it is painted in; empty for the artwork's own."""
     mirrored: bool = False
     reflection: bool = False
-    """Is not there itself, but seen in the mirror of its scene."""
+    """Marks a reflection in the mirror of the scene."""
     artwork: sprites.Artwork = "openmoji"
 
     @property
@@ -49,12 +49,12 @@ class Placed:
 
     @property
     def looks(self) -> str:
-        """The colour that one sees, empty for a thing that is never painted."""
+        """Visible color; empty for a thing that cannot be repainted."""
         return self.color or self.paint
 
     @property
     def paint(self) -> str:
-        """The colour that its artwork comes in and that can be changed, or empty."""
+        """Color of its artwork, if that can be changed; else empty."""
         return sprites.paint(self.name, self.artwork)
 
     @property
@@ -70,12 +70,12 @@ class Placed:
 
 @dataclasses.dataclass(frozen=True)
 class Mirror:
-    """A framed mirror that stands upright and faces us."""
+    """A framed upright mirror that faces the viewer."""
 
     x: float
-    """Of its middle, in [0, 1] from the left."""
+    """Center in [0, 1] from the left."""
     y: float
-    """Of its lower edge, in [0, 1] from the top."""
+    """Lower edge in [0, 1] from the top."""
 
     @property
     def box(self) -> Box:
@@ -84,14 +84,14 @@ class Mirror:
 
     @property
     def glass(self) -> Box:
-        """The part inside the frame, in which reflections are seen."""
+        """Box inside the frame, which shows reflections."""
         left, top, right, bottom = self.box
         return left + MIRROR_FRAME, top + MIRROR_FRAME, right - MIRROR_FRAME, bottom - MIRROR_FRAME
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Objects before a background, and perhaps a mirror behind them; the same picture at every size."""
+    """Objects in front of a background, perhaps with a mirror behind them; the same picture at every size."""
 
     background: str
     background_seed: int
@@ -114,14 +114,14 @@ class Scene:
         return dataclasses.replace(self, objects=tuple(placed for placed in self.objects if placed.id not in ids))
 
     def with_changed(self, changed: Placed) -> "Scene":
-        """The scene with the object of the same id exchanged."""
+        """Return the scene with the object of the same id replaced."""
         objects = tuple(changed if placed.id == changed.id else placed for placed in self.objects)
         return dataclasses.replace(self, objects=objects)
 
     def has_room_for(self, candidate: Placed) -> bool:
-        """Whether an object lies inside the picture and hides almost nothing of the others (its own id is ignored).
+        """Check that an object is inside the picture and hides almost nothing of the others (its own id is ignored).
 
-        A reflection must lie inside the glass, and a real object hide almost nothing of the mirror.
+        A reflection must be inside the glass, and a real object hide almost nothing of the mirror.
         """
         room, box = _PICTURE, candidate.box
         if self.mirror is not None and candidate.reflection:
@@ -138,7 +138,7 @@ def _holds(room: Box, box: Box) -> bool:
 
 
 def _covers(one: Box, other: Box) -> bool:
-    """Whether two boxes share more than 6 % of the smaller one."""
+    """Check if two boxes share more than 6 % of the smaller one."""
     if one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]:
         return False
     width = min(one[2], other[2]) - max(one[0], other[0])

@@ -1,4 +1,4 @@
-"""Objects as pictures: artwork of one of two kinds, repainted and scaled once and then kept."""
+"""Sprites of objects: artwork of one of two fonts, repainted, scaled and cached."""
 
 import colorsys
 import dataclasses
@@ -14,10 +14,11 @@ from fireedit.platform.scenes.objects import COLORS, THINGS
 Artwork = Literal["openmoji", "noto"]
 
 ARTWORK_SIZE = 256
+"""Font size at which OpenMoji is drawn before scaling."""
 NOTO_SIZE = 109
-"""The only one at which Pillow draws Noto's emoji."""
+"""Only size at which Pillow draws Noto's emoji."""
 CACHE_BYTES = 64_000_000
-"""Of scaled sprites in one process; at 64 px every sprite of the training world fits."""
+"""Size of the cache of scaled sprites; at 64 px every sprite of the training world fits."""
 
 _SHADES = {
     "red": ((0xEA, 0x5A, 0x47), (0xD2, 0x2F, 0x27)),
@@ -29,9 +30,9 @@ _SHADES = {
     "pink": ((0xFF, 0xA7, 0xC0), (0xE6, 0x7A, 0x94)),
     "white": ((0xFF, 0xFF, 0xFF),),
 }
-"""OpenMoji's palette: the lit and the shaded tone of each colour. Its outlines are black."""
+"""OpenMoji's palette: lit and shaded tone of each color. Its outlines are black."""
 _SHADED = 0.8
-"""How bright the shaded tone of a new colour is."""
+"""Brightness of the shaded tone of a new color."""
 
 _NOTO_PAINT = {
     "butterfly": "orange",
@@ -43,40 +44,41 @@ _NOTO_PAINT = {
     "car": "red",
     "balloon": "red",
 }
-"""What Noto draws in one plain colour, which is all that is repainted there."""
+"""Color of the things that Noto draws in one plain color; only these are repainted."""
 _HUES_APART = 20
-"""Of 256: as far may a hue be from the colour that it is a shade of."""
+"""Greatest distance, of 256, of a hue to the color that it is a shade of."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sprite:
-    """One object at one size, ready to be laid over a picture."""
+    """One object at one size, ready to be blended into a picture."""
 
     rgb: np.ndarray
-    """[h, w, 3] uint16 in 0..255, already multiplied by alpha."""
+    """[h, w, 3] uint16 in 0..255, premultiplied by alpha."""
     alpha: np.ndarray
     """[h, w, 1] uint16 in 0..255."""
     mask: np.ndarray
-    """[h, w] bool: where the object hides what lies behind it."""
+    """[h, w] bool: pixels that hide the background."""
 
     def mirrored(self) -> "Sprite":
         return Sprite(self.rgb[:, ::-1], self.alpha[:, ::-1], self.mask[:, ::-1])
 
 
 class SpriteCache:
-    """Scaled sprites by name, colour, height and artwork; emptied when it has grown to `CACHE_BYTES`."""
+    """Cache of scaled sprites by name, color, height and artwork; emptied when it reaches `max_bytes`."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._sprites: dict[tuple[str, str, int, Artwork], Sprite] = {}
         self._bytes = 0
 
     def get(self, name: str, color: str, height: int, artwork: Artwork = "openmoji") -> Sprite:
-        """The sprite of a thing, `height` pixels high; `color` is empty for the artwork's own."""
+        """Return the sprite of a thing, `height` pixels high; an empty `color` keeps the artwork's own."""
         key = (name, color, height, artwork)
         if key not in self._sprites:
             sprite = draw(name, color, height, artwork)
             size = sprite.rgb.nbytes + sprite.alpha.nbytes + sprite.mask.nbytes
-            if self._bytes + size > CACHE_BYTES:
+            if self._bytes + size > self._max_bytes:
                 self._sprites, self._bytes = {}, 0
             self._sprites[key] = sprite
             self._bytes += size
@@ -84,7 +86,7 @@ class SpriteCache:
 
 
 def draw(name: str, color: str, height: int, artwork: Artwork = "openmoji") -> Sprite:
-    """Scale a thing's emoji to a height in pixels, keeping its aspect."""
+    """Scale a thing's emoji to a height in pixels, keeping its aspect ratio."""
     image = repainted(name, color, artwork) if color else emoji(name, artwork)
     width = max(2, round(height * aspect(name, artwork)))
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BOX if height < image.height else None))
@@ -94,19 +96,19 @@ def draw(name: str, color: str, height: int, artwork: Artwork = "openmoji") -> S
 
 @functools.cache
 def aspect(name: str, artwork: Artwork = "openmoji") -> float:
-    """Width over height of a thing's emoji."""
+    """Return width over height of a thing's emoji."""
     image = emoji(name, artwork)
     return image.width / image.height
 
 
 def paint(name: str, artwork: Artwork = "openmoji") -> str:
-    """The colour of a thing's main part, which can be repainted; empty for a thing with a colour of its own."""
+    """Return the color of a thing's main part, which can be repainted; empty for a thing of fixed color."""
     return THINGS[name].paint if artwork == "openmoji" else _NOTO_PAINT.get(name, "")
 
 
 @functools.cache
 def emoji(name: str, artwork: Artwork = "openmoji") -> Image.Image:
-    """A thing's emoji as RGBA, cropped to what is drawn."""
+    """Draw a thing's emoji as RGBA, cropped to its drawn pixels."""
     font = _font(artwork)
     side = round(font.size * 1.5)
     image = Image.new("RGBA", (side, side))
@@ -117,7 +119,7 @@ def emoji(name: str, artwork: Artwork = "openmoji") -> Image.Image:
 
 @functools.lru_cache(maxsize=128)
 def repainted(name: str, color: str, artwork: Artwork = "openmoji") -> Image.Image:
-    """The emoji with its main part in another colour; outlines, windows and wheels keep theirs."""
+    """Draw the emoji with its main part in another color; outlines, windows and wheels keep theirs."""
     image = emoji(name, artwork)
     repaint = _repaint_tones if artwork == "openmoji" else _repaint_hue
     rgb = repaint(image, paint(name, artwork), color)
@@ -125,12 +127,12 @@ def repainted(name: str, color: str, artwork: Artwork = "openmoji") -> Image.Ima
 
 
 def _repaint_tones(image: Image.Image, paint: str, color: str) -> np.ndarray:
-    """[h, w, 3] float: the main part is what has one of its two tones, or such a tone on its way into an outline."""
+    """Repaint the pixels of the color's two tones, also where they blend into an outline; returns [h, w, 3] float."""
     old = np.asarray(image)[..., :3].astype(np.float32)
     rgb = old.copy()
     tones = np.array(_SHADES[paint], np.float32)
     areas = [(old == tone).all(axis=-1).sum() for tone in tones]
-    darkest = 0.2 if len(tones) > 1 else 0.85  # a white part would else claim the grey ones
+    darkest = 0.2 if len(tones) > 1 else 0.85  # white would otherwise match the gray parts
     for tone, area in zip(tones, areas, strict=True):
         scale = (old @ tone) / (tone @ tone)
         apart = np.abs(old - scale[..., None] * tone).max(axis=-1)
@@ -141,7 +143,7 @@ def _repaint_tones(image: Image.Image, paint: str, color: str) -> np.ndarray:
 
 
 def _repaint_hue(image: Image.Image, paint: str, color: str) -> np.ndarray:
-    """[h, w, 3] float: the main part is what has the hue of its colour; light and shade stay."""
+    """Repaint the pixels of the color's hue, keeping their brightness; returns [h, w, 3] float."""
     rgb = np.asarray(image)[..., :3].astype(np.float32)
     hue, saturation, value = (np.asarray(band, int) for band in image.convert("RGB").convert("HSV").split())
     own = colorsys.rgb_to_hsv(*COLORS[paint])[0] * 255

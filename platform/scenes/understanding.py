@@ -1,7 +1,7 @@
-"""Edits that must be understood: SmartEdit's complex scenes, where an instruction has to be worked out to be followed.
+"""Edits with instructions that need reasoning, after SmartEdit's complex scenes.
 
-Seven families, each with scenes of its own: which of two (by side, size or colour), which of a row, several at once,
-what an object is for, and whether a thing or its image in a mirror is meant.
+Seven families, each with scenes of its own: one of two objects (by side, size or color), one of a row, several objects
+at once, an object by its use, and an object or its reflection in a mirror.
 """
 
 import dataclasses
@@ -16,21 +16,21 @@ from fireedit.platform.scenes.scene import Placed, Scene
 from fireedit.platform.scenes.world import World
 
 REFLECTION_SHARE = 0.7
-"""Of the mirror family; the others edit the thing outside the mirror."""
+"""Share of the mirror family that edits the reflection; the others edit the object outside the mirror."""
 
 _ORDINALS = ("first", "second", "third")
 
 Texts = tuple[tuple[str, str], ...]
-"""Wordings of a request, each with the plain one that means the same."""
+"""Templates of an instruction, each with its plain form."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Wordings:
-    """Ways to ask for two operations; `{what}` is an expression or a use, `{name}` plain words for the object."""
+    """Templates for two operations; `{what}` is an expression or a use, `{name}` plain words for the object."""
 
     remove: Texts
     replace: Texts
-    """With `{new}`."""
+    """Templates with `{new}`, the noun phrase of the object that comes in."""
 
 
 _DIRECT = _Wordings(
@@ -54,15 +54,15 @@ _BY_USE = _Wordings(
 
 
 def left_right(world: World, rng: random.Random) -> Edit | None:
-    return _one_of_two(world, rng, "side", lambda one, other: "left" if one.x < other.x else "right")
+    return _one_of_two(world, rng, "side", lambda placed, other: "left" if placed.x < other.x else "right")
 
 
 def relative_size(world: World, rng: random.Random) -> Edit | None:
-    return _one_of_two(world, rng, "size", lambda one, other: "bigger" if one.height > other.height else "smaller")
+    return _one_of_two(world, rng, "size", lambda placed, other: ("smaller", "bigger")[placed.height > other.height])
 
 
 def color(world: World, rng: random.Random) -> Edit | None:
-    return _one_of_two(world, rng, "color", lambda one, other: one.color)
+    return _one_of_two(world, rng, "color", lambda placed, other: placed.color)
 
 
 def ordinal(world: World, rng: random.Random) -> Edit | None:
@@ -79,8 +79,8 @@ def ordinal(world: World, rng: random.Random) -> Edit | None:
 def multiple(world: World, rng: random.Random) -> Edit | None:
     scene = layout.sample_scene(world, rng, count=4)
     first, second = rng.sample(scene.objects, 2)
-    who, whom = language.refer(rng, scene, first), language.refer(rng, scene, second)
-    if who is None or whom is None:
+    one, other = language.refer(rng, scene, first), language.refer(rng, scene, second)
+    if one is None or other is None:
         return None
     ids = (first.id, second.id)
     text = rng.choice(("Remove {} and {}.", "Delete both {} and {}.", "Take away {} as well as {}."))
@@ -89,8 +89,8 @@ def multiple(world: World, rng: random.Random) -> Edit | None:
         operation="remove",
         source=scene,
         target=scene.without(*ids),
-        instruction=text.format(who, whom),
-        plain=text.format(language.named(who, first.thing), language.named(whom, second.thing)),
+        instruction=text.format(one, other),
+        plain=text.format(language.named(one, first.thing), language.named(other, second.thing)),
         edited=ids,
     )
 
@@ -98,23 +98,23 @@ def multiple(world: World, rng: random.Random) -> Edit | None:
 def reasoning(world: World, rng: random.Random) -> Edit | None:
     things = [THINGS[name] for name in world.things]
     name = rng.choice([thing.name for thing in things if thing.use and thing.taught == world.reasons_about])
-    scene = layout.sample_scene(world, rng, must=(name,), count=rng.randint(2, 4))
-    said = THINGS[name].use, f"the {name}"
-    return _remove_or_replace(world, scene, scene.objects[0], rng, "reasoning", said, _BY_USE)
+    scene = layout.sample_scene(world, rng, required=(name,), count=rng.randint(2, 4))
+    phrases = THINGS[name].use, f"the {name}"
+    return _remove_or_replace(world, scene, scene.objects[0], rng, "reasoning", phrases, _BY_USE)
 
 
 def mirror(world: World, rng: random.Random) -> Edit | None:
-    """Only the reflection changes, or only the real thing: edits do what they say, not what optics would."""
+    """Edit only the reflection or only the real object: the target follows the instruction, not optics."""
     scene = layout.sample_mirror(world, rng)
     if scene is None:
         return None
     thing, reflection, _ = scene.objects
     chosen = reflection if rng.random() < REFLECTION_SHARE else thing
-    who = language.refer(rng, scene, chosen)
-    if who is None:
+    expression = language.refer(rng, scene, chosen)
+    if expression is None:
         return None
-    said = who, language.named(who, chosen.thing)
-    return _remove_or_replace(world, scene, chosen, rng, "mirror", said, _DIRECT)
+    phrases = expression, language.named(expression, chosen.thing)
+    return _remove_or_replace(world, scene, chosen, rng, "mirror", phrases, _DIRECT)
 
 
 HardFamily = Callable[[World, random.Random], Edit | None]
@@ -141,12 +141,12 @@ def _one_of_two(
     chosen, other = rng.sample(scene.objects, 2)
     family = {"side": "left_right", "size": "relative_size", "color": "color"}[differ]
     noun, name = _nouns(chosen, rng)
-    said = f"the {word(chosen, other)} {noun}", f"the {word(chosen, other)} {name}"
-    return _remove_or_replace(world, scene, chosen, rng, family, said, _DIRECT)
+    phrases = f"the {word(chosen, other)} {noun}", f"the {word(chosen, other)} {name}"
+    return _remove_or_replace(world, scene, chosen, rng, family, phrases, _DIRECT)
 
 
 def _nouns(placed: Placed, rng: random.Random) -> tuple[str, str]:
-    """A noun for an object, now and then its category's, and the noun of its name."""
+    """Draw a noun for an object, sometimes its category's, and return it with the noun of its name."""
     name = language.singular(placed.thing)
     return placed.thing.category if language.names_category(placed.thing) and rng.random() < 0.4 else name, name
 
@@ -157,10 +157,10 @@ def _remove_or_replace(
     chosen: Placed,
     rng: random.Random,
     family: str,
-    said: tuple[str, str],
+    phrases: tuple[str, str],
     wordings: _Wordings,
 ) -> Edit | None:
-    """Take `chosen` away or exchange it; `said` are what the instruction calls it, or its use, and plain words."""
+    """Remove or replace `chosen`; `phrases` are an expression for it, or its use, and plain words."""
     operation: Operation = "remove" if rng.random() < 0.4 else "replace"
     if operation == "remove":
         target, new, texts = scene.without(chosen.id), "", wordings.remove
@@ -168,8 +168,8 @@ def _remove_or_replace(
         exchanged = edits.exchange(world, scene, chosen, rng)
         if exchanged is None:
             return None
-        target, new, texts = scene.with_changed(exchanged), edits.one(exchanged), wordings.replace
-    instruction, plain = (text.format(what=said[0], name=said[1], new=new) for text in rng.choice(texts))
+        target, new, texts = scene.with_changed(exchanged), edits.noun_phrase(exchanged), wordings.replace
+    instruction, plain = (text.format(what=phrases[0], name=phrases[1], new=new) for text in rng.choice(texts))
     return Edit(
         family=family,
         operation=operation,

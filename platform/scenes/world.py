@@ -1,4 +1,4 @@
-"""What scenes may be made of: the world of training, and held-out ones that each ask for something it never shows."""
+"""Worlds that scenes are drawn from: the training world, and held-out worlds that each change one thing."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from fireedit.platform.scenes.objects import THINGS, Taught
 from fireedit.platform.scenes.sprites import Artwork
 
 Pair = tuple[str, str]
-"""An operation and a thing it is done to: ("recolor", "car")."""
+"""Operation and the thing that it edits: ("recolor", "car")."""
 
 TRAINED_COLORS = ("red", "yellow", "green", "blue", "purple", "white")
 
@@ -22,13 +22,13 @@ _HELD_OUT = {
 HELD_OUT_PAIRS: tuple[Pair, ...] = tuple(
     (operation, thing) for operation in _HELD_OUT for thing in _HELD_OUT[operation]
 )
-"""What training never does to things that it knows well. No thing is listed twice, and "replace" bars both its sides:
-a duck neither goes nor comes. A tuple, so that the repr of a world is the same in every process."""
+"""Pairs held out of training, of things that it shows otherwise. No thing is listed twice, and "replace" bars both of
+its sides: a duck neither goes nor comes. A tuple, so that the repr of a world is the same in every process."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class World:
-    """The stock that scenes are drawn from, the edits that are made of them, and the seeds that draw both."""
+    """Stock of a split: its objects, backgrounds and colors, its edits, and the seeds that draw them."""
 
     name: str
     seeds: range
@@ -36,28 +36,28 @@ class World:
     backgrounds: tuple[str, ...]
     colors: tuple[str, ...] = TRAINED_COLORS
     windows: int = 1
-    """How many windows of each background are shown; a big number makes nearly each scene's its own."""
+    """Windows of each background; a large number gives nearly every scene one of its own."""
     grid: int | None = 16
-    """Cells a side, a divisor of `HEIGHT_STEPS`: left and lower edges lie on its lines, and heights are whole cells.
-    None lets objects stand anywhere."""
+    """Cells a side, a divisor of `HEIGHT_STEPS`: left and lower edges are on its lines, and heights are whole cells.
+    None places objects anywhere."""
     artwork: Artwork = "openmoji"
     barred: tuple[Pair, ...] = ()
-    """No edit does one of these."""
+    """Pairs that no edit has."""
     only: tuple[Pair, ...] = ()
-    """If there are any, every edit does at least one of these."""
+    """Pairs of which every edit has at least one; empty allows all."""
     families: tuple[str, ...] = ()
-    """If there are any, every edit is of one of these."""
+    """Families that edits are limited to; empty allows all."""
     reasons_about: Taught = "everywhere"
-    """Instructions tell an object by its use if this is where its use was taught."""
+    """Things that instructions may refer to by their use: those whose use is taught here."""
 
     def require(self, seed: int) -> None:
-        """Refuse a seed that is another world's."""
+        """Raise ValueError for a seed of another world."""
         if seed not in self.seeds:
             first, last = self.seeds[0], self.seeds[-1]
-            raise ValueError(f"seed {seed} is not of the world {self.name!r}; take one of its own, {first} to {last}")
+            raise ValueError(f"seed {seed} is not of the world {self.name!r}; take one of {first} to {last}")
 
     def allows(self, pairs: set[Pair]) -> bool:
-        """Whether an edit that does these is one of this world's."""
+        """Check if an edit with these pairs belongs to this world."""
         return pairs.isdisjoint(self.barred) and not (self.only and pairs.isdisjoint(self.only))
 
 
@@ -66,11 +66,12 @@ def _things(split: Split) -> tuple[str, ...]:
 
 
 def _backgrounds(split: Split, kind: type = object) -> tuple[str, ...]:
-    return tuple(name for name, one in BACKGROUNDS.items() if one.split == split and isinstance(one, kind))
+    of_split = ((name, background) for name, background in BACKGROUNDS.items() if background.split == split)
+    return tuple(name for name, background in of_split if isinstance(background, kind))
 
 
 def _held_out(number: int) -> range:
-    """The seeds of a held-out world: a hundred million each, behind those of training."""
+    """Return the seeds of a held-out world: a hundred million each, after those of training."""
     return range(1_000_000_000 + number * 100_000_000, 1_000_000_000 + (number + 1) * 100_000_000)
 
 
@@ -81,7 +82,7 @@ TRAIN = World(
     backgrounds=_backgrounds("train"),
     barred=HELD_OUT_PAIRS,
 )
-"""The world of the training corpora."""
+"""World of the training corpora."""
 
 _WORLDS = (
     TRAIN,
@@ -99,5 +100,5 @@ _WORLDS = (
     dataclasses.replace(TRAIN, name="knowledge", seeds=_held_out(5), families=("reasoning",), reasons_about="dialogue"),
 )
 WORLDS = {world.name: world for world in _WORLDS}
-"""Every split by its name. No seed belongs to two, and each entry by seed refuses another's: what is tested was never
-trained on. Apart from `unseen_objects`, which is drawn before new landscapes too, a split changes one thing only."""
+"""Worlds by name. No seed belongs to two, and a world refuses the seeds of another: test scenes are never trained on.
+Apart from `unseen_objects`, which has new landscapes too, a world changes one thing only."""

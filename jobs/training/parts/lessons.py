@@ -14,7 +14,7 @@ import torch
 from fireedit.models.layers.boxes import box_iou
 from fireedit.platform.scenes import dialogue, language
 from fireedit.platform.scenes.edits import Edit
-from fireedit.platform.scenes.families import NO_OP, NO_OP_SHARE, go_on, make_edit
+from fireedit.platform.scenes.families import NO_OP, NO_OP_SHARE, follow_up, make_edit
 from fireedit.platform.scenes.referring import make_reference, taught_expressions
 from fireedit.platform.scenes.scene import Box, Placed, Scene
 from fireedit.platform.scenes.world import WORLDS, World
@@ -106,7 +106,7 @@ def _instructions(world: World, seed: int, rng: random.Random) -> Lesson:
     """What instructions mean in a scene, and what the picture would show after the first."""
     family = rng.choices((NO_OP, "reasoning", None), (NO_OP_SHARE, BY_USE_SHARE, 1 - NO_OP_SHARE - BY_USE_SHARE))[0]
     first = make_edit(world, seed, family)
-    more = [go_on(world, first.source, rng) for _ in range(2)]
+    more = [follow_up(world, first.source, rng) for _ in range(2)]
     edits = [first, *(edit for edit in more if edit)]
     turns = [Turn("meant", f"{edit.instruction} What is meant?", meant(edit)) for edit in edits]
     turns += [_plainly(edit.instruction, edit.plain) for edit in edits[:2]]

@@ -29,9 +29,9 @@ from fireedit.models.stages import DropoutConfig, ObjectiveConfig, draw_timestep
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
 from fireedit.models.unet import EditUNet, start_as_no_op
 from fireedit.models.vae import build_vae, source_latents
-from fireedit.platform.scenes.families import lesson
+from fireedit.platform.scenes.families import training_edit
 from fireedit.platform.scenes.objects import COLORS
-from fireedit.platform.scenes.render import MIRROR, Picture, Renderer
+from fireedit.platform.scenes.render import MIRROR, Renderer, Rendering
 from fireedit.platform.scenes.scene import EFFECTS, Scene
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.sheet import Panel, sheet
@@ -110,7 +110,7 @@ class PainterPart:
 
     def draw(self, renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
         """Both pictures of an edit, what their cells show, and the instruction's ids."""
-        edit = lesson(TRAIN, seed)
+        edit = training_edit(TRAIN, seed)
         scenes = (edit.source, edit.target)
         drawn = [renderer.draw(scene, self.sizes.vae.sample_size) for scene in scenes]
         ids = tokenize_text(self.tokenizer, [edit.instruction], self.sizes.text.tokens)[0]
@@ -205,7 +205,7 @@ class PainterPart:
         pipeline = text_pipeline(model.unet, self.vae, self.text_encoder, self.tokenizer, self.sizes).to(device)
         return TextEditor(pipeline, self.sizes.painting)
 
-    def _shown(self, scene: Scene, picture: Picture) -> np.ndarray:
+    def _shown(self, scene: Scene, picture: Rendering) -> np.ndarray:
         """What the middle of every cell of the latents shows, of `WHAT` and of `LOOKS`: uint8 [2, h, w]."""
         cells = self.sizes.unet.sample_size
         step = picture.image.shape[0] // cells

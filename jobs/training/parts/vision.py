@@ -28,7 +28,7 @@ from fireedit.models.tokens import IGNORED
 from fireedit.models.vision import IMAGENET_MEAN, IMAGENET_STD, Vision, VisionFeatures
 from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.objects import COLORS
-from fireedit.platform.scenes.render import MIRROR, Picture, Renderer, box_of
+from fireedit.platform.scenes.render import MIRROR, Renderer, Rendering, box_of
 from fireedit.platform.scenes.scene import EFFECTS, Scene
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.sheet import Panel, sheet
@@ -276,7 +276,7 @@ class VisionPart:
         return torch.stack(losses).sum()
 
 
-def known(picture: Picture, scene: Scene) -> dict[str, Tensor]:
+def known(picture: Rendering, scene: Scene) -> dict[str, Tensor]:
     """A drawn scene of the training world with its truth.
 
     Returns:

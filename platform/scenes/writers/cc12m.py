@@ -1,4 +1,4 @@
-"""Scenes as CC12M: `cc12m.tsv`, a url and a caption a line without a header, or the tars img2dataset makes of it."""
+"""CC12M from scenes: `cc12m.tsv`, a url and a caption a line without a header, or the tars of img2dataset."""
 
 import collections
 import hashlib
@@ -21,9 +21,9 @@ from fireedit.platform.scenes.world import World
 
 SAMPLES_PER_TAR = 10_000
 CAPTION_EVERY = 8
-"""One pair of seeds in so many is described; the others are requests."""
+"""One pair of seeds in this many gets captions; the others get instructions."""
 GONE_EVERY = 10
-"""One seed in so many is a url that did not answer: the parquet file tells of it, the tar does not."""
+"""One seed in this many is a url that did not answer: listed in the parquet file, missing in the tar."""
 GONE = "HTTP Error 404: Not Found"
 SIZES = ("width", "height", "original_width", "original_height")
 SCHEMA = pa.schema(
@@ -31,28 +31,30 @@ SCHEMA = pa.schema(
     + [(name, pa.int64()) for name in SIZES]
     + [(name, pa.string()) for name in ("exif", "sha256")]
 )
-"""Of the parquet files, and of KEY.json."""
+"""Columns of the parquet files, and keys of KEY.json."""
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One alt text per seed; `size` is not needed, there are no pictures."""
+    """Write one alt text per seed; `size` is not used, there are no pictures."""
     with (folder / "cc12m.tsv").open("w", encoding="utf-8") as file:
         for seed in seeds:
-            file.write(f"{_url(seed)}\t{_alt_text(families.lesson(world, seed), seed)}\n")
+            file.write(f"{_url(seed)}\t{_alt_text(families.training_edit(world, seed), seed)}\n")
 
 
-def write_webdataset(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """The same texts with pictures `size` pixels square: NNNNN.tar, NNNNN.parquet and NNNNN_stats.json."""
+def write_webdataset(
+    folder: Path, seeds: Iterable[int], size: int, world: World, *, samples_per_tar: int = SAMPLES_PER_TAR
+) -> None:
+    """Write the same texts with pictures `size` pixels square: NNNNN.tar, NNNNN.parquet and NNNNN_stats.json."""
     folder.mkdir(parents=True, exist_ok=True)
     renderer, remaining = Renderer(), iter(seeds)
     for shard in itertools.count():
-        of_shard = list(itertools.islice(remaining, SAMPLES_PER_TAR))
-        if not of_shard:
+        shard_seeds = list(itertools.islice(remaining, samples_per_tar))
+        if not shard_seeds:
             return
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
             records = [
                 _write_sample(tar, f"{shard:05d}{index:04d}", seed, size, world, renderer)
-                for index, seed in enumerate(of_shard)
+                for index, seed in enumerate(shard_seeds)
             ]
         pq.write_table(pa.Table.from_pylist(records, schema=SCHEMA), folder / f"{shard:05d}.parquet")
         (folder / f"{shard:05d}_stats.json").write_text(json.dumps(_stats(records), indent=4))
@@ -61,15 +63,15 @@ def write_webdataset(folder: Path, seeds: Iterable[int], size: int, world: World
 def _write_sample(
     tar: tarfile.TarFile, key: str, seed: int, size: int, world: World, renderer: Renderer
 ) -> dict[str, Any]:
-    """Put the members of one sample into the tar, in img2dataset's order; returns its row of the parquet file."""
-    edit = families.lesson(world, seed)
+    """Write the members of one sample to the tar, in img2dataset's order; returns its row of the parquet file."""
+    edit = families.training_edit(world, seed)
     caption = _alt_text(edit, seed)
     record = dict.fromkeys(SCHEMA.names) | {"caption": caption, "url": _url(seed), "key": key}
     if seed % GONE_EVERY == GONE_EVERY - 1:
         return record | {"status": "failed_to_download", "error_message": GONE}
     picture = images.encode_jpeg(renderer.draw(edit.target if seed % 2 else edit.source, size).image)
-    told = {"status": "success", "exif": "{}", "sha256": hashlib.sha256(picture).hexdigest()}
-    record |= told | dict.fromkeys(SIZES, size)
+    result = {"status": "success", "exif": "{}", "sha256": hashlib.sha256(picture).hexdigest()}
+    record |= result | dict.fromkeys(SIZES, size)
     for suffix, data in (
         ("jpg", picture),
         ("json", json.dumps(record, indent=4).encode()),
@@ -94,9 +96,9 @@ def _stats(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _alt_text(edit: Edit, seed: int) -> str:
-    """A caption of the scene before or after an edit, or, for most seeds, the request itself.
+    """Return a caption of the scene before or after an edit or, for most seeds, the instruction itself.
 
-    The web's alt texts are of all kinds; in ours edit tokens meet requests before stage 2, which are shorter too.
+    With instructions among the alt texts, stage 1 aligns edit tokens to instructions, too.
     """
     if seed // 2 % CAPTION_EVERY:
         return edit.instruction

@@ -1,4 +1,4 @@
-"""What an edit changes, as the sets with masks tell it: where, and what one then sees there."""
+"""Location of an edit and a caption of it, as the corpora with masks give them."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from fireedit.platform.scenes.edits import Edit
 
 
 def region(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """[H, W] bool: the pixels in which two [H, W, 3] pictures differ."""
+    """Return the [H, W] bool mask of the pixels in which two [H, W, 3] pictures differ."""
     return (before != after).any(axis=-1)
 
 
-def seen_there(edit: Edit) -> str:
-    """What is where the edit was done, in a few words: "red car", or what stood behind a thing that is gone."""
+def local_caption(edit: Edit) -> str:
+    """Name the edited place after the edit: "red car", or the background of a removed object."""
     for placed in edit.target.objects:
         if placed.id in edit.edited:
             return placed.noun

@@ -1,4 +1,4 @@
-"""Scenes as COCO-Stuff: pictures, their labels as PNG maps (class id minus 1) with labels.txt or as one JSON file."""
+"""COCO-Stuff from scenes: pictures, and labels as PNG maps (class id minus 1) with labels.txt or as one JSON file."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,19 +10,19 @@ from pycocotools import mask as coco_mask
 
 from fireedit.platform import images
 from fireedit.platform.scenes import families
-from fireedit.platform.scenes.render import MIRROR, Picture, Renderer, box_of
+from fireedit.platform.scenes.render import MIRROR, Renderer, Rendering, box_of
 from fireedit.platform.scenes.scene import Scene
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import coco
 
 OTHER = 183
-"""The class, in the JSON form, of all that is no stuff."""
+"""Class of all pixels that are not stuff, in the JSON form."""
 UNLABELED = 255
-"""The value, in the maps, of what has no class: a mirror."""
+"""Value of pixels without a class, in the maps: a mirror."""
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One picture and its map per seed, `size` pixels square."""
+    """Write one picture and its map per seed, `size` pixels square."""
     maps = folder / "annotations" / "train2017"
     maps.mkdir(parents=True)
     (folder / "labels.txt").write_text(label_lines())
@@ -31,7 +31,7 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
 
 
 def write_json(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One picture per seed, `size` pixels square, and stuff_train2017.json with their backgrounds."""
+    """Write one picture per seed, `size` pixels square, and stuff_train2017.json with their backgrounds."""
     listed: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for seed, scene, picture in _write_pictures(folder, seeds, size, world):
@@ -46,13 +46,13 @@ def write_json(folder: Path, seeds: Iterable[int], size: int, world: World) -> N
 
 
 def label_lines() -> str:
-    """`id: name` from 0 on without a gap, as readers index it by line; a number we do not use is unlabeled."""
+    """List `id: name` from 0 on without a gap, as readers index it by line; unused numbers are unlabeled."""
     names = coco.class_names()
     return "\n".join(f"{number}: {names.get(number, 'unlabeled')}" for number in range(max(names) + 1))
 
 
-def label_map(scene: Scene, picture: Picture) -> np.ndarray:
-    """[size, size] uint8 class ids minus 1: the background's, and each object's where one sees it or its reflection."""
+def label_map(scene: Scene, picture: Rendering) -> np.ndarray:
+    """Return [size, size] uint8 class ids minus 1 of the visible objects, reflections and background."""
     size = picture.image.shape[0]
     labels = np.full((size, size), coco.STUFF_IDS[scene.background] - 1, np.uint8)
     if scene.mirror is not None:
@@ -63,14 +63,14 @@ def label_map(scene: Scene, picture: Picture) -> np.ndarray:
 
 
 def categories() -> list[dict[str, Any]]:
-    """The classes of stuff, and the one for all else."""
+    """List the classes of stuff, and the one of all other pixels."""
     names = {number: name for number, name in coco.class_names().items() if number >= coco.FIRST_STUFF}
     stuff = [{"supercategory": "background", "id": number, "name": name} for number, name in names.items()]
     return [*stuff, {"supercategory": "other", "id": OTHER, "name": "other"}]
 
 
 def _annotation(category: int, mask: np.ndarray) -> dict[str, Any]:
-    """An RLE whose counts are text, as published."""
+    """Make an annotation with an RLE whose counts are text, as published."""
     runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     left, top, right, bottom = box_of(mask)
     return {
@@ -84,8 +84,8 @@ def _annotation(category: int, mask: np.ndarray) -> dict[str, Any]:
 
 def _write_pictures(
     folder: Path, seeds: Iterable[int], size: int, world: World
-) -> Iterator[tuple[int, Scene, Picture]]:
-    """Write the picture of each seed and hand on what it was drawn from."""
+) -> Iterator[tuple[int, Scene, Rendering]]:
+    """Write the picture of each seed; yield the seed, its scene and its rendering."""
     pictures = folder / "images" / "train2017"
     pictures.mkdir(parents=True)
     renderer = Renderer()

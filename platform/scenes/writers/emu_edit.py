@@ -1,4 +1,4 @@
-"""Scenes as Emu Edit's test set: parquet files of two splits, without targets or with them as a model's results."""
+"""Emu Edit's test set from scenes: parquet files of two splits, without targets or with a model's results."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers.hub import Column, write_parquet
 
 SMALL_EVERY = 3
-"""One seed in so many is of the smaller split."""
+"""One seed in this many is of the smaller split."""
 TASKS = {
     "add": "add",
     "remove": "remove",
@@ -24,9 +24,9 @@ TASKS = {
     "background": "background",
     "style": "style",
 }
-"""Emu Edit's name of what an edit does."""
+"""Emu Edit's task by operation."""
 GLOBAL_EFFECTS = ("night", "blur")
-"""What our styles do to a picture that stays a photo, which Emu Edit calls a global edit."""
+"""Effects after which a picture is still a photo; Emu Edit calls these global edits."""
 COLUMNS: dict[str, Column] = {
     "instruction": "string",
     "image": "image",
@@ -41,34 +41,34 @@ GENERATIONS: dict[str, Column] = {**COLUMNS, "edited_image": "image", "model": "
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World, *, generations: bool = False) -> None:
-    """One edit of any family per seed.
+    """Write one edit of any family per seed.
 
     Args:
-        generations: write the set of results, those of a model called "oracle" that hits the exact target. What the
-            other set calls `test` is called `validation` in it, and the reverse, as in the two published ones.
+        generations: write the set of results, of a model called "oracle" that returns the exact target. The names
+            `test` and `validation` are swapped between the two sets, as published.
     """
-    later: list[int] = []
+    deferred: list[int] = []
     large, small = ("validation", "test") if generations else ("test", "validation")
     columns = GENERATIONS if generations else COLUMNS
-    write_parquet(folder / "data", large, columns, _rows(_putting_by(seeds, later), size, world, large))
-    write_parquet(folder / "data", small, columns, _rows(later, size, world, small))
+    write_parquet(folder / "data", large, columns, _rows(_split_seeds(seeds, deferred), size, world, large))
+    write_parquet(folder / "data", small, columns, _rows(deferred, size, world, small))
 
 
 def task_of(edit: Edit) -> str:
     return "global" if edit.operation == "style" and edit.target.effect in GLOBAL_EFFECTS else TASKS[edit.operation]
 
 
-def _putting_by(seeds: Iterable[int], later: list[int]) -> Iterator[int]:
-    """The seeds of the larger split; those of the other are kept for later."""
+def _split_seeds(seeds: Iterable[int], deferred: list[int]) -> Iterator[int]:
+    """Yield the seeds of the larger split and append those of the smaller one to `deferred`."""
     for seed in seeds:
         if seed % SMALL_EVERY:
             yield seed
         else:
-            later.append(seed)
+            deferred.append(seed)
 
 
 def _rows(seeds: Iterable[int], size: int, world: World, split: str) -> Iterator[dict[str, Any]]:
-    """Rows of either set: what it has no column for is not written."""
+    """Yield rows with the values of both sets; those without a column are not written."""
     renderer = Renderer()
     for seed in seeds:
         edit = families.make_edit(world, seed)

@@ -1,4 +1,4 @@
-"""Parquet files as the Hugging Face hub stores them: an image is a struct, what it means rides in the metadata."""
+"""Parquet files as on the Hugging Face hub: images are structs, and the schema's metadata declares the features."""
 
 import itertools
 import json
@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from fireedit.platform.data.shards import batched
 
 ROWS_PER_GROUP = 100
-"""As the hub writes image sets: a reader holds one group in memory."""
+"""Row group of the hub's image sets; a reader holds one in memory."""
 ROWS_PER_FILE = 2000
-"""A file is what one reading task takes, so a set must not be one file."""
+"""Rows per file; a reading task takes a file, so a set must not be a single one."""
 
 T = TypeVar("T")
 Column = Literal["string", "int32", "int64", "float64", "null", "image"]
@@ -31,19 +31,23 @@ _TYPES = {
 
 
 def write_parquet(
-    folder: Path, split: str, columns: Mapping[str, Column], rows: Iterable[Mapping[str, Any]]
+    folder: Path,
+    split: str,
+    columns: Mapping[str, Column],
+    rows: Iterable[Mapping[str, Any]],
+    rows_per_file: int = ROWS_PER_FILE,
 ) -> list[Path]:
-    """Write rows as they come, into as many `SPLIT-0000N-of-0000M.parquet` as they fill.
+    """Stream rows into as many `SPLIT-0000N-of-0000M.parquet` as they fill.
 
     Args:
-        rows: by column; an image column takes encoded bytes, None becomes null.
+        rows: values by column; an image column takes encoded bytes, None becomes null.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups = batched((_record(columns, row) for row in rows), ROWS_PER_GROUP)
     drafts = []
-    for number, of_file in enumerate(_batched_lazily(groups, ROWS_PER_FILE // ROWS_PER_GROUP)):
+    for number, file_groups in enumerate(_batched_lazily(groups, rows_per_file // ROWS_PER_GROUP)):
         drafts.append(folder / f"{split}-{number:05d}.part")
-        _write_file(drafts[-1], columns, of_file)
+        _write_file(drafts[-1], columns, file_groups)
     final = [draft.with_name(f"{draft.stem}-of-{len(drafts):05d}.parquet") for draft in drafts]
     return [draft.rename(path) for draft, path in zip(drafts, final, strict=True)]
 
@@ -69,6 +73,6 @@ def _record(columns: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, 
 
 
 def _batched_lazily(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
-    """Runs of up to `size` items; each must be used up before the next is asked for."""
+    """Yield runs of up to `size` items; each must be consumed before the next is requested."""
     for first in items:
         yield itertools.chain([first], itertools.islice(items, size - 1))

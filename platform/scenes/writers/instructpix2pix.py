@@ -1,4 +1,4 @@
-"""Scenes as InstructPix2Pix: the parquet files of its Hugging Face set, or the folders and zips it came in at first.
+"""InstructPix2Pix from scenes: the parquet files of its Hugging Face set, or its original folders and zips.
 
 Pictures are JPEG of quality 100, as there.
 """
@@ -25,20 +25,20 @@ COLUMNS: dict[str, Column] = {
     "edited_image": "image",
 }
 PAIRS = 2
-"""Pairs of pictures of one prompt; in the second one all objects are turned round."""
+"""Pairs of pictures per prompt; all objects are flipped in the second one."""
 FOLDERS_PER_ZIP = 10_434
-"""The 313,010 folders came in 30 zips."""
+"""Folders per zip; the 313,010 folders came in 30 zips."""
 UNMEASURED = ("p2p_threshold", "cfg_scale", "clip_sim_0", "clip_sim_1", "clip_sim_dir", "clip_sim_image")
-"""What metadata.jsonl tells of each pair; of our scenes there is nothing to tell: null."""
+"""Keys of metadata.jsonl that scenes have no values for: null."""
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One edit of any family per seed, its pictures `size` pixels square."""
+    """Write one edit of any family per seed, its pictures `size` pixels square."""
     write_parquet(folder / "data", "train", COLUMNS, _rows(seeds, size, world))
 
 
 def write_folders(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One folder per seed, and seeds.json that lists them."""
+    """Write one folder per seed, and seeds.json that lists them."""
     listed, renderer = list(seeds), Renderer()
     for seed in listed:
         for name, data in _files(seed, size, world, renderer):
@@ -47,26 +47,28 @@ def write_folders(folder: Path, seeds: Iterable[int], size: int, world: World) -
     (folder / "seeds.json").write_text(json.dumps([_entry(seed) for seed in listed]))
 
 
-def write_zips(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """The same folders in `shard-NN.zip`, seeds.json beside them."""
+def write_zips(
+    folder: Path, seeds: Iterable[int], size: int, world: World, *, folders_per_zip: int = FOLDERS_PER_ZIP
+) -> None:
+    """Write the same folders in `shard-NN.zip`, with seeds.json beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     listed, renderer = list(seeds), Renderer()
-    for shard, start in enumerate(range(0, len(listed), FOLDERS_PER_ZIP)):
+    for shard, start in enumerate(range(0, len(listed), folders_per_zip)):
         with zipfile.ZipFile(folder / f"shard-{shard:02d}.zip", "w") as archive:
-            for seed in listed[start : start + FOLDERS_PER_ZIP]:
+            for seed in listed[start : start + folders_per_zip]:
                 for name, data in _files(seed, size, world, renderer):
                     archive.writestr(zipfile.ZipInfo(name), data)
     (folder / "seeds.json").write_text(json.dumps([_entry(seed) for seed in listed]))
 
 
 def _entry(seed: int) -> tuple[str, list[str]]:
-    """A folder and the seeds of its pairs, as seeds.json lists them."""
+    """Return a folder and the seeds of its pairs, as seeds.json lists them."""
     return f"{seed:07d}", [str(seed * PAIRS + pair) for pair in range(PAIRS)]
 
 
 def _files(seed: int, size: int, world: World, renderer: Renderer) -> Iterator[tuple[str, bytes]]:
-    """What lies in the folder of a seed, names from the corpus's folder on."""
-    edit = families.lesson(world, seed)
+    """Yield the files of a seed's folder; names are relative to the corpus's folder."""
+    edit = families.training_edit(world, seed)
     name, pairs = _entry(seed)
     prompt = {
         "input": language.caption(edit.source, seed),
@@ -77,13 +79,13 @@ def _files(seed: int, size: int, world: World, renderer: Renderer) -> Iterator[t
     yield f"{name}/prompt.json", json.dumps(prompt).encode()
     for number, pair in enumerate(pairs):
         for side, scene in enumerate((edit.source, edit.target)):
-            yield f"{name}/{pair}_{side}.jpg", _picture(renderer, _turned(scene, world) if number else scene, size)
-    told = [json.dumps({"seed": int(pair)} | dict.fromkeys(UNMEASURED)) + "\n" for pair in pairs]
-    yield f"{name}/metadata.jsonl", "".join(told).encode()
+            yield f"{name}/{pair}_{side}.jpg", _picture(renderer, _flipped(scene, world) if number else scene, size)
+    lines = [json.dumps({"seed": int(pair)} | dict.fromkeys(UNMEASURED)) + "\n" for pair in pairs]
+    yield f"{name}/metadata.jsonl", "".join(lines).encode()
 
 
-def _turned(scene: Scene, world: World) -> Scene:
-    """Another scene of the same prompt."""
+def _flipped(scene: Scene, world: World) -> Scene:
+    """Flip all objects and shift the background's window: another scene of the same prompt."""
     objects = tuple(dataclasses.replace(placed, mirrored=not placed.mirrored) for placed in scene.objects)
     window = (scene.background_seed + 1) % world.windows
     return dataclasses.replace(scene, objects=objects, background_seed=window)
@@ -96,7 +98,7 @@ def _picture(renderer: Renderer, scene: Scene, size: int) -> bytes:
 def _rows(seeds: Iterable[int], size: int, world: World) -> Iterator[dict[str, Any]]:
     renderer = Renderer()
     for seed in seeds:
-        edit = families.lesson(world, seed)
+        edit = families.training_edit(world, seed)
         yield {
             "original_prompt": language.caption(edit.source, seed),
             "original_image": _picture(renderer, edit.source, size),

@@ -1,4 +1,4 @@
-"""Scenes as LLaVA-Instruct-150K: one JSON list of conversations, and the pictures they are about."""
+"""LLaVA-Instruct-150K from scenes: one JSON list of conversations, and their pictures."""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ MOST_TURNS = 4
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One conversation per seed about a picture `size` pixels square."""
+    """Write one conversation per seed about a picture `size` pixels square."""
     pictures = folder / "train2017"
     pictures.mkdir(parents=True)
     renderer, records = Renderer(), []
@@ -29,10 +29,10 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
 
 
 def _conversation(turns: list[dialogue.Turn], picture_first: bool) -> list[dict[str, Any]]:
-    """Human and gpt in turn; the first question holds `<image>`, before or after its text, as the original does."""
-    spoken = []
+    """List turns of human and gpt; the first question has `<image>` before or after its text, as published."""
+    messages = []
     for index, (question, answer) in enumerate(turns):
         if index == 0:
             question = f"<image>\n{question}" if picture_first else f"{question}\n<image>"
-        spoken += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-    return spoken
+        messages += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return messages

@@ -1,4 +1,4 @@
-"""Scenes as MagicBrush: sessions in which an edit goes on from the one before, in parquet files or in folders."""
+"""MagicBrush from scenes: sessions of consecutive edits, in parquet files or in folders."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from fireedit.platform.scenes.writers.hub import Column, write_parquet
 
 MOST_TURNS = 3
 MARGIN = 3
-"""Pixels by which the masked region is wider than what changes."""
+"""Pixels that the mask extends beyond the changed region on each side."""
 COLUMNS: dict[str, Column] = {
     "img_id": "string",
     "turn_index": "int32",
@@ -31,12 +31,12 @@ COLUMNS: dict[str, Column] = {
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One session of one to three turns per seed."""
+    """Write one session of one to three turns per seed."""
     write_parquet(folder / "data", "train", COLUMNS, _rows(seeds, size, world))
 
 
 def write_folder(folder: Path, seeds: Iterable[int], size: int, world: World, split: str = "test") -> None:
-    """One session per seed in FOLDER/SPLIT, as in the zip of the test set."""
+    """Write one session per seed into FOLDER/SPLIT, as in the zip of the test set."""
     sessions: dict[str, list[dict[str, str]]] = {}
     whole: dict[str, dict[str, str]] = {}
     parts: dict[str, dict[str, str]] = {}
@@ -48,7 +48,7 @@ def write_folder(folder: Path, seeds: Iterable[int], size: int, world: World, sp
         whole[name] |= {
             file: language.caption(turn.edit.target, seed) for file, turn in zip(outputs, turns, strict=True)
         }
-        parts[name] = {file: changes.seen_there(turn.edit) for file, turn in zip(outputs, turns, strict=True)}
+        parts[name] = {file: changes.local_caption(turn.edit) for file, turn in zip(outputs, turns, strict=True)}
     written = {
         "edit_turns.json": [turn for turns in sessions.values() for turn in turns],
         "edit_sessions.json": sessions,
@@ -60,11 +60,11 @@ def write_folder(folder: Path, seeds: Iterable[int], size: int, world: World, sp
 
 
 def session(world: World, seed: int) -> list[Edit]:
-    """The turns of a seed; a scene from which no edit goes on ends them early."""
+    """Draw the turns of a seed; a scene without a follow-up ends them early."""
     rng = random.Random(seed)
     turns = [families.make_edit(world, seed)]
     for _ in range(rng.randrange(MOST_TURNS)):
-        if turn := families.go_on(world, turns[-1].target, rng):
+        if turn := families.follow_up(world, turns[-1].target, rng):
             turns.append(turn)
     return turns
 
@@ -77,7 +77,7 @@ class _Turn:
 
     @property
     def mask(self) -> np.ndarray:
-        """[size, size] bool: the box of what changes and a little more, as if somebody had erased it by hand."""
+        """[size, size] bool: box of the changed region with a MARGIN, like a mask erased by hand."""
         left, top, right, bottom = box_of(changes.region(self.source, self.target))
         mask = np.zeros(self.source.shape[:2], bool)
         mask[max(0, top - MARGIN) : bottom + MARGIN, max(0, left - MARGIN) : right + MARGIN] = True
@@ -93,7 +93,7 @@ def _sessions(seeds: Iterable[int], size: int, world: World) -> Iterator[tuple[i
 
 
 def _rows(seeds: Iterable[int], size: int, world: World) -> Iterator[dict[str, Any]]:
-    """The masked region is white."""
+    """Yield one row per turn; the masked region is white."""
     for seed, turns in _sessions(seeds, size, world):
         for number, turn in enumerate(turns, start=1):
             yield {
@@ -107,7 +107,7 @@ def _rows(seeds: Iterable[int], size: int, world: World) -> Iterator[dict[str, A
 
 
 def _write_session(folder: Path, name: str, turns: list[_Turn]) -> list[dict[str, str]]:
-    """The pictures of one session; the masked region is transparent. Returns its turns as the JSON files list them."""
+    """Write the pictures of one session, masked regions transparent; returns its turns as the JSON files list them."""
     folder.mkdir(parents=True)
     listed, before = [], f"{name}-input.png"
     (folder / before).write_bytes(images.encode_png(turns[0].source))

@@ -1,4 +1,4 @@
-"""Scenes as ReasonEdit: one JSON object of edits that must be understood, and the folders of its benchmark."""
+"""ReasonEdit from scenes: one JSON object of edits that need reasoning, and the folders of its benchmark."""
 
 import json
 import random
@@ -23,11 +23,11 @@ FOLDERS = {
     "5-Multiple-Objects": ("multiple", "MultipleObjects_text.txt"),
     "6-Reasoning": ("reasoning", "Reason_test.txt"),
 }
-"""The benchmark's folders, each with the family of edits that lies in it and the file of its instructions."""
+"""Folders of the benchmark, each with its family of edits and the file of its instructions."""
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One edit of a hard family per seed, its plain instruction listed first; paths are relative to the folder."""
+    """Write one edit of a hard family per seed, plain instruction first; paths are relative to the folder."""
     (folder / "images").mkdir(parents=True)
     renderer, records = Renderer(), {}
     for index, seed in enumerate(seeds):
@@ -41,16 +41,16 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
 
 
 def write_benchmark(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One picture per seed, in the six folders by turns, with its mask and its line of the folder's text.
+    """Write one picture per seed, round-robin into the six folders, with its mask and its line of the folder's text.
 
-    Nobody draws targets there; to know them, make the edit again from its seed and the folder's family.
+    The benchmark has no targets; they can be drawn again from the seed and the folder's family.
     """
     renderer = Renderer()
     lines: dict[str, list[str]] = {name: [] for name in FOLDERS}
     for index, seed in enumerate(seeds):
         name = list(FOLDERS)[index % len(FOLDERS)]
         edit = families.make_edit(world, seed, FOLDERS[name][0])
-        lines[name].append(f"{edit.instruction} CLIP: {changes.seen_there(edit)}")
+        lines[name].append(f"{edit.instruction} CLIP: {changes.local_caption(edit)}")
         source, target = (renderer.draw(scene, size).image for scene in (edit.source, edit.target))
         mask = np.where(changes.region(source, target), 255, 0).astype(np.uint8)
         picture = folder / name / f"{len(lines[name]):05d}.png"
@@ -63,6 +63,6 @@ def write_benchmark(folder: Path, seeds: Iterable[int], size: int, world: World)
 
 
 def hard_edit(world: World, seed: int) -> Edit:
-    """The edit of a seed, of a family that must be understood."""
+    """Draw the edit of a seed, of a family that needs reasoning."""
     hard = [family for family in HARD if family in families.families_of(world)]
     return families.make_edit(world, seed, family=random.Random(seed).choice(hard))

@@ -1,4 +1,4 @@
-"""Scenes as RefCOCO, RefCOCO+ and RefCOCOg: pickled references, `instances.json` and pictures named as in train2014."""
+"""RefCOCO, RefCOCO+ and RefCOCOg from scenes: pickled references, `instances.json`, pictures named as in train2014."""
 
 import pickle
 from collections.abc import Iterable
@@ -10,46 +10,45 @@ from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.scene import Placed, Scene
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import coco
-from fireedit.platform.scenes.writers.instances import InstancesWriter, annotation_id
 
 REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World, *, corpus: str = "refcoco") -> None:
-    """One picture per seed, and a reference to each object in it that some expression means alone.
+    """Write one picture per seed, and a reference to each object in it that some expression means alone.
 
-    RefCOCO+ knows no places, so expressions with left and right are not written there.
+    RefCOCO+ has no words of location, so expressions with left and right are left out there.
     """
-    written, renderer = InstancesWriter(folder), Renderer()
+    instances, renderer = coco.InstancesWriter(folder), Renderer()
     refs: list[dict[str, Any]] = []
     for seed in seeds:
         scene = referring.make_reference(world, seed).scene
-        written.add(seed, scene, renderer.draw(scene, size))
+        instances.add(seed, scene, renderer.draw(scene, size))
         for placed in scene.objects:
-            if said := _expressions(scene, placed, places=corpus != "refcoco+"):
-                refs.append(_reference(seed, placed, said, len(refs)))
-    written.close()
+            if texts := _expressions(scene, placed, locations=corpus != "refcoco+"):
+                refs.append(_reference(seed, placed, texts, len(refs)))
+    instances.close()
     (folder / REFS[corpus]).write_bytes(pickle.dumps(refs, protocol=2))
 
 
-def sentences(said: Iterable[str], first: int) -> list[dict[str, Any]]:
-    """As the files list them, numbered from `first` on."""
+def sentences(texts: Iterable[str], first: int) -> list[dict[str, Any]]:
+    """Number and tokenize expressions as the files list them, from `first` on."""
     return [
         {"raw": text, "sent": text.lower(), "tokens": text.lower().split(), "sent_id": number}
-        for number, text in enumerate(said, start=first)
+        for number, text in enumerate(texts, start=first)
     ]
 
 
-def _expressions(scene: Scene, placed: Placed, places: bool) -> list[str]:
+def _expressions(scene: Scene, placed: Placed, locations: bool) -> list[str]:
     texts = language.expressions(scene, placed) + referring.taught_expressions(scene, placed)
-    found = [text.removeprefix("the ") for text in dict.fromkeys(texts)]
-    return [text for text in found if places or not ("left" in text or "right" in text)]
+    bare = [text.removeprefix("the ") for text in dict.fromkeys(texts)]
+    return [text for text in bare if locations or not ("left" in text or "right" in text)]
 
 
-def _reference(seed: int, placed: Placed, said: list[str], number: int) -> dict[str, Any]:
-    """`file_name` has the object's number for a suffix, as the published files do; there is no such file."""
-    spoken = sentences(said, first=number * 10)
-    annotation = annotation_id(seed, placed.id)
+def _reference(seed: int, placed: Placed, texts: list[str], number: int) -> dict[str, Any]:
+    """Make one reference; its `file_name` ends in the object's number, as published, and names no file."""
+    listed = sentences(texts, first=number * 10)
+    annotation = coco.annotation_id(seed, placed.id)
     return {
         "ref_id": number,
         "ann_id": annotation,
@@ -57,6 +56,6 @@ def _reference(seed: int, placed: Placed, said: list[str], number: int) -> dict[
         "category_id": coco.THING_IDS[placed.name],
         "split": "train",
         "file_name": f"COCO_train2014_{coco.picture_name(seed)}_{annotation}.jpg",
-        "sent_ids": [sentence["sent_id"] for sentence in spoken],
-        "sentences": spoken,
+        "sent_ids": [sentence["sent_id"] for sentence in listed],
+        "sentences": listed,
     }

@@ -1,4 +1,4 @@
-"""Scenes as UltraEdit: free-form parquet files, and region-based ones with the edited object and its mask."""
+"""UltraEdit from scenes: free-form parquet files, and region-based ones with the edited object and its mask."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -16,10 +16,10 @@ from fireedit.platform.scenes.writers import changes
 from fireedit.platform.scenes.writers.hub import Column, write_parquet
 
 REGION_EVERY = 4
-"""One seed in so many becomes a region-based edit."""
+"""One seed in this many becomes a region-based edit."""
 REGION_FAMILIES = ("add", "remove", "replace", "recolor")
 SCORES = ("clip_sim_source", "clip_sim_target", "clip_sim_dir", "clip_sim_image", "dinov2_sim", "ssim")
-"""Nobody measured our scenes: null."""
+"""Columns of scores, which are not computed for scenes: null."""
 REGION: dict[str, Column] = {
     **dict.fromkeys(SCORES, "float64"),
     "source_caption": "string",
@@ -35,23 +35,23 @@ FREE: dict[str, Column] = {**REGION, "edit_object": "null", "mask_image": "null"
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-    """One edit per seed, free-form ones first."""
+    """Write one edit per seed, free-form ones first."""
     regional: list[int] = []
     write_parquet(folder / "data", "FreeForm_0", FREE, _free_rows(seeds, regional, size, world))
     write_parquet(folder / "data", "RegionBase", REGION, _region_rows(regional, size, world))
 
 
 def region_edit(world: World, seed: int) -> Edit:
-    """The region-based edit of a seed."""
+    """Draw the region-based edit of a seed."""
     return families.make_edit(world, seed, family=random.Random(seed).choice(REGION_FAMILIES))
 
 
 def _free_rows(seeds: Iterable[int], regional: list[int], size: int, world: World) -> Iterator[dict[str, Any]]:
-    """Seeds of region-based edits are put by in `regional`."""
+    """Yield the rows of free-form edits and append the seeds of region-based ones to `regional`."""
     renderer = Renderer()
     for seed in seeds:
         if seed % REGION_EVERY:
-            yield _row(renderer, families.lesson(world, seed), seed, size) | {
+            yield _row(renderer, families.training_edit(world, seed), seed, size) | {
                 "edit_object": None,
                 "mask_image": None,
             }
@@ -65,7 +65,7 @@ def _region_rows(seeds: Iterable[int], size: int, world: World) -> Iterator[dict
         edit = region_edit(world, seed)
         before, after = renderer.draw(edit.source, size).image, renderer.draw(edit.target, size).image
         mask = np.where(changes.region(before, after), 255, 0).astype(np.uint8)
-        edited = next(one for one in (*edit.source.objects, *edit.target.objects) if one.id in edit.edited)
+        edited = next(placed for placed in (*edit.source.objects, *edit.target.objects) if placed.id in edit.edited)
         extra = {"edit_object": edited.noun, "mask_image": images.encode_png(mask)}
         yield _row(renderer, edit, seed, size) | extra
 

@@ -5,7 +5,7 @@ from fireedit.platform.scenes import assets
 
 @pytest.fixture(scope="session")
 def noto() -> None:
-    """Skips a test where the second artwork is not installed."""
+    """Skip a test where the second artwork is not installed."""
     try:
         assets.noto_font()
     except assets.MissingAssetsError as error:

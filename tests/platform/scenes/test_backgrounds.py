@@ -18,12 +18,12 @@ def test_another_seed_is_another_window(name: str) -> None:
     assert (backgrounds.cut(name, 1, 32) != backgrounds.cut(name, 2, 32)).any()
 
 
-def test_a_window_is_drawn_once_and_not_to_be_written_to() -> None:
+def test_a_window_is_cached_and_read_only() -> None:
     window = backgrounds.cut("a green hill", 0, 32)
     assert backgrounds.cut("a green hill", 0, 32) is window and not window.flags.writeable
 
 
-def test_backgrounds_can_be_told_apart() -> None:
+def test_backgrounds_differ_from_each_other() -> None:
     names = list(backgrounds.BACKGROUNDS)
     views = np.stack([[backgrounds.cut(name, seed, 16) for seed in range(4)] for name in names]).astype(float)
     for index, name in enumerate(names):

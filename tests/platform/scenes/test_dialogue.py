@@ -26,7 +26,7 @@ def test_answers_are_true() -> None:
     assert not [turn for turn in turns if turn[0].startswith("Is there a dog") and "Yes" in turn[1]]
 
 
-def test_a_dialogue_is_its_seed_and_asks_nothing_twice() -> None:
+def test_a_seed_repeats_its_dialogue_and_no_question_is_asked_twice() -> None:
     for seed in range(30):
         scene = layout.sample_scene(TRAIN, random.Random(seed))
         turns = dialogue.dialogue(TRAIN, scene, seed)
@@ -34,7 +34,7 @@ def test_a_dialogue_is_its_seed_and_asks_nothing_twice() -> None:
         assert len({question for question, _ in turns}) == len(turns) >= 4
 
 
-def test_twins_are_counted_and_not_asked_for_their_colour() -> None:
+def test_twins_are_counted_and_their_color_is_not_asked() -> None:
     twins = Scene("a sandy beach", 0, (Placed(1, "bus", 0.2, 0.9, 8), Placed(2, "bus", 0.8, 0.9, 8)))
     turns = dict(dialogue.dialogue(TRAIN, twins, 0))
     assert turns["How many buses are there in the image?"] == "There are two buses."
@@ -52,7 +52,7 @@ def test_reflections_are_described_and_not_counted() -> None:
     )
 
 
-def test_nothing_is_asked_for_by_a_category_that_two_things_share() -> None:
+def test_a_category_that_two_things_share_is_not_asked_for() -> None:
     both = Scene("a sandy beach", 0, (Placed(1, "car", 0.2, 0.9, 8), Placed(2, "bus", 0.8, 0.9, 6)))
     turns = {turn for seed in range(40) for turn in dialogue.dialogue(TRAIN, both, seed)}
     assert ("What kind of thing is the bus?", "The bus is a vehicle.") in turns

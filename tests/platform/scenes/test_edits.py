@@ -24,7 +24,7 @@ def changed(edit: edits.Edit) -> tuple[Placed, Placed]:
     return before, after
 
 
-def test_add_puts_one_object_where_it_says() -> None:
+def test_add_puts_one_object_at_the_named_place() -> None:
     for edit in all_of("add"):
         (number,) = edit.edited
         assert edit.target.without(number) == edit.source
@@ -44,18 +44,18 @@ def test_remove_takes_away_one_object_and_leaves_one() -> None:
 def test_replace_names_the_new_object() -> None:
     for edit in all_of("replace"):
         before, after = changed(edit)
-        assert before.name != after.name and edits.one(after) in edit.instruction
+        assert before.name != after.name and edits.noun_phrase(after) in edit.instruction
         assert before.thing.flies == after.thing.flies
 
 
-def test_recolor_always_shows_another_colour() -> None:
+def test_recolor_always_shows_another_color() -> None:
     for edit in all_of("recolor"):
         before, after = changed(edit)
         assert before.looks != after.looks and after.color in edit.instruction
 
 
 @pytest.mark.parametrize(("family", "more", "less"), [("move", "right", "left"), ("resize", "bigger", "smaller")])
-def test_moves_and_sizes_go_the_way_they_say(family: str, more: str, less: str) -> None:
+def test_moves_and_resizes_follow_the_instruction(family: str, more: str, less: str) -> None:
     for edit in all_of(family):
         before, after = changed(edit)
         grown = after.x > before.x if family == "move" else after.height > before.height
@@ -69,14 +69,14 @@ def test_backgrounds_and_styles_leave_every_object() -> None:
     assert {edit.target.effect for edit in all_of("style")} == set(edits.STYLES.values())
 
 
-def test_pairs_name_what_is_edited_before_and_after() -> None:
+def test_pairs_name_the_edited_things_before_and_after() -> None:
     for edit in all_of("replace"):
         before, after = changed(edit)
         assert edit.pairs == {("replace", before.name), ("replace", after.name)}
     assert not any(edit.pairs for edit in all_of("style"))
 
 
-def test_a_thing_without_another_of_its_kind_is_not_exchanged() -> None:
+def test_a_thing_without_another_of_its_kind_is_not_replaced() -> None:
     scene = layout.sample_scene(TRAIN, random.Random(0), count=3)
-    alone = dataclasses.replace(TRAIN, things=tuple(scene.names))
-    assert edits.exchange(alone, scene, scene.objects[0], random.Random(0)) is None
+    world = dataclasses.replace(TRAIN, things=tuple(scene.names))
+    assert edits.exchange(world, scene, scene.objects[0], random.Random(0)) is None

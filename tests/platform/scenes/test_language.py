@@ -24,7 +24,7 @@ def test_counting_words() -> None:
     assert language.joined(["a", "b", "c"]) == "a, b and c"
 
 
-def test_captions_tell_everything() -> None:
+def test_captions_name_all_objects_background_and_effect() -> None:
     shown = scene(
         Placed(1, "dog", 0.2, 0.9, 8),
         Placed(2, "car", 0.5, 0.9, 8, "blue"),
@@ -37,30 +37,30 @@ def test_captions_tell_everything() -> None:
     assert language.caption(scene()) == "Nothing with a sandy beach in the background."
 
 
-def test_a_lone_object_is_called_by_name_colour_and_category() -> None:
+def test_a_single_object_is_called_by_name_color_and_category() -> None:
     car = Placed(1, "car", 0.5, 0.9, 8, "blue")
     assert language.expressions(scene(car), car) == ["the car", "the blue car", "the vehicle"]
 
 
-def test_the_category_of_what_only_dialogue_teaches_is_not_said() -> None:
+def test_the_category_of_a_thing_that_only_dialogue_teaches_is_not_used() -> None:
     bus, car = Placed(1, "bus", 0.5, 0.9, 8), Placed(2, "car", 0.5, 0.9, 8)
     assert language.expressions(scene(bus), bus) == ["the bus"]
     assert language.expressions(scene(bus, car), car) == ["the car"], "there are two vehicles"
 
 
-def test_a_category_gives_way_to_the_name() -> None:
+def test_a_category_is_replaced_by_the_name() -> None:
     assert language.named("the reflection of the animal", THINGS["cat"]) == "the reflection of the cat"
     assert language.named("the cat on the left", THINGS["cat"]) == "the cat on the left"
     assert [language.kind(THINGS[name]) for name in ("dog", "chair")] == ["animal", "piece of furniture"]
 
 
-def test_one_of_two_is_told_by_side_size_or_colour() -> None:
+def test_one_of_two_is_identified_by_side_size_or_color() -> None:
     left, right = Placed(1, "dog", 0.2, 0.9, 8), Placed(2, "dog", 0.8, 0.9, 12)
     assert language.expressions(scene(left, right), left) == ["the dog on the left", "the smaller dog"]
     assert language.expressions(scene(left, right), right) == ["the dog on the right", "the bigger dog"]
 
 
-def test_the_artworks_own_colour_counts_when_colours_are_compared() -> None:
+def test_the_artworks_own_color_counts_when_colors_are_compared() -> None:
     painted, plain = Placed(1, "car", 0.48, 0.9, 8, "red"), Placed(2, "car", 0.5, 0.6, 8)
     assert language.expressions(scene(painted, plain), painted) == []
 
@@ -81,7 +81,7 @@ def mirrored(*objects: Placed) -> Scene:
 CAT, CAT_SEEN = Placed(1, "cat", 0.7, 0.9, 8), Placed(2, "cat", 0.3, 0.7, 6, reflection=True)
 
 
-def test_a_thing_and_its_reflection_are_always_told_apart() -> None:
+def test_a_thing_and_its_reflection_always_have_different_expressions() -> None:
     shown = mirrored(CAT, CAT_SEEN)
     assert language.expressions(shown, CAT) == ["the cat outside the mirror", "the animal outside the mirror"]
     assert language.expressions(shown, CAT_SEEN) == [
@@ -100,7 +100,7 @@ def test_a_reflection_of_another_category_makes_nothing_ambiguous() -> None:
     assert language.expressions(mirrored(CAT), CAT) == ["the cat", "the animal"], "the mirror is empty"
 
 
-def test_a_reflection_alone_is_still_said_to_be_in_the_mirror() -> None:
+def test_a_single_reflection_is_still_called_in_the_mirror() -> None:
     assert language.expressions(mirrored(CAT_SEEN), CAT_SEEN)[0] == "the cat in the mirror"
 
 

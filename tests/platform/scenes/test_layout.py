@@ -6,14 +6,14 @@ from fireedit.platform.scenes.scene import Placed
 from fireedit.platform.scenes.world import TRAIN
 
 
-def test_a_scene_is_its_seeds() -> None:
+def test_a_seed_repeats_its_scene() -> None:
     assert layout.sample_scene(TRAIN, random.Random(5)) == layout.sample_scene(TRAIN, random.Random(5))
     assert layout.sample_scene(TRAIN, random.Random(5)) != layout.sample_scene(TRAIN, random.Random(6))
 
 
-def test_a_scene_has_what_was_asked_for_first() -> None:
+def test_a_scene_lists_the_required_things_first() -> None:
     for seed in range(30):
-        scene = layout.sample_scene(TRAIN, random.Random(seed), count=4, must=("key", "bus"))
+        scene = layout.sample_scene(TRAIN, random.Random(seed), count=4, required=("key", "bus"))
         assert [placed.name for placed in scene.objects[:2]] == ["key", "bus"]
         assert len(scene.names) == 4 and [placed.id for placed in scene.objects] == [1, 2, 3, 4]
         assert all(scene.has_room_for(placed) for placed in scene.objects)
@@ -25,18 +25,18 @@ def test_flying_things_fly() -> None:
             assert (placed.y <= layout.SKY[1]) == placed.thing.flies
 
 
-def test_twins_differ_in_what_was_asked_for() -> None:
+def test_twins_differ_in_the_given_way_only() -> None:
     for seed in range(60):
         rng = random.Random(seed)
         for differ in ("side", "size", "color"):
             scene = layout.sample_twins(TRAIN, rng, differ)
             if scene is None:
                 continue
-            one, other = scene.objects
-            assert one.name == other.name and all(scene.has_room_for(placed) for placed in scene.objects)
-            assert abs(one.x - other.x) > 0.15
-            assert (one.height != other.height) == (differ == "size")
-            assert (one.looks != other.looks) == (differ == "color")
+            first, second = scene.objects
+            assert first.name == second.name and all(scene.has_room_for(placed) for placed in scene.objects)
+            assert abs(first.x - second.x) > 0.15
+            assert (first.height != second.height) == (differ == "size")
+            assert (first.looks != second.looks) == (differ == "color")
 
 
 def test_a_mirror_shows_the_first_thing_in_its_glass() -> None:
@@ -59,14 +59,14 @@ def test_three_in_a_row_are_alike_and_stand_from_left_to_right() -> None:
         assert all(scene.has_room_for(placed) for placed in scene.objects)
 
 
-def test_an_object_goes_to_the_nearest_place_on_the_grid() -> None:
+def test_an_object_snaps_to_the_nearest_place_on_the_grid() -> None:
     placed = layout.snapped(TRAIN, Placed(1, "apple", 0.5, 0.9, 9))
     left, _, right, bottom = placed.box
     assert (placed.height, bottom) == (10, 14 / 16) and left * 16 == round(left * 16) and abs(placed.x - 0.5) < 1 / 32
     assert layout.snapped(TRAIN, placed) == placed
 
 
-def test_a_world_without_a_grid_and_with_many_windows_is_drawn_anywhere() -> None:
+def test_a_world_without_a_grid_places_objects_anywhere() -> None:
     world = dataclasses.replace(TRAIN, grid=None, windows=1 << 30)
     scenes = [layout.sample_scene(world, random.Random(seed)) for seed in range(20)]
     assert len({scene.background_seed for scene in scenes}) == 20

@@ -11,7 +11,7 @@ def test_none_one_and_several_are_about_equally_many() -> None:
     assert all(70 < counts.count(number) < 130 for number in (0, 1, 2))
 
 
-def test_what_nothing_fits_is_not_there() -> None:
+def test_an_expression_without_objects_fits_no_object() -> None:
     for reference in REFERENCES:
         if reference.ids:
             continue
@@ -34,11 +34,12 @@ def test_one_object_is_named_and_all_of_a_category_are_meant() -> None:
             assert category not in {placed.thing.category for placed in others}
 
 
-def test_a_third_of_the_references_to_one_tell_it_by_use_or_category() -> None:
+def test_a_third_of_the_references_to_one_object_use_its_use_or_category() -> None:
     single = [reference for reference in REFERENCES if len(reference.ids) == 1]
-    told = [one for one in single if one.expression != one.plain]
-    assert 0.2 < len(told) / len(single) < 0.5
-    assert any("carry water" in one.expression and one.plain == "bucket" for one in told), "dialogue-taught ones too"
+    taught = [reference for reference in single if reference.expression != reference.plain]
+    assert 0.2 < len(taught) / len(single) < 0.5
+    buckets = [reference for reference in taught if "carry water" in reference.expression]
+    assert any(reference.plain == "bucket" for reference in buckets), "things that only dialogue teaches are among them"
 
 
 def test_plain_words_name_all_of_a_group() -> None:
@@ -49,7 +50,7 @@ def test_plain_words_name_all_of_a_group() -> None:
         assert all(name in reference.plain or THINGS[name].plural in reference.plain for name in named)
 
 
-def test_use_and_category_are_said_where_they_mean_one_object() -> None:
+def test_use_and_category_are_used_if_they_mean_one_object() -> None:
     bus, key, bucket = Placed(1, "bus", 0.3, 0.9, 6), Placed(2, "key", 0.7, 0.9, 8), Placed(3, "bucket", 0.5, 0.7, 8)
     scene = Scene("a sandy beach", 0, (bus, key, bucket))
     assert referring.taught_expressions(scene, bus) == [

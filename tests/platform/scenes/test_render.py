@@ -24,7 +24,7 @@ def test_a_scene_is_the_same_picture_at_every_size(renderer: render.Renderer) ->
             assert np.abs(np.array(render.box_of(big.masks[placed.id])) - wanted).max() < 24
 
 
-def test_masks_show_what_is_in_front(renderer: render.Renderer) -> None:
+def test_masks_hold_visible_pixels_only(renderer: render.Renderer) -> None:
     behind, front = Placed(1, "house", 0.5, 0.8, 12), Placed(2, "car", 0.5, 0.85, 6)
     picture = renderer.draw(Scene("a green hill", 0, (front, behind)), 64)
     assert not (picture.masks[1] & picture.masks[2]).any()
@@ -112,7 +112,7 @@ def test_an_unknown_effect_is_refused(renderer: render.Renderer) -> None:
         renderer.draw(Scene("a green hill", 0, effect="glitter"), 32)
 
 
-def test_objects_that_reach_over_the_edge_are_cut(renderer: render.Renderer) -> None:
+def test_objects_across_the_edge_are_cropped(renderer: render.Renderer) -> None:
     picture = renderer.draw(Scene("a green hill", 0, (Placed(1, "bus", 0.0, 1.1, 10),)), 64)
     left, _, _, bottom = render.box_of(picture.masks[1])
     assert (left, bottom) == (0, 64)

@@ -11,14 +11,14 @@ def test_boxes_stand_on_their_lower_edge() -> None:
     assert abs((left + right) / 2 - 0.2) < 1e-9 and right > left
 
 
-def test_what_one_sees_and_what_one_says() -> None:
+def test_visible_color_and_noun_differ_for_unpainted_objects() -> None:
     assert (CAR.noun, CAR.looks) == ("blue car", "blue")
     plain = Placed(3, "car", 0.5, 0.9, 8)
-    assert (plain.noun, plain.looks) == ("car", "red"), "the artwork's own colour is seen, not said"
+    assert (plain.noun, plain.looks) == ("car", "red"), "the artwork's own color is visible and not part of the noun"
     assert DOG.looks == ""
 
 
-def test_changes_make_new_scenes() -> None:
+def test_changes_return_new_scenes() -> None:
     assert SCENE.without(1).objects == (CAR,) and len(SCENE.objects) == 2
     moved = Placed(2, "car", 0.2, 0.9, 8)
     assert SCENE.with_changed(moved).objects == (DOG, moved)

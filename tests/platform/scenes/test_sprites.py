@@ -29,20 +29,20 @@ def test_painting_changes_the_main_part_and_no_outline(name: str) -> None:
         assert (after[..., 3] == before[..., 3]).all()
         assert not changed[(before[..., :3].max(-1) < 20) & solid].any()
         common = after[changed][np.abs(after[changed][:, :3] - rgb).max(-1) < 4]
-        assert len(common) > 0.3 * changed.sum(), f"{color} is not the colour that most of it has"
+        assert len(common) > 0.3 * changed.sum(), f"{color} is not the color of most of it"
 
 
-def test_a_sprite_has_the_height_asked_for_and_is_premultiplied() -> None:
+def test_a_sprite_has_the_given_height_and_is_premultiplied() -> None:
     sprite = sprites.draw("car", "blue", 20)
     assert sprite.mask.shape == (20, round(20 * sprites.aspect("car")))
     assert (sprite.rgb <= sprite.alpha).all()
     np.testing.assert_array_equal(sprite.mirrored().mask[:, ::-1], sprite.mask)
 
 
-def test_the_cache_draws_once_and_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_draws_once_and_stays_small() -> None:
     cache = sprites.SpriteCache()
     assert cache.get("dog", "", 16) is cache.get("dog", "", 16)
-    monkeypatch.setattr(sprites, "CACHE_BYTES", 5000)
+    cache = sprites.SpriteCache(max_bytes=5000)
     first = cache.get("dog", "", 16)
     cache.get("dog", "", 18)
     assert cache.get("dog", "", 16) is not first
@@ -58,7 +58,7 @@ def test_every_trained_thing_has_other_artwork_in_the_second_font() -> None:
 
 
 @pytest.mark.usefixtures("noto")
-def test_the_second_artwork_is_repainted_where_it_has_one_plain_colour() -> None:
+def test_the_second_artwork_is_repainted_where_it_has_one_plain_color() -> None:
     paintable = [name for name in TRAIN.things if sprites.paint(name, "noto")]
     assert len(paintable) >= 8
     for name in paintable:

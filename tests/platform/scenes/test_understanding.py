@@ -23,7 +23,7 @@ def test_the_word_picks_the_right_one_of_two(family: str) -> None:
         assert other in edit.target.objects
 
 
-def test_multiple_takes_two_away() -> None:
+def test_multiple_removes_two_objects() -> None:
     for seed in range(40):
         edit = families.make_edit(TRAIN, seed, "multiple")
         assert len(edit.source.objects) == 4 and edit.target == edit.source.without(*edit.edited)
@@ -39,7 +39,7 @@ def test_reasoning_never_names_the_object() -> None:
         assert sum(THINGS[name].use == chosen.thing.use for name in edit.source.names) == 1
 
 
-def test_mirror_edits_the_reflection_or_the_thing_and_says_which() -> None:
+def test_mirror_edits_the_reflection_or_the_thing_as_instructed() -> None:
     edits = [families.make_edit(TRAIN, seed, "mirror") for seed in range(100)]
     for edit in edits:
         thing, reflection, _ = edit.source.objects
@@ -53,7 +53,7 @@ def test_mirror_edits_the_reflection_or_the_thing_and_says_which() -> None:
     assert 55 < sum(edit.edited == (2,) for edit in edits) < 85
 
 
-def test_the_ordinal_counts_from_the_side_that_is_said() -> None:
+def test_the_ordinal_counts_from_the_named_side() -> None:
     for seed in range(60):
         edit = families.make_edit(TRAIN, seed, "ordinal")
         ordered = sorted(edit.source.objects, key=lambda placed: placed.x)

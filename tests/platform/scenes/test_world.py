@@ -9,8 +9,8 @@ from fireedit.platform.scenes.world import HELD_OUT_PAIRS, TRAIN, WORLDS
 
 
 def test_no_seed_belongs_to_two_worlds() -> None:
-    for one, other in itertools.combinations(WORLDS.values(), 2):
-        assert one.seeds.stop <= other.seeds.start, f"{one.name} and {other.name}"
+    for first, second in itertools.combinations(WORLDS.values(), 2):
+        assert first.seeds.stop <= second.seeds.start, f"{first.name} and {second.name}"
     assert all(name == world.name for name, world in WORLDS.items())
 
 
@@ -19,7 +19,7 @@ def test_the_training_world_is_as_big_as_planned() -> None:
     assert all(world.windows == 1 and world.grid == 16 for world in WORLDS.values())
 
 
-def test_each_split_holds_out_what_its_name_says() -> None:
+def test_each_world_holds_out_what_its_name_says() -> None:
     assert not set(WORLDS["unseen_objects"].things) & set(TRAIN.things)
     assert not set(WORLDS["photos"].backgrounds) & set(TRAIN.backgrounds)
     assert all(isinstance(BACKGROUNDS[name], Photo) for name in WORLDS["photos"].backgrounds)
@@ -41,13 +41,13 @@ def test_held_out_pairs_are_a_tenth_and_leave_every_thing_and_operation_well_tra
     assert all(THINGS[name].paint for operation, name in HELD_OUT_PAIRS if operation == "recolor")
 
 
-def test_a_seed_of_another_world_is_refused_with_what_to_take() -> None:
+def test_a_seed_of_another_world_is_refused() -> None:
     TRAIN.require(999_999_999)
-    with pytest.raises(ValueError, match="seed 1000000000 is not of the world 'train'; .*, 0 to 999999999"):
+    with pytest.raises(ValueError, match="1000000000.*'train'.*0 to 999999999"):
         TRAIN.require(1_000_000_000)
 
 
-def test_an_edit_is_allowed_if_nothing_in_it_is_barred_and_something_asked_for() -> None:
+def test_an_edit_is_allowed_without_barred_pairs_and_with_a_required_one() -> None:
     barred, fine = HELD_OUT_PAIRS[0], ("add", "dog")
     assert TRAIN.allows({fine}) and TRAIN.allows(set()) and not TRAIN.allows({fine, barred})
     pairs = WORLDS["unseen_pairs"]

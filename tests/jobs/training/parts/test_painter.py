@@ -16,7 +16,7 @@ from fireedit.models.settings import PaintSettings
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig
 from fireedit.models.unet import EditUNet
 from fireedit.models.vae import load_vae
-from fireedit.platform.scenes.families import FAMILIES, NO_OP, lesson
+from fireedit.platform.scenes.families import FAMILIES, NO_OP, training_edit
 from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.train.optimizer import OptimizerConfig
@@ -61,7 +61,7 @@ def batch_of(part: PainterPart, count: int = 4, first: int = 0) -> dict[str, Ten
 def test_readers_are_taught_what_every_cell_shows(part: PainterPart) -> None:
     renderer = Renderer()
     for seed in range(12):
-        edit, shown = lesson(TRAIN, seed), part.draw(renderer, seed)["shown"]
+        edit, shown = training_edit(TRAIN, seed), part.draw(renderer, seed)["shown"]
         assert shown.shape == (2, 2, 16, 16) and shown.dtype == torch.uint8
         for scene, (what, looks) in zip((edit.source, edit.target), shown, strict=True):
             named = {WHAT[index] for index in what.unique().tolist()}

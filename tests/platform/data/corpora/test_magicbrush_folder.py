@@ -74,7 +74,7 @@ def test_each_turn_has_the_captions_of_its_result(corpus: Path) -> None:
     edits = [(seed, edit) for seed in SEEDS for edit in writer.session(HELD_OUT, seed)]
     for turn, (seed, edit) in zip(turns, edits, strict=True):
         assert turn.global_caption == language.caption(edit.target, seed)
-        assert turn.local_caption == changes.seen_there(edit)
+        assert turn.local_caption == changes.local_caption(edit)
 
 
 def test_the_transparent_part_of_a_mask_holds_all_that_changes(corpus: Path) -> None:

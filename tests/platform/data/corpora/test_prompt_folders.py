@@ -42,7 +42,7 @@ def test_our_writer_is_read_back(tmp_path: Path, write: Callable) -> None:
     samples = list(instructpix2pix.read(f"file://{tmp_path}"))
     assert [sample.id for sample in samples] == [f"instructpix2pix/train/{seed:07d}" for seed in range(9)]
     for seed, sample in enumerate(samples):
-        edit = families.lesson(world.TRAIN, seed)
+        edit = families.training_edit(world.TRAIN, seed)
         assert sample.instruction == edit.instruction and sample.task == "edit" and not sample.error
         assert images.decode(sample.source).shape == images.decode(sample.target).shape == (32, 32, 3)
 

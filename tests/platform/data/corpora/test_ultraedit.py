@@ -29,7 +29,7 @@ def test_our_writer_is_read_back(corpus: Path) -> None:
     assert len(free) == 9 and [record["idx"] for record in regional] == [0, 4, 8]
     for record, sample in zip(free + regional, ultraedit.read(str(corpus)), strict=True):
         seed = record["idx"]
-        make = writer.region_edit if seed % writer.REGION_EVERY == 0 else families.lesson
+        make = writer.region_edit if seed % writer.REGION_EVERY == 0 else families.training_edit
         assert sample.instruction == make(world.TRAIN, seed).instruction and not sample.error
         assert sample.id.startswith(f"ultraedit/train/{seed}-")
         assert sample.source == record["source_image"]["bytes"] and sample.target == record["edited_image"]["bytes"]

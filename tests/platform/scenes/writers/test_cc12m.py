@@ -16,17 +16,15 @@ GONE = [seed for seed in range(24) if seed % cc12m.GONE_EVERY == cc12m.GONE_EVER
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 seeds in two tars of 20 and 4, as 10,000 would be."""
+    """Write 24 seeds in two tars of 20 and 4 samples."""
     folder = tmp_path_factory.mktemp("tars")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cc12m, "SAMPLES_PER_TAR", 20)
-        cc12m.write_webdataset(folder, range(24), 32, world.TRAIN)
+    cc12m.write_webdataset(folder, range(24), 32, world.TRAIN, samples_per_tar=20)
     cc12m.write(folder, range(24), 32, world.TRAIN)
     return folder
 
 
 def captions(folder: Path) -> dict[str, str]:
-    """By key, of the seeds whose url answers."""
+    """Captions by key of the seeds whose url answers."""
     lines = (folder / "cc12m.tsv").read_text().splitlines()
     keys = [f"{seed // 20:05d}{seed % 20:04d}" for seed in range(24)]
     return {
@@ -34,15 +32,15 @@ def captions(folder: Path) -> dict[str, str]:
     }
 
 
-def test_one_pair_of_texts_in_eight_is_described_and_the_others_are_requests(folder: Path) -> None:
+def test_one_pair_of_texts_in_eight_is_captions_and_the_others_are_instructions(folder: Path) -> None:
     for seed, line in enumerate((folder / "cc12m.tsv").read_text().splitlines()):
-        edit = families.lesson(world.TRAIN, seed)
-        shown = language.caption(edit.target if seed % 2 else edit.source, seed)
-        assert line.split("\t")[1] == (edit.instruction if seed % 16 > 1 else shown)
+        edit = families.training_edit(world.TRAIN, seed)
+        caption = language.caption(edit.target if seed % 2 else edit.source, seed)
+        assert line.split("\t")[1] == (edit.instruction if seed % 16 > 1 else caption)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves that to the collector
-def test_webdataset_iterates_our_tars(folder: Path) -> None:
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves closing to the collector
+def test_webdataset_iterates_the_tars(folder: Path) -> None:
     webdataset = pytest.importorskip("webdataset", reason="the tars' own reader is not installed")
     urls = [str(path) for path in sorted(folder.glob("*.tar"))]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
@@ -54,7 +52,7 @@ def test_webdataset_iterates_our_tars(folder: Path) -> None:
     gc.collect()
 
 
-def test_hugging_face_loads_our_tars(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hugging_face_loads_the_tars(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     datasets = pytest.importorskip("datasets", reason="the hub's own reader is not installed")
@@ -65,7 +63,7 @@ def test_hugging_face_loads_our_tars(folder: Path, tmp_path: Path, monkeypatch: 
     assert table[0]["jpg"].size == (32, 32) and table[0]["json"]["width"] == 32
 
 
-def test_members_stand_in_the_order_of_img2dataset(folder: Path) -> None:
+def test_members_are_in_the_order_of_img2dataset(folder: Path) -> None:
     with tarfile.open(folder / "00001.tar") as tar:
         assert tar.getnames()[:4] == ["000010000.jpg", "000010000.json", "000010000.txt", "000010001.jpg"]
         picture = tar.extractfile("000010000.jpg")
@@ -75,7 +73,7 @@ def test_members_stand_in_the_order_of_img2dataset(folder: Path) -> None:
     assert hashlib.sha256(data).hexdigest() == pq.read_table(folder / "00001.parquet").to_pylist()[0]["sha256"]
 
 
-def test_what_did_not_download_is_told_in_the_parquet_file_alone(folder: Path) -> None:
+def test_failed_downloads_are_listed_in_the_parquet_file_alone(folder: Path) -> None:
     records = [record for shard in (0, 1) for record in pq.read_table(folder / f"0000{shard}.parquet").to_pylist()]
     assert len(records) == 24 and all(record["key"] and record["url"] and record["caption"] for record in records)
     assert [seed for seed, record in enumerate(records) if record["status"] == "failed_to_download"] == GONE
@@ -83,7 +81,7 @@ def test_what_did_not_download_is_told_in_the_parquet_file_alone(folder: Path) -
     assert not any(records[seed]["sha256"] or records[seed]["width"] for seed in GONE)
 
 
-def test_stats_count_what_was_downloaded(folder: Path) -> None:
+def test_stats_count_the_downloads(folder: Path) -> None:
     stats = json.loads((folder / "00000_stats.json").read_text())
     assert (stats["count"], stats["successes"], stats["failed_to_download"], stats["failed_to_resize"]) == (
         20,

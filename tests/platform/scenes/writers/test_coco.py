@@ -3,7 +3,7 @@ from fireedit.platform.scenes.objects import THINGS
 from fireedit.platform.scenes.writers import coco
 
 
-def test_every_class_has_a_number_of_its_own_within_cocos_range() -> None:
+def test_every_class_has_its_own_number_within_cocos_range() -> None:
     names = coco.class_names()
     assert len(names) == len(THINGS) + len(BACKGROUNDS) == len(set(names.values()))
     assert min(names) == 1 and max(names) <= 182

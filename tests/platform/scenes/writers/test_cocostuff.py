@@ -36,11 +36,12 @@ def test_pycocotools_reads_the_stuff_json_without_a_differing_pixel(tmp_path: Pa
         objects = np.any(list(Renderer().draw(scene, 48).masks.values()), axis=0)
         wanted = {coco.STUFF_IDS[scene.background]: ~objects, cocostuff.OTHER: objects}
         annotations = listed.loadAnns(listed.getAnnIds(imgIds=[seed]))
-        assert {one["category_id"] for one in annotations} == set(wanted)
-        for one in annotations:
-            mask = wanted[one["category_id"]]
-            np.testing.assert_array_equal(listed.annToMask(one).astype(bool), mask)
-            assert one["area"] == mask.sum() and one["iscrowd"] == 0 and isinstance(one["segmentation"]["counts"], str)
+        assert {annotation["category_id"] for annotation in annotations} == set(wanted)
+        for annotation in annotations:
+            mask = wanted[annotation["category_id"]]
+            np.testing.assert_array_equal(listed.annToMask(annotation).astype(bool), mask)
+            assert annotation["area"] == mask.sum() and annotation["iscrowd"] == 0
+            assert isinstance(annotation["segmentation"]["counts"], str)
         assert (tmp_path / "images" / "train2017" / listed.loadImgs([seed])[0]["file_name"]).exists()
 
 

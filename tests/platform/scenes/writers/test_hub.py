@@ -11,10 +11,9 @@ from fireedit.platform.scenes import world
 from fireedit.platform.scenes.writers import emu_edit, hub, instructpix2pix, magicbrush, ultraedit
 
 
-def test_rows_fill_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "ROWS_PER_FILE", 200)
+def test_rows_fill_files_in_order(tmp_path: Path) -> None:
     rows = ({"n": number, "image": b"x" if number % 2 else None} for number in range(450))
-    paths = hub.write_parquet(tmp_path, "train", {"n": "int64", "image": "image"}, rows)
+    paths = hub.write_parquet(tmp_path, "train", {"n": "int64", "image": "image"}, rows, rows_per_file=200)
     assert [path.name for path in paths] == [f"train-0000{n}-of-00003.parquet" for n in range(3)]
     assert [pq.ParquetFile(path).num_row_groups for path in paths] == [2, 2, 1]
     read = pq.read_table(tmp_path).to_pylist()
@@ -36,7 +35,7 @@ def test_rows_fill_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_hugging_face_reads_the_same_pixels(
     tmp_path: Path, write: Callable[..., None], prefix: str, pictures: set[str]
 ) -> None:
-    """By the hub's own library, from the metadata alone."""
+    """Load the files with the hub's own library, which knows pictures by the metadata alone."""
     datasets = pytest.importorskip("datasets", reason="the hub's own reader is not installed")
     write(tmp_path, range(9), 32, world.TRAIN)
     files = sorted(str(path) for path in (tmp_path / "data").glob(f"{prefix}*.parquet"))

@@ -2,8 +2,6 @@ import json
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from fireedit.platform import images
 from fireedit.platform.scenes import families, world
 from fireedit.platform.scenes.writers import instructpix2pix
@@ -17,16 +15,15 @@ def test_folders_have_the_published_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [*pictures, "metadata.jsonl", "prompt.json"]
     prompt = json.loads((folder / "prompt.json").read_text())
     assert set(prompt) == {"input", "edit", "output", "url"}
-    assert prompt["edit"] == families.lesson(world.TRAIN, 7).instruction
-    told = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
-    assert [pair["seed"] for pair in told] == [14, 15] and set(told[0]) == {"seed", *instructpix2pix.UNMEASURED}
+    assert prompt["edit"] == families.training_edit(world.TRAIN, 7).instruction
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert [pair["seed"] for pair in lines] == [14, 15] and set(lines[0]) == {"seed", *instructpix2pix.UNMEASURED}
     assert all(images.decode((folder / name).read_bytes()).shape == (32, 32, 3) for name in pictures)
 
 
-def test_zips_hold_the_very_files_of_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instructpix2pix, "FOLDERS_PER_ZIP", 3)
+def test_zips_hold_the_same_files_as_the_folders(tmp_path: Path) -> None:
     instructpix2pix.write_folders(tmp_path / "folders", range(5), 16, world.TRAIN)
-    instructpix2pix.write_zips(tmp_path / "zips", range(5), 16, world.TRAIN)
+    instructpix2pix.write_zips(tmp_path / "zips", range(5), 16, world.TRAIN, folders_per_zip=3)
     names = [path.name for path in sorted((tmp_path / "zips").iterdir())]
     assert names == ["seeds.json", "shard-00.zip", "shard-01.zip"]
     held = {"seeds.json": (tmp_path / "zips" / "seeds.json").read_bytes()}

@@ -17,7 +17,7 @@ def test_pycocotools_draws_the_masks_of_scenes_without_a_differing_pixel() -> No
             np.testing.assert_array_equal(drawn(polygons(mask), 64, 64), mask)
 
 
-def test_holes_and_pixels_that_touch_at_a_corner_come_back() -> None:
+def test_holes_and_pixels_that_touch_at_a_corner_are_kept() -> None:
     for seed in range(30):
         mask = np.random.default_rng(seed).random((9, 11)) < 0.6
         np.testing.assert_array_equal(drawn(polygons(mask), 9, 11), mask)

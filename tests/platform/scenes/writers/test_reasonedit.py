@@ -21,5 +21,5 @@ def test_the_benchmark_keeps_its_six_folders(tmp_path: Path) -> None:
     reasonedit.write_benchmark(tmp_path, range(12), 16, world.TRAIN)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == list(reasonedit.FOLDERS)
     held_out = world.WORLDS["knowledge"]
-    with pytest.raises(ValueError, match="'knowledge' has no edits of the family 'left_right'"):
+    with pytest.raises(ValueError, match="'knowledge' has no edits.*'left_right'"):
         reasonedit.write_benchmark(tmp_path, held_out.seeds[:1], 16, held_out)

@@ -27,7 +27,8 @@ def test_pycocotools_reads_the_instances_without_a_differing_pixel(tmp_path: Pat
 def test_references_have_the_published_fields(tmp_path: Path) -> None:
     refcoco.write(tmp_path, range(4), 32, world.TRAIN, corpus="refcocog")
     refs = pickle.loads((tmp_path / "refs(umd).p").read_bytes())
-    annotations = {one["id"]: one for one in json.loads((tmp_path / "instances.json").read_text())["annotations"]}
+    listed = json.loads((tmp_path / "instances.json").read_text())["annotations"]
+    annotations = {annotation["id"]: annotation for annotation in listed}
     for ref in refs:
         assert ref["image_id"] == annotations[ref["ann_id"]]["image_id"]
         assert ref["file_name"].endswith(f"_{ref['ann_id']}.jpg")
