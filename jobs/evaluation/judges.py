@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fireedit.jobs.evaluation.cases import Case
+from fireedit.jobs.evaluation.clip import JUDGE, CLIPJudge
 from fireedit.jobs.evaluation.metrics import edit_mask, likeness, perceptual_distance, pixel_scores
 from fireedit.jobs.evaluation.scene_reader import SceneReader, load_reader, signed
 from fireedit.jobs.evaluation.success import judge
-from fireedit.jobs.training.parts.clip_encoders import JUDGE, CLIPJudge
 from fireedit.models.vision import Vision
 from fireedit.models.weights import fingerprint
 from fireedit.platform.scenes import language

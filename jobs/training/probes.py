@@ -19,12 +19,3 @@ def share(hits: Sequence[Tensor]) -> float:
     """How many of all of them are true; 0 if there are none."""
     every = torch.cat([one.flatten() for one in hits]).float()
     return round(every.mean().item(), 4) if len(every) > 0 else 0.0
-
-
-def shown(pictures: Tensor, side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 RGB [B, S, S, 3] as the vision tower shows them to an encoder at `side` pixels, [B, 3, side, side]."""
-    pixels = pictures.permute(0, 3, 1, 2).float() / 255
-    if pixels.shape[-1] != side:
-        pixels = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
-    centre, spread = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std))
-    return (pixels - centre) / spread

@@ -1,6 +1,5 @@
 """CLIP at nano size: text encoder and vision model learn what caption and picture have in common."""
 
-import math
 import random
 import re
 import zlib
@@ -8,24 +7,24 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer
 
+from fireedit.jobs.evaluation.clip import CLIP, JUDGE
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.parts.held_out import HELD_OUT, held_out_batches
-from fireedit.jobs.training.probes import known_cross_entropy, share, shown
+from fireedit.jobs.training.probes import known_cross_entropy, share
 from fireedit.jobs.training.saved import saved
 from fireedit.models.model import FireEditConfig
-from fireedit.models.text import build_text_encoder, tokenize_text
+from fireedit.models.text import build_text_encoder
 from fireedit.models.tokens import IGNORED
-from fireedit.models.vision import CLIP_MEAN, CLIP_STD, Vision
+from fireedit.models.vision import Vision
 from fireedit.platform.scenes import language
 from fireedit.platform.scenes.edits import PLAIN, Edit
 from fireedit.platform.scenes.families import make_edit
@@ -35,8 +34,6 @@ from fireedit.platform.scenes.scene import EFFECTS, Placed
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.sheet import Card, Panel, card_sheet
 
-JUDGE = "judges/clip.safetensors"
-"""The two projections and the scale, beside which the encoders lie where the pipeline looks for them."""
 SIDES, SIZES = ("left", "right"), ("bigger", "smaller")
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "operation": tuple(PLAIN),
@@ -60,7 +57,6 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 """What an instruction is asked while training, and the possible answers; "" if it says nothing of it."""
 INSTRUCTIONS = 4
 """Instructions that a sample brings: that of its own edit, and those of edits that are not drawn."""
-MOST_SCALE = math.log(100)
 HELD_OUT_SCENES = 256
 SHOWN = 12
 
@@ -69,70 +65,6 @@ SHOWN = 12
 class CLIPRecipe(PretrainRecipe):
     instruction_weight: float = 0.1
     """Of the summed cross entropy of the questions to an instruction, beside the contrast of pictures and captions."""
-
-
-class CLIP(nn.Module):
-    """What transformers' CLIPModel computes, around encoders that the pipeline also uses without it."""
-
-    def __init__(self, text_encoder: CLIPTextModel, vision: CLIPVisionModel):
-        super().__init__()
-        self.text_encoder, self.vision = text_encoder, vision
-        width, seen = text_encoder.config.hidden_size, vision.config.hidden_size
-        self.text_projection = nn.Linear(width, width, bias=False)
-        self.visual_projection = nn.Linear(seen, width, bias=False)
-        for projection in (self.text_projection, self.visual_projection):
-            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-
-    def read(self, ids: Tensor) -> Tensor:
-        """Ids [B, T], padded to the full length -> the states at the last place, [B, W], which have read everything.
-
-        The painter is modulated by that state. Departure: OpenAI's CLIP reads the state at the first end mark.
-        """
-        return self.text_encoder(ids).last_hidden_state[:, -1]
-
-    def texts(self, pooled: Tensor) -> Tensor:
-        """What `read` returns -> unit vectors [B, W]."""
-        return F.normalize(self.text_projection(pooled).float(), dim=-1)
-
-    def pictures(self, pictures: Tensor, side: int) -> Tensor:
-        """uint8 RGB [B, S, S, 3], shown at `side` pixels -> unit vectors [B, W]."""
-        pixels = shown(pictures, side, CLIP_MEAN, CLIP_STD)
-        pooled = self.vision(pixels, interpolate_pos_encoding=True).pooler_output
-        return F.normalize(self.visual_projection(pooled).float(), dim=-1)
-
-    def scale(self) -> Tensor:
-        return self.logit_scale.clamp(max=MOST_SCALE).exp()
-
-
-class CLIPJudge:
-    """Unit vectors of pictures and texts, whose products are the CLIP-I and CLIP-T of our benchmark.
-
-    A stand-in for OpenAI's CLIP, trained on the scenes that it judges: figures are not comparable with published ones.
-    """
-
-    def __init__(self, clip: CLIP, tokenizer: PreTrainedTokenizerBase, side: int):
-        self.clip, self.tokenizer, self.side = clip.eval().requires_grad_(False), tokenizer, side
-
-    @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
-        """From the folder of a pipeline that this part was saved to."""
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-        vision = Vision.from_pretrained(folder / "vision", dtype=torch.float32)
-        clip = CLIP(text_encoder, vision.clip)
-        for name, value in load_file(folder / JUDGE).items():
-            clip.get_parameter(name).data.copy_(value)
-        return cls(clip, AutoTokenizer.from_pretrained(folder / "tokenizer"), vision.config.image_size)
-
-    def pictures(self, pictures: Tensor) -> Tensor:
-        """uint8 RGB [B, S, S, 3] -> [B, W]."""
-        return self.clip.pictures(pictures, self.side)
-
-    def texts(self, texts: Sequence[str]) -> Tensor:
-        """B texts -> [B, W]."""
-        length = self.clip.text_encoder.config.max_position_embeddings
-        ids = tokenize_text(self.tokenizer, list(texts), length)
-        return self.clip.texts(self.clip.read(ids.to(self.clip.logit_scale.device)))
 
 
 class Learner(nn.Module):

@@ -16,9 +16,10 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from fireedit.jobs.evaluation.clip import normalized
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.parts.held_out import HELD_OUT, held_out_batches
-from fireedit.jobs.training.probes import known_cross_entropy, share, shown
+from fireedit.jobs.training.probes import known_cross_entropy, share
 from fireedit.jobs.training.saved import fill, saved
 from fireedit.models.detector import Detections, Detector, select_proposals
 from fireedit.models.layers.boxes import box_iou, to_cxcywh
@@ -87,7 +88,7 @@ class Eyes(nn.Module):
 
     def look_coarsely(self, view: Tensor) -> Tensor:
         """The normed states of the smaller view, [B, n, W]: HVCA reads them too."""
-        pixels = shown(view, self.vision.config.detail_size, IMAGENET_MEAN, IMAGENET_STD)
+        pixels = normalized(view, self.vision.config.detail_size, IMAGENET_MEAN, IMAGENET_STD)
         return self.vision.dino(pixels).last_hidden_state[:, 1:]
 
     def detect(self, features: VisionFeatures) -> Detections:
