@@ -128,18 +128,18 @@ def prepare(setup: Setup) -> None:
     if storage.exists(storage.join(setup.copies, "rows.json")):
         return
     root = storage.join(out, CORPUS)
-    listed: list[shards.Row] = []
+    rows: list[dict[str, Any]] = []
     with storage.writing_folder(setup.copies, last="rows.json") as folder:
         with webdataset.ShardWriter(f"{folder}/%04d.tar", maxcount=ROWS_PER_TAR, verbose=0) as tars:
             for shard in shards.read_index(root).shards:
-                for row in shards.iter_rows(root, shard.name):
-                    key = f"{len(listed):06d}"
+                for row in (sample.row() for sample in shards.iter_samples(root, shard.name)):
+                    key = f"{len(rows):06d}"
                     pictures = {f"{name}.jpg": row.pop(name) for name in PICTURES}
                     tars.write({"__key__": key, "json": row, **pictures})
                     for name, data in pictures.items():
                         (folder / f"{key}.{name}").write_bytes(data)
-                    listed.append(row)
-        (folder / "rows.json").write_text(json.dumps(listed))
+                    rows.append(row)
+        (folder / "rows.json").write_text(json.dumps(rows))
 
 
 def load_processor(setup: Setup) -> Processor:

@@ -26,7 +26,7 @@ from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.ingest import Corpora
 from fireedit.platform.data.mixture import MixtureError
 from fireedit.platform.data.sample import Sample
-from fireedit.platform.data.shards import INDEX, SCHEMA, ShardsError
+from fireedit.platform.data.shards import INDEX, ShardsError
 from fireedit.platform.images import decode
 from fireedit.platform.sheet import Card, Colour, Panel, card_sheet
 
@@ -101,9 +101,7 @@ def drawn(corpora: Corpora, start: int, stop: int) -> Iterator[Shown]:
     """Draws number start, ..., stop - 1 of a run; rows that the processor will refuse are still among them."""
     read = corpora.reader()
     for draw in corpora.mixture.draws(start, stop):
-        row = read(draw)
-        sample = Sample(**{name: row[name] for name in SCHEMA.names})
-        yield Shown(sample, draw.number, f"draw {draw.number}, epoch {draw.epoch}")
+        yield Shown(read(draw).sample, draw.number, f"draw {draw.number}, epoch {draw.epoch}")
 
 
 def parts_of(recipe: TrainRecipe, corpora: Corpora) -> dict[str, Part]:

@@ -4,6 +4,7 @@ import io
 import struct
 import threading
 import warnings
+from typing import NewType
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -11,6 +12,11 @@ from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
+
+EncodedImage = NewType("EncodedImage", bytes)
+"""JPEG, PNG or WebP file that decodes."""
+Pixels = NewType("Pixels", np.ndarray)
+"""Decoded image, uint8 RGB [H, W, 3]."""
 
 MAX_PIXELS = 64_000_000
 """More than any corpus holds; a decoded image of this size takes 192 MB."""
@@ -45,7 +51,7 @@ class ImageError(ValueError):
     """Bytes that are no picture we take; the message says what was found and what to send."""
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> np.ndarray:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Pixels:
     """Decode a PNG, JPEG or WebP picture, upright, transparency laid over white.
 
     Args:
@@ -60,7 +66,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, draft: int | None = None) 
     if draft is not None and isinstance(image, JpegImageFile):
         image.draft("RGB", (draft, draft))
     _load(image)
-    return np.array(_to_rgb(_upright(image)))
+    return Pixels(np.array(_to_rgb(_upright(image))))
 
 
 def decode_alpha(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
@@ -100,12 +106,12 @@ def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     return image.size if plain else None
 
 
-def encode_png(image: np.ndarray) -> bytes:
+def encode_png(image: np.ndarray) -> EncodedImage:
     """Lossless bytes of [H, W, 3] RGB, [H, W, 4] RGBA, or an [H, W] label map or mask, uint8."""
     return _encode(image, "PNG", compress_level=4)
 
 
-def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> EncodedImage:
     """Small bytes of [H, W, 3] uint8 RGB, colours at full resolution."""
     return _encode(image, "JPEG", quality=quality, subsampling=0)
 
@@ -178,8 +184,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
-def _encode(image: np.ndarray, file_format: str, **how: int) -> bytes:
+def _encode(image: np.ndarray, file_format: str, **how: int) -> EncodedImage:
     assert image.dtype == np.uint8 and image.ndim in (2, 3), (image.dtype, image.shape)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, file_format, **how)
-    return buffer.getvalue()
+    return EncodedImage(buffer.getvalue())

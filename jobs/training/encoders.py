@@ -19,10 +19,9 @@ from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.vae import moments
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
-from fireedit.platform.console import say
 from fireedit.platform.data.encoding import Arrays, Encode, EncodersConfig, Load, encode
 from fireedit.platform.data.preparation import PrepareError
-from fireedit.platform.data.shards import Row
+from fireedit.platform.data.sample import Sample
 from fireedit.platform.images import decode
 
 
@@ -85,7 +84,7 @@ def encode_shards(
     for kind in encoders:
         encoder = ENCODERS[kind](model, weights)
         for name in names:
-            how = (encoder.fingerprint, encoder.columns, encoder.load, encoder.make, config, say)
+            how = (encoder.fingerprint, encoder.columns, encoder.load, encoder.make, config)
             reports[f"{name}/{kind}"] = encode(storage.join(out, name), kind, *how)
     return {"encoded": reports}
 
@@ -114,16 +113,17 @@ class _TextStates:
         return {"text_states": _half(text_states(self.text_encoder, ids))}
 
 
-def _canvases(side: int, row: Row) -> Arrays | None:
-    if row["task"] != "edit":
+def _canvases(side: int, sample: Sample) -> Arrays | None:
+    if sample.task != "edit":
         return None
-    return {name: squash(decode(row[name], draft=side), side) for name in ("source", "target")}
+    pictures = {"source": sample.source, "target": sample.target}
+    return {name: squash(decode(data, draft=side), side) for name, data in pictures.items()}
 
 
-def _words(tokenizer: PreTrainedTokenizerBase, length: int, row: Row) -> Arrays | None:
-    if row["task"] != "caption":
+def _words(tokenizer: PreTrainedTokenizerBase, length: int, sample: Sample) -> Arrays | None:
+    if sample.task != "caption":
         return None
-    return {"text_ids": tokenize_text(tokenizer, [row["instruction"]], length)[0].numpy()}
+    return {"text_ids": tokenize_text(tokenizer, [sample.instruction], length)[0].numpy()}
 
 
 def _part(weights: str, name: str) -> Any:

@@ -1,6 +1,6 @@
-"""From a corpus as it is published to checked shards of one schema, part by part in Ray Data's workers.
+"""Conversion of a published corpus to checked shards of one schema, part by part in Ray Data's workers.
 
-A part that is finished is never done again: a conversion that was broken off goes on with the others.
+Finished parts are kept: a conversion that was interrupted goes on with the others.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -15,57 +16,60 @@ import ray.data
 from pydantic import PositiveFloat, PositiveInt, TypeAdapter
 
 from fireedit.platform import images, storage
+from fireedit.platform.console import say
 from fireedit.platform.data import catalog, shards
+from fireedit.platform.data.catalog import CatalogEntry
 from fireedit.platform.data.corpora.rows import Corpus, Part
 from fireedit.platform.data.sample import Sample
+from fireedit.platform.images import EncodedImage
 
 SETTINGS, REPORT, QUARANTINE = "settings.json", "report.json", "quarantine.parquet"
 QUARANTINE_SCHEMA = pa.schema([("file", pa.string()), ("row", pa.string()), ("error", pa.string())])
-JUDGED_ROWS = 1000
-"""So many rows must have been read before a corpus is given up for its bad ones, unless it has ended."""
 
 
 class TooManyBadRowsError(ValueError):
-    """More of a corpus was set aside than the settings allow."""
+    """A larger fraction of a corpus was set aside than the settings allow."""
 
 
 class UnreadablePartError(OSError):
-    """A file could not be read to its end, for it is damaged or its disk or server failed."""
+    """A file could not be read to its end: it is damaged, or its disk or server failed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConversionConfig:
     size: PositiveInt = 512
-    """Pixels of a picture's shorter side, at the most."""
+    """Upper bound of a picture's shorter side, pixels."""
     quality: PositiveInt = 95
-    """Of the JPEG that a scaled or lossless picture becomes; colours keep their full resolution."""
+    """JPEG quality of scaled and lossless pictures; colors keep their full resolution."""
     max_bad_fraction: float = 0.01
+    judge_after: PositiveInt = 1000
+    """Rows read before a corpus is given up for its bad ones; a smaller corpus is read to its end first."""
     cpus_per_task: PositiveFloat = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class SetAside:
-    """A row that cannot be trained on."""
+    """One row that cannot be trained on."""
 
     file: str
-    """The file or folder that was being read."""
+    """File or folder that was being read."""
     row: str
-    """The sample's id."""
+    """Id of the sample."""
     error: str
 
 
 @dataclasses.dataclass(frozen=True)
 class PartReport:
-    """What became of one part."""
+    """Result of one part."""
 
     shards: list[shards.Shard]
     read: int
     set_aside: list[SetAside]
     core_seconds: float
     bytes: int
-    """Of the shards."""
+    """Size of the shards."""
     peak_bytes: int
-    """Most memory that the worker process ever held."""
+    """Peak memory of the worker process."""
 
 
 def convert(
@@ -74,43 +78,33 @@ def convert(
     root: str,
     split: str = "train",
     config: ConversionConfig | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    entry: CatalogEntry | None = None,
 ) -> dict[str, Any]:
     """Turn the corpus in CORPORA/NAME into shards under `root` and write their report; finished parts are kept.
 
     Args:
-        tell: takes a line of progress after each part.
+        entry: the corpus's declaration; the catalog's by default.
     Returns:
-        The report: rows read, kept and set aside, bytes, licence, seconds, memory.
+        The report: rows read, kept and set aside, bytes, license, seconds, memory.
     Raises:
         CorpusError: the folder is not what its name says.
-        ShardsError: the shards that lie there were made with other settings.
+        ShardsError: the shards under `root` were made with other settings.
         TooManyBadRowsError, UnreadablePartError: the report is written, the index is not.
     """
-    config, began, folder = config or ConversionConfig(), time.monotonic(), storage.join(corpora, name)
-    corpus, world = catalog.open_corpus(name, folder, split), catalog.world_of(folder)
-    parts, group = len(corpus.parts), shards.CAPTIONS_PER_GROUP if corpus.light else shards.ROWS_PER_GROUP
-    settings = {"corpus": name, "split": split, "world": world, "parts": parts, "size": config.size}
+    began, config, entry = time.monotonic(), config or ConversionConfig(), entry or catalog.find(name)
+    folder = storage.join(corpora, name)
+    corpus, world = entry.read(folder, split), catalog.world_of(folder)
+    settings = {"corpus": name, "split": split, "world": world, "parts": len(corpus.parts), "size": config.size}
     _require_settings(root, settings | {"quality": config.quality})
     if storage.exists(storage.join(root, shards.INDEX)):
-        tell(f"{name}: its shards are finished, kept")
+        say(f"{name}: its shards are finished, kept")
         return json.loads(storage.read_bytes(storage.join(root, REPORT)))
-    done = _finished_parts(root)
-    kept, todo = len(done), [number for number in range(parts) if number not in done]
-    failures = []
-    for number, failure in _convert_parts(corpus, folder, root, config, group, todo):
-        if failure:
-            failures.append(failure)
-            tell(f"{name}: {failure}")
-            continue
-        done[number] = _read_part_report(root, number)
-        tell(_progress(name, done, kept, parts, time.monotonic() - began))
-        if _too_many(done, config) and sum(report.read for report in done.values()) >= JUDGED_ROWS:
-            break
-    reports = [done[number] for number in sorted(done)]
-    unique, twice = _without_duplicates(root, [shard for report in reports for shard in report.shards], group)
-    set_aside = [row for report in reports for row in report.set_aside] + twice
-    report = _write_report(name, root, unique, reports, set_aside, time.monotonic() - began)
+    group = shards.CAPTIONS_PER_GROUP if corpus.light else shards.ROWS_PER_GROUP
+    done, failures = _convert_parts(name, corpus, folder, root, config, group)
+    written = [shard for report in done for shard in report.shards]
+    unique, repeated = _without_duplicates(root, written, group)
+    set_aside = [row for report in done for row in report.set_aside] + repeated
+    report = _write_report(entry, root, unique, done, set_aside, time.monotonic() - began)
     if _too_many(done, config):
         raise TooManyBadRowsError(
             f"{name}: {len(set_aside)} of {report['read']} rows were set aside, more than max_bad_fraction "
@@ -118,34 +112,34 @@ def convert(
         )
     if failures:
         raise UnreadablePartError(
-            f"{name}: {len(failures)} of {parts} parts could not be read, first {failures[0]}; "
+            f"{name}: {len(failures)} of {len(corpus.parts)} parts could not be read, first {failures[0]}; "
             "mend that and run again: the others are kept"
         )
     shards.write_index(root, shards.Index(name, split, world, unique, rows_per_group=group))
     return report
 
 
-def prepared_row(sample: Sample, config: ConversionConfig) -> shards.Row:
-    """A sample as a row of a shard: pictures checked, no larger than needed, the target as large as its source.
+def scale_pictures(sample: Sample, config: ConversionConfig) -> Sample:
+    """Check a sample's pictures and scale them: no larger than the config says, the target as large as its source.
 
     A JPEG that is small enough keeps its bytes.
 
     Raises:
         ImageError: a picture is damaged.
     """
-    row = sample.row()
-    del row["error"]
-    if sample.source:
-        row["source"], size = _scaled(sample.source, config, None)
-        if sample.target == sample.source:
-            row["target"] = row["source"]
-        elif sample.target:
-            row["target"], _ = _scaled(sample.target, config, size)
-    return row
+    if not sample.source:
+        return sample
+    source, size = _scale(sample.source, config, None)
+    target = sample.target
+    if target:
+        target = source if target == sample.source else _scale(target, config, size)[0]
+    return dataclasses.replace(sample, source=source, target=target)
 
 
-def _scaled(data: bytes, config: ConversionConfig, size: tuple[int, int] | None) -> tuple[bytes, tuple[int, int]]:
-    """A picture of width and height `size`, or as the config says; returns these too."""
+def _scale(
+    data: EncodedImage, config: ConversionConfig, size: tuple[int, int] | None
+) -> tuple[EncodedImage, tuple[int, int]]:
+    """Scale a picture to width and height `size`, or as the config says; returns these too."""
     image = images.decode(data, draft=config.size)
     if size is None:
         height, width = image.shape[:2]
@@ -157,19 +151,31 @@ def _scaled(data: bytes, config: ConversionConfig, size: tuple[int, int] | None)
 
 
 def _convert_parts(
-    corpus: Corpus, folder: str, root: str, config: ConversionConfig, group: int, todo: Sequence[int]
-) -> Iterator[tuple[int, str]]:
-    """Convert the parts of these numbers, as many at a time as there are cores for; yields each, and why it failed."""
-    if todo:
-        parts = {number: ray.put(corpus.parts[number]) for number in todo}
-        convert_part = _ConvertPart(corpus.read_part, parts, folder, root, config, group)
-        numbers = ray.data.from_items(list(todo), override_num_blocks=len(todo))
-        for row in numbers.map(convert_part, num_cpus=config.cpus_per_task).iter_rows():
-            yield row["item"], row["failure"]
+    name: str, corpus: Corpus, folder: str, root: str, config: ConversionConfig, group: int
+) -> tuple[list[PartReport], list[str]]:
+    """Convert the parts that are not finished yet, until all are done or too many rows are bad.
+
+    Returns:
+        The reports of all finished parts in their order, and the errors of those that could not be read.
+    """
+    began, done, failures = time.monotonic(), _finished_parts(root), list[str]()
+    first = len(done)
+    todo = {number: ray.put(part) for number, part in enumerate(corpus.parts) if number not in done}
+    for number, failure in _ConvertPart(corpus.read_part, todo, folder, root, config, group).in_parallel():
+        if failure:
+            failures.append(failure)
+            say(f"{name}: {failure}")
+            continue
+        done[number] = _read_part_report(root, number)
+        reports = list(done.values())
+        say(_progress(name, reports, first, len(corpus.parts), time.monotonic() - began))
+        if _too_many(reports, config) and _rows_read(reports) >= config.judge_after:
+            break
+    return [done[number] for number in sorted(done)], failures
 
 
 class _ConvertPart:
-    """Reads, checks, scales and writes one part; its report, written last, says that it is finished."""
+    """Reads, checks, scales and writes one part; its report, written last, marks it as finished."""
 
     def __init__(
         self,
@@ -183,75 +189,89 @@ class _ConvertPart:
         self.read_part, self.parts, self.folder, self.root = read_part, parts, folder, root
         self.config, self.group = config, group
 
+    def in_parallel(self) -> Iterator[tuple[int, str]]:
+        """Convert all parts, as many at a time as there are cores for; yields each one's number and error, or ""."""
+        if self.parts:
+            numbers = ray.data.from_items(list(self.parts), override_num_blocks=len(self.parts))
+            for row in numbers.map(self, num_cpus=self.config.cpus_per_task).iter_rows():
+                yield row["item"], row["failure"]
+
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
             self._convert(int(row["item"]))
-            return row | {"failure": ""}
         except OSError as error:
             return row | {"failure": str(error)}
+        return row | {"failure": ""}
 
     def _convert(self, number: int) -> None:
-        began, part = time.process_time(), ray.get(self.parts[number])
-        file = part if isinstance(part, str) else self.folder
-        read, size = 0, 0
+        began, size, part = time.process_time(), 0, ray.get(self.parts[number])
         written: list[shards.Shard] = []
-        set_aside: list[SetAside] = []
-
-        def good_rows() -> Iterator[shards.Row]:
-            nonlocal read
-            for sample in self.read_part(part):
-                read += 1
-                try:
-                    if not sample.error:
-                        yield prepared_row(sample, self.config)
-                except images.ImageError as error:
-                    set_aside.append(SetAside(file, sample.id, str(error)))
-                if sample.error:
-                    set_aside.append(SetAside(file, sample.id, sample.error))
-
-        for rows in shards.batched(good_rows(), shards.GROUPS_PER_SHARD * self.group):
-            written.append(shards.Shard(f"{number:06d}-{len(written):03d}", len(rows)))
-            path = shards.path_of(self.root, written[-1].name)
-            size += shards.write_table(path, shards.SCHEMA, rows, self.group)
+        checked = _CheckedSamples(self.read_part(part), part if isinstance(part, str) else self.folder, self.config)
+        for samples in shards.batched(checked, shards.GROUPS_PER_SHARD * self.group):
+            written.append(shards.Shard(f"{number:06d}-{len(written):03d}", len(samples)))
+            size += shards.write_samples(self.root, written[-1].name, samples, self.group)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        report = PartReport(written, read, set_aside, time.process_time() - began, size, peak)
+        report = PartReport(written, checked.read, checked.set_aside, time.process_time() - began, size, peak)
         storage.write_bytes(_report_path(self.root, number), json.dumps(dataclasses.asdict(report)).encode())
+
+
+class _CheckedSamples:
+    """Iterates over the good samples of a part, scaled; counts all and collects the bad ones."""
+
+    def __init__(self, samples: Iterator[Sample], file: str, config: ConversionConfig):
+        self.samples, self.file, self.config = samples, file, config
+        self.read = 0
+        self.set_aside: list[SetAside] = []
+
+    def __iter__(self) -> Iterator[Sample]:
+        for sample in self.samples:
+            self.read += 1
+            error = sample.error
+            if not error:
+                try:
+                    scaled = scale_pictures(sample, self.config)
+                except images.ImageError as damage:
+                    error = str(damage)
+            if error:
+                self.set_aside.append(SetAside(self.file, sample.id, error))
+            else:
+                yield scaled
 
 
 def _without_duplicates(
     root: str, written: Sequence[shards.Shard], group: int
 ) -> tuple[list[shards.Shard], list[SetAside]]:
-    """The shards, one that repeats an id exchanged for one without that row; and the rows that went."""
+    """Replace every shard that repeats an id by one without that row; returns the shards and the dropped rows."""
     seen: set[str] = set()
     unique: list[shards.Shard] = []
-    twice: list[SetAside] = []
+    repeated: list[SetAside] = []
     for shard in written:
-        kept: list[tuple[int, str]] = []
-        here: list[tuple[int, str]] = []
-        for row, name in enumerate(shards.read_ids(root, shard.name)):
-            (here if name in seen else kept).append((row, name))
+        ids, fresh = shards.read_ids(root, shard.name), list[bool]()
+        for name in ids:
+            fresh.append(name not in seen)
             seen.add(name)
-        if here:
-            twice += [SetAside(shards.path_of(root, shard.name), name, "this id came before") for _, name in here]
-            rows, shard = list(shards.iter_rows(root, shard.name)), shards.Shard(f"{shard.name}-unique", len(kept))
-            shards.write_table(shards.path_of(root, shard.name), shards.SCHEMA, [rows[row] for row, _ in kept], group)
-        if kept:
+        if not all(fresh):
+            path, dropped = shards.path_of(root, shard.name), [not is_fresh for is_fresh in fresh]
+            repeated += [SetAside(path, name, "this id came before") for name in compress(ids, dropped)]
+            samples, shard = shards.iter_samples(root, shard.name), shards.Shard(f"{shard.name}-unique", sum(fresh))
+            shards.write_samples(root, shard.name, compress(samples, fresh), group)
+        if shard.rows:
             unique.append(shard)
-    return unique, twice
+    return unique, repeated
 
 
 def _write_report(
-    name: str,
+    entry: CatalogEntry,
     root: str,
     unique: Sequence[shards.Shard],
     reports: Sequence[PartReport],
     set_aside: Sequence[SetAside],
     seconds: float,
 ) -> dict[str, Any]:
-    read, busy = sum(report.read for report in reports), sum(report.core_seconds for report in reports)
+    read, busy = _rows_read(reports), sum(report.core_seconds for report in reports)
     report = {
-        "corpus": name,
-        "licence": catalog.CORPORA[name].license,
+        "corpus": entry.name,
+        "licence": entry.license,
         "read": read,
         "kept": sum(shard.rows for shard in unique),
         "set_aside": len(set_aside),
@@ -269,7 +289,7 @@ def _write_report(
 
 
 def _require_settings(root: str, settings: dict[str, Any]) -> None:
-    """Refuse to go on where shards lie that were made in another way; else leave a note of how these are."""
+    """Record the settings under `root`; shards that were made with others there are an error."""
     path = storage.join(root, SETTINGS)
     if not storage.exists(path):
         storage.write_bytes(path, json.dumps(settings).encode())
@@ -297,17 +317,23 @@ def _report_path(root: str, number: int) -> str:
     return storage.join(root, shards.PARTS, f"{number:06d}.json")
 
 
-def _too_many(done: dict[int, PartReport], config: ConversionConfig) -> bool:
-    bad = sum(len(report.set_aside) for report in done.values())
-    return bad > config.max_bad_fraction * sum(report.read for report in done.values())
+def _rows_read(reports: Sequence[PartReport]) -> int:
+    return sum(report.read for report in reports)
 
 
-def _progress(name: str, done: dict[int, PartReport], kept: int, parts: int, seconds: float) -> str:
+def _rows_set_aside(reports: Sequence[PartReport]) -> int:
+    return sum(len(report.set_aside) for report in reports)
+
+
+def _too_many(reports: Sequence[PartReport], config: ConversionConfig) -> bool:
+    return _rows_set_aside(reports) > config.max_bad_fraction * _rows_read(reports)
+
+
+def _progress(name: str, reports: Sequence[PartReport], first: int, parts: int, seconds: float) -> str:
     """`cocostuff        part   12/231    6144 rows, 3 set aside  1210 rows/s  left 95 s`"""
-    read, bad = sum(report.read for report in done.values()), sum(len(report.set_aside) for report in done.values())
-    fresh = list(done.values())[kept:]
-    left = seconds / len(fresh) * (parts - len(done))
+    fresh = reports[first:]
+    left = seconds / len(fresh) * (parts - len(reports))
     return (
-        f"{name:16s} part {len(done):4d}/{parts}  {read:8d} rows, {bad} set aside"
-        f"  {sum(report.read for report in fresh) / seconds:6.0f} rows/s  left {left:.0f} s"
+        f"{name:16s} part {len(reports):4d}/{parts}  {_rows_read(reports):8d} rows, "
+        f"{_rows_set_aside(reports)} set aside  {_rows_read(fresh) / seconds:6.0f} rows/s  left {left:.0f} s"
     )

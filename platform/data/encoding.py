@@ -1,7 +1,7 @@
-"""What frozen encoders make of the rows, stored beside their shards, so that training need not run them in each step.
+"""Outputs of frozen encoders, stored beside the rows of their shards, so that training runs no encoder.
 
-Reading and decoding run in CPU tasks, encoders in actors with resources of their own: cheap nodes feed dear ones.
-A shard that is encoded is never done again.
+Reading and decoding run in CPU tasks, encoders in actors with resources of their own: CPU nodes feed GPU nodes.
+Encoded shards are kept when the job is repeated.
 """
 
 import dataclasses
@@ -15,28 +15,32 @@ import ray.data
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fireedit.platform import storage
+from fireedit.platform.console import say
 from fireedit.platform.data import shards
+from fireedit.platform.data.sample import Sample
 
 SHARD, HAS = "shard", "has"
-"""What is handed on beside a shard's arrays: its name, and which of its rows these are of, bool."""
+"""Columns that go with a shard's arrays through the pipeline: its name, and a bool a row, true if it is encoded."""
 
 Arrays = dict[str, np.ndarray]
-Load = Callable[[shards.Row], Arrays | None]
-"""From a row to the encoder's inputs, arrays of fixed shapes; None for a row that it has no use for."""
+Load = Callable[[Sample], Arrays | None]
+"""Makes the encoder's inputs of a sample, arrays of fixed shapes; None for a row that it has no use for."""
 Encode = Callable[[Arrays], Arrays]
-"""From inputs stacked to [N, ...] to float16 outputs [N, ...]."""
+"""Turns inputs stacked to [N, ...] into float16 outputs [N, ...]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodersConfig:
     count: PositiveInt = 1
-    """Encoders at a time."""
+    """Encoders that run in parallel."""
     cpus: PositiveFloat = 1.0
+    """Logical CPUs of each encoder."""
     gpus: NonNegativeFloat = 0.0
-    """Of each encoder."""
+    """GPUs of each encoder."""
     batch: PositiveInt = 16
+    """Rows of one forward pass."""
     cpus_per_task: PositiveFloat = 1.0
-    """Of a task that reads and decodes a shard."""
+    """Logical CPUs of a task that reads, decodes or writes a shard."""
 
 
 def encode(
@@ -47,32 +51,31 @@ def encode(
     load: Load,
     make_encoder: Callable[[], Encode],
     config: EncodersConfig,
-    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Encode all shards under `root` and enter it in their index under `name`.
+    """Encode all shards under `root` and enter the encoding in their index under `name`.
 
     Args:
         weights: hash of the encoder's weights.
-        columns: what it makes, by name, with the shape for one row.
+        columns: shape of each output for one row, by name.
         make_encoder: called once in each actor.
     Returns:
-        Shards in all, those encoded now, rows that have an encoding among these, seconds.
+        Number of all shards, shards encoded now, rows encoded among these, seconds.
     """
     index, began = shards.read_index(root), time.monotonic()
     entry = shards.Encoding(f"{name}-{weights}", dict(columns), weights)
-    there = set(storage.names(storage.join(root, entry.folder)))
-    todo = [shard.name for shard in index.shards if f"{shard.name}.parquet" not in there]
+    finished = set(storage.names(storage.join(root, entry.folder)))
+    todo = [shard.name for shard in index.shards if f"{shard.name}.parquet" not in finished]
     rows = 0
-    for done, encoded in enumerate(_encoded_shards(root, index, todo, entry, load, make_encoder, config), 1):
-        rows += encoded
+    for done, encoded_rows in enumerate(_encode_shards(root, index, todo, entry, load, make_encoder, config), 1):
+        rows += encoded_rows
         left = (time.monotonic() - began) / done * (len(todo) - done)
-        tell(f"{index.corpus:16s} {name}: shard {done:4d}/{len(todo)}  {rows:8d} rows  left {left:.0f} s")
+        say(f"{index.corpus:16s} {name}: shard {done:4d}/{len(todo)}  {rows:8d} rows  left {left:.0f} s")
     shards.write_index(root, dataclasses.replace(index, encodings={**index.encodings, name: entry}))
     seconds = round(time.monotonic() - began, 1)
     return {"shards": len(index.shards), "encoded_now": len(todo), "rows": rows, "seconds": seconds}
 
 
-def _encoded_shards(
+def _encode_shards(
     root: str,
     index: shards.Index,
     todo: list[str],
@@ -81,10 +84,10 @@ def _encoded_shards(
     make_encoder: Callable[[], Encode],
     config: EncodersConfig,
 ) -> Iterator[int]:
-    """Encodes shard after shard; yields the rows that each now has an encoding of."""
+    """Encode the shards of these names; yields the number of encoded rows of each."""
     if not todo:
         return
-    dataset = ray.data.from_items([{"shard": name} for name in todo], override_num_blocks=len(todo))
+    dataset = ray.data.from_items([{SHARD: name} for name in todo], override_num_blocks=len(todo))
     loaded = dataset.map(_LoadShard(root, load), num_cpus=config.cpus_per_task)
     encoded = loaded.map(
         _EncodeShard,  # type: ignore[arg-type]  # the class of an actor, made there
@@ -102,11 +105,11 @@ class _LoadShard:
         self.root, self.load = root, load
 
     def __call__(self, item: Mapping[str, str]) -> dict[str, Any]:
-        """The inputs of a whole shard, by name, and which of its rows they are of."""
-        inputs = [self.load(row) for row in shards.iter_rows(self.root, item["shard"])]
-        present = [one for one in inputs if one is not None]
-        stacked = {name: np.stack([one[name] for one in present]) for name in present[0]} if present else {}
-        return {SHARD: item["shard"], HAS: np.array([one is not None for one in inputs]), **stacked}
+        """Stack the inputs of a whole shard, by name, and mark the rows that have any."""
+        inputs = [self.load(sample) for sample in shards.iter_samples(self.root, item[SHARD])]
+        present = [arrays for arrays in inputs if arrays is not None]
+        stacked = {name: np.stack([arrays[name] for arrays in present]) for name in present[0]} if present else {}
+        return {SHARD: item[SHARD], HAS: np.array([arrays is not None for arrays in inputs]), **stacked}
 
 
 class _EncodeShard:
@@ -127,12 +130,12 @@ class _WriteShard:
 
     def __call__(self, encoded: dict[str, Any]) -> dict[str, int]:
         schema = pa.schema([(name, pa.binary()) for name in self.entry.columns])
-        path, rows, at = shards.path_of(self.root, encoded[SHARD], self.entry.folder), [], 0
+        path, rows, count = shards.path_of(self.root, encoded[SHARD], self.entry.folder), [], 0
         for has in encoded[HAS].tolist():
-            rows.append({name: self._bytes(name, encoded[name][at]) if has else None for name in self.entry.columns})
-            at += has
+            rows.append({name: self._bytes(name, encoded[name][count]) if has else None for name in self.entry.columns})
+            count += has
         shards.write_table(path, schema, rows, self.rows_per_group)
-        return {"rows": at}
+        return {"rows": count}
 
     def _bytes(self, name: str, array: np.ndarray) -> bytes:
         assert array.shape == self.entry.columns[name], (name, array.shape, self.entry.columns[name])

@@ -1,8 +1,8 @@
-"""From shards to the arrays of each training step: a worker's share of one sequence of draws, in Ray Data."""
+"""Training batches out of shards: each worker's share of one sequence of draws, read and decoded in Ray Data."""
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,26 @@ from pydantic import PositiveFloat, PositiveInt
 from fireedit.platform import storage
 from fireedit.platform.data import shards
 from fireedit.platform.data.mixture import Draw, EpochOrder, Mixture
-from fireedit.platform.images import decode
+from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.shards import StoredSample
+from fireedit.platform.images import Pixels, decode
 
-Row = dict[str, Any]
-Prepare = Callable[[Mapping[str, Any]], Row]
-"""From a sample whose images are uint8 RGB arrays to a row of arrays of fixed sizes."""
-
-
+PreparedRow = dict[str, Any]
+"""Arrays of fixed sizes, and text, by name."""
+Prepare = Callable[[Mapping[str, Any]], PreparedRow]
+"""Turns a sample into a row. It gets the fields of `Sample` by name, source and target decoded to `Pixels` or None, and
+the `StoredArray`s of its encodings."""
 Columns = dict[str, np.ndarray]
-"""Rows stacked by name; in shared memory, and not to be written to."""
+"""Prepared rows stacked by name, in shared memory: read only."""
 
-
-ENDLESS = 2**62
-"""More batches than any run takes."""
+UNLIMITED = 2**62
+"""Number of batches that no run reaches."""
 TASKS_PER_ROUND = 256
-"""Tasks that are planned at once; a round that is read begins the next, which takes a second or two."""
+"""Tasks that Ray Data plans at once; planning the next round takes a second or two."""
 
 
 class IngestError(ValueError):
-    """Shards that no batch can be made of."""
+    """Rows of which no batch can be made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +39,11 @@ class IngestConfig:
     cpus_per_task: PositiveFloat = 1.0
     """Logical CPUs of a decoding task; a fraction lets several share the cores that training leaves."""
     tasks: PositiveInt = 2
-    """Decoding tasks at a time for each worker; they take its batches by turns."""
+    """Decoding tasks that run in parallel for each worker; its batches are dealt to them round-robin."""
     rows_per_task: PositiveInt = 4096
-    """After which a task ends and another begins; its batches leave it one by one."""
+    """Rows after which a task ends and another begins; its batches are streamed out one by one."""
     shuffle_groups: PositiveInt = 16
-    """Row groups of a corpus's shards, whose rows are shuffled among one another."""
+    """Row groups of a corpus whose rows are shuffled together."""
     prefetch_batches: PositiveInt = 4
     encoded: bool = False
     """Read what `prepare.py shards --encode` stored instead of running VAE and text encoder in each step."""
@@ -50,9 +51,9 @@ class IngestConfig:
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker takes of a run's draws: every `workers`-th run of `batch` draws.
+    """One worker's part of a run's draws: every `workers`-th batch.
 
-    So a step's samples are the same ones however many workers share it.
+    Each step's samples are therefore the same for any number of workers.
     """
 
     rank: int
@@ -62,20 +63,21 @@ class Share:
     start: int
     """Draws of the whole run that are done, a multiple of `batch`."""
     stop: int | None
-    """Draws that the run comes to; None where no one knows."""
+    """Draws of the whole run; None if it has no known end."""
 
     def batches(self) -> range:
-        """The number of every batch of this worker, counted over the whole run."""
-        end = ENDLESS if self.stop is None else self.stop // self.batch
+        """List the numbers of this worker's batches, counted over the whole run."""
+        end = UNLIMITED if self.stop is None else self.stop // self.batch
         return range(self.start // self.batch + self.rank, end, self.workers)
 
 
 class Corpora:
-    """The shards of every corpus of a mixture, opened, and the sequence in which their rows are drawn.
+    """Opened shards of every corpus of a mixture, and the sequence in which their rows are drawn.
 
     Args:
-        root: the folder that holds one folder of shards for each corpus.
-        weights: corpus to share.
+        root: folder that holds one folder of shards for each corpus.
+        weights: share of each corpus.
+        seed: seed of the sequence.
     Raises:
         ShardsError: shards are missing, or are not for training.
         MixtureError: a weight is wrong, or a corpus is empty.
@@ -88,8 +90,8 @@ class Corpora:
         self.mixture = Mixture(weights, self.sizes, seed)
         self.seed = seed
 
-    def reader(self) -> Callable[[Draw], shards.Row]:
-        """What reads the row of a draw, its pictures still encoded; draws that follow each other share what is read."""
+    def reader(self) -> Callable[[Draw], StoredSample]:
+        """Make a function that reads the row of a draw; successive draws share the row groups that it reads."""
         window, groups, orders, readers = self.config.shuffle_groups, {}, {}, {}
         for name, index in self.indices.items():
             groups[name] = index.groups()
@@ -97,7 +99,7 @@ class Corpora:
             encodings = sorted(index.encodings) if self.config.encoded else []
             readers[name] = shards.ShardReader(storage.join(self.root, name), index, encodings, window + 1)
 
-        def read(draw: Draw) -> shards.Row:
+        def read(draw: Draw) -> StoredSample:
             group, row = orders[draw.corpus].find(draw.epoch, draw.place)
             shard, number, _ = groups[draw.corpus][group]
             return readers[draw.corpus].row(shard, number, row)
@@ -106,33 +108,41 @@ class Corpora:
 
 
 def prepared_batches(
-    corpora: Corpora, share: Share, prepare: Prepare, refusal: type[Exception], quarantine: str, side: int
+    corpora: Corpora,
+    share: Share,
+    prepare: Prepare,
+    refusal: type[Exception],
+    quarantine: str,
+    side: int,
+    tasks_per_round: int = TASKS_PER_ROUND,
 ) -> Generator[Columns]:
-    """A worker's batches of prepared rows, in order, read and decoded ahead in Ray Data's tasks.
+    """Yield a worker's batches of prepared rows, in order; Ray Data's tasks read and decode ahead.
 
     Closing the generator ends these tasks.
 
     Args:
-        refusal: what `prepare` raises for a sample that it cannot use; the row after it then takes its place.
+        refusal: exception that `prepare` raises for a sample that it cannot use; the next row takes its place.
         quarantine: folder for those samples: one JSON file each, with id and error.
         side: pixels of the largest picture that `prepare` makes; larger JPEGs may be decoded at a fraction.
     """
-    numbers, per_task = share.batches(), max(1, corpora.config.rows_per_task // share.batch)
-    read, together = _ReadBatches(corpora, share.batch, prepare, refusal, quarantine, side), per_task * TASKS_PER_ROUND
+    config, numbers = corpora.config, share.batches()
+    per_task = max(1, config.rows_per_task // share.batch)
+    per_round = per_task * tasks_per_round
+    read = _ReadBatches(corpora, share.batch, prepare, refusal, quarantine, side)
     while numbers:
-        yield from _round(read, numbers[:together], per_task, corpora.config)
-        numbers = numbers[together:]
+        yield from _read_round(read, numbers[:per_round], per_task, config)
+        numbers = numbers[per_round:]
 
 
-def _round(read: "_ReadBatches", numbers: range, per_task: int, config: IngestConfig) -> Generator[Columns]:
-    """The batches of these numbers, planned at once."""
-    tasks = [{"numbers": run} for run in _dealt(numbers, per_task, config.tasks)]
+def _read_round(read: "_ReadBatches", numbers: range, per_task: int, config: IngestConfig) -> Generator[Columns]:
+    """Plan the tasks for the batches of these numbers at once and yield the batches in order."""
+    tasks = [{"numbers": run} for run in _deal_batches(numbers, per_task, config.tasks)]
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
     dataset.context.target_max_block_size = 1  # so each batch, which is one row there, leaves its task at once
-    at_once = ray.data.TaskPoolStrategy(size=min(config.tasks, len(tasks)))
-    prepared = dataset.map_batches(read, batch_format="numpy", num_cpus=config.cpus_per_task, compute=at_once)
+    pool = ray.data.TaskPoolStrategy(size=min(config.tasks, len(tasks)))
+    prepared = dataset.map_batches(read, batch_format="numpy", num_cpus=config.cpus_per_task, compute=pool)
     blocks = iter(prepared.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=config.prefetch_batches))
-    early: dict[int, Columns] = {}  # Ray Data keeping the order would stop all tasks but the first
+    early: dict[int, Columns] = {}  # if Ray Data kept the order, it would stop all tasks but the first
     for number in numbers:
         while number not in early:
             block = {name: values[0] for name, values in next(blocks).items()}
@@ -140,15 +150,15 @@ def _round(read: "_ReadBatches", numbers: range, per_task: int, config: IngestCo
         yield early.pop(number)
 
 
-def _dealt(numbers: range, per_task: int, tasks: int) -> list[tuple[int, int, int]]:
-    """Numbers dealt by turns to tasks of which so many work at a time, so that none is far ahead; ranges as tuples."""
+def _deal_batches(numbers: range, per_task: int, tasks: int) -> list[tuple[int, int, int]]:
+    """Deal batches round-robin to concurrent tasks, so that none runs far ahead; returns each task's range."""
     runs = [numbers[first : first + per_task * tasks] for first in range(0, len(numbers), per_task * tasks)]
-    dealt = [run[turn::tasks] for run in runs for turn in range(min(tasks, len(run)))]
-    return [(part.start, part.stop, part.step) for part in dealt]
+    ranges = [run[task::tasks] for run in runs for task in range(min(tasks, len(run)))]
+    return [(batches.start, batches.stop, batches.step) for batches in ranges]
 
 
-def stacked(rows: Sequence[Row]) -> Columns:
-    """Rows as one batch.
+def stacked(rows: Sequence[PreparedRow]) -> Columns:
+    """Stack rows to one batch.
 
     Raises:
         IngestError: captions, which stage 1 reads, are among samples with pictures, which stages 2 and 3 read.
@@ -163,12 +173,12 @@ def stacked(rows: Sequence[Row]) -> Columns:
 
 
 def set_aside(quarantine: str) -> int:
-    """How many rows lie in a quarantine folder."""
+    """Count the rows in a quarantine folder."""
     return sum(name.endswith(".json") for name in storage.names(quarantine))  # a killed task leaves drafts
 
 
 class _ReadBatches:
-    """A task: some of a worker's batches, by their numbers."""
+    """Task that reads some of a worker's batches, by their numbers."""
 
     def __init__(
         self,
@@ -181,7 +191,6 @@ class _ReadBatches:
     ):
         self.corpora, self.batch = corpora, batch
         self.prepare, self.refusal, self.quarantine, self.side = prepare, refusal, quarantine, side
-        self.pictures = ("source",) if corpora.config.encoded else ("source", "target")
 
     def __call__(self, tasks: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
         read, size = self.corpora.reader(), self.batch
@@ -191,26 +200,31 @@ class _ReadBatches:
                 columns = stacked([self._prepared(read, draw) for draw in draws])
                 yield {name: values[None] for name, values in columns.items()} | {"number": np.array([number])}
 
-    def _prepared(self, read: Callable[[Draw], shards.Row], draw: Draw) -> Row:
-        """The row of a draw, or the next one of its epoch that can be used."""
+    def _prepared(self, read: Callable[[Draw], StoredSample], draw: Draw) -> PreparedRow:
+        """Prepare the row of a draw, or the next one of its epoch that can be used."""
         size = self.corpora.sizes[draw.corpus]
         for ahead in range(size):
-            row = read(Draw(draw.number, draw.corpus, draw.epoch, (draw.place + ahead) % size))
-            pictures = {name: decode(row[name], draft=self.side) if row[name] else None for name in self.pictures}
+            stored = read(replace(draw, place=(draw.place + ahead) % size))
+            sample = stored.sample
             try:
-                return self.prepare({**row, **pictures})
+                return self.prepare({**sample.row(), **self._pixels(sample), **stored.arrays})
             except self.refusal as error:
-                report = json.dumps({"id": row["id"], "corpus": row["corpus"], "error": str(error)})
-                name = row["id"].replace("/", "_") + ".json"
+                report = json.dumps({"id": sample.id, "corpus": sample.corpus, "error": str(error)})
+                name = sample.id.replace("/", "_") + ".json"
                 storage.write_bytes(storage.join(self.quarantine, name), report.encode())
         raise IngestError(f"{draw.corpus}: no row of this corpus can be trained on; see {self.quarantine}")
 
+    def _pixels(self, sample: Sample) -> dict[str, Pixels | None]:
+        """Decode the pictures that no stored encoding stands in for."""
+        pictures = {"source": sample.source} | ({} if self.corpora.config.encoded else {"target": sample.target})
+        return {name: decode(data, draft=self.side) if data else None for name, data in pictures.items()}
+
 
 def _training_index(root: str, encoded: bool) -> shards.Index:
-    """The index of shards that may be trained on.
+    """Read the index of shards that may be trained on.
 
     Raises:
-        ShardsError: they are not there, are held out, or lack their encodings.
+        ShardsError: they are missing, held out, or lack their encodings.
     """
     index = shards.read_index(root)
     if index.split != "train" or index.world not in ("", "train"):

@@ -1,7 +1,7 @@
-"""One endless sequence of draws out of several corpora: a function of weights, sizes and a seed, and of nothing else.
+"""Endless sequence of draws out of several corpora, a function of weights, sizes and a seed only.
 
-Draw number n says which row of which corpus comes n-th in a run, however many workers share the run and however often
-it is broken off. So a run is taken up again by going on at the number it had reached.
+Draw number n is the corpus and row of the run's n-th sample, for any number of workers and interruptions. A run
+therefore resumes at the number that it had reached.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 BLOCK = 256
-"""Draws within which every corpus gets its share, to within one row."""
+"""Number of draws in which every corpus gets its share, to within one row."""
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -26,21 +26,21 @@ class Draw:
     """One row of a run."""
 
     number: int
-    """In the whole run, from 0."""
+    """Position in the whole run, from 0."""
     corpus: str
     epoch: int
-    """How often the corpus was gone through before."""
+    """Finished passes over the corpus."""
     place: int
-    """In the corpus's order of this epoch."""
+    """Position in the corpus's order of this epoch."""
 
 
 class Mixture:
-    """Which corpus each draw is from; a corpus that ends begins again, so that small ones never drop out.
+    """Sequence of corpora to draw from; a corpus that ends begins again, so that small ones never drop out.
 
     Args:
-        weights: corpus to share; they need not sum to 1.
-        sizes: corpus to its number of rows.
-        seed: of the sequence of corpora.
+        weights: share of each corpus; they need not sum to 1.
+        sizes: rows of each corpus.
+        seed: seed of the sequence of corpora.
     Raises:
         MixtureError: a weight is not positive, or a corpus is missing or empty.
     """
@@ -56,7 +56,7 @@ class Mixture:
         self._edges = np.append(0.0, np.cumsum(shares / shares.sum())[:-1]).tolist() + [1.0]
 
     def draws(self, start: int, stop: int) -> Iterator[Draw]:
-        """Draws number start, ..., stop - 1."""
+        """Yield draws number start, ..., stop - 1."""
         first = start // BLOCK
         counts = self._counts(first)
         for block in range(first, -(-stop // BLOCK)):
@@ -67,19 +67,19 @@ class Mixture:
                     yield Draw(number, self.names[index], epoch, place)
 
     def _counts(self, blocks: int) -> np.ndarray:
-        """How many rows of each corpus the first so many blocks hold."""
+        """Count the rows of each corpus in the first `blocks` blocks."""
         return self._split(np.arange(blocks)).sum(axis=1)
 
     def _block(self, block: int) -> list[int]:
-        """The corpora of a block's draws, by their place in `names`."""
+        """Shuffle the corpora of one block's draws; returns their indices in `names`."""
         indices = np.repeat(np.arange(len(self.names)), self._split(np.array([block]))[:, 0])
         return np.random.default_rng([self.seed, block]).permutation(indices).tolist()
 
     def _split(self, blocks: np.ndarray) -> np.ndarray:
-        """[corpora, blocks] rows of each corpus in each block.
+        """Split each block among the corpora; returns rows, int64 [corpora, blocks].
 
-        BLOCK points at even distances fall among the shares; where the first one falls differs from block to block by
-        the golden ratio, so that what a block rounds away the next ones make up for.
+        BLOCK points at even distances fall into the intervals of the shares. The first point moves from block to block
+        by the golden ratio, so that rounding errors of one block are made up for by the next ones.
         """
         first = (blocks * _GOLDEN) % 1
         below = [np.ceil(edge * BLOCK - first).clip(0, BLOCK) for edge in self._edges]
@@ -87,15 +87,15 @@ class Mixture:
 
 
 class EpochOrder:
-    """In which order the rows of a corpus come in each epoch.
+    """Order of a corpus's rows in each epoch.
 
-    Row groups are shuffled over the whole corpus, then rows within a window of so many groups: as good as shuffling
-    rows, while each group is read once.
+    Row groups are shuffled over the whole corpus, then rows within a window of some groups: close to a full shuffle,
+    while each group is read once.
 
     Args:
         groups: rows in each row group.
-        corpus, seed: what the order is drawn from, together with the epoch.
-        window: groups whose rows are shuffled among one another.
+        corpus, seed: entropy of the order, together with the epoch.
+        window: groups whose rows are shuffled together.
     """
 
     def __init__(self, groups: Sequence[int], corpus: str, seed: int, window: int):
@@ -105,14 +105,14 @@ class EpochOrder:
         self._rows_of = functools.lru_cache(maxsize=2)(self._shuffled_rows)
 
     def find(self, epoch: int, place: int) -> tuple[int, int]:
-        """The group, and the row in it, that stand at a place of an epoch."""
+        """Find the group, and the row in it, at a place of an epoch."""
         _, starts = self._groups_of(epoch)
         window = int(np.searchsorted(starts, place, side="right")) - 1
         group, row = self._rows_of(epoch, window)[place - int(starts[window])]
         return int(group), int(row)
 
     def _shuffled_groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """All groups in the epoch's order, and the places where windows begin."""
+        """Shuffle all groups for an epoch; returns them and the places where windows begin."""
         groups = np.random.default_rng([*self._entropy, epoch]).permutation(len(self._rows))
         ends = np.cumsum(self._rows[groups])
         return groups, np.append(0, ends[self._window - 1 : -1 : self._window])

@@ -3,20 +3,21 @@
 A folder of shards holds
 
     rows/00012-00.parquet     rows of part 12 of the corpus, in row groups of one size
-    parts/00012.json          part 12 is finished: its shards, what was read, kept and set aside
-    latents-1a2b3c4d/         as rows/, row by row the same: what the encoder of this hash made of them
+    parts/00012.json          part 12 is finished: its shards, counts of rows read, kept and set aside
+    latents-1a2b3c4d/         as rows/, row by row the same: outputs of the encoder with this hash
     index.json                all parts are finished: the shards and their rows
     quarantine.parquet        every row that was set aside: its id, its file's part and the error
-    report.json               what a person wants to know of all this
+    report.json               counts, bytes and times of the conversion
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NewType, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,38 +25,36 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from fireedit.platform import storage
+from fireedit.platform.data.sample import STORED_FIELDS, Sample, Task
+from fireedit.platform.images import EncodedImage
 
 INDEX = "index.json"
 ROWS, PARTS = "rows", "parts"
 ROWS_PER_GROUP = 32
-"""What one random access reads; a group of 512 px pairs is about 4 MB."""
+"""Rows that one random access reads; a group of 512 px pairs is about 4 MB."""
 CAPTIONS_PER_GROUP = 1024
 GROUPS_PER_SHARD = 8
 OPEN_FILES = 64
-"""Footers that a reader remembers."""
+"""Parquet files that a reader keeps open, with their footers."""
 
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("corpus", pa.string()),
-        ("task", pa.string()),
-        ("instruction", pa.string()),
-        ("plain", pa.string()),
-        ("questions", pa.list_(pa.string())),
-        ("answers", pa.list_(pa.string())),
-        ("source", pa.binary()),
-        ("target", pa.binary()),
-        ("boxes", pa.list_(pa.list_(pa.float32()))),
-    ]
-)
-"""`Sample` without its error."""
-
-Row = dict[str, Any]
 T = TypeVar("T")
+StoredArray = NewType("StoredArray", np.ndarray)
+"""Output of a frozen encoder for one row, float16 of the shape that its `Encoding` states."""
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    if typing.get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(typing.get_args(hint)[0]))
+    return {str: pa.string(), Task: pa.string(), EncodedImage: pa.binary(), float: pa.float32()}[hint]
+
+
+_HINTS = typing.get_type_hints(Sample)
+SCHEMA = pa.schema([(name, _arrow_type(_HINTS[name])) for name in STORED_FIELDS])
+"""Columns of a shard: the stored fields of `Sample`."""
 
 
 class ShardsError(ValueError):
-    """Shards that are not there, not finished, or not what is asked for; the message says what to run."""
+    """Shards that are missing, unfinished or of another kind than needed; the message names the command to run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,23 +65,32 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """What an encoder stored beside the rows of every shard."""
+    """Outputs of one frozen encoder, stored beside the rows of every shard."""
 
     folder: str
     columns: dict[str, tuple[int, ...]]
-    """float16 arrays by name, with the shape that each row's has."""
+    """Shape of one row's array, float16, by column."""
     weights: str
     """Hash of the encoder's weights: others make other arrays."""
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredSample:
+    """One row of a shard with the encodings that were asked for."""
+
+    sample: Sample
+    arrays: Mapping[str, StoredArray | None]
+    """By column; None where the encoder has no use for this row."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Index:
-    """The shards of one corpus, in an order that never changes."""
+    """Shards of one corpus, in an order that never changes."""
 
     corpus: str
     split: str
     world: str
-    """Which world its scenes were drawn from: `train`, or one held out; empty for real pictures."""
+    """World that its scenes were drawn from: `train`, or a held-out one; empty for real pictures."""
     shards: list[Shard]
     encodings: dict[str, Encoding] = dataclasses.field(default_factory=dict)
     rows_per_group: int = ROWS_PER_GROUP
@@ -93,11 +101,11 @@ class Index:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when other rows, or the same in another order, would be drawn from these shards."""
+        """Hash that changes when other rows, or the same in another order, would be drawn from these shards."""
         return hashlib.blake2b(repr((self.shards, self.rows_per_group)).encode(), digest_size=8).hexdigest()
 
     def groups(self) -> list[tuple[str, int, int]]:
-        """Every row group: its shard's name, its number there, how many rows it holds."""
+        """List every row group: its shard's name, its number there, its rows."""
         return [
             (shard.name, number, min(self.rows_per_group, shard.rows - first))
             for shard in self.shards
@@ -106,7 +114,7 @@ class Index:
 
 
 def read_index(root: str) -> Index:
-    """The index of the shards under `root`.
+    """Read the index of the shards under `root`.
 
     Raises:
         ShardsError: there is none, since the shards were never made or not finished.
@@ -126,14 +134,21 @@ def write_index(root: str, index: Index) -> None:
 
 
 def path_of(root: str, shard: str, folder: str = ROWS) -> str:
-    """The file of a shard, or of an encoding of it."""
+    """Path of a shard's file, or of that of an encoding's folder beside it."""
     return storage.join(root, folder, f"{shard}.parquet")
 
 
-def write_table(path: str, schema: pa.Schema, rows: Iterable[Row], rows_per_group: int = ROWS_PER_GROUP) -> int:
-    """One parquet file of the row groups that `ShardReader` counts on, whole or not at all; returns its bytes.
+def write_samples(root: str, shard: str, samples: Iterable[Sample], rows_per_group: int = ROWS_PER_GROUP) -> int:
+    """Write one shard, whole or not at all; returns its bytes."""
+    return write_table(path_of(root, shard), SCHEMA, (sample.row() for sample in samples), rows_per_group)
 
-    Pictures are compressed already, and no two are alike: nothing is compressed, looked up or summed up.
+
+def write_table(
+    path: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], rows_per_group: int = ROWS_PER_GROUP
+) -> int:
+    """Write one parquet file of the row groups that `ShardReader` expects, whole or not at all; returns its bytes.
+
+    Pictures are compressed already and each is unique, so compression, dictionaries and statistics are off.
     """
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
@@ -145,72 +160,60 @@ def write_table(path: str, schema: pa.Schema, rows: Iterable[Row], rows_per_grou
 
 
 def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:
-    """Runs of `count` items; the last may be shorter."""
+    """Split items into runs of `count`; the last may be shorter."""
     remaining = iter(items)
     while run := list(islice(remaining, count)):
         yield run
 
 
 def read_ids(root: str, shard: str) -> list[str]:
-    """The ids of a shard's rows, nothing else of it read."""
+    """Read the ids of a shard's rows and no other column."""
     files, inner = storage.filesystem(path_of(root, shard))
     return pq.read_table(inner, filesystem=files, columns=["id"]).column("id").to_pylist()
 
 
-def iter_rows(root: str, shard: str) -> Iterator[Row]:
-    """The rows of one shard in their order, without encodings."""
+def iter_samples(root: str, shard: str) -> Iterator[Sample]:
+    """Read the rows of one shard in their order, without encodings."""
     files, inner = storage.filesystem(path_of(root, shard))
     with pq.ParquetFile(inner, filesystem=files) as file:
         for batch in file.iter_batches(ROWS_PER_GROUP):
-            yield from batch.to_pylist()
+            yield from map(Sample.of_row, batch.to_pylist())
 
 
 class ShardReader:
-    """Rows of one corpus's shards by their place; remembers the groups last read.
+    """Reads single rows of one corpus's shards; keeps the row groups and files that were read last.
 
     Args:
-        encodings: names of those to hand on with the rows, as float16 arrays.
-        groups: how many row groups are kept in memory.
+        encodings: names of those whose arrays come with the rows.
+        groups: row groups kept in memory.
+        open_files: parquet files kept open.
     """
 
-    def __init__(self, root: str, index: Index, encodings: Sequence[str] = (), groups: int = 1):
-        self.root, self.index, self.encodings = root, index, tuple(encodings)
-        self.most_groups = groups
-        self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
-        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+    def __init__(
+        self, root: str, index: Index, encodings: Sequence[str] = (), groups: int = 1, open_files: int = OPEN_FILES
+    ):
+        self.root, self.encodings = root, [index.encodings[name] for name in encodings]
+        self._group = functools.lru_cache(maxsize=groups)(self._read_group)
+        self._file = functools.lru_cache(maxsize=open_files)(self._open)
 
-    def row(self, shard: str, group: int, row: int) -> Row:
-        """Row number `row` of a group, by the names of SCHEMA and of the encodings' columns."""
-        key = (shard, group)
-        if key not in self._groups:
-            _forget_oldest(self._groups, self.most_groups - 1)
-            self._groups[key] = self._read_group(shard, group)
-        self._groups.move_to_end(key)
-        found = self._groups[key].slice(row, 1).to_pylist()[0]
-        found.setdefault("plain", "")  # older shards have no such column
+    def row(self, shard: str, group: int, row: int) -> StoredSample:
+        """Read row number `row` of a row group."""
+        stored = self._group(shard, group).slice(row, 1).to_pylist()[0]
+        arrays: dict[str, StoredArray | None] = {}
         for encoding in self.encodings:
-            for name, shape in self.index.encodings[encoding].columns.items():
-                found[name] = np.frombuffer(found[name], np.float16).reshape(shape) if found[name] else None
-        return found
+            for name, shape in encoding.columns.items():
+                data = stored[name]
+                arrays[name] = StoredArray(np.frombuffer(data, np.float16).reshape(shape)) if data else None
+        return StoredSample(Sample.of_row(stored), arrays)
 
     def _read_group(self, shard: str, group: int) -> pa.Table:
-        table = self._open(path_of(self.root, shard)).read_row_group(group, use_threads=False)
+        table = self._file(path_of(self.root, shard)).read_row_group(group, use_threads=False)
         for encoding in self.encodings:
-            path = path_of(self.root, shard, self.index.encodings[encoding].folder)
-            beside = self._open(path).read_row_group(group, use_threads=False)
-            for name in beside.column_names:
-                table = table.append_column(name, beside.column(name))
+            encoded = self._file(path_of(self.root, shard, encoding.folder)).read_row_group(group, use_threads=False)
+            for name in encoded.column_names:
+                table = table.append_column(name, encoded.column(name))
         return table
 
     def _open(self, path: str) -> pq.ParquetFile:
-        if path not in self._files:
-            for closed in _forget_oldest(self._files, OPEN_FILES - 1):
-                closed.close()
-            files, inner = storage.filesystem(path)
-            self._files[path] = pq.ParquetFile(inner, filesystem=files)
-        self._files.move_to_end(path)
-        return self._files[path]
-
-
-def _forget_oldest(remembered: OrderedDict[Any, Any], most: int) -> list[Any]:
-    return [remembered.popitem(last=False)[1] for _ in range(len(remembered) - most)]
+        files, inner = storage.filesystem(path)
+        return pq.ParquetFile(inner, filesystem=files)

@@ -89,7 +89,7 @@ def test_a_mixture_is_shown_as_training_draws_it(
     report, said = run(capsys, tmp_path / "sheet.jpg", *recipe, "--start", "5", "--rows", "9")
     corpora = open_corpora(read_recipe(recipe))
     read = corpora.reader()
-    drawn = [(str(draw.number), read(draw)["id"]) for draw in corpora.mixture.draws(5, 14)]
+    drawn = [(str(draw.number), read(draw).sample.id) for draw in corpora.mixture.draws(5, 14)]
     assert [tuple(line.split()[:2]) for line in said[1:10]] == drawn
 
     edits, answers = report["corpora"]["instructpix2pix"], report["corpora"]["llava_instruct"]

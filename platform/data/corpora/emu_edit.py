@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fireedit.platform.data.corpora import parquet, rows
-from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 
 CORPUS = "emu_edit"
 TASKS = ("background", "global", "style", "remove", "add", "local", "texture")
@@ -99,7 +99,7 @@ def _repeated(path: str, seen: set[tuple[Any, ...]]) -> frozenset[int]:
 def _sample(record: dict[str, Any], place: str, repeated: bool) -> Sample:
     """`place`, the file and the row's number, is the name of a row that has no key of its own."""
     number, digest = record["idx"], parquet.said(record, "hash")
-    name, source, target, error = f"{CORPUS}/{number}-{digest}", b"", b"", ""
+    name, source, target, error = f"{CORPUS}/{number}-{digest}", NO_IMAGE, NO_IMAGE, ""
     try:
         if not isinstance(number, int) or not digest or repeated:
             name = f"{CORPUS}/{place}"
@@ -111,7 +111,7 @@ def _sample(record: dict[str, Any], place: str, repeated: bool) -> Sample:
         if RESULT in record:
             target = rows.check_picture(parquet.picture_bytes(record, RESULT), RESULT)
     except rows.BadRow as bad:
-        source, target, error = b"", b"", f"{name}: {bad}"
+        source, target, error = NO_IMAGE, NO_IMAGE, f"{name}: {bad}"
     instruction = parquet.said(record, "instruction")
     return Sample(
         id=name, corpus=CORPUS, task="edit", instruction=instruction, source=source, target=target, error=error

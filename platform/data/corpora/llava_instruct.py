@@ -7,7 +7,7 @@ import functools
 from typing import Any, TypeVar
 
 from fireedit.platform.data.corpora import rows
-from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 
 CORPUS = "llava_instruct"
 FILE = "llava_instruct_150k.json"
@@ -38,7 +38,7 @@ def read_dialogue(root: str, numbered: tuple[int, Any]) -> Sample:
     index, record = numbered
     questions: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
-    source, error = b"", ""
+    source, error = NO_IMAGE, ""
     try:
         questions, answers = split_turns(_field(record, "conversations", list))
         source = rows.read_picture(root, f"{IMAGES}/{rows.inside(_field(record, 'image', str))}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import keyed_json, masks, rows
-from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 
 CORPUS = "magicbrush"
 SESSIONS = "edit_sessions.json"
@@ -56,13 +56,13 @@ def find_turns(root: str, split: str) -> list[Turn]:
 
 def read_turn(root: str, turn: Turn) -> Sample:
     """The sample of one turn, with the box of its mask; source and target may differ in size."""
-    source, target, error = b"", b"", ""
+    source, target, error = NO_IMAGE, NO_IMAGE, ""
     try:
         if turn.error:
             raise rows.BadRow(turn.error)
         source, target = rows.read_picture(root, turn.source), rows.read_picture(root, turn.target)
     except rows.BadRow as bad:
-        source, target, error = b"", b"", f"{turn.id}: {bad}"
+        source, target, error = NO_IMAGE, NO_IMAGE, f"{turn.id}: {bad}"
     return Sample(
         id=turn.id,
         corpus=CORPUS,

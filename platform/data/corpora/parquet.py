@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import rows
-from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 
 ROWS_AT_ONCE = 8
 """Of a parquet file in memory: a row may hold megabytes of pictures."""
@@ -133,7 +133,7 @@ def read_pair(record: dict[str, Any], folder: str, key: str, *, source: str, ins
             raise rows.BadRow(f"{instruction}: found no text")
         first, second = rows.check_picture(before, source), rows.check_picture(after, target)
     except rows.BadRow as bad:
-        first, second, error = b"", b"", f"{name}: {bad}"
+        first, second, error = NO_IMAGE, NO_IMAGE, f"{name}: {bad}"
     return Sample(id=name, corpus=corpus, task="edit", instruction=text, source=first, target=second, error=error)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import rows
-from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 
 CORPUS = "instructpix2pix"
 FILE = "seeds.json"
@@ -70,7 +70,7 @@ def read_list(path: str, split: str) -> list[Folder]:
 
 def read_folder(open_file: Open, folder: Folder) -> Sample:
     """One sample of one folder; which of its pairs is drawn from its id, so it is the same on every visit."""
-    instruction, pair, error = "", [b"", b""], ""
+    instruction, pair, error = "", [NO_IMAGE, NO_IMAGE], ""
     try:
         if folder.error:
             raise rows.BadRow(folder.error)

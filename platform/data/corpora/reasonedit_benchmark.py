@@ -11,7 +11,7 @@ import functools
 
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import masks, rows
-from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 
 CORPUS = "reasonedit"
 TEXTS = {
@@ -64,7 +64,7 @@ def find_cases(root: str) -> list[Case]:
 
 def read_case(root: str, case: Case) -> Sample:
     """The sample of one case, with the box of its mask."""
-    source, error = b"", ""
+    source, error = NO_IMAGE, ""
     try:
         if not case.instruction or not case.noun or "\ufffd" in case.line:
             raise rows.BadRow(f"found {case.line!r:.60}; write `instruction {MARK} noun` in UTF-8")

@@ -66,7 +66,7 @@ def read_json(path: str) -> Any:
         raise CorpusError(f"{path} is not JSON: {error}; fetch it again") from None
 
 
-def read_picture(root: str, name: str) -> bytes:
+def read_picture(root: str, name: str) -> images.EncodedImage:
     """The bytes of the picture file ROOT/NAME, which decodes.
 
     Raises:
@@ -75,7 +75,7 @@ def read_picture(root: str, name: str) -> bytes:
     return check_picture(read_bytes(root, name), name)
 
 
-def check_picture(data: bytes | None, name: str) -> bytes:
+def check_picture(data: bytes | None, name: str) -> images.EncodedImage:
     """`data` if it decodes to its last byte, at the cheapest size; `name` begins the error.
 
     Raises:
@@ -85,7 +85,7 @@ def check_picture(data: bytes | None, name: str) -> bytes:
         images.decode(data or b"", draft=8)
     except images.ImageError as error:
         raise BadRow(f"{name}: {error}") from None
-    return data or b""
+    return images.EncodedImage(data or b"")
 
 
 def decoded(root: str, name: str, decode: Callable[[bytes], np.ndarray] = images.decode) -> np.ndarray:

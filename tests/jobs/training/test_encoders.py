@@ -18,6 +18,7 @@ from fireedit.platform import images
 from fireedit.platform.data import shards
 from fireedit.platform.data.encoding import EncodersConfig
 from fireedit.platform.data.preparation import PrepareError
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 from tests.factories import caption_sample, edit_sample, vqa_sample
 
 CONFIG = EncodersConfig(cpus=0.25, cpus_per_task=0.25, batch=2)
@@ -38,27 +39,25 @@ def weights(pipeline: FireEditPipeline, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[shards.Row]:
-    """Samples of all three tasks as a shard holds them."""
-    return [
-        {**sample, "boxes": [], **{name: _encoded(sample[name]) for name in ("source", "target")}} for sample in SAMPLES
-    ]
+def samples() -> list[Sample]:
+    """Samples of all three tasks, their pictures encoded."""
+    return [Sample(**sample | {name: _encoded(sample[name]) for name in ("source", "target")}) for sample in SAMPLES]
 
 
-def _encoded(picture: np.ndarray | None) -> bytes:
-    return b"" if picture is None else images.encode_jpeg(picture)
+def _encoded(picture: np.ndarray | None) -> images.EncodedImage:
+    return NO_IMAGE if picture is None else images.encode_jpeg(picture)
 
 
 @pytest.fixture
-def out(rows: list[shards.Row], tmp_path: Path) -> str:
+def out(samples: list[Sample], tmp_path: Path) -> str:
     """The folder that holds the shards of one corpus, `test`."""
     root = str(tmp_path / "test")
-    shards.write_table(shards.path_of(root, "000000-000"), shards.SCHEMA, rows)
-    shards.write_index(root, shards.Index("test", "train", "", [shards.Shard("000000-000", len(rows))]))
+    shards.write_samples(root, "000000-000", samples)
+    shards.write_index(root, shards.Index("test", "train", "", [shards.Shard("000000-000", len(samples))]))
     return str(tmp_path)
 
 
-def stored(out: str, *encoders: str) -> list[shards.Row]:
+def stored(out: str, *encoders: str) -> list[shards.StoredSample]:
     """The rows of `test` as training reads them."""
     root = f"{out}/test"
     index = shards.read_index(root)
@@ -97,16 +96,16 @@ def test_rows_get_what_the_vae_and_the_text_encoder_make_of_them(
         name: fingerprint(part) for name, part in parts.items()
     }
     for row in stored(out, "latents", "text"):
-        if row["task"] == "edit":
+        if row.sample.task == "edit":
             for name in ("source", "target"):
-                assert row[f"{name}_moments"].shape == MOMENTS
-                assert_close(row[f"{name}_moments"], moments_of(pipeline, row[name]))
+                assert row.arrays[f"{name}_moments"].shape == MOMENTS
+                assert_close(row.arrays[f"{name}_moments"], moments_of(pipeline, getattr(row.sample, name)))
         else:
-            assert row["source_moments"] is row["target_moments"] is None
-        if row["task"] == "caption":
-            assert_close(row["text_states"], text_states_of(pipeline, row["instruction"]))
+            assert row.arrays["source_moments"] is row.arrays["target_moments"] is None
+        if row.sample.task == "caption":
+            assert_close(row.arrays["text_states"], text_states_of(pipeline, row.sample.instruction))
         else:
-            assert row["text_states"] is None
+            assert row.arrays["text_states"] is None
 
     again = encode_shards(out, ["test"], ["latents", "text"], "nano", weights, CONFIG)["encoded"]
     assert [report["encoded_now"] for report in again.values()] == [0, 0]
@@ -121,7 +120,7 @@ def test_other_weights_make_other_arrays_in_another_folder(
     found = []
     for folder in (weights, str(tmp_path / "other")):
         encode_shards(out, ["test"], ["text"], "nano", folder, CONFIG)
-        found.append(stored(out, "text")[1]["text_states"])
+        found.append(stored(out, "text")[1].arrays["text_states"])
     folders = {f"text-{fingerprint(made.text_encoder)}" for made in (pipeline, other)}
     assert len(folders) == 2 and folders <= {path.name for path in (tmp_path / "test").iterdir()}
     assert_close(found[1], text_states_of(other, SAMPLES[1]["instruction"]))
@@ -137,15 +136,15 @@ def test_weights_that_were_saved_in_half_precision_are_the_same(
         assert made == [fingerprint(part)] * 2
 
 
-def test_each_encoder_reads_only_what_it_has_a_use_for(weights: str, rows: list[shards.Row]) -> None:
+def test_each_encoder_reads_only_what_it_has_a_use_for(weights: str, samples: list[Sample]) -> None:
     loads = {name: encoder("nano", weights).load for name, encoder in ENCODERS.items()}
-    for row in rows:
-        canvases, words = loads["latents"](row), loads["text"](row)
-        assert (canvases is not None, words is not None) == (row["task"] == "edit", row["task"] == "caption")
+    for sample in samples:
+        canvases, words = loads["latents"](sample), loads["text"](sample)
+        assert (canvases is not None, words is not None) == (sample.task == "edit", sample.task == "caption")
         shapes: dict[str, Any] = {name: array.shape for name, array in ((canvases or {}) | (words or {})).items()}
         side, length = preset("nano").vae.sample_size, preset("nano").text.tokens
         wanted = {"edit": dict.fromkeys(("source", "target"), (side, side, 3)), "caption": {"text_ids": (length,)}}
-        assert shapes == wanted.get(row["task"], {})
+        assert shapes == wanted.get(sample.task, {})
 
 
 def test_wrong_arguments_say_what_to_write(weights: str, out: str) -> None:

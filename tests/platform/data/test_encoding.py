@@ -1,41 +1,42 @@
-"""What an encoder makes of the rows lies beside their shards, row by row, and is made once for each of its weights."""
+"""Outputs of an encoder are stored beside the shards, row by row, and made once for each of its weights."""
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fireedit.platform.data import shards
-from fireedit.platform.data.encoding import Arrays, Encode, EncodersConfig, encode
-from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.encoding import Arrays, EncodersConfig, encode
+from fireedit.platform.data.sample import Sample, Task
 
 CONFIG = EncodersConfig(cpus=0.25, cpus_per_task=0.25, batch=4)
 COLUMNS = {"length": (2,), "square": (1, 3)}
 SIZES = (40, 3, 5)
-"""Rows of the shards; the last one holds nothing that the encoder has a use for."""
+"""Rows of the shards; the encoder has no use for those of the last one."""
 
 
 def write_corpus(root: Path) -> None:
-    """Captions of as many letters as their number says, every third row a dialogue; in the last shard all rows are."""
+    """Write captions of as many letters as their number; every third row and all of the last shard are dialogues."""
     named, number = [], 0
     for place, size in enumerate(SIZES):
-        rows = []
+        samples = []
         for _ in range(size):
-            task = "vqa" if number % 3 == 2 or place == 2 else "caption"
-            rows.append(Sample(id=f"test/{number}", corpus="test", task=task, instruction="x" * number).row())
+            task: Task = "vqa" if number % 3 == 2 or place == 2 else "caption"
+            samples.append(Sample(id=f"test/{number}", corpus="test", task=task, instruction="x" * number))
             number += 1
         named.append(shards.Shard(f"{place:06d}-000", size))
-        shards.write_table(shards.path_of(str(root), named[-1].name), shards.SCHEMA, rows)
+        shards.write_samples(str(root), named[-1].name, samples)
     shards.write_index(str(root), shards.Index("test", "train", "", named))
 
 
-def load(row: shards.Row) -> Arrays | None:
-    return {"count": np.array([len(row["instruction"])], np.int64)} if row["task"] == "caption" else None
+def load(sample: Sample) -> Arrays | None:
+    return {"count": np.array([len(sample.instruction)], np.int64)} if sample.task == "caption" else None
 
 
 class Measure:
-    """An encoder: `factor` is its weights, `log` tells how large its batches were."""
+    """Encoder whose only weight is `factor`; it writes the sizes of its batches to `log`."""
 
     def __init__(self, factor: int, log: Path):
         self.factor, self.log = factor, log
@@ -50,14 +51,9 @@ class Measure:
         }
 
 
-def make(factor: int, log: Path) -> Encode:
-    return Measure(factor, log)
-
-
-def encoded(root: Path, factor: int = 1, lines: list[str] | None = None) -> dict:
-    told: list[str] = [] if lines is None else lines
-    making = functools.partial(make, factor, root / "batches.log")
-    return encode(str(root), "measure", f"{factor:04x}", COLUMNS, load, making, CONFIG, told.append)
+def encoded(root: Path, factor: int = 1) -> dict[str, Any]:
+    make_encoder = functools.partial(Measure, factor, root / "batches.log")
+    return encode(str(root), "measure", f"{factor:04x}", COLUMNS, load, make_encoder, CONFIG)
 
 
 def assert_measured(root: Path, factor: int) -> None:
@@ -65,25 +61,27 @@ def assert_measured(root: Path, factor: int) -> None:
     reader = shards.ShardReader(str(root), index, ["measure"])
     for shard, group, rows in index.groups():
         for place in range(rows):
-            row = reader.row(shard, group, place)
-            assert row["id"] == f"test/{number}"
-            if row["task"] == "caption":
-                assert row["length"].tolist() == [number * factor, -number * factor]
-                assert row["square"].shape == (1, 3) and (row["square"] == (number * factor) ** 2).all()
-                assert row["square"].dtype == np.float16
+            stored = reader.row(shard, group, place)
+            length, square = stored.arrays["length"], stored.arrays["square"]
+            assert stored.sample.id == f"test/{number}"
+            if stored.sample.task == "caption":
+                assert length is not None and length.tolist() == [number * factor, -number * factor]
+                assert square is not None and square.shape == (1, 3) and square.dtype == np.float16
+                assert (square == (number * factor) ** 2).all()
             else:
-                assert row["length"] is row["square"] is None
+                assert length is square is None
             number += 1
     assert number == sum(SIZES)
 
 
 @pytest.mark.ray
-def test_arrays_stand_beside_their_rows_and_rows_without_use_have_none(ray_session: None, tmp_path: Path) -> None:
+def test_arrays_are_stored_for_the_rows_that_the_encoder_has_a_use_for(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_corpus(tmp_path)
-    lines: list[str] = []
-    report = encoded(tmp_path, lines=lines)
+    report, lines = encoded(tmp_path), capsys.readouterr().err.splitlines()
     assert (report["shards"], report["encoded_now"], report["rows"]) == (3, 3, 29) and report["seconds"] > 0
-    assert len(lines) == 3 and lines[-1].startswith("test             measure: shard    3/3        29 rows  left 0 s")
+    assert "test             measure: shard    3/3        29 rows  left 0 s" in lines
     assert_measured(tmp_path, factor=1)
     entry = shards.read_index(str(tmp_path)).encodings["measure"]
     assert entry == shards.Encoding("measure-0001", COLUMNS, "0001")
@@ -92,7 +90,7 @@ def test_arrays_stand_beside_their_rows_and_rows_without_use_have_none(ray_sessi
 
 
 @pytest.mark.ray
-def test_a_second_run_encodes_nothing_and_one_that_was_broken_off_the_rest(ray_session: None, tmp_path: Path) -> None:
+def test_a_second_run_encodes_only_the_shards_that_are_missing(ray_session: None, tmp_path: Path) -> None:
     write_corpus(tmp_path)
     encoded(tmp_path)
     folder, index = tmp_path / "measure-0001", (tmp_path / shards.INDEX).read_bytes()
@@ -109,13 +107,13 @@ def test_a_second_run_encodes_nothing_and_one_that_was_broken_off_the_rest(ray_s
 
 
 @pytest.mark.ray
-def test_other_weights_make_another_folder_and_are_read_from_then_on(ray_session: None, tmp_path: Path) -> None:
+def test_other_weights_make_another_folder_which_is_read_from_then_on(ray_session: None, tmp_path: Path) -> None:
     write_corpus(tmp_path)
     encoded(tmp_path)
     assert encoded(tmp_path, factor=2)["encoded_now"] == 3
     assert {"measure-0001", "measure-0002"} <= {path.name for path in tmp_path.iterdir()}
     assert_measured(tmp_path, factor=2)
-    assert encoded(tmp_path)["encoded_now"] == 0, "the first weights' arrays lie there still"
+    assert encoded(tmp_path)["encoded_now"] == 0, "the first weights' arrays are kept"
     assert_measured(tmp_path, factor=1)
 
 
