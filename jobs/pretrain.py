@@ -1,17 +1,17 @@
-"""Make what the paper takes ready-made, at nano size: `python jobs/pretrain.py PART [--out FOLDER] [key=value ...]`.
+"""Pretrain at nano size what the paper takes ready-made: `python jobs/pretrain.py PART [--out FOLDER] [key=value ...]`.
 
     tokenizers   of LLM and text encoder
-    clip         text encoder and CLIP's eye, from pictures and captions
-    vision       DINOv2, proposer and region encoder, together
-    llm          LLaMA and the adapter, from dialogues about pictures and regions; needs vision
-    painter      the UNet, InstructPix2Pix's way, on CLIP's text states; needs clip
-    scene_reader reads pictures as scenes: the judge of the benchmark
+    clip         text encoder and vision model of CLIP, on images and captions
+    vision       DINOv2, region proposer and region encoder, together
+    llm          LLaMA and the adapter, on dialogues about images and regions; needs vision
+    painter      the UNet, as in InstructPix2Pix, on CLIP's text states; needs clip
+    scene_reader reads images as scenes: the judge of the benchmark
     corpora      scenes as corpora and their shards, for the stages; needs Ray; `1:scenes.rows=50` is for stage 1 alone
     pipeline     all of them in one folder, for `train.py --stage 1 init_from=FOLDER`
-    finish       what the last finished stage 3 made of them, in float16 in the same folder
+    finish       the weights of the last finished stage 3, in float16 in the same folder
 
-Each part is trained on procedural scenes and ends with its own figures. A training that was broken off goes on when its
-command is given again; one that is finished goes on with more `steps`.
+Each part is trained on procedural scenes and evaluated at the end. The same command resumes an interrupted training,
+and continues a finished one with more `steps`.
 """
 
 import pathlib
@@ -21,7 +21,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,33 +28,36 @@ from typing import Any
 
 import torch
 
-from fireedit.jobs.training.assembly import assemble, finish
-from fireedit.jobs.training.loop import Part, PretrainRecipe, pretrain
-from fireedit.jobs.training.parts.clip_encoders import CLIPPart, CLIPRecipe
-from fireedit.jobs.training.parts.llm import LanguagePart, LanguageRecipe
-from fireedit.jobs.training.parts.painter import PainterPart, PainterRecipe
-from fireedit.jobs.training.parts.reader import SceneReaderPart, SceneReaderRecipe
+from fireedit.jobs.training.loop import PretrainRecipe, PretrainTask, pretrain
+from fireedit.jobs.training.nano_folder import assemble, copy_tokenizers, finish
+from fireedit.jobs.training.parts.clip_encoders import CLIPRecipe, CLIPTask
+from fireedit.jobs.training.parts.llm import LanguageRecipe, LanguageTask
+from fireedit.jobs.training.parts.painter import PainterRecipe, PainterTask
+from fireedit.jobs.training.parts.reader import SceneReaderRecipe, SceneReaderTask
 from fireedit.jobs.training.parts.tokenizers import train_tokenizers
-from fireedit.jobs.training.parts.vision import VisionPart, VisionRecipe
+from fireedit.jobs.training.parts.vision import VisionRecipe, VisionTask
 from fireedit.jobs.training.recipe import CONFIGS
-from fireedit.models.model import NANO, preset
+from fireedit.models.model import preset
 from fireedit.platform import config, storage
 
 
 @dataclass(frozen=True)
-class _Trainer:
+class TrainedPart:
+    """Recipe and task of a part."""
+
     recipe: type[PretrainRecipe]
-    make: Callable[..., Part]
-    """From the nano sizes, the recipe and the folder of what is made already."""
+    task: Callable[..., PretrainTask]
+    """Constructor, from the nano sizes, the recipe and the folder of the small model."""
 
 
-TRAINERS = {
-    "clip": _Trainer(CLIPRecipe, CLIPPart),
-    "vision": _Trainer(VisionRecipe, VisionPart),
-    "llm": _Trainer(LanguageRecipe, LanguagePart),
-    "painter": _Trainer(PainterRecipe, PainterPart),
-    "scene_reader": _Trainer(SceneReaderRecipe, SceneReaderPart),
+TRAINED = {
+    "clip": TrainedPart(CLIPRecipe, CLIPTask),
+    "vision": TrainedPart(VisionRecipe, VisionTask),
+    "llm": TrainedPart(LanguageRecipe, LanguageTask),
+    "painter": TrainedPart(PainterRecipe, PainterTask),
+    "scene_reader": TrainedPart(SceneReaderRecipe, SceneReaderTask),
 }
+STAGES = ("1", "2", "3")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,42 +65,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     out = Path(storage.home()) / "nano"
-    parser.add_argument("part", choices=["tokenizers", *TRAINERS, "corpora", "pipeline", "finish"])
+    parser.add_argument("part", choices=["tokenizers", *TRAINED, "corpora", "pipeline", "finish"])
     parser.add_argument("--out", type=Path, default=out, help="folder of the small model (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 optimizer.lr=1e-4")
-    asked = parser.parse_intermixed_args(argv)
-    print(json.dumps(run(asked.part, asked.out, asked.overrides)))
+    args = parser.parse_intermixed_args(argv)
+    print(json.dumps(run(args.part, args.out, args.overrides)))
 
 
 def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Train a part and write it to `out`; its figures."""
+    """Train a part and write it to `out`; returns its report."""
     if part == "tokenizers":
         return train_tokenizers(out)
-    for name in ("vlm_tokenizer", "tokenizer"):
-        if not (out / name).is_dir():
-            shutil.copytree(NANO / name, out / name)
+    copy_tokenizers(out)
     if part == "corpora":
-        from fireedit.jobs.train import make_corpora  # all else here runs without Ray
+        from fireedit.jobs.train import make_corpora  # needs Ray; the other parts run without it
 
-        commands = [["--stage", stage, *_for_stage(stage, overrides)] for stage in "123"]
+        commands = [["--stage", stage, *stage_overrides(stage, overrides)] for stage in STAGES]
         return {"part": part, "corpora": make_corpora(commands)}
     if part == "pipeline":
         return assemble(out)
     if part == "finish":
         return finish(storage.home(), out)
-    trainer = TRAINERS[part]
+    trained = TRAINED[part]
     try:
-        recipe = config.load(trainer.recipe, f"nano-{part}", overrides, CONFIGS)
+        recipe = config.load(trained.recipe, f"nano-{part}", overrides, CONFIGS)
     except config.RecipeError as error:
         sys.exit(f"pretrain.py: {error}")
     torch.manual_seed(recipe.seed)
-    return pretrain(trainer.make(preset("nano"), recipe, out), recipe, out)
+    return pretrain(trained.task(preset("nano"), recipe, out), recipe, out)
 
 
-def _for_stage(stage: str, overrides: Sequence[str]) -> list[str]:
-    """Those that are for all stages, and those that begin with this one's number and a colon."""
-    split = [text.partition(":") if text[:2] in ("1:", "2:", "3:") else (stage, "", text) for text in overrides]
-    return [own for number, _, own in split if number == stage]
+def stage_overrides(stage: str, overrides: Sequence[str]) -> list[str]:
+    """Select the overrides for all stages, and those that begin with this stage and a colon."""
+    prefixed = [text.partition(":") if text[:2] in ("1:", "2:", "3:") else (stage, "", text) for text in overrides]
+    return [override for number, _, override in prefixed if number == stage]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Samples of ever new seeds, drawn by processes beside the training and kept in memory to be seen again."""
+"""In-memory pool of samples of fresh seeds, drawn by worker processes during training."""
 
 import ctypes
 import mmap
@@ -19,17 +19,18 @@ from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.world import TRAIN
 
 Draw = Callable[[Renderer, int], Mapping[str, Tensor]]
-"""From a seed of the training world to one sample: tensors of fixed shapes."""
+"""Function from a seed of the training world to one sample: tensors of fixed shapes by name."""
 RING = 512
-"""Samples that a process may have drawn and nobody fetched yet."""
+"""Capacity, in samples, of the ring buffer of each worker process."""
 ALIGNMENT = 8
 """Bytes; fields of a row begin at multiples of it."""
 IDLE_S = 0.005
+"""Sleep between two looks at a ring buffer."""
 
 
 @dataclass(frozen=True)
-class Field:
-    """Where one tensor of a sample lies in its row of bytes."""
+class PackedField:
+    """Location of one tensor of a sample in its row of bytes."""
 
     name: str
     start: int
@@ -38,17 +39,17 @@ class Field:
     dtype: torch.dtype
 
 
-class FreshPool:
-    """A growing pool of samples; a batch takes those that nobody has seen first and fills up with earlier ones.
+class SamplePool:
+    """A growing pool of samples; a batch takes unused ones first and is filled up with earlier ones.
 
-    Drawing is held back to `AHEAD` batches more than were seen: where training is the slower one, every sample is seen
-    once and soon after it was drawn. Processes are forked when the pool is entered: enter it before a GPU is touched.
+    Workers stay at most `AHEAD` batches ahead of training: where training is slower than drawing, every sample is
+    used once and soon after it was drawn. Processes are forked when the pool is entered: enter it before CUDA starts.
 
     Args:
-        draw: makes a sample of a seed.
-        workers: processes; 0 draws every sample when it is asked for, each seed once and in order.
-        capacity: samples that are kept; the oldest make room.
-        first: how many seeds were drawn before, in earlier sittings.
+        draw: makes the sample of a seed.
+        workers: processes; 0 draws the samples of a batch when it is taken, each seed once and in order.
+        capacity: samples in memory; the oldest are overwritten.
+        first: number of seeds drawn in earlier runs.
     """
 
     AHEAD = 8
@@ -58,103 +59,104 @@ class FreshPool:
         self.capacity, self.first = max(capacity, 2 * batch), first
         self.fields = _fields_of(draw(Renderer(), TRAIN.seeds[first]))
         self.row_bytes = self.fields[-1].start + _aligned(self.fields[-1].bytes)
-        self.filled = self.seen = 0
+        self.filled = self.used = 0
         self._rows: Tensor | None = None
         self._renderer = Renderer() if workers == 0 else None
         context = multiprocessing.get_context("fork")
-        self._made = context.RawArray(ctypes.c_int64, max(workers, 1))
-        self._taken = context.RawArray(ctypes.c_int64, max(workers, 1))
-        self._wanted = context.RawValue(ctypes.c_int64, self.AHEAD * batch)
-        self._rings = [mmap.mmap(-1, RING * self.row_bytes) for _ in range(workers)]
-        self._team = [context.Process(target=self._work, args=(number,), daemon=True) for number in range(workers)]
+        self._drawn = context.RawArray(ctypes.c_int64, max(workers, 1))
+        self._fetched = context.RawArray(ctypes.c_int64, max(workers, 1))
+        self._limit = context.RawValue(ctypes.c_int64, self.AHEAD * batch)
+        self._ring_buffers = [mmap.mmap(-1, RING * self.row_bytes) for _ in range(workers)]
+        self._processes = [context.Process(target=self._work, args=(number,), daemon=True) for number in range(workers)]
 
     def __enter__(self) -> Self:
-        for process in self._team:
+        for process in self._processes:
             process.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._team:
+        for process in self._processes:
             process.kill()
             process.join()
 
     @property
     def drawn(self) -> int:
-        """Seeds that are used up, those of earlier sittings included."""
-        return self.first + (max(self._made) * self.workers if self.workers else self.filled)
+        """Number of seeds used so far, earlier runs included."""
+        return self.first + (max(self._drawn) * self.workers if self.workers else self.filled)
 
     def take(self, device: torch.device) -> dict[str, Tensor]:
-        """A batch on the device, by name [B, ...]; waits until the first one is drawn."""
+        """Return a batch on the device, by name [B, ...]; wait until the first one is drawn."""
         while self._collect(device) < self.batch:
             self._require_workers()
             time.sleep(IDLE_S)
         assert self._rows is not None
-        fresh = min(self.filled - self.seen, self.batch)
-        numbers = torch.arange(self.seen, self.seen + fresh, device=device)
+        fresh = min(self.filled - self.used, self.batch)
+        numbers = torch.arange(self.used, self.used + fresh, device=device)
         if fresh < self.batch:
-            again = torch.randint(0, min(self.filled, self.capacity), (self.batch - fresh,), device=device)
-            numbers = torch.cat([numbers, again])
-        self.seen += fresh
-        self._wanted.value = self.seen + self.AHEAD * self.batch
+            repeated = torch.randint(0, min(self.filled, self.capacity), (self.batch - fresh,), device=device)
+            numbers = torch.cat([numbers, repeated])
+        self.used += fresh
+        self._limit.value = self.used + self.AHEAD * self.batch
         rows = self._rows[numbers % self.capacity]
-        return {field.name: _unpacked(rows, field) for field in self.fields}
+        return {field.name: _unpack(rows, field) for field in self.fields}
 
     def _collect(self, device: torch.device) -> int:
-        """Fetch what was drawn; returns how many samples there are."""
+        """Copy drawn samples from the ring buffers; returns the number of samples drawn so far."""
         if self._rows is None:
             self._rows = torch.zeros(self.capacity, self.row_bytes, dtype=torch.uint8, device=device)
         if self._renderer is not None:
             first = self.first + self.filled
-            drawn = [_packed(self.draw(self._renderer, TRAIN.seeds[first + i]), self) for i in range(self.batch)]
-            self._keep(np.stack(drawn))
-        for worker, ring in enumerate(self._rings):
+            samples = [_pack(self.draw(self._renderer, TRAIN.seeds[first + i]), self) for i in range(self.batch)]
+            self._store(np.stack(samples))
+        for worker, ring in enumerate(self._ring_buffers):
             rows = np.frombuffer(ring, np.uint8).reshape(RING, self.row_bytes)
-            while (count := self._made[worker] - self._taken[worker]) > 0:
-                start = self._taken[worker] % RING
+            while (count := self._drawn[worker] - self._fetched[worker]) > 0:
+                start = self._fetched[worker] % RING
                 count = min(count, RING - start)
-                if self.filled + count - self.seen > self.capacity:
+                if self.filled + count - self.used > self.capacity:
                     return self.filled
-                self._keep(rows[start : start + count])
-                self._taken[worker] += count
+                self._store(rows[start : start + count])
+                self._fetched[worker] += count
         return self.filled
 
-    def _keep(self, rows: np.ndarray) -> None:
+    def _store(self, rows: np.ndarray) -> None:
         assert self._rows is not None
         start = self.filled % self.capacity
         head = min(len(rows), self.capacity - start)
-        for begin, part in ((start, rows[:head]), (0, rows[head:])):
-            self._rows[begin : begin + len(part)].copy_(torch.from_numpy(part.copy()))
+        for begin, chunk in ((start, rows[:head]), (0, rows[head:])):
+            self._rows[begin : begin + len(chunk)].copy_(torch.from_numpy(chunk.copy()))
         self.filled += len(rows)
 
     def _require_workers(self) -> None:
-        dead = [process.exitcode for process in self._team if not process.is_alive()]
-        if dead:
-            raise RuntimeError(f"a process that draws samples ended with exit code {dead[0]}; its error stands above")
+        exit_codes = [process.exitcode for process in self._processes if not process.is_alive()]
+        if exit_codes:
+            raise RuntimeError(f"a sample worker ended with exit code {exit_codes[0]}; its error is printed above")
 
     def _work(self, worker: int) -> None:
-        """Draw every `workers`-th seed into this process's ring until the trainer is gone."""
+        """Draw every `workers`-th seed into this process's ring buffer until the trainer has ended."""
         torch.set_num_threads(1)
         os.nice(5)
-        for number in (signal.SIGINT, signal.SIGTERM):  # the trainer is told to stop, and ends this process
+        for number in (signal.SIGINT, signal.SIGTERM):  # handled by the trainer, which ends this process
             signal.signal(number, signal.SIG_IGN)
         parent, renderer = os.getppid(), Renderer()
-        rows = np.frombuffer(self._rings[worker], np.uint8).reshape(RING, self.row_bytes)
+        rows = np.frombuffer(self._ring_buffers[worker], np.uint8).reshape(RING, self.row_bytes)
         while os.getppid() == parent:
-            made = self._made[worker]
-            if made - self._taken[worker] >= RING or made * self.workers >= self._wanted.value:
+            drawn = self._drawn[worker]
+            if drawn - self._fetched[worker] >= RING or drawn * self.workers >= self._limit.value:
                 time.sleep(IDLE_S)
                 continue
-            seed = TRAIN.seeds[self.first + worker + made * self.workers]
-            rows[made % RING] = _packed(self.draw(renderer, seed), self)
-            self._made[worker] = made + 1
+            seed = TRAIN.seeds[self.first + worker + drawn * self.workers]
+            rows[drawn % RING] = _pack(self.draw(renderer, seed), self)
+            self._drawn[worker] = drawn + 1
 
 
-def _fields_of(sample: Mapping[str, Tensor]) -> list[Field]:
+def _fields_of(sample: Mapping[str, Tensor]) -> list[PackedField]:
+    """Lay out the tensors of a sample in a row of bytes."""
     fields, start = [], 0
     for name, value in sample.items():
-        fields.append(Field(name, start, value.numel() * value.element_size(), tuple(value.shape), value.dtype))
+        fields.append(PackedField(name, start, value.numel() * value.element_size(), tuple(value.shape), value.dtype))
         start += _aligned(fields[-1].bytes)
     return fields
 
@@ -163,8 +165,8 @@ def _aligned(count: int) -> int:
     return -(-count // ALIGNMENT) * ALIGNMENT
 
 
-def _packed(sample: Mapping[str, Tensor], pool: FreshPool) -> np.ndarray:
-    """A sample as its row of bytes."""
+def _pack(sample: Mapping[str, Tensor], pool: SamplePool) -> np.ndarray:
+    """Serialize a sample as a row of bytes."""
     row = np.zeros(pool.row_bytes, np.uint8)
     for field in pool.fields:
         value = sample[field.name]
@@ -173,7 +175,7 @@ def _packed(sample: Mapping[str, Tensor], pool: FreshPool) -> np.ndarray:
     return row
 
 
-def _unpacked(rows: Tensor, field: Field) -> Tensor:
-    """One field of rows [B, bytes]."""
+def _unpack(rows: Tensor, field: PackedField) -> Tensor:
+    """Read one field of rows, uint8 [B, bytes]."""
     packed = rows[:, field.start : field.start + field.bytes].contiguous()
     return packed.view(field.dtype).view(len(rows), *field.shape)

@@ -1,4 +1,4 @@
-"""Everything that makes the small model within one box of time: what runs when, beside what, and for how long."""
+"""Scheduler of tasks within a fixed time: runs processes side by side and ends each at its deadline."""
 
 import contextlib
 import json
@@ -16,155 +16,174 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from fireedit.jobs.training.saved import alone
+from fireedit.jobs.training.nano_folder import locked
+from fireedit.platform.console import say
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ARCHIVE_BYTES = 15_000_000
+"""Largest size of one file of an archive."""
 MOST_ARCHIVES = 6
+"""Largest number of files of an archive."""
 SLACK_S = 60.0
-"""How much longer than planned a task may start up and judge before it is told to end."""
+"""Time beyond its plan that a task may take to start and evaluate before it is sent SIGTERM."""
 GRACE_S = 20.0
-"""How long a task that is told to end may take to save what it has."""
+"""Time that a task may take to save after SIGTERM before it is killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """One command; `end` is the share of the box until which it may start up, train and be judged."""
+class TimedTask:
+    """One command of a time box."""
 
     name: str
     end: float
+    """Share of the box in [0, 1] at which startup, training and evaluation should be done."""
     needs: tuple[str, ...] = ()
-    """Tasks that must have succeeded before."""
+    """Names of tasks that must succeed first."""
     after: tuple[str, ...] = ()
-    """Tasks that must have ended before, so that no more run side by side than the machine has cores for."""
+    """Names of tasks that must end first, so that no more tasks run than the machine has cores for."""
     command: tuple[str, ...]
-    """Arguments of Python; `minutes=` is put behind them."""
+    """Arguments of Python; `minutes=` is appended if `timed`."""
     timed: bool = True
-    """Whether it takes `minutes=`."""
+    """The command takes `minutes=`."""
     overhead_s: float = 0.0
-    """What starting and judging it take, which is no training."""
+    """Time of startup and evaluation, subtracted from the training time."""
     before: Callable[[], None] | None = None
-    """Done right before it starts."""
+    """Function called right before the task starts."""
 
 
 @dataclass
-class Running:
-    task: Task
+class RunningTask:
+    """Process of a task and its output."""
+
+    task: TimedTask
     process: subprocess.Popen[str]
-    ends: float
-    """Seconds of the box at which it is told to end."""
+    deadline_s: float
+    """Time since the start of the box at which the process is sent SIGTERM."""
     lines: list[str] = field(default_factory=list)
-    told: bool = False
+    """Output so far."""
+    stopped: bool = False
+    """SIGTERM was sent."""
     reader: threading.Thread | None = None
-    """Keeps what the process says."""
+    """Thread that reads the output."""
 
 
-class Box:
-    """Runs tasks as processes of their own, each when what it needs is done, and ends each at its time.
+Reports = dict[str, dict[str, Any]]
+"""JSON of the last line of each finished task, or {"error": reason}, by task name."""
+
+
+class TimeBox:
+    """Runs tasks as processes: starts each when the tasks it needs are done, and stops it at its deadline.
 
     Args:
         seconds: length of the box.
-        environment: of the processes, beside our own.
+        environment: variables of the processes, added to those of this process.
+        logs: folder of one log file for each task.
+        slack_s: see SLACK_S.
     """
 
-    def __init__(self, tasks: Sequence[Task], seconds: float, environment: Mapping[str, str], logs: Path):
-        self.tasks, self.seconds, self.logs = list(tasks), seconds, logs
+    def __init__(
+        self,
+        tasks: Sequence[TimedTask],
+        seconds: float,
+        environment: Mapping[str, str],
+        logs: Path,
+        slack_s: float = SLACK_S,
+    ):
+        self.tasks, self.seconds, self.logs, self.slack_s = list(tasks), seconds, logs, slack_s
         self.environment = {**os.environ, **environment}
         self.began = time.monotonic()
-        self.reports: dict[str, dict[str, Any]] = {}
-        """What each finished task said in its last line, or under `error` how it failed."""
+        self.reports: Reports = {}
         logs.mkdir(parents=True, exist_ok=True)
 
     @property
     def now(self) -> float:
+        """Seconds since the start of the box."""
         return time.monotonic() - self.began
 
     def plan(self) -> str:
-        """The box as lines for a person."""
-        lines = [f"{'part':10s} {'until':>8s}  after"]
+        """Format the schedule as a table."""
+        lines = [f"{'part':12s} {'until':>8s}  after"]
         for task in self.tasks:
-            end, before = f"{task.end * self.seconds / 60:.1f} min", ", ".join((*task.needs, *task.after))
-            lines.append(f"{task.name:10s} {end:>8s}  {before or '-'}")
+            end, earlier = f"{task.end * self.seconds / 60:.1f} min", ", ".join((*task.needs, *task.after))
+            lines.append(f"{task.name:12s} {end:>8s}  {earlier or '-'}")
         return "\n".join(lines)
 
-    def run(self, on_finished: Callable[[Task, dict[str, Any]], None]) -> dict[str, dict[str, Any]]:
-        """Run all tasks; `on_finished` is called with each one's report as it ends."""
-        waiting, running = list(self.tasks), list[Running]()
-        with _ended_with_us(running):
+    def run(self, on_finished: Callable[[], None] = lambda: None) -> Reports:
+        """Run all tasks; call `on_finished` after each."""
+        waiting, running = list(self.tasks), list[RunningTask]()
+        with _stopping_on_exit(running):
             while waiting or running:
                 for task in [task for task in waiting if self._may_start(task)]:
                     waiting.remove(task)
-                    broken = [need for need in task.needs if "error" in self.reports.get(need, {})]
-                    if broken:
-                        self._finish(task, {"error": f"needs {broken[0]}, which failed"}, on_finished)
+                    failed = [need for need in task.needs if "error" in self.reports.get(need, {})]
+                    if failed:
+                        self._finish(task, {"error": f"needs {failed[0]}, which failed"}, on_finished)
                     else:
                         running.append(self._start(task))
-                for one in [one for one in running if one.process.poll() is not None]:
-                    running.remove(one)
-                    self._finish(one.task, _report_of(one, self.logs), on_finished)
-                for one in running:
-                    self._keep_time(one)
+                for ended in [child for child in running if child.process.poll() is not None]:
+                    running.remove(ended)
+                    self._finish(ended.task, _report_of(ended, self.logs), on_finished)
+                for child in running:
+                    self._enforce_deadline(child)
                 time.sleep(0.2)
         return self.reports
 
-    def _may_start(self, task: Task) -> bool:
-        names = {one.name for one in self.tasks}
+    def _may_start(self, task: TimedTask) -> bool:
+        names = {task.name for task in self.tasks}
         return all(name in self.reports or name not in names for name in (*task.needs, *task.after))
 
-    def _start(self, task: Task) -> Running:
+    def _start(self, task: TimedTask) -> RunningTask:
         if task.before is not None:
             task.before()
-        left_s = task.end * self.seconds - self.now - task.overhead_s
-        command = [sys.executable, *task.command]
-        if task.timed:
-            command.append(f"minutes={max(left_s, 1.0) / 60:.3f}")
-        print(f"[{self.now:5.0f} s] {task.name}: {max(left_s, 1):.0f} s of training", file=sys.stderr, flush=True)
+        training_s = max(task.end * self.seconds - self.now - task.overhead_s, 1.0)
+        command = [sys.executable, *task.command, *([f"minutes={training_s / 60:.3f}"] if task.timed else [])]
+        say(f"[{self.now:5.0f} s] {task.name}: {training_s:.0f} s of training")
         log = (self.logs / f"{task.name}.log").open("a")
         process = subprocess.Popen(
             command, cwd=CHECKOUT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        ends = self.now + max(left_s, 1.0) + task.overhead_s + SLACK_S if task.timed else math.inf
-        running = Running(task, process, ends)
+        deadline_s = self.now + training_s + task.overhead_s + self.slack_s if task.timed else math.inf
+        running = RunningTask(task, process, deadline_s)
         running.reader = threading.Thread(target=_follow, args=(running, log), daemon=True)
         running.reader.start()
         return running
 
-    def _keep_time(self, one: Running) -> None:
-        if not one.told and self.now > one.ends:
-            one.told = True
-            one.process.send_signal(signal.SIGTERM)
-        elif one.told and self.now > one.ends + GRACE_S:
-            one.process.kill()
+    def _enforce_deadline(self, running: RunningTask) -> None:
+        if not running.stopped and self.now > running.deadline_s:
+            running.stopped = True
+            running.process.send_signal(signal.SIGTERM)
+        elif running.stopped and self.now > running.deadline_s + GRACE_S:
+            running.process.kill()
 
-    def _finish(self, task: Task, report: dict[str, Any], on_finished: Callable[[Task, dict[str, Any]], None]) -> None:
+    def _finish(self, task: TimedTask, report: dict[str, Any], on_finished: Callable[[], None]) -> None:
         self.reports[task.name] = report
-        told = report.get("error") or "done"
-        print(f"[{self.now:5.0f} s] {task.name}: {told}", file=sys.stderr, flush=True)
-        on_finished(task, report)
+        say(f"[{self.now:5.0f} s] {task.name}: {report.get('error') or 'done'}")
+        on_finished()
 
 
-def archive(folder: Path, out: Path) -> list[Path]:
-    """Write a folder as OUT/nano.tar.0, ... of at most ARCHIVE_BYTES each, whole or not at all.
+def archive(folder: Path, out: Path, file_bytes: int = ARCHIVE_BYTES) -> list[Path]:
+    """Write a folder as OUT/nano.tar.0, ... of at most `file_bytes` each; `cat nano.tar.* | tar x` unpacks it.
 
-    `cat nano.tar.* | tar x` brings it back.
+    Files appear under their names only when they are complete.
 
     Raises:
-        ValueError: it would be more than MOST_ARCHIVES files.
+        ValueError: the folder needs more than MOST_ARCHIVES files.
     """
     out.mkdir(parents=True, exist_ok=True)
     draft = out / ".nano.tar"
     with tarfile.open(draft, "w") as tar:
         tar.add(folder, arcname="nano", filter=lambda info: None if info.name.endswith(".lock") else info)
     size = draft.stat().st_size
-    count = -(-size // ARCHIVE_BYTES)
+    count = -(-size // file_bytes)
     if count > MOST_ARCHIVES:
         draft.unlink()
-        raise ValueError(f"{folder} is {size / 1e6:.0f} MB; at most {MOST_ARCHIVES} files of 15 MB are written")
+        limit = f"{MOST_ARCHIVES} files of {file_bytes / 1e6:g} MB"
+        raise ValueError(f"{folder} is {size / 1e6:.0f} MB; at most {limit} are written")
     written = []
-    with draft.open("rb") as whole:
+    with draft.open("rb") as tar_file:
         for number in range(count):
             part = out / f".nano.tar.{number}"
-            part.write_bytes(whole.read(ARCHIVE_BYTES))
+            part.write_bytes(tar_file.read(file_bytes))
             written.append(part.replace(out / f"nano.tar.{number}"))
     for stale in range(count, MOST_ARCHIVES):
         (out / f"nano.tar.{stale}").unlink(missing_ok=True)
@@ -173,52 +192,52 @@ def archive(folder: Path, out: Path) -> list[Path]:
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Put a copy of a folder in the place of another, while no part writes to it."""
-    with alone(new):
+    """Replace a folder by a copy of another one, which is locked meanwhile."""
+    with locked(new):
         shutil.rmtree(old, ignore_errors=True)
         shutil.copytree(new, old, ignore=shutil.ignore_patterns(".lock"))
 
 
-def _follow(running: Running, log: IO[str]) -> None:
-    """Keep a process's lines, and show people those that tell of progress."""
+def _follow(running: RunningTask, log: IO[str]) -> None:
+    """Store and log a process's output, and print its lines of progress."""
     assert running.process.stdout is not None
-    with log, running.process.stdout as said:
-        for line in said:
+    with log, running.process.stdout as output:
+        for line in output:
             log.write(line)
             log.flush()
             running.lines.append(line.rstrip("\n"))
             if "step  " in line:
-                print(f"  {running.task.name:8s} {line[line.index('step  ') :].rstrip()}", file=sys.stderr, flush=True)
+                say(f"  {running.task.name:12s} {line[line.index('step  ') :].rstrip()}")
 
 
-def _report_of(one: Running, logs: Path) -> dict[str, Any]:
-    """The JSON of a process's last line, or how it ended."""
-    assert one.reader is not None
-    one.reader.join(GRACE_S)  # its last lines may still be on their way to us
-    found = next((line for line in reversed(one.lines) if line.startswith("{")), None)
-    if one.process.returncode == 0 and found is not None:
-        return json.loads(found)
-    tail = one.lines[-1] if one.lines else "it said nothing"
-    if one.told:
+def _report_of(ended: RunningTask, logs: Path) -> dict[str, Any]:
+    """Parse the last line of JSON of a process, or describe its failure."""
+    assert ended.reader is not None
+    ended.reader.join(GRACE_S)  # the last lines may not have been read yet
+    report = next((line for line in reversed(ended.lines) if line.startswith("{")), None)
+    if ended.process.returncode == 0 and report is not None:
+        return json.loads(report)
+    tail = ended.lines[-1] if ended.lines else "no output"
+    if ended.stopped:
         return {"stopped": tail}
-    return {"error": f"exit code {one.process.returncode}: {tail} (all of it: {logs / one.task.name}.log)"}
+    return {"error": f"exit code {ended.process.returncode}: {tail} (log: {logs / ended.task.name}.log)"}
 
 
 @contextlib.contextmanager
-def _ended_with_us(running: list[Running]) -> Iterator[None]:
-    """Tell all processes to end if this one is interrupted, and wait until they have saved what they have."""
+def _stopping_on_exit(running: list[RunningTask]) -> Iterator[None]:
+    """Stop all processes when this one is interrupted, and wait until they have saved."""
 
-    def stop(number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-        for one in running:
-            one.process.send_signal(signal.SIGTERM)
-        for one in running:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt saving
+        for child in running:
+            child.process.send_signal(signal.SIGTERM)
+        for child in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                one.process.wait(GRACE_S)
+                child.process.wait(GRACE_S)
         signal.signal(signal.SIGTERM, before)

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import PositiveInt
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from fireedit.jobs.evaluation.clip import CLIP, JUDGE
 from fireedit.jobs.training.loop import PretrainRecipe
-from fireedit.jobs.training.parts.held_out import HELD_OUT, held_out_batches
-from fireedit.jobs.training.probes import known_cross_entropy, share
-from fireedit.jobs.training.saved import saved
+from fireedit.jobs.training.held_out import HELD_OUT, accuracy, held_out_batches, known_cross_entropy
+from fireedit.jobs.training.nano_folder import saved
 from fireedit.models.model import FireEditConfig
 from fireedit.models.text import build_text_encoder
 from fireedit.models.tokens import IGNORED
@@ -57,7 +57,6 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 """What an instruction is asked while training, and the possible answers; "" if it says nothing of it."""
 INSTRUCTIONS = 4
 """Instructions that a sample brings: that of its own edit, and those of edits that are not drawn."""
-HELD_OUT_SCENES = 256
 SHOWN = 12
 
 
@@ -65,6 +64,8 @@ SHOWN = 12
 class CLIPRecipe(PretrainRecipe):
     instruction_weight: float = 0.1
     """Of the summed cross entropy of the questions to an instruction, beside the contrast of pictures and captions."""
+    held_out: PositiveInt = 256
+    """Held-out edits that figures are taken on."""
 
 
 class Learner(nn.Module):
@@ -80,7 +81,7 @@ class Learner(nn.Module):
         return self.readers(pooled).split([*map(len, QUESTIONS.values())], dim=-1)
 
 
-class CLIPPart:
+class CLIPTask:
     """Contrast of pictures and captions, and questions to instructions.
 
     A batch holds the sources and targets of edits, so that every caption stands beside one that differs in a word or
@@ -143,26 +144,26 @@ class CLIPPart:
         """
         assert isinstance(model, Learner)
         hits: dict[str, list[Tensor]] = defaultdict(list)
-        images, texts, sums = self._embedded(model, HELD_OUT_SCENES)
+        images, texts, sums = self._embedded(model, self.recipe.held_out)
         same, likeness = sums[0][:, None] == sums[0][None], images[0] @ texts[0].T
         hits["image_to_text"].append(same.gather(1, likeness.argmax(dim=1, keepdim=True)))
         hits["text_to_image"].append(same.gather(0, likeness.argmax(dim=0, keepdim=True)))
         nearer = (images * texts).sum(dim=-1) > (images * texts.flip(0)).sum(dim=-1)
         hits["twin_accuracy"].append(nearer[:, sums[0] != sums[1]])
-        for batch in held_out_batches(self.draw, HELD_OUT_SCENES, 64):
+        for batch in held_out_batches(self.draw, self.recipe.held_out, 64):
             ids, known = (batch[name].flatten(0, 1).long().to(images.device) for name in ("instructions", "answers"))
             told = model.answer(model.clip.read(ids))
             for question, logits, answers in zip(QUESTIONS, told, known.T, strict=True):
                 hits[question].append((logits.argmax(dim=-1) == answers)[(answers > 0) | (question == "operation")])
-        return {name: share(each) for name, each in hits.items()}
+        return {name: accuracy(each) for name, each in hits.items()}
 
-    def look(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: nn.Module) -> Image.Image:
         """Held-out pictures with the nearest of 256 captions, and their own where that is another one."""
         assert isinstance(model, Learner)
-        images, texts, sums = self._embedded(model, HELD_OUT_SCENES)
+        images, texts, sums = self._embedded(model, self.recipe.held_out)
         likeness = images[0, :SHOWN] @ texts[0].T
         drawn = torch.cat([batch["pictures"][:, 0] for batch in held_out_batches(self.draw, SHOWN, SHOWN)])
-        seeds = HELD_OUT.seeds[:HELD_OUT_SCENES]
+        seeds = HELD_OUT.seeds[:self.recipe.held_out]
         captions = [language.caption(make_edit(HELD_OUT, seed).source, seed) for seed in seeds]
         cards = []
         for number, (found, picture) in enumerate(zip(likeness.argmax(dim=1).tolist(), drawn, strict=True)):

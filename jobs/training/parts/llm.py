@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from transformers import AutoTokenizer
 
+from fireedit.jobs.training.held_out import HELD_OUT
 from fireedit.jobs.training.loop import PretrainRecipe
-from fireedit.jobs.training.parts.held_out import HELD_OUT
+from fireedit.jobs.training.nano_folder import frozen, load_weights
 from fireedit.jobs.training.parts.lessons import KNOWLEDGE, Lesson, known_by_use, make_lesson
-from fireedit.jobs.training.saved import fill, frozen
 from fireedit.models.detector import Detector, select_proposals
 from fireedit.models.model import FireEdit, FireEditConfig
 from fireedit.models.region_encoder import RegionEncoder
@@ -44,7 +44,7 @@ class LanguageRecipe(PretrainRecipe):
     """Held-out lessons whose every question is asked."""
 
 
-class LanguagePart:
+class LanguageTask:
     """VLM's own LLaMA, adapter and rows of the marks; LoRA stays a no-op and the [IMG] rows fresh for the stages."""
 
     name = "llm"
@@ -92,7 +92,7 @@ class LanguagePart:
         exact = {f"exact_{kind}": sum(those) / len(those) for kind, those in sorted(right.items()) if kind not in OPEN}
         return {"perplexity": round(math.exp(surprise / tokens), 4), **{name: round(x, 4) for name, x in exact.items()}}
 
-    def look(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: nn.Module) -> Image.Image:
         """The first held-out lessons with pictures, a question each; beside a given region stands its number."""
         draw, cards, decode = Renderer(), list[Card](), self.prompts.tokenizer.decode
         for seed in HELD_OUT.seeds[: 4 * SHOWN]:
@@ -109,7 +109,7 @@ class LanguagePart:
         return card_sheet(cards, columns=3, side=192)
 
     def load(self, folder: Path) -> None:
-        fill(self.model, folder / "vlm")
+        load_weights(self.model, folder / "vlm")
 
     def save(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, VLM)

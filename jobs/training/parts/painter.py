@@ -20,9 +20,9 @@ from transformers import AutoTokenizer
 
 from fireedit.jobs.evaluation.cases import FAMILIES, Cases
 from fireedit.jobs.evaluation.editors import TextEditor, text_pipeline
+from fireedit.jobs.training.held_out import HELD_OUT
 from fireedit.jobs.training.loop import PretrainRecipe
-from fireedit.jobs.training.parts.held_out import HELD_OUT
-from fireedit.jobs.training.saved import fill, frozen
+from fireedit.jobs.training.nano_folder import frozen, load_weights
 from fireedit.models.model import FireEditConfig
 from fireedit.models.schedule import signal_to_noise, training_noise, wanted_prediction
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig, draw_timesteps, edit_errors
@@ -91,7 +91,7 @@ class Taught(nn.Module):
         return keep
 
 
-class PainterPart:
+class PainterTask:
     """EditUNet without detail tokens, on noisy latents and the source's latents, told by CLIP's text states."""
 
     name = "painter"
@@ -164,7 +164,7 @@ class PainterPart:
             means[name] = round(sum(found) / len(found), 4)
         return {**means, "over_copy": round(means["inside"] / means["copy_inside"], 4), **figures}
 
-    def look(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: nn.Module) -> Image.Image:
         """Source, edited and target of the first held-out edits of every family."""
         cases = Cases(self.sizes.vae.sample_size)
         asked = [case for family in FAMILIES for case in cases.of(HELD_OUT.name, family, SHOWN_EACH)]
@@ -177,7 +177,7 @@ class PainterPart:
 
     def load(self, folder: Path) -> None:
         assert isinstance(self.model, Taught)
-        fill(self.model.unet, folder / "unet")
+        load_weights(self.model.unet, folder / "unet")
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """With an image attention that is a no-op beside the text attention as it is now, and the codec beside it."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from fireedit.jobs.evaluation.cases import Case, Cases, families_of
@@ -26,9 +27,9 @@ from fireedit.jobs.evaluation.scene_reader import (
     signed,
 )
 from fireedit.jobs.evaluation.success import COLORLESS, judge
+from fireedit.jobs.training.held_out import HELD_OUT, held_out_batches
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.parts.corruption import noisy, speckled, spoiled
-from fireedit.jobs.training.parts.held_out import HELD_OUT, held_out_batches
 from fireedit.models.model import NANO, FireEditConfig
 from fireedit.platform.scenes import assets
 from fireedit.platform.scenes.backgrounds import BACKGROUNDS
@@ -39,10 +40,6 @@ from fireedit.platform.scenes.scene import EFFECTS, Scene
 from fireedit.platform.scenes.world import TRAIN, World
 from fireedit.platform.sheet import Panel, sheet
 
-HELD_OUT_SCENES = 256
-"""Edits whose two pictures are read for the figures."""
-JUDGED = 40
-"""Held-out edits of each family whose true targets are judged."""
 SHOWN = 12
 EFFECT_SHARE = 0.4
 """Share of the pairs whose two pictures get an effect at random: style edits alone would show too few."""
@@ -66,9 +63,13 @@ _SECOND_ARTWORK = dataclasses.replace(_EVERYTHING, artwork="noto")
 class SceneReaderRecipe(PretrainRecipe):
     spoiled_share: float = 0.75
     """Share of the pictures that are learned from as an editor may return them: noisy, speckled, a little soft."""
+    held_out: PositiveInt = 256
+    """Held-out edits whose source and target are read for the figures."""
+    judged: PositiveInt = 40
+    """Held-out edits of each family whose true targets are judged."""
 
 
-class SceneReaderPart:
+class SceneReaderTask:
     """SceneReader on source and target of edits."""
 
     name = "scene_reader"
@@ -127,13 +128,13 @@ class SceneReaderPart:
         """
         assert isinstance(model, SceneReader)
         tally = _Tally()
-        for batch in held_out_batches(self._plain_pair, HELD_OUT_SCENES, 16):
+        for batch in held_out_batches(self._plain_pair, self.recipe.held_out, 16):
             scenes = [scene for seed in batch["seed"].tolist() for scene in _pair(HELD_OUT, seed)]
             tally.add(model.read(batch["pictures"].flatten(0, 1).numpy()), scenes)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        return tally.figures() | pass_rates(model, self.side, JUDGED) | {"parameters": float(parameters)}
+        return tally.figures() | pass_rates(model, self.side, self.recipe.judged) | {"parameters": float(parameters)}
 
-    def look(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: nn.Module) -> Image.Image:
         """Show held-out pictures with the objects that are read in them."""
         assert isinstance(model, SceneReader)
         pictures = torch.cat([batch["pictures"][:, 1] for batch in held_out_batches(self._plain_pair, SHOWN, 1)])

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import PositiveInt
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from fireedit.jobs.evaluation.clip import normalized
 from fireedit.jobs.training.loop import PretrainRecipe
-from fireedit.jobs.training.parts.held_out import HELD_OUT, held_out_batches
-from fireedit.jobs.training.probes import known_cross_entropy, share
-from fireedit.jobs.training.saved import fill, saved
+from fireedit.jobs.training.held_out import HELD_OUT, accuracy, held_out_batches, known_cross_entropy
+from fireedit.jobs.training.nano_folder import load_weights, saved
 from fireedit.models.detector import Detections, Detector, select_proposals
 from fireedit.models.layers.boxes import box_iou, to_cxcywh
 from fireedit.models.model import FireEditConfig
@@ -49,7 +49,6 @@ SMALLEST_SHARE = 0.003
 """Of the picture that an object must fill to be looked for: 12 pixels of 64 x 64."""
 SAME, OTHER = 0.5, 0.3
 """Intersection over union from which on a box is an object's, and below which it is nobody's."""
-HELD_OUT_SCENES = 512
 SHOWN = 12
 
 
@@ -61,6 +60,8 @@ class VisionRecipe(PretrainRecipe):
     """How far the edges of true boxes are moved before they are read, in parts of the box's sides."""
     detection_weight: float = 0.2
     """Of the set loss, a sum over layers, beside the cross entropies."""
+    held_out: PositiveInt = 512
+    """Held-out scenes that figures are taken on."""
 
 
 class Eyes(nn.Module):
@@ -153,7 +154,7 @@ def _generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
 
 
-class VisionPart:
+class VisionTask:
     """The tower by what its cells show, the proposer by DETR's set loss, the region encoder by what regions hold."""
 
     name = "vision"
@@ -191,7 +192,7 @@ class VisionPart:
         assert isinstance(model, Eyes)
         hits: dict[str, list[Tensor]] = defaultdict(list)
         device = model.names.weight.device
-        for batch in held_out_batches(self.draw, HELD_OUT_SCENES, 64):
+        for batch in held_out_batches(self.draw, self.recipe.held_out, 64):
             batch = _numbered({name: value.to(device) for name, value in batch.items()})
             features, states = model.look(batch["view"])
             for name, reader in (("background", model.background), ("style", model.style)):
@@ -215,9 +216,9 @@ class VisionPart:
                 for name, reader, truth in (("name", model.names, names), ("colour", model.looks, looks)):
                     right = reader(tokens).argmax(dim=-1) == truth
                     hits[f"{prefix}{name}_accuracy"].append(right[(names != NOTHING) & (names != IGNORED)])
-        return {name: share(each) for name, each in hits.items()}
+        return {name: accuracy(each) for name, each in hits.items()}
 
-    def look(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: nn.Module) -> Image.Image:
         """Held-out scenes with the boxes that the VLM would see, their scores, and what the readers call them."""
         assert isinstance(model, Eyes)
         panels, device = [], model.names.weight.device
@@ -234,8 +235,8 @@ class VisionPart:
     def load(self, folder: Path) -> None:
         """All but the readers, which are never saved."""
         self.model.vision.dino.load_state_dict(saved(Vision(self.sizes.vision), folder / "vision").dino.state_dict())
-        fill(self.model.detector, folder / "detector")
-        fill(self.model.region_encoder, folder / "region_encoder")
+        load_weights(self.model.detector, folder / "detector")
+        load_weights(self.model.region_encoder, folder / "region_encoder")
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """In half precision, but for the proposer, which is never computed in it; CLIP's part of the tower stays."""

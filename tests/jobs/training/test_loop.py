@@ -1,4 +1,4 @@
-"""A part that is broken off goes on as if it had not been, and what is saved is whole."""
+"""An interrupted training resumes to the same weights, and its files are complete."""
 
 import json
 import os
@@ -20,7 +20,7 @@ STEPS = 20
 
 
 class Line:
-    """Learns a line through noisy points; may be told to stop on its way."""
+    """Fit a line to noisy points; sends itself SIGTERM at step `stop_at`."""
 
     name = "line"
 
@@ -42,7 +42,7 @@ class Line:
     def figures(self, model: nn.Module) -> dict[str, float]:
         return {"slope": float(next(model.parameters()))}
 
-    def look(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: nn.Module) -> Image.Image:
         return Image.new("RGB", (4, 4))
 
     def load(self, folder: Path) -> None:
@@ -55,9 +55,9 @@ class Line:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> PretrainRecipe:
-    how = OptimizerConfig(lr=0.2, warmup_ratio=0.1, cooldown_ratio=0.3)
+    optimizer = OptimizerConfig(lr=0.2, warmup_ratio=0.1, cooldown_ratio=0.3)
     return PretrainRecipe(
-        steps=STEPS, batch=8, optimizer=how, workers=0, average=0.5, log_every=5, home=str(tmp_path / "home")
+        steps=STEPS, batch=8, optimizer=optimizer, workers=0, average=0.5, log_every=5, home=str(tmp_path / "home")
     )
 
 
@@ -65,7 +65,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return torch.load(folder / "line.pt", weights_only=True)
 
 
-def test_a_part_that_was_stopped_goes_on_to_the_same_weights(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_a_stopped_training_resumes_to_the_same_weights(recipe: PretrainRecipe, tmp_path: Path) -> None:
     unbroken = pretrain(Line(), replace(recipe, home=str(tmp_path / "unbroken")), tmp_path / "a")
     for stop_at in (3, 11):
         with pytest.raises(SystemExit, match="stopped after step"):
@@ -75,18 +75,18 @@ def test_a_part_that_was_stopped_goes_on_to_the_same_weights(recipe: PretrainRec
     assert all(torch.equal(value, weights(tmp_path / "b")[name]) for name, value in weights(tmp_path / "a").items())
 
 
-def test_it_learns_and_tells(recipe: PretrainRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_learns_and_logs(recipe: PretrainRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = pretrain(Line(), replace(recipe, steps=60), tmp_path)
     folder = Path(recipe.home) / "pretraining" / "line"
     assert report["slope"] == pytest.approx(3, abs=0.1)
     assert json.loads(figures_path(tmp_path, "line").read_text()) == report
     assert len((folder / METRICS).read_text().splitlines()) == 60 / recipe.log_every
-    with Image.open(folder / SHEET) as picture:
-        assert picture.size == (4, 4)
+    with Image.open(folder / SHEET) as preview:
+        assert preview.size == (4, 4)
     assert "step     60/60" in capsys.readouterr().err
 
 
-def test_a_finished_part_goes_on_with_more_steps(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_a_finished_training_continues_with_more_steps(recipe: PretrainRecipe, tmp_path: Path) -> None:
     pretrain(Line(), recipe, tmp_path)
     again = pretrain(Line(), recipe, tmp_path)
     more = pretrain(Line(), replace(recipe, steps=2 * STEPS), tmp_path)
@@ -94,7 +94,7 @@ def test_a_finished_part_goes_on_with_more_steps(recipe: PretrainRecipe, tmp_pat
     assert more["slope"] != again["slope"]
 
 
-def test_a_part_starts_from_what_was_saved_and_goes_on_from_where_it_was(
+def test_training_starts_from_saved_weights_and_resumes_from_its_checkpoint(
     recipe: PretrainRecipe, tmp_path: Path
 ) -> None:
     long = pretrain(Line(), replace(recipe, steps=60, home=str(tmp_path / "first")), tmp_path / "saved")
@@ -104,24 +104,24 @@ def test_a_part_starts_from_what_was_saved_and_goes_on_from_where_it_was(
     assert started["slope"] == pytest.approx(long["slope"], abs=1e-4)
     assert started["minutes"] == 7.0
     more = replace(recipe, steps=2 * STEPS, init_from=tmp_path / "nothing")
-    assert pretrain(Line(), more, tmp_path / "out")["steps"] == 2 * STEPS  # its checkpoint counts
+    assert pretrain(Line(), more, tmp_path / "out")["steps"] == 2 * STEPS  # resumed from its checkpoint
 
 
-def test_every_step_sees_the_weights_of_the_one_before(recipe: PretrainRecipe, tmp_path: Path) -> None:
-    """Autocast keeps the weights that it has rounded until it is left."""
-    line, seen = Line(), []
+def test_every_step_uses_the_weights_of_the_previous_one(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    """Autocast caches cast weights until its context ends."""
+    line, outputs = Line(), list[float]()
     losses = line.losses
 
-    def watched(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        seen.append(float(model(torch.ones(1, 1)).detach()))
+    def recorded(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        outputs.append(float(model(torch.ones(1, 1)).detach()))
         return losses(model, batch)
 
-    line.losses = watched  # type: ignore[method-assign]
+    line.losses = recorded  # type: ignore[method-assign]
     pretrain(line, recipe, tmp_path)
-    assert len(set(seen)) > STEPS / 2  # in bfloat16 two may be alike
+    assert len(set(outputs)) > STEPS / 2  # in bfloat16 two may be equal
 
 
-def test_a_clock_ends_it_and_the_learning_rate_has_come_down_by_then(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_a_time_limit_ends_training_after_the_cooldown(recipe: PretrainRecipe, tmp_path: Path) -> None:
     report = pretrain(Line(), replace(recipe, steps=None, minutes=0.02), tmp_path)
     rows = (Path(recipe.home) / "pretraining" / "line" / METRICS).read_text().splitlines()
     rates = [json.loads(row)["lr"] for row in rows]
@@ -130,25 +130,25 @@ def test_a_clock_ends_it_and_the_learning_rate_has_come_down_by_then(recipe: Pre
     assert more["steps"] > report["steps"] and more["samples"] == 8 * more["steps"]
 
 
-def test_without_an_end_it_says_what_to_write(recipe: PretrainRecipe) -> None:
+def test_a_recipe_without_an_end_is_refused(recipe: PretrainRecipe) -> None:
     with pytest.raises(ValueError, match="write minutes=20"):
         replace(recipe, steps=None)
 
 
-def test_averaged_weights_are_what_is_saved_and_judged(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_averaged_weights_are_saved_and_evaluated(recipe: PretrainRecipe, tmp_path: Path) -> None:
     line = Line()
     report = pretrain(line, replace(recipe, average=0.9), tmp_path)
     saved = torch.load(Path(recipe.home) / "pretraining" / "line" / CHECKPOINT, weights_only=True)
     assert report["slope"] == float(weights(tmp_path)["weight"]) != float(saved["model"]["weight"])
 
 
-def test_told_to_stop_it_leaves_averaged_weights_and_a_checkpoint(recipe: PretrainRecipe, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="the same command goes on"):
+def test_a_stopped_training_leaves_averaged_weights_and_a_checkpoint(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="line: stopped after step 5"):
         pretrain(Line(stop_at=5), recipe, tmp_path)
     assert (tmp_path / "line.pt").is_file() and (Path(recipe.home) / "pretraining" / "line" / CHECKPOINT).is_file()
 
 
-def test_a_checkpoint_is_whole_or_not_there(recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_no_drafts_are_left_beside_a_checkpoint(recipe: PretrainRecipe, tmp_path: Path) -> None:
     pretrain(Line(), recipe, tmp_path)
     folder = Path(recipe.home) / "pretraining" / "line"
     assert sorted(path.name for path in folder.iterdir()) == sorted((CHECKPOINT, METRICS, SHEET))

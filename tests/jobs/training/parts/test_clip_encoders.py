@@ -33,7 +33,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(folder: Path, steps: int = 3) -> clip.CLIPRecipe:
     optimizer = OptimizerConfig(lr=1e-3)
-    return clip.CLIPRecipe(steps=steps, batch=8, workers=0, optimizer=optimizer, home=str(folder))
+    return clip.CLIPRecipe(steps=steps, batch=8, workers=0, optimizer=optimizer, held_out=16, home=str(folder))
 
 
 def answers_of(family: str, seed: int) -> dict[str, str | None]:
@@ -110,7 +110,7 @@ def test_cross_entropy_is_zero_where_nothing_is_known() -> None:
 
 
 def test_texts_are_read_where_the_painter_is_modulated(out: Path) -> None:
-    part = clip.CLIPPart(SIZES, recipe_of(out), out)
+    part = clip.CLIPTask(SIZES, recipe_of(out), out)
     texts = ["A dog in front of a desert at dusk.", "Remove the dog."]
     ids = tokenize_text(part.tokenizer, texts, SIZES.text.tokens)
     assert torch.equal(part._ids(texts), ids.to(torch.int16))
@@ -120,7 +120,7 @@ def test_texts_are_read_where_the_painter_is_modulated(out: Path) -> None:
 
 
 def test_a_seed_draws_an_edit_and_instructions_of_others(out: Path) -> None:
-    part = clip.CLIPPart(SIZES, recipe_of(out), out)
+    part = clip.CLIPTask(SIZES, recipe_of(out), out)
     first, other, again = (part.draw(Renderer(), seed) for seed in (3, 4, 3))
     assert all(torch.equal(first[name], again[name]) and first[name].shape == other[name].shape for name in first)
     assert first["instructions"][0].tolist() == part._ids([make_edit(TRAIN, 3).instruction])[0].tolist()
@@ -128,7 +128,7 @@ def test_a_seed_draws_an_edit_and_instructions_of_others(out: Path) -> None:
 
 
 def test_texts_start_fresh_and_the_eye_goes_on(out: Path, tmp_path: Path) -> None:
-    earlier, part = (clip.CLIPPart(SIZES, recipe_of(out), out) for _ in range(2))
+    earlier, part = (clip.CLIPTask(SIZES, recipe_of(out), out) for _ in range(2))
     earlier.save(copy.deepcopy(earlier.model), tmp_path)
     fresh = part.model.clip.text_encoder.state_dict()["embeddings.token_embedding.weight"].clone()
     part.load(tmp_path)
@@ -137,11 +137,10 @@ def test_texts_start_fresh_and_the_eye_goes_on(out: Path, tmp_path: Path) -> Non
     torch.testing.assert_close(*eyes, atol=1e-3, rtol=1e-3)
 
 
-def test_what_is_trained_is_saved_and_judges(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip, "HELD_OUT_SCENES", 16)
+def test_what_is_trained_is_saved_and_judges(out: Path, tmp_path: Path) -> None:
     before = Vision(SIZES.vision)
     before.save_pretrained(out / "vision")
-    part = clip.CLIPPart(SIZES, recipe_of(tmp_path), out)
+    part = clip.CLIPTask(SIZES, recipe_of(tmp_path), out)
     report = pretrain(part, recipe_of(tmp_path), out)
     assert {"image_to_text", "text_to_image", "twin_accuracy", *clip.QUESTIONS} <= set(report)
 

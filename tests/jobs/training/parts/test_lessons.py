@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from fireedit.jobs.training.parts.held_out import HELD_OUT
+from fireedit.jobs.training.held_out import HELD_OUT
 from fireedit.jobs.training.parts.lessons import EMPTY_REGIONS, KNOWLEDGE, known_by_use, make_lesson, meant, told
 from fireedit.platform.scenes.families import NO_OP, make_edit
 from fireedit.platform.scenes.objects import THINGS

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fireedit.jobs.training.parts.held_out import HELD_OUT
+from fireedit.jobs.training.held_out import HELD_OUT
 from fireedit.jobs.training.parts.lessons import KNOWLEDGE, Lesson, Turn, known_by_use, make_lesson
-from fireedit.jobs.training.parts.llm import LanguagePart, LanguageRecipe
+from fireedit.jobs.training.parts.llm import LanguageRecipe, LanguageTask
 from fireedit.models.model import NANO, FireEditConfig, preset
 from fireedit.models.tokens import IGNORED, PADDING
 from fireedit.models.vlm import VLM
@@ -28,19 +28,19 @@ def sizes() -> FireEditConfig:
 
 
 @pytest.fixture
-def part(sizes: FireEditConfig, tmp_path: Path) -> LanguagePart:
+def part(sizes: FireEditConfig, tmp_path: Path) -> LanguageTask:
     shutil.copytree(NANO / "vlm_tokenizer", tmp_path / "vlm_tokenizer")
     recipe = LanguageRecipe(steps=4, batch=8, optimizer=OptimizerConfig(lr=1e-3), held_out=6, home=str(tmp_path))
     torch.manual_seed(0)
-    return LanguagePart(sizes, recipe, tmp_path)
+    return LanguageTask(sizes, recipe, tmp_path)
 
 
-def drawn(part: LanguagePart) -> dict[str, torch.Tensor]:
+def drawn(part: LanguageTask) -> dict[str, torch.Tensor]:
     renderer = Renderer()
     return torch.utils.data.default_collate([part.draw(renderer, seed) for seed in range(8)])
 
 
-def test_a_lesson_of_words_is_read_without_the_picture(part: LanguagePart) -> None:
+def test_a_lesson_of_words_is_read_without_the_picture(part: LanguageTask) -> None:
     lesson = next(lesson for seed in SEEDS if not (lesson := make_lesson(TRAIN, seed)).turns)
     row = part._row(Renderer(), lesson)
     read = row["input_ids"][row["input_ids"] != PADDING]
@@ -49,13 +49,13 @@ def test_a_lesson_of_words_is_read_without_the_picture(part: LanguagePart) -> No
     assert (row["labels"][len(read) :] == IGNORED).all()
 
 
-def test_a_seed_always_draws_the_same_row(part: LanguagePart) -> None:
+def test_a_seed_always_draws_the_same_row(part: LanguageTask) -> None:
     first, other, again = (part.draw(Renderer(), seed) for seed in (3, 4, 3))
     assert all(torch.equal(first[name], again[name]) and first[name].shape == other[name].shape for name in first)
     assert not torch.equal(first["input_ids"], other["input_ids"])
 
 
-def test_the_base_and_the_marks_learn_but_neither_lora_nor_img_rows(part: LanguagePart) -> None:
+def test_the_base_and_the_marks_learn_but_neither_lora_nor_img_rows(part: LanguageTask) -> None:
     model = part.model
     assert isinstance(model, VLM)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -76,7 +76,7 @@ def test_the_base_and_the_marks_learn_but_neither_lora_nor_img_rows(part: Langua
     assert all(not torch.equal(rows[mark], old[mark]) for mark in range(img))
 
 
-def test_given_regions_take_the_place_of_proposed_ones(part: LanguagePart) -> None:
+def test_given_regions_take_the_place_of_proposed_ones(part: LanguageTask) -> None:
     lesson = next(lesson for seed in SEEDS if (lesson := make_lesson(TRAIN, seed)).regions)
     draw = Renderer()
     rows = [part._row(draw, lesson), part._row(draw, replace(lesson, regions=()))]
@@ -85,7 +85,7 @@ def test_given_regions_take_the_place_of_proposed_ones(part: LanguagePart) -> No
     assert 1 <= len(regions[1]) <= part.sizes.detector.proposals.max_regions
 
 
-def test_an_answer_is_right_only_if_every_token_is(part: LanguagePart) -> None:
+def test_an_answer_is_right_only_if_every_token_is(part: LanguageTask) -> None:
     """An LLM that has learnt one answer by heart says it, and no other."""
     lesson = Lesson(scene=make_edit(TRAIN, 1).source, turns=(Turn("colour", "What color is the car?", "It is red."),))
     wrong = replace(lesson, turns=(Turn("colour", "What color is the car?", "It is blue."),))
@@ -101,16 +101,16 @@ def test_an_answer_is_right_only_if_every_token_is(part: LanguagePart) -> None:
     assert said.surprise > 0
 
 
-def test_figures_and_sheet_are_of_held_out_lessons(part: LanguagePart) -> None:
+def test_figures_and_sheet_are_of_held_out_lessons(part: LanguageTask) -> None:
     figures = part.figures(part.model.eval())
     assert 100 < figures["perplexity"] < 10_000, "an untrained one knows nothing of 1024 tokens"
     lessons = [make_lesson(HELD_OUT, seed) for seed in HELD_OUT.seeds[:6]] + [known_by_use(KNOWLEDGE.seeds[0])]
     kinds = {turn.kind for lesson in lessons for turn in lesson.turns}
     assert set(figures) == {"perplexity"} | {f"exact_{kind}" for kind in kinds - {"description", "after"}}
-    assert part.look(part.model).height > 192
+    assert part.preview(part.model).height > 192
 
 
-def test_saved_weights_answer_alike(part: LanguagePart, tmp_path: Path) -> None:
+def test_saved_weights_answer_alike(part: LanguageTask, tmp_path: Path) -> None:
     batch = drawn(part)
     assert isinstance(part.model, VLM)
     with torch.no_grad():

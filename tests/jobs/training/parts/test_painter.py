@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fireedit.jobs.training.loop import pretrain
-from fireedit.jobs.training.parts.painter import FIRST_OBJECT, LOOKS, WHAT, PainterPart, PainterRecipe, Taught
+from fireedit.jobs.training.parts.painter import FIRST_OBJECT, LOOKS, WHAT, PainterRecipe, PainterTask, Taught
 from fireedit.models.model import NANO, FireEditConfig, preset
 from fireedit.models.settings import PaintSettings
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig
@@ -32,11 +32,11 @@ def sizes() -> FireEditConfig:
 
 
 @pytest.fixture
-def part(sizes: FireEditConfig, tmp_path: Path) -> PainterPart:
+def part(sizes: FireEditConfig, tmp_path: Path) -> PainterTask:
     return made(sizes, tmp_path)
 
 
-def made(sizes: FireEditConfig, folder: Path, **fields: object) -> PainterPart:
+def made(sizes: FireEditConfig, folder: Path, **fields: object) -> PainterTask:
     shutil.copytree(NANO / "tokenizer", folder / "out" / "tokenizer", dirs_exist_ok=True)
     objective = ObjectiveConfig(changed_weight=4, copy_floor=0.15, snr_cap=4, pure_noise=0.3)
     usual = {
@@ -50,15 +50,15 @@ def made(sizes: FireEditConfig, folder: Path, **fields: object) -> PainterPart:
     }
     usual["optimizer"] = OptimizerConfig(lr=1e-3, muon_lr=2e-3, adamw_only=("unet.conv_in", "unet.conv_out"))
     torch.manual_seed(0)
-    return PainterPart(sizes, PainterRecipe(**(usual | fields)), folder / "out")  # type: ignore[arg-type]
+    return PainterTask(sizes, PainterRecipe(**(usual | fields)), folder / "out")  # type: ignore[arg-type]
 
 
-def batch_of(part: PainterPart, count: int = 4, first: int = 0) -> dict[str, Tensor]:
+def batch_of(part: PainterTask, count: int = 4, first: int = 0) -> dict[str, Tensor]:
     rows = [part.draw(Renderer(), seed) for seed in range(first, first + count)]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def test_readers_are_taught_what_every_cell_shows(part: PainterPart) -> None:
+def test_readers_are_taught_what_every_cell_shows(part: PainterTask) -> None:
     renderer = Renderer()
     for seed in range(12):
         edit, shown = training_edit(TRAIN, seed), part.draw(renderer, seed)["shown"]
@@ -70,7 +70,7 @@ def test_readers_are_taught_what_every_cell_shows(part: PainterPart) -> None:
             assert {LOOKS[index] for index in looks[ground].unique().tolist()} <= {scene.effect or "plain"}
 
 
-def test_a_fresh_painter_copies_and_its_loss_falls(part: PainterPart) -> None:
+def test_a_fresh_painter_copies_and_its_loss_falls(part: PainterTask) -> None:
     batch, losses = batch_of(part, 8), []
     learning = [parameter for parameter in part.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=3e-3)
@@ -94,13 +94,13 @@ def test_every_edit_counts_alike(sizes: FireEditConfig, tmp_path: Path) -> None:
     assert changed[-1] / changed[len(changed) // 2] < 8  # of timesteps' weights between 1 and 4, and sizes
 
 
-def test_the_image_attention_is_left_alone(part: PainterPart, tmp_path: Path) -> None:
+def test_the_image_attention_is_left_alone(part: PainterTask, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in part.model.state_dict().items() if "_ip." in name}
     pretrain(part, part.recipe, tmp_path / "out")
     assert before and all(torch.equal(part.model.state_dict()[name], value) for name, value in before.items())
 
 
-def test_figures_name_every_family_beside_a_copy(part: PainterPart) -> None:
+def test_figures_name_every_family_beside_a_copy(part: PainterTask) -> None:
     with torch.no_grad():
         figures = part.figures(part.model.eval())
     for family in FAMILIES:
@@ -109,13 +109,13 @@ def test_figures_name_every_family_beside_a_copy(part: PainterPart) -> None:
     assert figures["outside"] < 1e-3
 
 
-def test_the_sheet_shows_the_first_held_out_edits(part: PainterPart) -> None:
+def test_the_sheet_shows_the_first_held_out_edits(part: PainterTask) -> None:
     with torch.no_grad():
-        assert part.look(part.model.eval()).width > 2 * 3 * 128
+        assert part.preview(part.model.eval()).width > 2 * 3 * 128
 
 
 def test_saved_weights_load_and_their_image_attention_is_still_a_no_op(
-    sizes: FireEditConfig, part: PainterPart, tmp_path: Path
+    sizes: FireEditConfig, part: PainterTask, tmp_path: Path
 ) -> None:
     model = part.model.eval()
     assert isinstance(model, Taught)
@@ -138,7 +138,7 @@ def test_saved_weights_load_and_their_image_attention_is_still_a_no_op(
 
 
 @pytest.mark.slow
-def test_it_compiles_into_one_graph(part: PainterPart) -> None:
+def test_it_compiles_into_one_graph(part: PainterTask) -> None:
     latents, tokens = torch.randn(2, 48, 16, 16), torch.randn(2, 77, 96)
     asked = latents, latents, torch.tensor([999, 5]), tokens
     compiled = torch.compile(part.model, backend="aot_eager", fullgraph=True)

@@ -9,12 +9,11 @@ import torch.nn.functional as F
 
 from fireedit.jobs.evaluation.scene_reader import Maps, SceneReader, load_reader
 from fireedit.jobs.evaluation.success import judge
-from fireedit.jobs.training.parts import reader
 from fireedit.jobs.training.parts.reader import (
     MOST_IN_A_SCENE,
     UNTOLD,
-    SceneReaderPart,
     SceneReaderRecipe,
+    SceneReaderTask,
     Truth,
     table,
     truth_of,
@@ -32,17 +31,17 @@ CELLS = SIZES.vae.sample_size // 4
 
 
 @pytest.fixture
-def part(tmp_path: Path) -> SceneReaderPart:
-    recipe = SceneReaderRecipe(steps=2, batch=4, optimizer=OptimizerConfig(lr=1e-3), home=str(tmp_path))
-    return SceneReaderPart(SIZES, recipe, tmp_path)
+def part(tmp_path: Path) -> SceneReaderTask:
+    recipe = SceneReaderRecipe(steps=2, batch=4, optimizer=OptimizerConfig(lr=1e-3), held_out=4, judged=1, home=str(tmp_path))
+    return SceneReaderTask(SIZES, recipe, tmp_path)
 
 
-def tables_of(scenes: list[Scene], part: SceneReaderPart) -> dict[str, torch.Tensor]:
+def tables_of(scenes: list[Scene], part: SceneReaderTask) -> dict[str, torch.Tensor]:
     tables = [table(scene, part.config) for scene in scenes]
     return {name: torch.stack([one[name] for one in tables]) for name in tables[0]}
 
 
-def perfect(tables: dict[str, torch.Tensor], truth: Truth, part: SceneReaderPart) -> Maps:
+def perfect(tables: dict[str, torch.Tensor], truth: Truth, part: SceneReaderTask) -> Maps:
     """Maps of a network that never errs."""
 
     def logits(classes: torch.Tensor, count: int) -> torch.Tensor:
@@ -60,7 +59,7 @@ def perfect(tables: dict[str, torch.Tensor], truth: Truth, part: SceneReaderPart
     )
 
 
-def test_the_truth_read_back_is_a_success_in_every_scene(part: SceneReaderPart) -> None:
+def test_the_truth_read_back_is_a_success_in_every_scene(part: SceneReaderTask) -> None:
     """No two things fall into one cell, and no box is lost on the way."""
     edits = [make_edit(WORLD, seed) for seed in WORLD.seeds[:100]]
     tables = tables_of([edit.target for edit in edits], part)
@@ -70,7 +69,7 @@ def test_the_truth_read_back_is_a_success_in_every_scene(part: SceneReaderPart) 
         assert judge([edit], reading).wrong == (), edit
 
 
-def test_a_perfect_network_has_nothing_to_lose(part: SceneReaderPart) -> None:
+def test_a_perfect_network_has_nothing_to_lose(part: SceneReaderTask) -> None:
     batch = {name: value[None] for name, value in part.draw(Renderer(), 0).items()}
     tables = {name: value.flatten(0, 1) for name, value in batch.items()}
     maps = perfect(tables, truth_of(tables, CELLS), part)
@@ -79,7 +78,7 @@ def test_a_perfect_network_has_nothing_to_lose(part: SceneReaderPart) -> None:
     assert all(losses[name] < 0.01 for name in ("name", "color", "background", "effect")), losses
 
 
-def test_samples_have_one_shape_and_no_words(part: SceneReaderPart) -> None:
+def test_samples_have_one_shape_and_no_words(part: SceneReaderTask) -> None:
     renderer = Renderer()
     first, *others = [part.draw(renderer, seed) for seed in range(8)]
     assert first["pictures"].shape == (2, 64, 64, 3) and first["pictures"].dtype == torch.uint8
@@ -90,7 +89,7 @@ def test_samples_have_one_shape_and_no_words(part: SceneReaderPart) -> None:
         }
 
 
-def test_one_batch_is_soon_learned_by_heart(part: SceneReaderPart) -> None:
+def test_one_batch_is_soon_learned_by_heart(part: SceneReaderTask) -> None:
     torch.manual_seed(0)
     model = SceneReader(dataclasses.replace(part.config, widths=(8, 32), depths=(1, 1)))
     renderer = Renderer()
@@ -107,11 +106,8 @@ def test_one_batch_is_soon_learned_by_heart(part: SceneReaderPart) -> None:
 
 
 def test_figures_tell_what_the_judge_passes_of_each_family(
-    part: SceneReaderPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: SceneReaderTask, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(reader, "HELD_OUT_SCENES", 4)
-    monkeypatch.setattr(reader, "JUDGED", 1)
-    monkeypatch.setattr(reader, "families_of", lambda split: ("remove", "style", "no_op"))
     figures = part.figures(part.model)
     assert {"pass_remove", "pass_style", "pass_no_op", "noisy_pass", "speckled_pass_least"} <= set(figures)
     assert figures["pass_least"] == 0 and {"f1", "background", "copies_pass"} <= set(figures)
@@ -125,6 +121,5 @@ def test_figures_tell_what_the_judge_passes_of_each_family(
     assert reading.background in loaded.config.backgrounds and reading.effect in loaded.config.effects
 
 
-def test_the_sheet_shows_held_out_pictures(part: SceneReaderPart, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "SHOWN", 2)
-    assert part.look(part.model).width > 192
+def test_the_sheet_shows_held_out_pictures(part: SceneReaderTask) -> None:
+    assert part.preview(part.model).width > 192

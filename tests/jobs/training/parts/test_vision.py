@@ -3,7 +3,6 @@
 import random
 from pathlib import Path
 
-import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
@@ -28,7 +27,7 @@ TRUE = [torch.tensor([[0.1, 0.2, 0.4, 0.6], [0.5, 0.5, 0.9, 0.8]]), torch.tensor
 
 def recipe_of(folder: Path, steps: int = 3) -> vision.VisionRecipe:
     optimizer = OptimizerConfig(lr=1e-3)
-    return vision.VisionRecipe(steps=steps, batch=4, workers=0, optimizer=optimizer, home=str(folder))
+    return vision.VisionRecipe(steps=steps, batch=4, workers=0, optimizer=optimizer, held_out=8, home=str(folder))
 
 
 def detections(boxes: list[torch.Tensor], sure: float) -> Detections:
@@ -97,7 +96,7 @@ def test_a_box_is_an_objects_or_nobodys_or_neither() -> None:
 
 
 def test_a_seed_always_draws_the_same_scene(tmp_path: Path) -> None:
-    part = vision.VisionPart(SIZES, recipe_of(tmp_path), tmp_path)
+    part = vision.VisionTask(SIZES, recipe_of(tmp_path), tmp_path)
     first, other, again = (part.draw(Renderer(), seed) for seed in (3, 4, 3))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert all(first[name].shape == other[name].shape for name in first) and not torch.equal(
@@ -106,18 +105,17 @@ def test_a_seed_always_draws_the_same_scene(tmp_path: Path) -> None:
 
 
 def test_all_that_is_trained_gets_a_gradient(tmp_path: Path) -> None:
-    part = vision.VisionPart(SIZES, recipe_of(tmp_path), tmp_path)
+    part = vision.VisionTask(SIZES, recipe_of(tmp_path), tmp_path)
     batch = default_collate([part.draw(Renderer(), seed) for seed in range(4)])
     part.losses(part.model, batch)["loss"].backward()
     idle = {name for name, one in part.model.named_parameters() if one.requires_grad and one.grad is None}
     assert not idle
 
 
-def test_what_is_trained_is_saved_and_perceives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vision, "HELD_OUT_SCENES", 8)
+def test_what_is_trained_is_saved_and_perceives(tmp_path: Path) -> None:
     before = Vision(SIZES.vision)
     before.save_pretrained(tmp_path / "vision")
-    part = vision.VisionPart(SIZES, recipe_of(tmp_path), tmp_path)
+    part = vision.VisionTask(SIZES, recipe_of(tmp_path), tmp_path)
     report = pretrain(part, recipe_of(tmp_path), tmp_path)
     shares = {name: value for name, value in report.items() if name.endswith(("accuracy", "recall", "precision"))}
     assert len(shares) == 10 and all(0 <= value <= 1 for value in shares.values())

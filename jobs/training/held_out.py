@@ -1,0 +1,58 @@
+"""Evaluation of pretrained parts: held-out scenes, and losses and accuracies of linear probes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fireedit.models.tokens import IGNORED
+from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.world import WORLDS
+
+Draw = Callable[[Renderer, int], Mapping[str, Any]]
+"""Function from a seed of a world to one sample: tensors of fixed shapes, and texts."""
+HELD_OUT = WORLDS["unseen_seeds"]
+"""World that parts are evaluated on; training never draws its seeds."""
+
+
+class SceneDataset(Dataset[Mapping[str, Any]]):
+    """Samples of the seeds `first` to `last` - 1."""
+
+    def __init__(self, draw: Draw, first: int, last: int):
+        self.draw, self.first, self.last = draw, first, last
+        self.renderer = Renderer()
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, number: int) -> Mapping[str, Any]:
+        return self.draw(self.renderer, self.first + number)
+
+
+def held_out_batches(draw: Draw, samples: int, batch: int) -> DataLoader[Any]:
+    """Load the first `samples` held-out samples in batches."""
+    return DataLoader(SceneDataset(draw, HELD_OUT.seeds[0], HELD_OUT.seeds[samples]), batch)
+
+
+def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of logits [N, K] over the labels [N] that are not IGNORED; 0 if there are none."""
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def accuracy(hits: Sequence[Tensor]) -> float:
+    """Share of true values in boolean tensors; 0 if they are empty."""
+    values = torch.cat([tensor.flatten() for tensor in hits]).float()
+    return round(values.mean().item(), 4) if len(values) > 0 else 0.0
+
+
+def encoder_input(images: Tensor, side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Resize and normalize uint8 RGB [B, S, S, 3] as the vision tower does: [B, 3, side, side]."""
+    pixels = images.permute(0, 3, 1, 2).float() / 255
+    if pixels.shape[-1] != side:
+        pixels = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    center, spread = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std))
+    return (pixels - center) / spread

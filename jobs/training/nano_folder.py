@@ -1,0 +1,115 @@
+"""Folder of the small model: components read and written by parts, assembled for stage 1, replaced after stage 3."""
+
+import contextlib
+import fcntl
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer
+
+from fireedit.models.model import NANO, preset
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.platform import storage
+from fireedit.platform.console import say
+from fireedit.platform.train import runs
+
+PRETRAINED = ("vision", "detector", "region_encoder", "vlm", "text_encoder")
+"""Components that stage 1 reads."""
+PAINTER = ("unet", "vae")
+"""Components that stage 1 does not read: they may still be in training when it starts."""
+MADE_BY = {"detector": "vision", "region_encoder": "vision", "vlm": "llm", "text_encoder": "clip"}
+"""Part of pretrain.py that trains a component of another name."""
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def saved(fresh: Module, folder: Path) -> Module:
+    """Load the component saved in `folder`, in float32; return the fresh one if there is none."""
+    if (folder / "config.json").is_file():
+        return type(fresh).from_pretrained(folder).float()  # type: ignore[attr-defined]  # of diffusers, transformers
+    say(f"{folder} has no weights; using fresh ones: pretrain that part first")
+    return fresh
+
+
+def frozen(fresh: Module, folder: Path) -> Module:
+    """Load a component like `saved`, in eval mode and without gradients."""
+    return saved(fresh, folder).eval().requires_grad_(False)
+
+
+def load_weights(component: nn.Module, folder: Path) -> None:
+    """Load the weights saved in `folder` into a component of the same class and sizes.
+
+    Raises:
+        OSError: the folder has no weights.
+    """
+    component.load_state_dict(type(component).from_pretrained(folder).float().state_dict())  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes: parts train side by side, and two of them write halves of `vision`."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def copy_tokenizers(out: Path) -> None:
+    """Copy the shipped tokenizers to a folder that has none."""
+    for name in ("vlm_tokenizer", "tokenizer"):
+        if not (out / name).is_dir():
+            shutil.copytree(NANO / name, out / name)
+
+
+def assemble(out: Path, seed: int = 0) -> dict[str, Any]:
+    """Add fresh Q-Former, TATI and HVCA and a sampler to the components in `out`, which makes it a pipeline's folder.
+
+    Returns:
+        names of the fresh components, and the size of the folder's weights in MB.
+    """
+    missing = [MADE_BY.get(name, name) for name in PRETRAINED if not (out / name / "config.json").is_file()]
+    if missing:
+        sys.exit(f"{out} lacks parts; run: python jobs/pretrain.py {missing[0]} --out {out}")
+    tokenizers = {name: AutoTokenizer.from_pretrained(out / name) for name in ("vlm_tokenizer", "tokenizer")}
+    pipeline = FireEditPipeline.from_config_with(preset("nano"), **tokenizers, seed=seed)
+    with locked(out):
+        trained = [name for name in (*PRETRAINED, *PAINTER) if (out / name / "config.json").is_file()]
+        for name in trained:
+            pipeline.register_modules(**{name: type(getattr(pipeline, name)).from_pretrained(out / name)})
+        fresh = [name for name, _ in pipeline.model.named_children() if name not in trained]
+        return {"part": "pipeline", "weights": str(out), "fresh": fresh, "megabytes": _save(pipeline, out)}
+
+
+def finish(home: str, out: Path) -> dict[str, Any]:
+    """Write the weights of the last finished run of stage 3, or else of stage 2, to `out`.
+
+    Returns:
+        the run's name, and the size of the folder's weights in MB.
+    """
+    run = runs.latest_finished(home, "nano", 3) or runs.latest_finished(home, "nano", 2)
+    if run is None:
+        sys.exit(f"{home}/runs holds no finished run of nano stage 3; run: python jobs/train.py --stage 3")
+    with storage.reading_folder(run.weights) as folder:
+        pipeline = FireEditPipeline.from_pretrained(folder, dtype=torch.float32)
+    return {"part": "finish", "weights": str(out), "run": run.name, "megabytes": _save(pipeline, out)}
+
+
+def _save(pipeline: FireEditPipeline, out: Path) -> float:
+    """Save in float16, with nano's sampler settings; returns the size of all weights in the folder in MB."""
+    pipeline.register_to_config(settings=asdict(preset("nano").painting))
+    for name, component in pipeline.components.items():
+        if isinstance(component, torch.nn.Module) and name != "detector":  # float16 would change the ranks of queries
+            component.half()
+    pipeline.save_pretrained(out)
+    for file in (*out.glob("*/config.json"), *out.glob("*/tokenizer_config.json"), out / "model_index.json"):
+        config = json.loads(file.read_text())
+        for key in ("_name_or_path", "is_local", "local_files_only"):  # paths of this machine
+            config.pop(key, None)
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return round(sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6, 1)

@@ -1,0 +1,76 @@
+"""Components are read back as they were saved, and make a pipeline that edits and that the stages start from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fireedit.jobs.training.nano_folder import PAINTER, PRETRAINED, assemble, finish, frozen, load_weights
+from fireedit.models.model import preset
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.qformer import QFormer
+from fireedit.models.weights import fingerprint
+from fireedit.platform import storage
+from fireedit.platform.train import runs
+
+SIZES = preset("nano").qformer
+
+
+def test_a_frozen_component_is_the_saved_one_or_a_fresh_one_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, fresh = QFormer(SIZES), QFormer(SIZES)
+    saved.half().save_pretrained(tmp_path / "qformer")
+    loaded = frozen(fresh, tmp_path / "qformer")
+    assert torch.equal(loaded.query_tokens, saved.query_tokens.float())
+    assert not capsys.readouterr().err
+    assert frozen(fresh, tmp_path / "nowhere") is fresh and "pretrain that part first" in capsys.readouterr().err
+    assert not any(parameter.requires_grad for parameter in fresh.parameters())
+
+
+def test_a_component_loads_saved_weights_or_raises(tmp_path: Path) -> None:
+    saved, component = QFormer(SIZES), QFormer(SIZES)
+    saved.save_pretrained(tmp_path / "qformer")
+    load_weights(component, tmp_path / "qformer")
+    assert all(torch.equal(value, saved.state_dict()[name]) for name, value in component.state_dict().items())
+    with pytest.raises(OSError, match="nowhere"):
+        load_weights(component, tmp_path / "nowhere")
+
+
+def test_a_folder_of_components_becomes_a_pipeline(tmp_path: Path) -> None:
+    components = FireEditPipeline.fresh_nano(seed=3)
+    for name in (*PRETRAINED, *PAINTER, "vlm_tokenizer", "tokenizer"):
+        getattr(components, name).save_pretrained(tmp_path / name)
+    report = assemble(tmp_path)
+    assembled = FireEditPipeline.from_pretrained(tmp_path)
+    assert set(report["fresh"]) == {"qformer", "tati", "hvca"} and 25 < report["megabytes"] <= 30
+    for name in ("vae", "unet"):
+        assert fingerprint(getattr(assembled, name)) == fingerprint(getattr(components, name).half())
+    assert assembled.detector.dtype == torch.float32
+    assert assemble(tmp_path)["megabytes"] == report["megabytes"]
+
+
+def test_a_painter_that_is_still_in_training_may_be_missing(tmp_path: Path) -> None:
+    components = FireEditPipeline.fresh_nano(seed=3)
+    for name in (*PRETRAINED, "vlm_tokenizer", "tokenizer"):
+        getattr(components, name).save_pretrained(tmp_path / name)
+    assert set(assemble(tmp_path)["fresh"]) == {"qformer", "tati", "hvca", "unet", "vae"}
+
+
+def test_a_finished_stage_replaces_the_weights_it_started_from(tmp_path: Path) -> None:
+    trained, run = FireEditPipeline.fresh_nano(seed=4), runs.Run(str(tmp_path), "three")
+    out = tmp_path / "nano"
+    with pytest.raises(SystemExit, match="no finished run of nano stage 3"):
+        finish(str(tmp_path), out)
+    storage.write_bytes(run.recipe, b"{model: nano, stage: 3}")
+    trained.save_pretrained(run.weights)
+    assert finish(str(tmp_path), out)["run"] == "three"
+    finished = FireEditPipeline.from_pretrained(out)
+    assert not [file for file in out.rglob("*.json") if str(tmp_path) in file.read_text()], "paths of this machine"
+    assert "is_local" not in (out / "tokenizer" / "tokenizer_config.json").read_text()
+    assert fingerprint(finished.hvca) == fingerprint(trained.hvca.half()) and finished.detector.dtype == torch.float32
+
+
+def test_a_missing_component_names_the_part_to_pretrain(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="pretrain.py vision"):
+        assemble(tmp_path)
