@@ -75,7 +75,9 @@ PARTS = {
         on_gpu=("batch=768", "workers=9", "pool=1000000", "save_every_s=45", "optimizer.muon_lr=3.0e-3"),
         tiny=(*_TINY, "held_out=1"),
     ),
-    "pipeline": PlannedPart(end=_ends(cuda=0.4, cpu=0.45), needs=("clip", "vision", "llm"), after_on_cpu=("scene_reader",)),
+    "pipeline": PlannedPart(
+        end=_ends(cuda=0.4, cpu=0.45), needs=("clip", "vision", "llm"), after_on_cpu=("scene_reader",)
+    ),
     "stage1": PlannedPart(
         end=_ends(cuda=0.72, cpu=0.68), needs=("pipeline", "corpora"), on_gpu=_STAGE_ON_GPU, tiny=_TINY_STAGE
     ),

@@ -32,7 +32,8 @@ CELLS = SIZES.vae.sample_size // 4
 
 @pytest.fixture
 def part(tmp_path: Path) -> SceneReaderTask:
-    recipe = SceneReaderRecipe(steps=2, batch=4, optimizer=OptimizerConfig(lr=1e-3), held_out=4, judged=1, home=str(tmp_path))
+    optimizer = OptimizerConfig(lr=1e-3)
+    recipe = SceneReaderRecipe(steps=2, batch=4, optimizer=optimizer, held_out=4, judged=1, home=str(tmp_path))
     return SceneReaderTask(SIZES, recipe, tmp_path)
 
 
@@ -105,9 +106,7 @@ def test_one_batch_is_soon_learned_by_heart(part: SceneReaderTask) -> None:
     assert loss < 0.7 * first
 
 
-def test_figures_tell_what_the_judge_passes_of_each_family(
-    part: SceneReaderTask, tmp_path: Path
-) -> None:
+def test_figures_tell_what_the_judge_passes_of_each_family(part: SceneReaderTask, tmp_path: Path) -> None:
     figures = part.figures(part.model)
     assert {"pass_remove", "pass_style", "pass_no_op", "noisy_pass", "speckled_pass_least"} <= set(figures)
     assert figures["pass_least"] == 0 and {"f1", "background", "copies_pass"} <= set(figures)
