@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from fireedit.jobs.evaluation.clip import CLIP, JUDGE
-from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.held_out import HELD_OUT, accuracy, held_out_batches, known_cross_entropy
+from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import saved
 from fireedit.models.model import FireEditConfig
 from fireedit.models.text import build_text_encoder
@@ -163,7 +163,7 @@ class CLIPTask:
         images, texts, sums = self._embedded(model, self.recipe.held_out)
         likeness = images[0, :SHOWN] @ texts[0].T
         drawn = torch.cat([batch["pictures"][:, 0] for batch in held_out_batches(self.draw, SHOWN, SHOWN)])
-        seeds = HELD_OUT.seeds[:self.recipe.held_out]
+        seeds = HELD_OUT.seeds[: self.recipe.held_out]
         captions = [language.caption(make_edit(HELD_OUT, seed).source, seed) for seed in seeds]
         cards = []
         for number, (found, picture) in enumerate(zip(likeness.argmax(dim=1).tolist(), drawn, strict=True)):

@@ -18,8 +18,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from fireedit.jobs.evaluation.clip import normalized
-from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.held_out import HELD_OUT, accuracy, held_out_batches, known_cross_entropy
+from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import load_weights, saved
 from fireedit.models.detector import Detections, Detector, select_proposals
 from fireedit.models.layers.boxes import box_iou, to_cxcywh
