@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`. Each makes .venv if it is missing.
+# `make demo` and `make test` need nothing else: each makes .venv if it is missing. `make help` lists the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,39 +6,42 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo stop test soak check bench bench-data bench-edit nano help
+.PHONY: demo stop test test-fast soak check bench bench-data bench-edit nano help
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s%s\n", $$1, $$2}' Makefile
 
-demo: $(INSTALLED)  ## corpora, three stages, serving and six edits over HTTP, all small (about 10 minutes on 2 cores)
+demo: $(INSTALLED)  ## corpora, three training stages, serving and six edits over HTTP, all small (10 minutes on 2 cores)
 	@$(BIN)/python jobs/demo.py
 
-stop: $(INSTALLED)  ## end what `make demo` left running, and nothing else
+stop: $(INSTALLED)  ## end the Ray and the endpoint that `make demo` left running
 	@$(BIN)/python jobs/demo.py --stop
 
-test: $(INSTALLED)  ## the suite, but for what takes minutes a test
+test: $(INSTALLED)  ## the whole suite but for soak (at most 15 minutes on 2 idle cores)
 	$(BIN)/python -m pytest
 
-soak: $(INSTALLED)  ## the tests that take minutes each
+test-fast: $(INSTALLED)  ## the tests that need no Ray and take less than 20 seconds each (at most 3 minutes)
+	$(BIN)/python -m pytest -m 'not ray and not slow and not soak'
+
+soak: $(INSTALLED)  ## the tests that take more than two minutes each
 	$(BIN)/python -m pytest -m soak
 
-check: $(INSTALLED)  ## ruff and mypy
+check: $(INSTALLED)  ## lint and types: ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@mkdir -p $(VENV)/typed/fireedit && cp fireedit/__init__.py $(VENV)/typed/fireedit/
 	@for room in platform models jobs serve benchmarks; do ln -sfn ../../../$$room $(VENV)/typed/fireedit/$$room; done
 	cd $(VENV)/typed && MYPYPATH=. ../bin/mypy --config-file ../../pyproject.toml -p fireedit
 
-bench: bench-data  ## all that is measured
+bench: bench-data  ## all benchmarks of the platform
 
-bench-data: $(INSTALLED)  ## our input pipeline beside DataLoader and webdataset (about 10 minutes on 2 cores)
+bench-data: $(INSTALLED)  ## input pipeline compared with DataLoader and webdataset (10 minutes on 2 cores)
 	@$(BIN)/python benchmarks/data.py
 
-bench-edit: $(INSTALLED)  ## edits of held-out scenes, judged beside baselines and ablations; ARGS="--rows ..."
+bench-edit: $(INSTALLED)  ## success of edits on held-out scenes, with baselines and ablations; ARGS="--rows ..."
 	@$(BIN)/python jobs/benchmark.py $(ARGS)
 
-nano: $(INSTALLED)  ## the small model from nothing in MINUTES (240), into out/nano; goes on where it was
+nano: $(INSTALLED)  ## train the small model from scratch in MINUTES (240) into out/nano; resumes
 	@$(BIN)/python jobs/nano.py --minutes $(MINUTES) $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt

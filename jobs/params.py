@@ -1,6 +1,6 @@
 """Count parameters: `python jobs/params.py [--config paper|nano] [--stage N]`.
 
-Shows what each stage trains of each part, and how the paper's Table 1 counts. Nothing is loaded; it takes seconds.
+Shows the trained parameters of each part by stage, and the count of the paper's Table 1. No weights are loaded.
 """
 
 import pathlib
@@ -21,18 +21,18 @@ from fireedit.models.stages import LORA, NEW_ROWS, STAGES
 from fireedit.models.weights import SMARTEDIT_TOKENS
 
 MEBI = 2**20
-"""The paper's M: SmartEdit's 1163.8 M are 1,220,383,748 parameters, exactly 1163.8 times 2^20."""
+"""The paper's unit M: SmartEdit's 1163.8 M are 1,220,383,748 parameters, exactly 1163.8 times 2^20."""
 
 IMAGE_ATTENTION = r"unet\..*_ip\."
 TABLE_1 = (
-    ("UNet", r"unet\.(?!.*_ip\.)", "the paper's: Stable Diffusion 1.5 with 8 input channels, trained whole"),
-    ("image attention", IMAGE_ATTENTION, "the paper's decoupled cross-attention; ours: new keys and values only"),
-    ("Q-Former", r"qformer\.", "SmartEdit's, which the paper keeps: 6 layers, 77 queries"),
-    ("LoRA", LORA, "the paper's: rank 8; ours, as SmartEdit's: on queries and values"),
-    ("TATI", r"tati\.", "the paper's: 2 layers, 77 queries, 768 channels; the rest ours, so that the sum fits"),
-    ("HVCA", r"hvca\.", "the paper's: 2 layers, 16 queries, 1024 to 768 channels; the rest likewise"),
+    ("UNet", r"unet\.(?!.*_ip\.)", "as the paper: Stable Diffusion 1.5 with 8 input channels, trained whole"),
+    ("image attention", IMAGE_ATTENTION, "as the paper: decoupled cross-attention; assumed: new keys and values only"),
+    ("Q-Former", r"qformer\.", "as the paper, which keeps SmartEdit's: 6 layers, 77 queries"),
+    ("LoRA", LORA, "as the paper: rank 8; assumed, as in SmartEdit: on queries and values"),
+    ("TATI", r"tati\.", "as the paper: 2 layers, 77 queries, 768 channels; the rest chosen so that the sum fits"),
+    ("HVCA", r"hvca\.", "as the paper: 2 layers, 16 queries, 1024 to 768 channels; the rest likewise"),
 )
-"""What Table 1 counts and whose choice it is, without the LLM's table."""
+"""Lines of Table 1 but for the LLM's table: label, pattern of parameter names, and whose choice the size is."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,17 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=int,
         choices=sorted(STAGES),
         default=3,
-        help="whose trained parameters are added up (default: 3)",
+        help="stage whose trained parameters are summed (default: 3)",
     )
-    asked = parser.parse_args(argv)
-    report = {"config": asked.config, **count(preset(asked.config), asked.stage)}
+    args = parser.parse_args(argv)
+    report = {"config": args.config, **count(preset(args.config), args.stage)}
     print("\n".join(table(report)), file=sys.stderr)
     print(json.dumps(report))
     return 0
 
 
 def count(config: FireEditConfig, stage: int) -> dict[str, Any]:
-    """All figures of the table; `*_mi` are in units of 2^20."""
+    """Count the parameters for `table`; keys that end in `_mi` are in units of 2^20."""
     with torch.device("meta"):
         model = FireEdit.from_config(config)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
@@ -78,7 +78,7 @@ def count(config: FireEditConfig, stage: int) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> list[str]:
-    """The report as lines for a person."""
+    """Format the report as lines of text."""
     lines = [f"{'':16s}{'parameters':>15s}" + "".join(f"{f'stage {number}':>15s}" for number in STAGES) + "   bf16 MiB"]
     for name, module in report["modules"].items():
         counts = "".join(f"{_or_dot(module['trained'][number]):>15s}" for number in STAGES)
@@ -86,25 +86,25 @@ def table(report: dict[str, Any]) -> list[str]:
     sums = [sum(module["trained"][number] for module in report["modules"].values()) for number in STAGES]
     counts = "".join(f"{value:15,}" for value in sums)
     lines += [f"{'all':16s}{report['parameters']:15,}{counts}{report['bf16_bytes'] / MEBI:11,.1f}", ""]
-    lines.append("What the paper's Table 1 counts (its M is 2^20):")
-    whose = {label: choice for label, _, choice in TABLE_1}
-    whose["one table of the LLM"] = "inferred from the sum: embedding or head, with SmartEdit's 35 new rows"
+    lines.append("Count of the paper's Table 1 (its M is 2^20):")
+    notes = {label: note for label, _, note in TABLE_1}
+    notes["one table of the LLM"] = "inferred from the sum: embedding or head, with SmartEdit's 35 new rows"
     for label, value in report["paper"].items():
-        lines.append(f"  {label:22s}{value:15,}{value / MEBI:9.3f}  {whose[label]}")
-    said = "the paper says 1093.8" if report["config"] == "paper" else ""
-    lines.append(f"  {'Table 1':22s}{report['paper_total']:15,}{report['paper_total_mi']:9.3f}  {said}".rstrip())
-    ours = f"we, stage {report['stage']}"
-    rows = f"ours: of both tables only the new tokens' {report['new_rows']:,}, as if old rows were put back each step"
-    lines.append(f"  {ours:22s}{report['trained']:15,}{report['trained_mi']:9.3f}  {rows}")
+        lines.append(f"  {label:22s}{value:15,}{value / MEBI:9.3f}  {notes[label]}")
+    published = "the paper: 1093.8" if report["config"] == "paper" else ""
+    lines.append(f"  {'Table 1':22s}{report['paper_total']:15,}{report['paper_total_mi']:9.3f}  {published}".rstrip())
+    label = f"this code, stage {report['stage']}"
+    rows = f"without that table; the new tokens' rows of both tables, {report['new_rows']:,} parameters, are trained"
+    lines.append(f"  {label:22s}{report['trained']:15,}{report['trained_mi']:9.3f}  {rows}")
     return lines
 
 
 def _module(part: str, sizes: dict[str, int]) -> dict[str, Any]:
-    own = {name: size for name, size in sizes.items() if name.startswith(f"{part}.")}
+    parameters = {name: size for name, size in sizes.items() if name.startswith(f"{part}.")}
     trained = {
-        number: sum(size for name, size in own.items() if stage.learns(name)) for number, stage in STAGES.items()
+        number: sum(size for name, size in parameters.items() if stage.learns(name)) for number, stage in STAGES.items()
     }
-    return {"parameters": sum(own.values()), "trained": trained, "bf16_bytes": 2 * sum(own.values())}
+    return {"parameters": sum(parameters.values()), "trained": trained, "bf16_bytes": 2 * sum(parameters.values())}
 
 
 def _matching(pattern: str, sizes: dict[str, int]) -> int:

@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures shared by several test files: an S3 server and a local Ray."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-os.environ |= {  # of the S3 server below; Ray's workers inherit them
+os.environ |= {  # for the S3 server below; Ray's workers inherit them
     "AWS_ACCESS_KEY_ID": "anyone",
     "AWS_SECRET_ACCESS_KEY": "anything",
     "AWS_DEFAULT_REGION": "us-east-1",
@@ -16,7 +16,7 @@ os.environ |= {  # of the S3 server below; Ray's workers inherit them
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """The address of an empty bucket on an S3 server of our own, with the options that lead there."""
+    """Address of an empty bucket on a local S3 server, with the options to reach it."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -31,7 +31,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One local Ray for all tests that need it."""
+    """Local Ray shared by all tests that need one."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 

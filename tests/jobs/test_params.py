@@ -1,4 +1,4 @@
-"""The counts add up to the paper's Table 1, and to what our stages train."""
+"""The counts add up to the paper's Table 1 and to the parameters that the stages train."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ def test_the_sum_is_the_papers_table_1(paper: dict[str, Any]) -> None:
     assert paper["paper_total_mi"] == 1093.776
 
 
-def test_each_line_of_table_1_is_as_designed(paper: dict[str, Any]) -> None:
+def test_each_line_of_table_1_has_its_count(paper: dict[str, Any]) -> None:
     assert paper["paper"] == {
         "UNet": 859_532_484,
         "image attention": 19_169_280,
@@ -46,7 +46,7 @@ def test_every_component_has_its_published_size(paper: dict[str, Any]) -> None:
     }
 
 
-def test_each_stage_trains_what_it_should(paper: dict[str, Any]) -> None:
+def test_each_stage_trains_its_parts(paper: dict[str, Any]) -> None:
     rows, lora, adapter, qformer, unet = 2 * 36 * 4096, 4_194_304, 33_562_624, 65_015_040, 859_532_484
     sums = [sum(module["trained"][stage] for module in paper["modules"].values()) for stage in (1, 2, 3)]
     assert sums == [
@@ -57,9 +57,10 @@ def test_each_stage_trains_what_it_should(paper: dict[str, Any]) -> None:
     assert paper["trained"] == sums[2]
 
 
-def test_we_train_the_papers_parameters_with_new_rows_in_place_of_a_table(paper: dict[str, Any]) -> None:
+def test_trained_parameters_are_the_papers_with_new_rows_in_place_of_a_table(paper: dict[str, Any]) -> None:
     assert paper["new_rows"] == 2 * 36 * 4096
     assert paper["trained"] - paper["new_rows"] == paper["paper_total"] - 32035 * 4096
+    assert paper["trained_mi"] == 968.92
 
 
 def test_the_job_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,4 +70,4 @@ def test_the_job_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixtu
     assert report["config"] == "nano" and report["stage"] == 2
     assert report["bf16_bytes"] == 2 * report["parameters"]
     assert report["trained"] == sum(module["trained"]["2"] for module in report["modules"].values())
-    assert "Table 1" in err and "we, stage 2" in err and all(name in err for name in report["modules"])
+    assert "Table 1" in err and "this code, stage 2" in err and all(name in err for name in report["modules"])
