@@ -61,9 +61,22 @@ def exists(path: str) -> bool:
     return files.get_file_info(inner).type != fs.FileType.NotFound
 
 
+def is_folder(path: str) -> bool:
+    files, inner = filesystem(path)
+    return files.get_file_info(inner).type == fs.FileType.Directory
+
+
+def size(path: str) -> int:
+    """Bytes of a file."""
+    files, inner = filesystem(path)
+    return files.get_file_info(inner).size
+
+
 def names(folder: str) -> list[str]:
     """What lies directly in `folder`, sorted; nothing if there is no such folder."""
     files, inner = filesystem(folder)
+    if not is_remote(folder):  # pyarrow's listing drops links to nowhere in silence
+        return sorted(os.listdir(inner)) if os.path.isdir(inner) else []
     found = files.get_file_info(fs.FileSelector(inner, allow_not_found=True))
     return sorted(info.base_name for info in found)
 

@@ -13,7 +13,6 @@ from fireedit.platform.data.corpora import (
     cc12m,
     cocostuff,
     emu_edit,
-    grefcoco,
     instructpix2pix,
     llava_instruct,
     magicbrush,
@@ -122,7 +121,12 @@ _ENTRIES = (
     _refcoco("refcoco", 4),
     _refcoco("refcoco+", 5),
     _refcoco("refcocog", 6),
-    CatalogEntry("grefcoco", grefcoco.read, f"none stated; {_COCO}", {"": SceneForm(grefcoco_scenes.write, 7)}),
+    CatalogEntry(
+        "grefcoco",
+        functools.partial(refcoco.read, corpus="grefcoco"),
+        f"none stated; {_COCO}",
+        {"": SceneForm(grefcoco_scenes.write, 7)},
+    ),
     CatalogEntry(
         "magicbrush",
         magicbrush.read,

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any
@@ -19,7 +20,7 @@ from fireedit.platform import images, storage
 from fireedit.platform.console import say
 from fireedit.platform.data import catalog, shards
 from fireedit.platform.data.catalog import CatalogEntry
-from fireedit.platform.data.corpora.rows import Corpus, Part
+from fireedit.platform.data.corpora.rows import Corpus, CorpusPart, Skip
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.images import EncodedImage
 
@@ -70,6 +71,8 @@ class PartReport:
     """Size of the shards."""
     peak_bytes: int
     """Peak memory of the worker process."""
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Entries that hold no sample by the corpus's own format, or no data at all, counted by reason."""
 
 
 def convert(
@@ -104,7 +107,8 @@ def convert(
     written = [shard for report in done for shard in report.shards]
     unique, repeated = _without_duplicates(root, written, group)
     set_aside = [row for report in done for row in report.set_aside] + repeated
-    report = _write_report(entry, root, unique, done, set_aside, time.monotonic() - began)
+    skipped = sum((Counter(report.skipped) for report in done), Counter(corpus.skipped))
+    report = _write_report(entry, root, unique, done, set_aside, skipped, time.monotonic() - began)
     if _too_many(done, config):
         raise TooManyBadRowsError(
             f"{name}: {len(set_aside)} of {report['read']} rows were set aside, more than max_bad_fraction "
@@ -179,7 +183,7 @@ class _ConvertPart:
 
     def __init__(
         self,
-        read_part: Callable[[Part], Iterator[Sample]],
+        read_part: Callable[[CorpusPart], Iterator[Sample | Skip]],
         parts: Mapping[int, ray.ObjectRef],
         folder: str,
         root: str,
@@ -211,20 +215,25 @@ class _ConvertPart:
             written.append(shards.Shard(f"{number:06d}-{len(written):03d}", len(samples)))
             size += shards.write_samples(self.root, written[-1].name, samples, self.group)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        report = PartReport(written, checked.read, checked.set_aside, time.process_time() - began, size, peak)
+        seconds = time.process_time() - began
+        report = PartReport(written, checked.read, checked.set_aside, seconds, size, peak, checked.skipped)
         storage.write_bytes(_report_path(self.root, number), json.dumps(dataclasses.asdict(report)).encode())
 
 
 class _CheckedSamples:
     """Iterates over the good samples of a part, scaled; counts all and collects the bad ones."""
 
-    def __init__(self, samples: Iterator[Sample], file: str, config: ConversionConfig):
+    def __init__(self, samples: Iterator[Sample | Skip], file: str, config: ConversionConfig):
         self.samples, self.file, self.config = samples, file, config
         self.read = 0
+        self.skipped: Counter[str] = Counter()
         self.set_aside: list[SetAside] = []
 
     def __iter__(self) -> Iterator[Sample]:
         for sample in self.samples:
+            if isinstance(sample, Skip):
+                self.skipped[sample.reason] += sample.count
+                continue
             self.read += 1
             error = sample.error
             if not error:
@@ -266,6 +275,7 @@ def _write_report(
     unique: Sequence[shards.Shard],
     reports: Sequence[PartReport],
     set_aside: Sequence[SetAside],
+    skipped: Mapping[str, int],
     seconds: float,
 ) -> dict[str, Any]:
     read, busy = _rows_read(reports), sum(report.core_seconds for report in reports)
@@ -275,6 +285,7 @@ def _write_report(
         "read": read,
         "kept": sum(shard.rows for shard in unique),
         "set_aside": len(set_aside),
+        "skipped": dict(skipped),
         "shards": len(unique),
         "bytes": sum(report.bytes for report in reports),
         "seconds": round(seconds, 1),

@@ -127,8 +127,9 @@ def prepare_missing(home: str, mixture: Iterable[str], scenes: ScenesConfig | No
 
 def _convert(name: str, corpora: str, out: str, split: str, config: ConversionConfig | None) -> dict[str, Any]:
     report = convert(name, corpora, storage.join(out, name), split, config)
+    skipped = "".join(f"skipped {count} {reason}, " for reason, count in report.get("skipped", {}).items())
     say(
-        f"{name:16s} {report['kept']} of {report['read']} rows kept, {report['set_aside']} set aside, "
+        f"{name:16s} {report['kept']} of {report['read']} rows kept, {report['set_aside']} set aside, {skipped}"
         f"{report['bytes'] / 1e6:.1f} MB, {report['rows_per_s_per_core']:.0f} rows/s a core; {report['licence']}"
     )
     return report

@@ -1,15 +1,17 @@
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from fireedit.platform import images
 
 
 def picture(height: int = 24, width: int = 40) -> np.ndarray:
-    """A smooth picture, whose four corners differ."""
+    """Smooth picture whose four corners differ."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 90)], axis=-1).astype(np.uint8)
 
@@ -31,7 +33,7 @@ def test_lossy_formats_stay_close(file_format: str) -> None:
     assert np.abs(decoded.astype(int) - picture()).mean() < 3
 
 
-def test_a_jpeg_keeps_its_colours() -> None:
+def test_a_jpeg_keeps_its_colors() -> None:
     red = np.zeros((16, 16, 3), np.uint8)
     red[:, 8:, 0] = 255
     assert np.abs(images.decode(images.encode_jpeg(red)).astype(int) - red).max() < 12
@@ -50,7 +52,7 @@ def test_transparency_becomes_white() -> None:
     assert (images.decode(encoded(palette, "PNG", transparency=bytes([0]))) == 255).all()
 
 
-def test_alpha_is_read_from_whatever_carries_it() -> None:
+def test_alpha_is_read_from_a_channel_or_a_palette() -> None:
     half_clear = picture(8, 8)
     alpha = np.where(np.arange(64).reshape(8, 8) < 20, 0, 200).astype(np.uint8)
     np.testing.assert_array_equal(images.decode_alpha(images.encode_png(np.dstack([half_clear, alpha]))), alpha)
@@ -70,9 +72,9 @@ def test_alpha_stands_upright_as_its_picture_does() -> None:
     np.testing.assert_array_equal(images.decode_alpha(data), alpha[::-1, ::-1])
 
 
-def test_a_clear_colour_of_sixteen_bit_grey_is_ignored_everywhere() -> None:
-    grey = encoded(Image.fromarray(np.full((4, 4), 1000, np.uint16)), "PNG", transparency=1000)
-    assert images.decode_alpha(grey) is None and (images.decode(grey) == 1000 >> 8).all()
+def test_a_transparent_level_of_sixteen_bit_gray_is_ignored() -> None:
+    gray = encoded(Image.fromarray(np.full((4, 4), 1000, np.uint16)), "PNG", transparency=1000)
+    assert images.decode_alpha(gray) is None and (images.decode(gray) == 1000 >> 8).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
@@ -81,7 +83,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert images.decode(encoded(image, "JPEG" if mode == "CMYK" else "PNG")).shape == (24, 40, 3)
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+def test_sixteen_bit_gray_is_scaled_not_clipped() -> None:
     ramp = (np.arange(64, dtype=np.uint16) * 1024).reshape(8, 8)
     assert images.decode(encoded(Image.fromarray(ramp), "PNG"))[..., 0].tolist() == (ramp >> 8).tolist()
 
@@ -158,9 +160,133 @@ def test_label_maps_keep_their_numbers() -> None:
     np.testing.assert_array_equal(images.decode_labels(encoded(indexed, "PNG")), labels)
 
 
-def test_a_colour_picture_is_no_label_map() -> None:
-    with pytest.raises(images.ImageError, match="found a PNG of mode RGB; a label map is"):
-        images.decode_labels(images.encode_png(picture()))
+def resaved(labels: np.ndarray) -> dict[str, bytes]:
+    """The same label map as other programs store it without loss."""
+    gray, wide = Image.fromarray(labels), labels.astype(np.uint16)
+    values, indices = np.unique(labels, return_inverse=True)
+    order = np.random.default_rng(0).permutation(len(values))
+    palette = Image.fromarray(np.argsort(order)[indices].reshape(labels.shape).astype(np.uint8)).convert("P")
+    palette.putpalette(np.repeat(values[order], 3).tolist())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return {
+        "gray": encoded(gray, "PNG"),
+        "palette of grays in another order": encoded(palette, "PNG"),
+        "16 bits, scaled": encoded(Image.fromarray(wide * 257), "PNG"),
+        "16 bits, as they are": encoded(Image.fromarray(wide), "PNG"),
+        "gray and alpha": encoded(gray.convert("LA"), "PNG"),
+        "RGB": encoded(gray.convert("RGB"), "PNG"),
+        "RGBA": encoded(gray.convert("RGBA"), "PNG"),
+        "turned": encoded(gray.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif),
+    }
+
+
+@pytest.mark.parametrize("form", resaved(np.zeros((1, 1), np.uint8)))
+def test_a_label_map_reads_alike_however_it_is_stored(form: str) -> None:
+    labels = np.random.default_rng(1).choice(np.array([0, 3, 17, 90, 181, 255], np.uint8), (9, 12))
+    np.testing.assert_array_equal(images.decode_labels(resaved(labels)[form]), labels)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_gray_levels_read_alike_at_every_bit_depth(bits: int, interlaced: bool) -> None:
+    """A level is its share of the depth's largest, as the PNG specification has it."""
+    samples = np.random.default_rng(bits).integers(0, 2, (5, 16)) * (2**bits - 1)
+    data = gray_png(samples, bits, interlaced)
+    wanted = (samples > 0).astype(np.uint8) * 255
+    np.testing.assert_array_equal(images.decode_labels(data), wanted)
+    np.testing.assert_array_equal(images.decode(data)[..., 0], wanted)
+
+
+def gray_png(samples: np.ndarray, bits: int, interlaced: bool) -> bytes:
+    """Write a gray PNG of any bit depth; `interlaced` in the seven passes of Adam7."""
+    passes = [(0, 0, 1, 1)]
+    if interlaced:
+        passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    lines = b""
+    for top, left, down, right in passes:
+        for row in samples[top::down, left::right]:
+            flat = "".join(f"{value:0{bits}b}" for value in row)
+            lines += (
+                b"\0" + bytes(int(flat[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(flat), 8)) if flat else b""
+            )
+    height, width = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, interlaced)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_one_label_under_a_colormap_is_its_index() -> None:
+    indexed = Image.fromarray(np.full((4, 4), 7, np.uint8)).convert("P")
+    indexed.putpalette([value for index in range(256) for value in (index // 2, index, 255 - index)])
+    assert (images.decode_labels(encoded(indexed, "PNG")) == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (images.encode_png(picture()), "found colors in a PNG of mode RGB"),
+        (
+            images.encode_png(np.dstack([np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=np.uint8)])),
+            "found colors.*RGBA",
+        ),
+        (encoded(Image.fromarray(np.full((4, 4), 300, np.uint16)), "PNG"), "found labels up to 300"),
+        (images.encode_jpeg(picture()), "found a JPEG; a label map is a PNG"),
+    ],
+)
+def test_a_picture_is_no_label_map(data: bytes, found: str) -> None:
+    with pytest.raises(images.ImageError, match=found):
+        images.decode_labels(data)
+
+
+@pytest.mark.parametrize("kind", [b"iTXtXML:com.adobe.xmp\0\1\0\0\0", b"zTXtComment\0\0", b"iCCPProfile\0\0"])
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "behind them"])
+def test_a_long_compressed_text_spoils_no_pixels(kind: bytes, place: int) -> None:
+    png = images.encode_png(picture())
+    text = chunk(kind[:4], kind[4:] + zlib.compress(b"x" * 1_500_000))
+    np.testing.assert_array_equal(images.decode(png[:place] + text + png[place:]), picture())
+
+
+def wide_gamut_profile() -> bytes:
+    """Profile of sRGB's curve with the primaries of Display P3."""
+    numbers = {
+        b"rXYZ": (0.51512, 0.2412, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.1571, 0.06657, 0.78407),
+    }
+    numbers[b"wtpt"] = (0.9642, 1.0, 0.8249)
+    fixed = {name: b"".join(struct.pack(">i", round(value * 65536)) for value in row) for name, row in numbers.items()}
+    tags = {name: b"XYZ \0\0\0\0" + data for name, data in fixed.items()}
+    curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    curve_tag = b"para\0\0\0\0\0\3\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in curve)
+    name = "Display P3".encode("utf-16-be")
+    text = b"mluc\0\0\0\0" + struct.pack(">II4sII", 1, 12, b"enUS", len(name), 28) + name
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve_tag) | dict.fromkeys((b"desc", b"cprt"), text)
+    table, data, first = b"", b"", 132 + 12 * len(tags)
+    for kind, content in tags.items():
+        table += kind + struct.pack(">II", first + len(data), len(content))
+        data += content + b"\0" * (-len(content) % 4)
+    head = b"lcms\4\0\0\0mntrRGB XYZ " + struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acspAPPL" + b"\0" * 24
+    head += fixed[b"wtpt"] + b"lcms" + b"\0" * 44
+    return struct.pack(">I", first + len(data)) + head + struct.pack(">I", len(tags)) + table + data
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"), [("PNG", {}), ("JPEG", {"quality": 100}), ("WEBP", {"lossless": True})]
+)
+def test_colors_of_another_profile_become_srgb(file_format: str, options: dict) -> None:
+    data = encoded(Image.new("RGB", (16, 16), (234, 51, 35)), file_format, icc_profile=wide_gamut_profile(), **options)
+    assert np.abs(images.decode(data)[0, 0].astype(int) - [255, 0, 0]).max() <= 3
+    assert images.plain_jpeg_size(data) is None, "its bytes would be taken for sRGB"
+
+
+@pytest.mark.parametrize("profile", [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"damaged"])
+def test_srgb_and_damaged_profiles_change_no_pixel(profile: bytes) -> None:
+    data = encoded(Image.fromarray(picture()), "PNG", icc_profile=profile)
+    np.testing.assert_array_equal(images.decode(data), picture())
 
 
 def test_resize_squashes_to_the_size_asked_for() -> None:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fireedit.models.model import preset
 from fireedit.models.tokens import CAPTION_TEMPLATES
-from fireedit.platform.data.corpora import segmentation
+from fireedit.platform.data.corpora import masks
 from fireedit.platform.scenes import dialogue, language
 from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.referring import make_reference
@@ -41,8 +41,8 @@ def scene_texts(scenes: int) -> Iterator[str]:
         edit = make_edit(TRAIN, seed)
         yield edit.instruction
         yield CAPTION_TEMPLATES[seed % len(CAPTION_TEMPLATES)].format(caption=language.caption(edit.source, seed))
-        yield segmentation.request(rng, rng.choice(edit.source.objects).name)[0]
-        yield segmentation.request(rng, make_reference(TRAIN, seed).expression)[0]
+        yield masks.request(rng, rng.choice(edit.source.objects).name)[0]
+        yield masks.request(rng, make_reference(TRAIN, seed).expression)[0]
         for question, answer in dialogue.dialogue(TRAIN, edit.source, seed):
             yield f"USER: Regions: {question} ASSISTANT: {answer}"
 

@@ -1,21 +1,25 @@
 """COCO-Stuff: class names become requests to paint these classes, read from the official labels in either form.
 
-PNG label maps are read where annotations/{train,val}2017/ is there, else annotations/stuff_{train,val}2017.json. A
-map's value is the class id minus 1, 255 is unlabeled. One request in five names a class that is not there, and its
-target equals its source, so that the editor learns to leave a picture alone.
-Source: github.com/nightrome/cocostuff, stuffthingmaps_trainval2017; sampled as SmartEdit's COCOStuffDataset, except
-that a class called absent is truly absent, and that a picture makes several rows, each drawn once: SmartEdit draws
-class, wording, colour and window anew at each visit, while rows are prepared once.
+PNG label maps are read where annotations/{train,val}2017/ is there, else annotations/stuff_{train,val}2017.json, which
+has an outline for each class of stuff, ids 92 to 182. A map's value is the class id minus 1, 255 is unlabeled. One
+request in five names an absent class, and its target equals its source, so that the editor learns to leave a picture
+alone.
+Source: github.com/nightrome/cocostuff, stuffthingmaps_trainval2017 and `stuff_{train,val}2017.json`; sampled as
+SmartEdit's COCOStuffDataset, except that a class called absent is truly absent, and that a picture makes several rows,
+each drawn once: SmartEdit draws class, wording, color and window anew at each visit, while rows are prepared once.
 """
 
+import dataclasses
 import functools
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from fireedit.platform import images, storage
-from fireedit.platform.data.corpora import instances, rows, segmentation, stuff_json
+from fireedit.platform import images
+from fireedit.platform.data.corpora import instances, masks, rows
 from fireedit.platform.data.sample import Sample
 
 CORPUS = "cocostuff"
@@ -25,79 +29,146 @@ NEVER_DRAWN = frozenset(
     ("street sign", "hat", "shoe", "eye glasses", "plate", "mirror", "window", "desk", "door", "blender", "hair brush")
 )
 """Classes that COCO lists and never labelled: a picture may well show one, so none is called absent."""
+OTHER = 183
+"""Class, in the JSON form, of the pixels that are not stuff: it has no name to ask for."""
+UNLABELED = 255
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutlinedPicture:
+    """A picture and the outlines of its classes, before any pixel is read."""
+
+    name: str
+    """File name without suffix."""
+    height: int = 0
+    width: int = 0
+    outlines: tuple[tuple[int, Any], ...] = ()
+    """Class id minus 1, and a COCO segmentation."""
+    error: str = ""
+
+    def label_map(self) -> np.ndarray:
+        """Draw [height, width] uint8, as the PNG maps are: class id minus 1, 255 where nothing is labelled.
+
+        Raises:
+            BadRow: the record or one of its outlines is damaged.
+        """
+        if self.error:
+            raise rows.BadRow(self.error)
+        labels = np.full((self.height, self.width), UNLABELED, np.uint8)
+        for value, outline in self.outlines:
+            labels[instances.draw(outline, self.height, self.width)] = value
+        return labels
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
-    """The requests for every picture of ROOT/images/{train,val}2017 that has labels in ROOT/annotations."""
+    """Open the requests for every picture of ROOT/images/{train,val}2017 that has labels in ROOT/annotations."""
     rows.require_split(CORPUS, split, ["train", "val"])
-    maps, listed = f"annotations/{split}2017", f"annotations/stuff_{split}2017.json"
-    if storage.exists(storage.join(root, maps)):
-        labels = read_labels(root)
-        names = rows.sliced(picture_names(root, split))
-        return rows.Corpus(names, functools.partial(read_mapped, root, split, labels))
-    path = rows.require(root, listed, f"the labels of COCO-Stuff, unless the label maps lie in {maps}/")
+    maps, file = f"annotations/{split}2017", f"annotations/stuff_{split}2017.json"
+    if rows.has(root, maps):
+        labels, skipped = read_labels(root), Counter[str]()
+        names = rows.sliced(picture_names(root, split, skipped))
+        return rows.Corpus(names, functools.partial(read_mapped, root, split, labels), skipped=skipped)
+    path = rows.require(root, file, f"the labels of COCO-Stuff, unless the label maps are in {maps}/")
     rows.require(root, f"images/{split}2017", "the pictures of COCO 2017")
     known = instances.read_file(path)
-    labels = stuff_json.class_names(path, known)
-    pictures = rows.sliced(stuff_json.pictures(known))
+    labels = class_names(path, known)
+    pictures = rows.sliced(outlined_pictures(known))
     return rows.Corpus(pictures, functools.partial(read_outlined, root, split, labels))
 
 
 def read_labels(root: str) -> dict[int, str]:
-    """Class names by their value in the maps, from lines `id: name` of labels.txt."""
+    """Read class names by their value in the maps, from lines `id: name` of labels.txt."""
     path = rows.require(root, "labels.txt", "the class list of COCO-Stuff, one `id: name` a line")
     labels = {}
-    for number, line in enumerate(storage.read_bytes(path).decode().splitlines(), start=1):
+    for number, line in enumerate(rows.read_lines(path), start=1):
         class_id, colon, name = line.partition(":")
-        if not colon or not class_id.strip().isdecimal():
-            raise rows.CorpusError(f"{path}, line {number}: found {line!r}; write `id: name`")
-        if name.strip() != "unlabeled":
+        if line.strip() and (not colon or not class_id.strip().isdecimal() or "\ufffd" in name):
+            raise rows.CorpusError(f"{path}, line {number}: found {line!r:.60}; write `id: name`")
+        if line.strip() and name.strip() != "unlabeled":
             labels[int(class_id) - 1] = name.strip()
+    if not labels:
+        raise rows.CorpusError(f"{path}: found no class; write one `id: name` a line")
     return labels
 
 
-def picture_names(root: str, split: str) -> list[str]:
-    """Names, without suffix, of all pictures and maps of a split; one that has only half of it will be a bad row."""
+def picture_names(root: str, split: str, skipped: Counter[str] | None = None) -> list[str]:
+    """Name, without suffix, all pictures and maps of a split; one that has only half of it will be a bad row.
+
+    Args:
+        skipped: counts the files there that are no data, as NAME_labelTrainIds.png beside NAME.png.
+    """
+    counts = Counter[str]() if skipped is None else skipped
     pictures = rows.require(root, f"images/{split}2017", "the pictures of COCO 2017")
     maps = rows.require(root, f"annotations/{split}2017", "the label maps of stuffthingmaps_trainval2017.zip")
-    names = {name.removesuffix(".jpg") for name in storage.names(pictures) if name.endswith(".jpg")}
-    names |= {name.removesuffix(".png") for name in storage.names(maps) if name.endswith(".png")}
+    of_pictures, of_maps = (
+        {name.removesuffix(suffix) for name in rows.data_names(folder, counts) if name.endswith(suffix)}
+        for folder, suffix in ((pictures, ".jpg"), (maps, ".png"))
+    )
+    names = of_pictures | of_maps
+    if beside := rows.companions(names) - (of_pictures & of_maps):
+        counts[rows.COMPANION_REASON] += len(beside)
     if not names:
         raise rows.CorpusError(f"{pictures} and {maps} hold no .jpg and no .png; unpack {split}2017.zip there")
-    return sorted(names)
+    return sorted(names - beside)
+
+
+def class_names(path: str, known: instances.Instances) -> dict[int, str]:
+    """Name the classes of the JSON form by their value in a label map.
+
+    Args:
+        path: of the file, for messages.
+    """
+    names = {number: record.get("name") for number, record in known.categories.items() if number != OTHER}
+    for number, name in names.items():
+        if not isinstance(name, str) or not 1 <= number <= UNLABELED:
+            raise rows.CorpusError(f"{path}: found the category {number} called {name!r:.40}; fetch the published file")
+    return {number - 1: str(name) for number, name in names.items()}
+
+
+def outlined_pictures(known: instances.Instances) -> list[OutlinedPicture]:
+    """List all pictures of the JSON form in the file's order; a damaged record becomes one with `error`."""
+    of_picture: dict[int, list[dict[str, Any]]] = {number: [] for number in known.images}
+    strays = []
+    for number, annotation in known.annotations.items():
+        owner = annotation.get("image_id")
+        if isinstance(owner, int) and owner in of_picture:
+            of_picture[owner].append(annotation)
+        else:
+            error = f"annotation {number}: found the image_id {owner!r:.40}, which is not listed"
+            strays.append(OutlinedPicture(name=f"annotation-{number}", error=error))
+    return [*_outlined(known, of_picture), *strays]
 
 
 def read_mapped(root: str, split: str, labels: dict[int, str], names: Sequence[str]) -> Iterator[Sample]:
-    """The samples of pictures with a PNG map."""
+    """Read the samples of pictures with a PNG map."""
     for name in names:
-        file = f"annotations/{split}2017/{name}.png"
-        read_map = functools.partial(rows.decoded, root, file, images.decode_labels)
+        read_map = functools.partial(_read_map, root, f"annotations/{split}2017/{name}.png", max(labels))
         yield from _requests(root, split, labels, name, read_map)
 
 
 def read_outlined(
-    root: str, split: str, labels: dict[int, str], pictures: Sequence[stuff_json.Outlined]
+    root: str, split: str, labels: dict[int, str], pictures: Sequence[OutlinedPicture]
 ) -> Iterator[Sample]:
-    """The samples of pictures with outlines."""
+    """Read the samples of pictures with outlines."""
     for picture in pictures:
         yield from _requests(root, split, labels, picture.name, picture.label_map)
 
 
 def square(rng: random.Random, height: int, width: int) -> tuple[slice, slice]:
-    """A square window as high or wide as the short side, at a random place of the long one."""
+    """Draw a square window as high or wide as the short side, at a random place of the long one."""
     side = min(height, width)
     top, left = rng.randint(0, height - side), rng.randint(0, width - side)
     return slice(top, top + side), slice(left, left + side)
 
 
 def draw_class(
-    rng: random.Random, label_map: np.ndarray, labels: dict[int, str], asked: Collection[int | None] = ()
+    rng: random.Random, label_map: np.ndarray, labels: dict[int, str], used: Collection[int | None] = ()
 ) -> int | None:
-    """Draw the class to ask for, as often as ABSENT_SHARE says one that is not shown.
+    """Draw the class to ask for, an absent one with probability ABSENT_SHARE.
 
     Args:
         label_map: [H, W] uint8, class id minus 1.
-        asked: classes that are drawn only where no other is left.
+        used: classes that are drawn only where no other is left.
     Returns:
         Its value in the map, None where nothing is labelled.
     """
@@ -107,15 +178,51 @@ def draw_class(
     shown = {labels[value] for value in present}
     absent = [value for value, name in labels.items() if name not in shown | NEVER_DRAWN]
     pool = absent if absent and rng.random() < ABSENT_SHARE else present
-    return rng.choice([value for value in pool if value not in asked] or pool)
+    return rng.choice([value for value in pool if value not in used] or pool)
+
+
+def _read_map(root: str, file: str, largest: int) -> np.ndarray:
+    label_map = rows.decoded(root, file, images.decode_labels)
+    value = np.max(label_map, initial=0, where=label_map != UNLABELED)
+    if value > largest:
+        raise rows.BadRow(f"{file}: found the label {value}, but labels.txt ends at {largest}; fetch both again")
+    return label_map
+
+
+def _outlined(known: instances.Instances, of_picture: dict[int, list[dict[str, Any]]]) -> Iterator[OutlinedPicture]:
+    seen: set[str] = set()
+    for number, image in known.images.items():
+        name = f"image-{number}"
+        try:
+            fields: Any = [image.get(field) for field in ("file_name", "height", "width")]
+            file_name, height, width = fields
+            sized = type(height) is int and type(width) is int and min(height, width) > 0
+            if not isinstance(file_name, str) or not sized or height * width > images.MAX_PIXELS:
+                raise rows.BadRow(f"image {number}: found no name and size of the picture")
+            if file_name in seen:
+                raise rows.BadRow(f"image {number}: {file_name} is listed twice")
+            name = rows.inside(file_name).removesuffix(".jpg")
+            seen.add(file_name)
+            outlines = tuple(_outline(annotation, known) for annotation in of_picture[number])
+            named = tuple(outline for outline in outlines if outline[0] != OTHER - 1)
+            yield OutlinedPicture(name=name, height=height, width=width, outlines=named)
+        except rows.BadRow as bad:
+            yield OutlinedPicture(name=name, error=str(bad))
+
+
+def _outline(annotation: dict[str, Any], known: instances.Instances) -> tuple[int, Any]:
+    category = annotation.get("category_id")
+    if not isinstance(category, int) or (category != OTHER and category not in known.categories):
+        raise rows.BadRow(f"annotation {annotation['id']}: found the category {category!r:.40}, which is not listed")
+    return category - 1, annotation.get("segmentation")
 
 
 def _requests(
     root: str, split: str, labels: dict[int, str], name: str, read_map: Callable[[], np.ndarray]
 ) -> Iterator[Sample]:
-    """The samples of one picture, for different classes as far as there are; all that is random comes from their ids.
+    """Make the samples of one picture, for different classes as far as there are; all draws come from their ids.
 
-    A bad picture is one bad row, and one in which nothing is labelled is asked once to be kept.
+    A bad picture is one bad row, and one without labels makes one request to keep it.
     """
     stem, picture = f"{CORPUS}/{split}2017/{name}", f"images/{split}2017/{name}.jpg"
     try:
@@ -127,13 +234,13 @@ def _requests(
         yield Sample(id=stem, corpus=CORPUS, task="edit", error=f"{stem}: {bad}")
         return
     labelled = bool(np.isin(label_map, list(labels)).any())
-    asked: list[int | None] = []
+    used: list[int | None] = []
     for number in range(REQUESTS_PER_PICTURE if labelled else 1):
         row_id = f"{stem}-{number}"
         rng = random.Random(row_id)
         window = square(rng, *label_map.shape)
-        asked.append(draw_class(rng, label_map[window], labels, asked))
-        yield _request(row_id, rng, source[window], label_map[window], labels, asked[-1])
+        used.append(draw_class(rng, label_map[window], labels, used))
+        yield _request(row_id, rng, source[window], label_map[window], labels, used[-1])
 
 
 def _request(
@@ -144,17 +251,17 @@ def _request(
     labels: dict[int, str],
     value: int | None,
 ) -> Sample:
-    """The sample that asks to paint the class of this value, or to keep the picture where there is none."""
+    """Make the sample that asks to paint the class of this value, or to keep the picture where there is none."""
     encoded = target = images.encode_jpeg(source)
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    boxes: tuple[masks.Box, ...] = ()
     if value is None:
-        instruction = rng.choice(segmentation.KEEP_REQUESTS)
+        instruction = rng.choice(masks.KEEP_REQUESTS)
     else:
-        instruction, color = segmentation.request(rng, f"the {labels[value]}")
+        instruction, color = masks.request(rng, f"the {labels[value]}")
         mask = label_map == value
         if mask.any():
-            target = images.encode_jpeg(segmentation.paint(source, mask, color))
-            boxes = (segmentation.box(mask),)
+            target = images.encode_jpeg(masks.paint(source, mask, color))
+            boxes = (masks.box(mask),)
     return Sample(
         id=row_id, corpus=CORPUS, task="edit", instruction=instruction, source=encoded, target=target, boxes=boxes
     )

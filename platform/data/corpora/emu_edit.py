@@ -1,12 +1,13 @@
-"""Emu Edit's test set: edits of seven tasks with the captions of both pictures, and no target; nobody trains on it.
+"""Emu Edit's test set: edits of seven tasks with the captions of both pictures, and no target; never trained on.
 
 The set with Emu Edit's own results has them as `edited_image`, which is then the target. An edit is known by (idx,
-hash) and never by its split: what one of the two sets calls `validation` the other calls `test`, so all that lies there
-is read. To measure what others do, fetch only the files that they measured.
+hash) and never by its split: one set's `validation` is the other's `test`, so both are read. To repeat published
+figures, fetch only the files that they were measured on.
 Source: huggingface.co/datasets/facebook/emu_edit_test_set and emu_edit_test_set_generations.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from fireedit.platform.data.sample import NO_IMAGE, Sample
 
 CORPUS = "emu_edit"
 TASKS = ("background", "global", "style", "remove", "add", "local", "texture")
-"""The tasks that are documented; the files hold rows of a task `text` too."""
+"""Documented tasks; the files hold rows of a task `text` too."""
 PREFIXES = ("validation-", "test-")
 KEY = ["idx", "hash"]
 COLUMNS = [*KEY, "image", "instruction", "task", "input_caption", "output_caption"]
@@ -25,94 +26,99 @@ RESULT = "edited_image"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmuEdit:
-    """One edit with what its metrics need beside the pictures."""
+    """One edit with the texts that its metrics need beside the pictures."""
 
     sample: Sample
     task: str
-    """One of `TASKS`, unless the set says something else."""
+    """Task of the edit, mostly one of `TASKS`."""
     input_caption: str
-    """What the source shows; some captions of the published set are wrong or empty."""
+    """Caption of the source; some of the published set are wrong or empty."""
     output_caption: str
-    """What the edited picture should show."""
+    """Caption that the edited picture should fit."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class EmuEditFile:
     """One parquet file."""
 
     path: str
     repeated: frozenset[int]
-    """Numbers of the rows whose (idx, hash) stands before, here or in an earlier file."""
+    """Numbers of the rows whose (idx, hash) came before, here or in an earlier file."""
 
 
 def read(root: str, split: str = "test") -> rows.Corpus:
-    """The sample of every edit of ROOT/data/{validation,test}-*.parquet."""
+    """Open every edit of ROOT/data/{validation,test}-*.parquet."""
     if split == "train":
         raise rows.CorpusError(f"{CORPUS} has no split 'train': it is a test set and never trained on; write test")
     rows.require_split(CORPUS, split, ["test"])
-    return rows.Corpus(find_parts(root), _samples)
+    skipped: Counter[str] = Counter()
+    return rows.Corpus(find_parts(root, skipped), _samples, skipped=skipped)
 
 
-def find_parts(root: str) -> list[Part]:
-    """The files of ROOT/data, of which only the keys are read yet.
+def find_parts(root: str, skipped: Counter[str] | None = None) -> list[EmuEditFile]:
+    """List the files of ROOT/data, of which only the keys are read yet.
 
+    Args:
+        skipped: counts the files there that are no data.
     Raises:
         CorpusError: there are no such files, or the first of them has not the columns.
     """
     seen: set[tuple[Any, ...]] = set()
-    return [Part(path, _repeated(path, seen)) for path in parquet.open_files(root, CORPUS, PREFIXES, COLUMNS, PICTURES)]
+    counts = Counter[str]() if skipped is None else skipped
+    paths = parquet.open_files(root, CORPUS, PREFIXES, COLUMNS, PICTURES, counts)
+    return [EmuEditFile(path, _repeated(path, seen)) for path in paths]
 
 
-def read_edits(part: Part) -> Iterator[EmuEdit]:
-    """A file's edits with their captions, one by one; a bad row is one whose sample has `error`."""
+def read_edits(part: EmuEditFile) -> Iterator[EmuEdit]:
+    """Read a file's edits with their captions; a bad row is one whose sample has `error`."""
     file = parquet.file_name(part.path)
     try:
         for number, record in enumerate(parquet.read_file(part.path, COLUMNS, PICTURES, [RESULT])):
             yield EmuEdit(
                 sample=_sample(record, f"{file}-{number}", number in part.repeated),
-                task=parquet.said(record, "task"),
-                input_caption=parquet.said(record, "input_caption"),
-                output_caption=parquet.said(record, "output_caption"),
+                task=parquet.text_of(record, "task"),
+                input_caption=parquet.text_of(record, "input_caption"),
+                output_caption=parquet.text_of(record, "output_caption"),
             )
     except rows.BadRow as bad:
         yield EmuEdit(sample=parquet.bad_file(CORPUS, part.path, bad), task="", input_caption="", output_caption="")
 
 
-def _samples(part: Part) -> Iterator[Sample]:
+def _samples(part: EmuEditFile) -> Iterator[Sample]:
     return (edit.sample for edit in read_edits(part))
 
 
 def _repeated(path: str, seen: set[tuple[Any, ...]]) -> frozenset[int]:
-    """The rows of a file whose key is in `seen`, where the others are put; a file that cannot be read has none."""
-    found: set[int] = set()
+    """Number the rows whose key is in `seen` and add the other keys to it; a file that cannot be read has none."""
+    repeated: set[int] = set()
     try:
         for number, record in enumerate(parquet.read_file(path, KEY, [])):
             key = tuple(record[column] for column in KEY)
             if key in seen:
-                found.add(number)
+                repeated.add(number)
             seen.add(key)
     except rows.BadRow:
         return frozenset()
-    return frozenset(found)
+    return frozenset(repeated)
 
 
 def _sample(record: dict[str, Any], place: str, repeated: bool) -> Sample:
-    """`place`, the file and the row's number, is the name of a row that has no key of its own."""
-    number, digest = record["idx"], parquet.said(record, "hash")
+    """Make one record a sample; `place`, the file and the row's number, names a row that has no key of its own."""
+    number, digest = record["idx"], parquet.text_of(record, "hash")
     name, source, target, error = f"{CORPUS}/{number}-{digest}", NO_IMAGE, NO_IMAGE, ""
     try:
         if not isinstance(number, int) or not digest or repeated:
             name = f"{CORPUS}/{place}"
             found = "stands twice" if repeated and digest else "is no key"
             raise rows.BadRow(f"idx {number} with hash {digest!r:.40} {found}")
-        if not parquet.said(record, "instruction"):
+        if not parquet.text_of(record, "instruction"):
             raise rows.BadRow("instruction: found no text")
         source = rows.check_picture(parquet.picture_bytes(record, "image"), "image")
         if RESULT in record:
             target = rows.check_picture(parquet.picture_bytes(record, RESULT), RESULT)
     except rows.BadRow as bad:
         source, target, error = NO_IMAGE, NO_IMAGE, f"{name}: {bad}"
-    instruction = parquet.said(record, "instruction")
+    instruction = parquet.text_of(record, "instruction")
     return Sample(
         id=name, corpus=CORPUS, task="edit", instruction=instruction, source=source, target=target, error=error
     )

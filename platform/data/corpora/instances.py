@@ -1,4 +1,4 @@
-"""COCO's files of instances: pictures by number, and the outline of every object as a mask.
+"""COCO's instance files: pictures by number, and the outline of every object as a mask.
 
 Source: cocodataset.org, format of object detection; masks are what pycocotools draws.
 """
@@ -15,26 +15,28 @@ from fireedit.platform.data.corpora import rows
 
 FILE = "instances.json"
 FARTHEST = 2
-"""How far outside a corner may lie, in sides of the picture; more is damage, and dear to draw."""
+"""Distance, in sides of the picture, at which a corner may still lie; farther is damage and expensive to draw."""
+CORNERS = 3
+"""Fewest corners of a polygon with an area; COCO's published loaders skip parts that have fewer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Instances:
-    """The file's records by their ids."""
+    """Records of the file by their ids."""
 
     images: dict[int, dict[str, Any]]
     annotations: dict[int, dict[str, Any]]
     categories: dict[int, dict[str, Any]]
 
     @functools.cached_property
-    def shown(self) -> Counter[tuple[int, int]]:
-        """How many objects, a crowd counting as one, each picture shows of each category, by the ids of both."""
-        return Counter(pair for one in self.annotations.values() if (pair := _picture_and_category(one)))
+    def counts(self) -> Counter[tuple[int, int]]:
+        """Number of objects by ids of picture and category; a crowd counts as one."""
+        return Counter(pair for annotation in self.annotations.values() if (pair := _picture_and_category(annotation)))
 
     def name_of(self, annotation: dict[str, Any]) -> str:
-        """The name of an object's category if its picture shows no other of it; else empty."""
+        """Name an object's category if its picture shows no other of it; else empty."""
         pair = _picture_and_category(annotation)
-        if pair is None or self.shown[pair] > 1:
+        if pair is None or self.counts[pair] > 1:
             return ""
         return str(self.categories.get(pair[1], {}).get("name", ""))
 
@@ -45,24 +47,24 @@ def _picture_and_category(annotation: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def read(root: str) -> Instances:
-    """ROOT/instances.json, read at once."""
+    """Read ROOT/instances.json whole."""
     return read_file(rows.require(root, FILE, "the objects of COCO train2014"))
 
 
 def read_file(path: str) -> Instances:
-    """A file of COCO's format, read at once.
+    """Read a file of COCO's format whole.
 
     Raises:
         CorpusError: it is not COCO's, or an id stands in it twice.
     """
-    found = rows.read_json(path)
-    return Instances(*(_by_id(path, found, name) for name in ("images", "annotations", "categories")))
+    content = rows.read_json(path)
+    return Instances(*(_by_id(path, content, name) for name in ("images", "annotations", "categories")))
 
 
-def _by_id(path: str, found: Any, name: str) -> dict[int, dict[str, Any]]:
-    records = found.get(name) if isinstance(found, dict) else None
+def _by_id(path: str, content: Any, name: str) -> dict[int, dict[str, Any]]:
+    records = content.get(name) if isinstance(content, dict) else None
     if not isinstance(records, list) or not all(
-        isinstance(one, dict) and type(one.get("id")) is int for one in records
+        isinstance(record, dict) and type(record.get("id")) is int for record in records
     ):
         raise rows.CorpusError(f"{path}: found no list of {name!r} with ids; fetch the published file")
     by_id: dict[int, dict[str, Any]] = {}
@@ -73,30 +75,35 @@ def _by_id(path: str, found: Any, name: str) -> dict[int, dict[str, Any]]:
 
 
 def draw(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """[height, width] bool mask of polygons (their union) or of an RLE, plain or compressed.
+    """Draw polygons (their union) or an RLE, plain or compressed, as a [height, width] bool mask.
+
+    Polygons with too few corners are skipped; an outline without any other is an empty mask.
 
     Raises:
-        BadRow: it is neither, or made for another size.
+        BadRow: neither polygons nor an RLE, or made for another size.
     """
     if isinstance(segmentation, dict):
         runs = _checked_runs(segmentation, height, width)
+    elif polygons := _checked_polygons(segmentation, height, width):
+        runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     else:
-        runs = coco_mask.merge(coco_mask.frPyObjects(_checked_polygons(segmentation, height, width), height, width))
+        return np.zeros((height, width), bool)
     try:
         return coco_mask.decode(runs).astype(bool)
     except ValueError as error:
         raise rows.BadRow(f"segmentation: {error}") from None
 
 
-def _checked_polygons(polygons: Any, height: int, width: int) -> list[list[float]]:
-    if not isinstance(polygons, list) or not polygons or not all(isinstance(part, list) for part in polygons):
-        raise rows.BadRow(f"segmentation: found {polygons!r:.40}; write a list of polygons or an RLE")
+def _checked_polygons(segmentation: Any, height: int, width: int) -> list[list[float]]:
+    if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
+        raise rows.BadRow(f"segmentation: found {segmentation!r:.40}; write a list of polygons or an RLE")
+    polygons = [polygon for polygon in segmentation if len(polygon) >= 2 * CORNERS]
     reach = FARTHEST * max(height, width)
-    for part in polygons:
-        if len(part) < 6 or len(part) % 2 or not all(isinstance(value, int | float) for value in part):
-            raise rows.BadRow(f"segmentation: found the polygon {part!r:.40}; write x, y of three or more corners")
-        if not all(abs(value) <= reach for value in part):
-            raise rows.BadRow(f"segmentation: a corner lies far outside the {height} x {width} picture")
+    for polygon in polygons:
+        if len(polygon) % 2 or not all(isinstance(value, int | float) for value in polygon):
+            raise rows.BadRow(f"segmentation: found the polygon {polygon!r:.40}; write an x and a y for every corner")
+        if not all(abs(value) <= reach for value in polygon):
+            raise rows.BadRow(f"segmentation: a corner is far outside the {height} x {width} picture")
     return polygons
 
 

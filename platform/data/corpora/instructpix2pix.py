@@ -1,34 +1,188 @@
 """InstructPix2Pix: machine-made edit pairs, read from the parquet files of its Hugging Face set or as first published.
 
-Source: huggingface.co/datasets/timbrooks/instructpix2pix-clip-filtered, `data/train-000NN-of-00262-*.parquet`; the
-folders and zips of github.com/timothybrooks/instruct-pix2pix are in prompt_folders.py.
+The first form is a folder for each prompt, as files or in the `shard-NN.zip` of the download: `seeds.json` lists the
+folders and the seeds of each one's pairs; a folder NNNNNNN holds prompt.json, and SEED_0.jpg before and SEED_1.jpg
+after the edit.
+Source: huggingface.co/datasets/timbrooks/instructpix2pix-clip-filtered, `data/train-000NN-of-00262-*.parquet`;
+github.com/timothybrooks/instruct-pix2pix, edit_dataset.py.
 """
 
+import contextlib
+import dataclasses
 import functools
+import io
+import json
+import random
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fireedit.platform import storage
-from fireedit.platform.data.corpora import parquet, prompt_folders, rows
-from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.corpora import parquet, rows
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 
-CORPUS = prompt_folders.CORPUS
+CORPUS = "instructpix2pix"
 COLUMNS = ["original_image", "edit_prompt", "edited_image"]
-"""The captions before and after are left unread."""
+"""Columns that are read; the captions before and after are not."""
 PICTURES = ["original_image", "edited_image"]
+FILE = "seeds.json"
+SPLITS = {"train": (0, 90), "val": (90, 95), "test": (95, 100)}
+"""Percent of the list of folders, by position, as published."""
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
+"""Errors that zipfile was seen to raise on damaged zips."""
+
+OpenFile = Callable[[str], bytes]
+"""Function that reads a file `NNNNNNN/prompt.json`; raises BadRow where there is none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptFolder:
+    """Folder of one prompt, before any file of it is read."""
+
+    id: str
+    name: str = ""
+    seeds: tuple[str, ...] = ()
+    error: str = ""
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
-    """Every pair of ROOT/data/SPLIT-*.parquet; without ROOT/data, one of each folder that ROOT/seeds.json lists."""
-    if not storage.exists(storage.join(root, "data")):
-        if storage.exists(storage.join(root, prompt_folders.FILE)):
-            return prompt_folders.read(root, split)
-        wanted = f"neither data/{split}-*.parquet nor {prompt_folders.FILE} beside its folders or shard-*.zip"
+    """Open every pair of ROOT/data/SPLIT-*.parquet; without ROOT/data, one pair of each folder in ROOT/seeds.json."""
+    if not rows.has(root, "data"):
+        if rows.has(root, FILE):
+            return read_folders(root, split)
+        wanted = f"neither data/{split}-*.parquet nor {FILE} beside its folders or shard-*.zip"
         raise rows.CorpusError(f"{root} has {wanted}; found {rows.listing(root)}")
     to_sample = functools.partial(read_pair, split=split)
     return parquet.records(root, CORPUS, (f"{split}-",), COLUMNS, PICTURES, to_sample)
 
 
 def read_pair(record: dict[str, Any], split: str = "train") -> Sample:
-    """One sample of one parquet record; the set gives its records no names."""
-    names = {"source": "original_image", "instruction": "edit_prompt", "target": "edited_image"}
-    return parquet.read_pair(record, f"{CORPUS}/{split}", "", **names)
+    """Make one parquet record a sample; the set gives its records no names."""
+    columns = {"source": "original_image", "instruction": "edit_prompt", "target": "edited_image"}
+    return parquet.read_pair(record, f"{CORPUS}/{split}", "", **columns)
+
+
+def read_folders(root: str, split: str) -> rows.Corpus:
+    """Open the folders that ROOT/seeds.json lists, from ROOT/shard-*.zip where there are such files."""
+    rows.require_split(CORPUS, split, list(SPLITS))
+    folders, skipped = read_list(storage.join(root, FILE), split), Counter[str]()
+    names = rows.data_names(root, skipped)
+    zips = [name for name in names if name.startswith("shard-") and name.endswith(".zip")]
+    if not zips:
+        to_sample = functools.partial(read_folder, functools.partial(rows.read_bytes, root))
+        return rows.in_parts(folders, to_sample, skipped)
+    parts = list(_by_zip(root, zips, folders, skipped))
+    return rows.Corpus(parts, functools.partial(read_zipped, root), skipped=skipped)
+
+
+def read_list(path: str, split: str) -> list[PromptFolder]:
+    """Read the folders of a split; an entry that cannot be used becomes one with `error`.
+
+    Raises:
+        CorpusError: the file is no list, or holds nothing of this split.
+    """
+    entries = rows.read_json(path)
+    if not isinstance(entries, list):
+        raise rows.CorpusError(f"{path}: found a {type(entries).__name__}; it holds a list of [name, seeds]")
+    first, last = (len(entries) * percent // 100 for percent in SPLITS[split])
+    if first == last:
+        raise rows.CorpusError(f"{path}: found {len(entries)} folders, of which none is of split {split!r}")
+    seen: set[str] = set()
+    return [_folder(f"{CORPUS}/{split}", index, entries[index], seen) for index in range(first, last)]
+
+
+def read_folder(open_file: OpenFile, folder: PromptFolder) -> Sample:
+    """Make one folder a sample; its pair is drawn by the folder's id, so it is the same at every visit."""
+    instruction, pair, error = "", [NO_IMAGE, NO_IMAGE], ""
+    try:
+        if folder.error:
+            raise rows.BadRow(folder.error)
+        instruction = _instruction(open_file(f"{folder.name}/prompt.json"))
+        seed = random.Random(folder.id).choice(folder.seeds)
+        names = [f"{folder.name}/{seed}_{side}.jpg" for side in (0, 1)]
+        pair = [rows.check_picture(open_file(name), name) for name in names]
+    except rows.BadRow as bad:
+        error = f"{folder.id}: {bad}"
+    source, target = pair
+    return Sample(
+        id=folder.id, corpus=CORPUS, task="edit", instruction=instruction, source=source, target=target, error=error
+    )
+
+
+def read_zipped(root: str, part: tuple[str, Sequence[PromptFolder]]) -> Iterator[Sample]:
+    """Read the samples of some folders of one zip in place."""
+    name, folders = part
+    with _opened(storage.join(root, name)) as archive:
+        for folder in folders:
+            yield read_folder(functools.partial(_member, archive, name), folder)
+
+
+def _folder(prefix: str, index: int, entry: Any, seen: set[str]) -> PromptFolder:
+    try:
+        name, seeds = entry
+        if not isinstance(seeds, list) or not seeds or not all(text.isdecimal() for text in (name, *seeds)):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError):
+        found = f"{FILE}: found {entry!r:.40}; write [NNNNNNN, [SEED, ...]], all of them texts of digits"
+        return PromptFolder(id=f"{prefix}/at-{index}", error=found)
+    if name in seen:
+        return PromptFolder(id=f"{prefix}/at-{index}", error=f"{FILE}: the folder {name} stands twice")
+    seen.add(name)
+    return PromptFolder(id=f"{prefix}/{name}", name=name, seeds=tuple(seeds))
+
+
+def _instruction(data: bytes) -> str:
+    try:
+        prompt = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise rows.BadRow(f"prompt.json is not JSON: {error}") from None
+    text = prompt.get("edit") if isinstance(prompt, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise rows.BadRow(f"prompt.json: found {prompt!r:.40}; write an object whose 'edit' is a text")
+    return text.strip()
+
+
+def _by_zip(
+    root: str, zips: Sequence[str], folders: Sequence[PromptFolder], skipped: Counter[str]
+) -> Iterator[tuple[str, Sequence[PromptFolder]]]:
+    """Cut the folders into parts of one zip each; those that are in none are bad rows beside the last."""
+    rest = {folder.id: folder for folder in folders}
+    for name in zips:
+        with _opened(storage.join(root, name)) as archive:
+            members = archive.namelist()
+        if clutter := sum(rows.is_clutter(member) for member in members):
+            skipped[rows.CLUTTER_REASON] += clutter
+        in_zip = {member.partition("/")[0] for member in members}
+        of_zip = [folder for folder in rest.values() if folder.name in in_zip]
+        for folder in of_zip:
+            del rest[folder.id]
+        yield from ((name, part) for part in rows.sliced(of_zip))
+    lost = f"found in none of {', '.join(zips)}; fetch the zip that holds it"
+    missing = [folder if folder.error else dataclasses.replace(folder, error=lost) for folder in rest.values()]
+    yield from ((zips[-1], part) for part in rows.sliced(missing))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[zipfile.ZipFile]:
+    files, inner = storage.filesystem(path)
+    with rows.opening(path, path, rows.CorpusError):
+        file = io.BufferedReader(files.open_input_file(inner))
+    with file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except _DAMAGE as error:
+            raise rows.CorpusError(f"{path} is cut, or no zip: {error}; {rows.advice(path)}") from None
+        with archive:
+            yield archive
+
+
+def _member(archive: zipfile.ZipFile, zip_name: str, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except KeyError:
+        raise rows.BadRow(f"{zip_name}: no {name} in it") from None
+    except _DAMAGE as error:
+        raise rows.BadRow(f"{zip_name}: {name} is damaged ({error}); fetch the zip again") from None

@@ -1,6 +1,7 @@
-"""LLaVA-Instruct-150K: dialogues about COCO pictures, which keep the VLM able to talk about what it sees.
+"""LLaVA-Instruct-150K: dialogues about COCO pictures, which keep the VLM able to answer questions about a picture.
 
 Source: huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K, `llava_instruct_150k.json`; pictures are COCO train2017.
+LLaVA's format has conversations without a picture too, which have no `image`; they are skipped.
 """
 
 import functools
@@ -12,19 +13,22 @@ from fireedit.platform.data.sample import NO_IMAGE, Sample
 CORPUS = "llava_instruct"
 FILE = "llava_instruct_150k.json"
 IMAGES = "train2017"
+NO_PICTURE = "conversations without a picture"
 T = TypeVar("T")
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
-    """Every conversation of ROOT/llava_instruct_150k.json with its picture in ROOT/train2017/."""
+    """Open every conversation of ROOT/llava_instruct_150k.json with its picture in ROOT/train2017/."""
     rows.require_split(CORPUS, split, ["train"])
     records = read_records(root)
     rows.require(root, IMAGES, "the pictures of COCO train2017")
-    return rows.in_parts(list(enumerate(records)), functools.partial(read_dialogue, root))
+    numbered = [(number, record) for number, record in enumerate(records) if not _is_text_only(record)]
+    skipped = {NO_PICTURE: len(records) - len(numbered)} if len(numbered) < len(records) else {}
+    return rows.in_parts(numbered, functools.partial(read_dialogue, root), skipped)
 
 
 def read_records(root: str) -> list[Any]:
-    """The conversations as the file lists them; the 229 MB of text are read at once, the pictures are not."""
+    """Read the conversations as the file lists them; the 229 MB of text are read at once, the pictures are not."""
     path = rows.require(root, FILE, "the conversations of LLaVA-Instruct-150K")
     records = rows.read_json(path)
     if not isinstance(records, list) or not records:
@@ -34,7 +38,7 @@ def read_records(root: str) -> list[Any]:
 
 
 def read_dialogue(root: str, numbered: tuple[int, Any]) -> Sample:
-    """One sample of one conversation; the id is its place in the file, for up to three share the picture's name."""
+    """Make one conversation a sample; its id is its place in the file, for up to three share the picture's name."""
     index, record = numbered
     questions: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
@@ -49,21 +53,25 @@ def read_dialogue(root: str, numbered: tuple[int, Any]) -> Sample:
 
 
 def split_turns(turns: list[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Questions and answers, turn by turn; the processor decides where the picture goes, so `<image>` is taken out.
+    """Split a dialogue into questions and answers; `<image>` is taken out, for the processor places the picture.
 
     Raises:
         BadRow: human and gpt do not take turns.
     """
     speakers = [_field(turn, "from", str) for turn in turns]
     if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
-        raise rows.BadRow(f"found the speakers {', '.join(speakers) or 'nobody'}; write human, gpt in turn")
+        raise rows.BadRow(f"found the speakers {', '.join(speakers) or '(none)'}; write human, gpt in turn")
     texts = [_field(turn, "value", str).replace("<image>", "").strip() for turn in turns]
     return tuple(texts[::2]), tuple(texts[1::2])
 
 
+def _is_text_only(record: Any) -> bool:
+    return isinstance(record, dict) and "conversations" in record and "image" not in record
+
+
 def _field(record: Any, name: str, kind: type[T]) -> T:
-    """A field of a JSON object, which must be there and of this type."""
-    found = record.get(name) if isinstance(record, dict) else record
-    if not isinstance(record, dict) or not isinstance(found, kind):
-        raise rows.BadRow(f"found {found!r:.40}; write an object whose {name!r} is a {kind.__name__}")
-    return found
+    """Return a field of a JSON object, which must be there and of this type."""
+    value = record.get(name) if isinstance(record, dict) else record
+    if not isinstance(record, dict) or not isinstance(value, kind):
+        raise rows.BadRow(f"found {value!r:.40}; write an object whose {name!r} is a {kind.__name__}")
+    return value

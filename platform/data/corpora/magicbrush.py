@@ -1,37 +1,137 @@
-"""MagicBrush: edits by hand in sessions of several turns, read from the parquet files of its Hugging Face set.
+"""MagicBrush: manual edits in sessions of several turns, from its parquet files or its dev and test folders.
 
 Each turn is a sample; the source of a later turn is the target of the one before. Its box is that of the mask: the part
-of `mask_img` that is transparent or, where nothing is, pure white and not so in the source.
-Source: huggingface.co/datasets/osunlp/MagicBrush, `data/train-000NN-of-00031-*.parquet` and `data/dev-*`.
+that is transparent or, where nothing is, pure white and not so in the source. The test set is published as a folder
+only, in a zip with a password, so that no crawler feeds it to a model: leave it out of what you train on and publish.
+Source: huggingface.co/datasets/osunlp/MagicBrush, `data/train-000NN-of-00031-*.parquet` and `data/dev-*`;
+github.com/OSU-NLP-Group/MagicBrush, edit_cli_single_multi_turn.py and evaluation/image_eval.py.
 """
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 from fireedit.platform import storage
-from fireedit.platform.data.corpora import magicbrush_folder, masks, parquet, rows
-from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.corpora import masks, parquet, rows
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 
-CORPUS = magicbrush_folder.CORPUS
+CORPUS = "magicbrush"
 COLUMNS = ["img_id", "turn_index", "source_img", "instruction", "target_img"]
 PICTURES = ["source_img", "target_img"]
 MASK = "mask_img"
+SESSIONS = "edit_sessions.json"
+GLOBAL, LOCAL = "global_descriptions.json", "local_descriptions.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MagicBrushTurn:
+    """One edit of a session in a folder, before any picture is read."""
+
+    id: str
+    instruction: str = ""
+    source: str = ""
+    """Target of the turn before, in a later turn."""
+    mask: str = ""
+    target: str = ""
+    """Files, relative to the corpus's folder."""
+    global_caption: str = ""
+    """Caption of the whole target, for CLIP-T; empty where the descriptions lack it."""
+    local_caption: str = ""
+    """Caption of the edited part; MagicBrush's own example measures CLIP-T with these."""
+    error: str = ""
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
-    """Every turn of ROOT/data/SPLIT-*.parquet; of the folder ROOT/SPLIT for test, and for dev if it is there."""
+    """Open every turn of ROOT/data/SPLIT-*.parquet; of the folder ROOT/SPLIT for test, and for dev if it is there."""
     rows.require_split(CORPUS, split, ["train", "dev", "test"])
-    if split == "test" or (split == "dev" and storage.exists(storage.join(root, split))):
-        return magicbrush_folder.read(root, split)
+    if split == "test" or (split == "dev" and rows.has(root, split)):
+        return rows.in_parts(find_turns(root, split), functools.partial(read_folder_turn, root))
     to_sample = functools.partial(read_turn, split=split)
     return parquet.records(root, CORPUS, (f"{split}-",), COLUMNS, PICTURES, to_sample, optional=[MASK])
 
 
 def read_turn(record: dict[str, Any], split: str = "train") -> Sample:
-    """One sample of one parquet record; source and target may differ in size."""
+    """Make one parquet record a sample; source and target may differ in size."""
     key = f"{record['img_id']}-{record['turn_index']}"
-    names = {"source": "source_img", "instruction": "instruction", "target": "target_img"}
-    sample = parquet.read_pair(record, f"{CORPUS}/{split}", key, **names)
-    erased = functools.partial(masks.erased, source=sample.source)
-    return dataclasses.replace(sample, boxes=masks.boxes(parquet.picture_bytes(record, MASK), erased))
+    columns = {"source": "source_img", "instruction": "instruction", "target": "target_img"}
+    sample = parquet.read_pair(record, f"{CORPUS}/{split}", key, **columns)
+    return parquet.with_mask(sample, record, MASK, functools.partial(masks.erased, source=sample.source))
+
+
+def find_turns(root: str, split: str) -> list[MagicBrushTurn]:
+    """List the turns of ROOT/SPLIT/edit_sessions.json, session by session; one that is no turn has `error`.
+
+    Raises:
+        CorpusError: there is no such file, or it holds no sessions.
+    """
+    path = rows.require(root, f"{split}/{SESSIONS}", f"MagicBrush's {split} set, unpacked as the folder {split}")
+    sessions = rows.read_object(path, "an object of sessions, lists of turns, keyed by picture")
+    captions = [_descriptions(root, f"{split}/{name}") for name in (GLOBAL, LOCAL)]
+    return [turn for key, session in sessions.items() for turn in _turns(split, key, session, *captions)]
+
+
+def read_folder_turn(root: str, turn: MagicBrushTurn) -> Sample:
+    """Make one turn a sample, with the box of its mask; source and target may differ in size."""
+    source, target, error = NO_IMAGE, NO_IMAGE, ""
+    boxes: tuple[masks.Box, ...] = ()
+    try:
+        if turn.error:
+            raise rows.BadRow(turn.error)
+        source, target = rows.read_picture(root, turn.source), rows.read_picture(root, turn.target)
+        boxes = masks.read_boxes(root, turn.mask, functools.partial(masks.erased, source=source))
+    except rows.BadRow as bad:
+        source, target, error = NO_IMAGE, NO_IMAGE, f"{turn.id}: {bad}"
+    return Sample(
+        id=turn.id,
+        corpus=CORPUS,
+        task="edit",
+        instruction=turn.instruction,
+        source=source,
+        target=target,
+        boxes=boxes,
+        error=error,
+    )
+
+
+def _descriptions(root: str, name: str) -> dict[str, Any]:
+    """Read captions by picture and file name; training needs none, so the file may be missing."""
+    path = storage.join(root, name)
+    return rows.read_object(path, "an object of captions by picture and file") if rows.has(root, name) else {}
+
+
+def _turns(
+    split: str, key: str, session: Any, whole: dict[str, Any], local: dict[str, Any]
+) -> Iterator[MagicBrushTurn]:
+    if not isinstance(session, list):
+        found = f"found a {type(session).__name__}; write a list of turns"
+        yield MagicBrushTurn(id=f"{CORPUS}/{split}/{key}", error=found)
+        return
+    for number, record in enumerate(session, start=1):
+        name = f"{CORPUS}/{split}/{key}-{number}"
+        try:
+            output = _text(record, "output")
+            yield MagicBrushTurn(
+                id=name,
+                instruction=_text(record, "instruction"),
+                source=rows.inside(f"{split}/images/{key}/{_text(record, 'input')}"),
+                mask=rows.inside(f"{split}/images/{key}/{record['mask']}") if record.get("mask") else "",
+                target=rows.inside(f"{split}/images/{key}/{output}"),
+                global_caption=_caption(whole, key, output),
+                local_caption=_caption(local, key, output),
+            )
+        except rows.BadRow as bad:
+            yield MagicBrushTurn(id=name, error=str(bad))
+
+
+def _text(record: Any, member: str) -> str:
+    text = record.get(member) if isinstance(record, dict) else None
+    if isinstance(text, str) and text.strip():
+        return text.strip()
+    raise rows.BadRow(f"found {record!r:.60}; write an object of texts 'input', 'mask', 'output' and 'instruction'")
+
+
+def _caption(captions: dict[str, Any], key: str, output: str) -> str:
+    by_file = captions.get(key)
+    text = by_file.get(output) if isinstance(by_file, dict) else None
+    return text if isinstance(text, str) else ""

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,14 +60,15 @@ def read(root: str, split: str = "train", *, corpus: str, columns: Mapping[str, 
             raise rows.CorpusError(f"{folder} holds {' and '.join(metadata)}; keep one of them")
         if metadata:
             return _open_folder(folder, metadata[0], f"{corpus}/{split}", columns)
-    paths = _parquet_files(root, split)
+    skipped: Counter[str] = Counter()
+    paths = _parquet_files(root, split, skipped)
     found = find_columns(paths[0], parquet.column_names(paths[0]), columns)
     to_sample = _PairOf(f"{corpus}/{split}", found)
     optional = [found.mask] if found.mask else []
     if "mask" in columns:
         parquet.column_names(paths[0], optional, pictures=optional)
     names = [getattr(found, role) for role in REQUIRED]
-    opened = parquet.records_of(paths, corpus, names, [found.source, found.target], to_sample, optional)
+    opened = parquet.records_of(paths, corpus, names, [found.source, found.target], to_sample, optional, skipped)
     return dataclasses.replace(opened, settings={"columns": dataclasses.asdict(found)})
 
 
@@ -114,7 +116,7 @@ def _open_folder(folder: str, metadata: str, name: str, columns: Mapping[str, st
     path = storage.join(folder, metadata)
     records = _read_metadata(path)
     found = find_columns(path, list(dict.fromkeys(column for record in records for column in record)), columns)
-    corpus = rows.in_parts(records, _FilesOf(folder, _PairOf(name, found)))
+    corpus = rows.in_parts(records, _FilesOf(folder, metadata, _PairOf(name, found)))
     return dataclasses.replace(corpus, settings={"columns": dataclasses.asdict(found)})
 
 
@@ -125,7 +127,7 @@ def _read_metadata(path: str) -> list[dict[str, Any]]:
         CorpusError: the file is not UTF-8, a line cannot be read, or there is none.
     """
     try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
+        text = rows.load(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise rows.CorpusError(f"{path} is not UTF-8: {error}; save it as UTF-8") from None
     parse = _parse_csv if storage.filesystem(path)[1].endswith(".csv") else _parse_json_lines
@@ -158,13 +160,13 @@ def _parse_csv(path: str, text: str) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def _parquet_files(root: str, split: str) -> list[str]:
-    """List the parquet files of a split in ROOT/SPLIT, ROOT/data or ROOT.
+def _parquet_files(root: str, split: str, skipped: Counter[str]) -> list[str]:
+    """List the parquet files of a split in ROOT/SPLIT, ROOT/data or ROOT; those that are no data go into `skipped`.
 
     Files in the latter two are of the split that their names begin with, or of `train`.
     """
     for folder in (storage.join(root, split), storage.join(root, "data"), root):
-        names = [name for name in storage.names(folder) if name.endswith(".parquet")]
+        names = [name for name in rows.data_names(folder, skipped) if name.endswith(".parquet")]
         if folder != storage.join(root, split):
             unnamed = [name for name in names if not name.startswith(SPLITS)]
             names = [name for name in names if name.startswith(split)] or (unnamed if split == "train" else [])
@@ -188,9 +190,7 @@ class _PairOf:
         columns = self.columns
         names = {role: getattr(columns, role) for role in REQUIRED}
         sample = parquet.read_pair(record, self.name, "", **names)
-        if not columns.mask:
-            return sample
-        return dataclasses.replace(sample, boxes=masks.boxes(parquet.picture_bytes(record, columns.mask), masks.bright))
+        return parquet.with_mask(sample, record, columns.mask, masks.bright) if columns.mask else sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +198,8 @@ class _FilesOf:
     """Make a sample of a record whose pictures are paths below a folder."""
 
     folder: str
+    metadata: str
+    """File name, for errors."""
     to_sample: _PairOf
 
     def __call__(self, record: dict[str, Any]) -> Sample:
@@ -207,8 +209,8 @@ class _FilesOf:
             pictures = {column: self._read(path) for column, path in paths.items() if path or column != columns.mask}
         except rows.BadRow as bad:
             file = f"{name}/{paths[columns.source]}"
-            return Sample(id=file, corpus=name.partition("/")[0], task="edit", error=str(bad))
+            return Sample(id=file, corpus=name.partition("/")[0], task="edit", error=f"{self.metadata}: {bad}")
         return self.to_sample({columns.instruction: None, columns.mask: None} | record | pictures)
 
     def _read(self, path: Any) -> bytes:
-        return rows.read_bytes(self.folder, rows.inside(path if isinstance(path, str) else ""))
+        return rows.read_picture(self.folder, rows.inside(path if isinstance(path, str) else ""))

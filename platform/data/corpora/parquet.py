@@ -2,21 +2,23 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fireedit.platform import storage
-from fireedit.platform.data.corpora import rows
+from fireedit.platform.data.corpora import masks, rows
 from fireedit.platform.data.sample import NO_IMAGE, Sample
 
 ROWS_AT_ONCE = 8
-"""Of a parquet file in memory: a row may hold megabytes of pictures."""
+"""Rows of a parquet file in memory: one may hold megabytes of pictures."""
 BUFFER_BYTES = 4 << 20
-"""What is read of a column at once; without a buffer it would be all that a file's row group holds of it."""
+"""Bytes of a column that are read at once; without a buffer it would be the whole column of a row group."""
 
 
 def records(
@@ -28,16 +30,17 @@ def records(
     to_sample: Callable[[dict[str, Any]], Sample],
     optional: Sequence[str] = (),
 ) -> rows.Corpus:
-    """The records of all ROOT/data/PREFIX*.parquet; each file is a part.
+    """Open the records of all ROOT/data/PREFIX*.parquet; each file is a part.
 
-    Only `columns`, some of them `pictures`, are read, and those `optional` pictures that a file has (see `read_file`):
-    in others the files of one set may disagree, null here and text there.
+    Only `columns`, some of them `pictures`, are read, and the `optional` pictures that a file has (see `read_file`): in
+    other columns the files of one set may disagree, null here and text there.
 
     Raises:
         CorpusError: no such files, or the first of them has not these columns. A later one that has not is a bad row.
     """
-    paths = open_files(root, corpus, prefixes, columns, pictures)
-    return records_of(paths, corpus, columns, pictures, to_sample, optional)
+    skipped: Counter[str] = Counter()
+    paths = open_files(root, corpus, prefixes, columns, pictures, skipped)
+    return records_of(paths, corpus, columns, pictures, to_sample, optional, skipped)
 
 
 def records_of(
@@ -47,10 +50,12 @@ def records_of(
     pictures: Sequence[str],
     to_sample: Callable[[dict[str, Any]], Sample],
     optional: Sequence[str] = (),
+    skipped: Mapping[str, int] | None = None,
 ) -> rows.Corpus:
     """Open these files as `records` does those of a published corpus."""
     column_names(paths[0], columns, pictures)
-    return rows.Corpus(paths, _RecordsOf(corpus, tuple(columns), tuple(pictures), tuple(optional), to_sample))
+    read_part = _ReadRecords(corpus, tuple(columns), tuple(pictures), tuple(optional), to_sample)
+    return rows.Corpus(paths, read_part, skipped=skipped or {})
 
 
 def column_names(path: str, columns: Sequence[str] = (), pictures: Sequence[str] = ()) -> list[str]:
@@ -67,15 +72,23 @@ def column_names(path: str, columns: Sequence[str] = (), pictures: Sequence[str]
 
 
 def open_files(
-    root: str, corpus: str, prefixes: tuple[str, ...], columns: Sequence[str], pictures: Sequence[str]
+    root: str,
+    corpus: str,
+    prefixes: tuple[str, ...],
+    columns: Sequence[str],
+    pictures: Sequence[str],
+    skipped: Counter[str],
 ) -> list[str]:
-    """The paths of all ROOT/data/PREFIX*.parquet; only the first is opened, for a set may have hundreds.
+    """List the paths of all ROOT/data/PREFIX*.parquet; only the first is opened, for a set may have hundreds.
 
+    Args:
+        skipped: counts the files there that are no data.
     Raises:
         CorpusError: there are none, or the first has not these columns.
     """
     folder = rows.require(root, "data", f"the folder of parquet files of {corpus}")
-    names = [name for name in storage.names(folder) if name.startswith(prefixes) and name.endswith(".parquet")]
+    names = rows.data_names(folder, skipped)
+    names = [name for name in names if name.startswith(prefixes) and name.endswith(".parquet")]
     if not names:
         wanted = " and no ".join(f"{prefix}*.parquet" for prefix in prefixes)
         raise rows.CorpusError(f"{folder} has no {wanted}; found {rows.listing(folder)}")
@@ -87,7 +100,7 @@ def open_files(
 def read_file(
     path: str, columns: Sequence[str], pictures: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
-    """A file's records by column, pictures as `{bytes, path}`; few are in memory at a time.
+    """Stream a file's records by column, pictures as `{bytes, path}`; few are in memory at a time.
 
     Args:
         optional: pictures that some files lack. Where this one has no such column, or a null-typed one, its records
@@ -97,8 +110,8 @@ def read_file(
         OSError: it could not be read, or is damaged in the middle.
     """
     with _opened(path, columns, pictures) as file:
-        found = file.schema_arrow
-        present = [name for name in optional if name in found.names and _holds_pictures(found.field(name).type)]
+        schema = file.schema_arrow
+        present = [name for name in optional if name in schema.names and _holds_pictures(schema.field(name).type)]
         try:
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=[*columns, *present]):
                 yield from batch.to_pylist()
@@ -107,25 +120,25 @@ def read_file(
 
 
 def file_name(path: str) -> str:
-    """The name alone of one of the files, whose path may be an `s3://` address with options."""
+    """Return the name alone of one of the files, whose path may be an `s3://` address with options."""
     return storage.filesystem(path)[1].rpartition("/")[2]
 
 
 def bad_file(corpus: str, path: str, bad: rows.BadRow) -> Sample:
-    """The one bad row that a file becomes when it cannot be read, so that the corpus goes on without it."""
+    """Make a file that cannot be read one bad row, so that the corpus goes on without it."""
     return Sample(id=f"{corpus}/{file_name(path)}", corpus=corpus, task="edit", error=str(bad))
 
 
 def read_pair(record: dict[str, Any], folder: str, key: str, *, source: str, instruction: str, target: str) -> Sample:
-    """One edit of one record, whose pictures are `{bytes, path}`; the last three name its columns.
+    """Make one record, whose pictures are `{bytes, path}`, a sample; the last three arguments name its columns.
 
     Args:
         folder: corpus and split, `magicbrush/train`.
-        key: what the set itself calls the record, if anything; a hash of instruction and pixels makes the id unique,
-            so that it outlives another cut of the set into files.
+        key: name of the record in the set, if any; a hash of instruction and pixels makes the id unique, so that it
+            outlives another cut of the set into files.
     """
     before, after = (picture_bytes(record, column) for column in (source, target))
-    text = said(record, instruction)
+    text = text_of(record, instruction)
     digest = hashlib.blake2b(b"\0".join((text.encode(), before, after)), digest_size=8).hexdigest()
     corpus, name, error = folder.partition("/")[0], f"{folder}/{key}-{digest}" if key else f"{folder}/{digest}", ""
     try:
@@ -137,33 +150,44 @@ def read_pair(record: dict[str, Any], folder: str, key: str, *, source: str, ins
     return Sample(id=name, corpus=corpus, task="edit", instruction=text, source=first, target=second, error=error)
 
 
+def with_mask(sample: Sample, record: dict[str, Any], column: str, decode: Callable[[bytes], np.ndarray]) -> Sample:
+    """Add the box of the record's mask, if it has one; a damaged mask makes a bad row."""
+    try:
+        return dataclasses.replace(
+            sample, boxes=masks.boxes(picture_bytes(record, column) or None, decode, column) if not sample.error else ()
+        )
+    except rows.BadRow as bad:
+        return dataclasses.replace(sample, source=NO_IMAGE, target=NO_IMAGE, error=f"{sample.id}: {bad}")
+
+
 def picture_bytes(record: dict[str, Any], column: str) -> bytes:
-    """What a picture's column holds, not yet decoded; empty where it holds nothing."""
-    found = record.get(column) or b""
-    return found if isinstance(found, bytes) else found.get("bytes") or b""
+    """Return a picture's bytes, not yet decoded; empty where the column holds nothing."""
+    value = record.get(column) or b""
+    return value if isinstance(value, bytes) else value.get("bytes") or b""
 
 
-def said(record: dict[str, Any], column: str) -> str:
-    """What a text's column holds, stripped; empty where it holds none."""
-    found = record[column]
-    return found.strip() if isinstance(found, str) else ""
+def text_of(record: dict[str, Any], column: str) -> str:
+    """Return a column's text, stripped; empty where it holds none."""
+    value = record[column]
+    return value.strip() if isinstance(value, str) else ""
 
 
 @contextmanager
 def _opened(path: str, columns: Sequence[str], pictures: Sequence[str]) -> Iterator[pq.ParquetFile]:
     files, inner = storage.filesystem(path)
     try:
-        file = pq.ParquetFile(inner, filesystem=files, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        with rows.opening(path, path, rows.BadRow):
+            file = pq.ParquetFile(inner, filesystem=files, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except pa.ArrowInvalid as error:
-        raise rows.BadRow(f"{path} is not a parquet file: {error}; fetch it again") from None
+        raise rows.BadRow(f"{path} is not a parquet file: {error}; {rows.advice(path)}") from None
     with file:
-        found = file.schema_arrow
-        if missing := [column for column in columns if column not in found.names]:
-            raise rows.BadRow(f"{path} has no column {', '.join(missing)}; found {', '.join(found.names)}")
-        if bare := [column for column in pictures if not _holds_pictures(found.field(column).type)]:
+        schema = file.schema_arrow
+        if missing := [column for column in columns if column not in schema.names]:
+            raise rows.BadRow(f"{path} has no column {', '.join(missing)}; found {', '.join(schema.names)}")
+        if bare := [column for column in pictures if not _holds_pictures(schema.field(column).type)]:
             kinds = "they are {bytes, path} or bytes"
             raise rows.BadRow(f"{path}: the column {', '.join(bare)} holds no pictures; {kinds}")
-        if null := [column for column in columns if pa.types.is_null(found.field(column).type)]:
+        if null := [column for column in columns if pa.types.is_null(schema.field(column).type)]:
             raise rows.BadRow(f"{path}: the column {', '.join(null)} holds nothing; fetch it again")
         yield file
 
@@ -174,7 +198,7 @@ def _holds_pictures(kind: pa.DataType) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class _RecordsOf:
+class _ReadRecords:
     corpus: str
     columns: tuple[str, ...]
     pictures: tuple[str, ...]

@@ -1,37 +1,79 @@
-"""ReasonEdit: SmartEdit's edits that must be understood, each with several instructions that mean the same.
+"""ReasonEdit: SmartEdit's edits that need reasoning, for training and as a benchmark.
 
-Source: github.com/TencentARC/SmartEdit, `SyntheticData_info_new.json`: an object keyed "0000", "0001", ... Every
-instruction of an edit is a row: SmartEdit draws one of them anew at each visit, while rows are prepared once. The
-first instruction of an edit names its object; it is the plain form of the others.
+The training set is `SyntheticData_info_new.json`, an object keyed "0000", "0001", ..., each edit with several
+instructions of one meaning. Every instruction is a row: SmartEdit draws one of them anew at each visit, while rows are
+prepared once. The first instruction of an edit names its object; it is the plain form of the others.
+
+The benchmark is pictures in six folders, the instruction of each and the mask of its object; it has no targets. A
+folder's text has one line per picture, `instruction CLIP: noun`, in the order of the pictures' names. An edit is
+measured by that noun inside the mask, and by the pixels outside it.
+Source: github.com/TencentARC/SmartEdit, test/DS_SmartEdit_test.py and metrics_evaluation.py, except that a mask is what
+is brighter than half, without the noise that JPEG leaves around it.
 """
 
+import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fireedit.platform.data.corpora import keyed_json, reasonedit_benchmark, rows
-from fireedit.platform.data.sample import Sample
+from fireedit.platform import storage
+from fireedit.platform.data.corpora import masks, rows
+from fireedit.platform.data.sample import NO_IMAGE, Sample
 
-CORPUS = reasonedit_benchmark.CORPUS
+CORPUS = "reasonedit"
 FILE = "SyntheticData_info_new.json"
+TEXTS = {
+    "1-Left-Right": "Left_Right_text.txt",
+    "2-Relative-Size": "Size_text.txt",
+    "3-Mirror": "Mirror_text.txt",
+    "4-Color": "Color_text.txt",
+    "5-Multiple-Objects": "MultipleObjects_text.txt",
+    "6-Reasoning": "Reason_test.txt",
+}
+"""Folders of the benchmark, each with the file of its instructions."""
+MARK = "CLIP:"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReasonEditCase:
+    """One picture of the benchmark and its request, before any pixel is read."""
+
+    id: str
+    category: str
+    """Folder of the picture."""
+    picture: str
+    mask: str
+    """Files, relative to the benchmark's folder; no mask is an empty name."""
+    line: str
+
+    @property
+    def instruction(self) -> str:
+        return self.line.partition(MARK)[0].strip()
+
+    @property
+    def noun(self) -> str:
+        """Noun of the object inside the mask once the edit is done, for the CLIP score."""
+        return self.line.partition(MARK)[2].strip()
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
-    """Every instruction of ROOT/SyntheticData_info_new.json, pictures lie below ROOT; "test" is the benchmark."""
+    """Open every instruction of ROOT/SyntheticData_info_new.json, pictures below ROOT; "test" is the benchmark."""
     rows.require_split(CORPUS, split, ["train", "test"])
     if split == "test":
-        return reasonedit_benchmark.read(root)
+        skipped: Counter[str] = Counter()
+        return rows.in_parts(find_cases(root, skipped), functools.partial(read_case, root), skipped)
     return rows.Corpus(rows.sliced(list(read_records(root).items())), functools.partial(read_edits, root))
 
 
 def read_records(root: str) -> dict[str, Any]:
-    """The edits by their keys."""
+    """Read the edits by their keys."""
     path = rows.require(root, FILE, "the edits of ReasonEdit")
-    return keyed_json.read_object(path, "an object of edits keyed '0000', '0001', ...")
+    return rows.read_object(path, "an object of edits keyed '0000', '0001', ...")
 
 
 def read_edits(root: str, part: Sequence[tuple[str, Any]]) -> Iterator[Sample]:
-    """A sample for every instruction of each keyed record; a bad record is one bad row."""
+    """Make every instruction of each keyed record a sample; a bad record is one bad row."""
     for key, record in part:
         name = f"{CORPUS}/train/{key}"
         try:
@@ -53,16 +95,71 @@ def read_edits(root: str, part: Sequence[tuple[str, Any]]) -> Iterator[Sample]:
             )
 
 
+def find_cases(root: str, skipped: Counter[str] | None = None) -> list[ReasonEditCase]:
+    """List the cases of the six folders, folder by folder; files that are no data are counted in `skipped`.
+
+    Raises:
+        CorpusError: a folder or its text is missing, or has not as many lines as the folder has pictures.
+    """
+    counts = Counter[str]() if skipped is None else skipped
+    return [case for category in TEXTS for case in _in_folder(root, category, counts)]
+
+
+def read_case(root: str, case: ReasonEditCase) -> Sample:
+    """Make one case a sample, with the box of its mask."""
+    source, error = NO_IMAGE, ""
+    boxes: tuple[masks.Box, ...] = ()
+    try:
+        if not case.instruction or not case.noun or "\ufffd" in case.line:
+            text = f"{case.category}/{TEXTS[case.category]}"
+            raise rows.BadRow(f"{text}: found {case.line!r:.60}; write `instruction {MARK} noun` in UTF-8")
+        source = rows.read_picture(root, case.picture)
+        boxes = masks.read_boxes(root, case.mask, masks.bright)
+    except rows.BadRow as bad:
+        source, error = NO_IMAGE, f"{case.id}: {bad}"
+    return Sample(
+        id=case.id, corpus=CORPUS, task="edit", instruction=case.instruction, source=source, boxes=boxes, error=error
+    )
+
+
 def _instructions(record: Any) -> list[str]:
-    """All that differ, in the file's order."""
-    found: Any = record.get("instruction") if isinstance(record, dict) else record
-    if isinstance(found, list) and found and all(isinstance(text, str) and text.strip() for text in found):
-        return list(dict.fromkeys(text.strip() for text in found))
-    raise rows.BadRow(f"found {found!r:.40}; write an object whose 'instruction' is a list of texts")
+    """List the distinct instructions in the file's order."""
+    texts: Any = record.get("instruction") if isinstance(record, dict) else record
+    if isinstance(texts, list) and texts and all(isinstance(text, str) and text.strip() for text in texts):
+        return list(dict.fromkeys(text.strip() for text in texts))
+    raise rows.BadRow(f"found {texts!r:.40}; write an object whose 'instruction' is a list of texts")
 
 
 def _path(record: dict[str, Any], name: str) -> str:
-    found = record.get(name)
-    if not isinstance(found, str):
-        raise rows.BadRow(f"found {found!r:.40}; write the path of a picture as {name!r}")
-    return rows.inside(found)
+    path = record.get(name)
+    if not isinstance(path, str):
+        raise rows.BadRow(f"found {path!r:.40}; write the path of a picture as {name!r}")
+    return rows.inside(path)
+
+
+def _in_folder(root: str, category: str, skipped: Counter[str]) -> list[ReasonEditCase]:
+    path = rows.require(root, f"{category}/{TEXTS[category]}", "the instructions of ReasonEdit's benchmark")
+    lines = [line.strip() for line in rows.read_lines(path)]
+    while lines and not lines[-1]:
+        lines.pop()
+    files = rows.data_names(storage.join(root, category), skipped)
+    names = [name.removesuffix(".png") for name in files if name.endswith(".png")]
+    if len(names) > len(lines):
+        beside = rows.companions(names)
+        names = [name for name in names if name not in beside]
+        if beside:
+            skipped[rows.COMPANION_REASON] += len(beside)
+    if len(names) != len(lines) or not names:
+        raise rows.CorpusError(
+            f"{path} has {len(lines)} lines for {len(names)} pictures *.png; write one line per picture, in their order"
+        )
+    return [
+        ReasonEditCase(
+            id=f"{CORPUS}/test/{category}/{name}",
+            category=category,
+            picture=f"{category}/{name}.png",
+            mask=f"{category}/{name}_mask.jpg" if f"{name}_mask.jpg" in files else "",
+            line=line,
+        )
+        for name, line in zip(names, lines, strict=True)
+    ]

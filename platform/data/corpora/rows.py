@@ -1,8 +1,11 @@
-"""What all corpus readers share: an opened corpus and its parts, their errors, and reading a file of it."""
+"""Shared parts of the corpus readers: an opened corpus, its errors, and the reading of its files."""
 
+import codecs
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -13,61 +16,171 @@ from fireedit.platform.data.sample import Sample
 ROWS_PER_PART = 512
 """Files that one reading task opens."""
 
+CLUTTER = frozenset(
+    ["__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"]
+    + ["system volume information", "icon\r"]
+)
+"""Names, in lower case, of files and folders that systems and archivers leave beside data."""
+CLUTTER_STARTS = (".", "~$")
+CLUTTER_ENDS = ("~", ".lock", ".tmp", ".part", ".crdownload", ".aria2", ".bak", ".swp", ".orig")
+CLUTTER_REASON = "files that systems, tools and archivers leave"
+COMPANION_REASON = "files that tools write beside a data file, NAME_*"
+
 T = TypeVar("T")
-Part: TypeAlias = Any
-"""What one reading task needs to know, small and picklable: a file, some of its rows."""
+CorpusPart: TypeAlias = Any
+"""Input of one reading task, small and picklable: a file, some of its rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+    """Entries that hold no sample by the corpus's own format, or no data at all: neither rows nor damage."""
+
+    reason: str
+    """Noun phrase in the plural."""
+    count: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A corpus that was found to be what its name says, opened and not yet read."""
+    """A corpus whose files were found to be what its name says, not yet read."""
 
-    parts: Sequence[Part]
+    parts: Sequence[CorpusPart]
     """In the same order whenever the same files are opened."""
-    read_part: Callable[[Part], Iterator[Sample]]
-    """The samples of a part, one by one; a bad row is a sample with `error`."""
+    read_part: Callable[[CorpusPart], Iterator[Sample | Skip]]
+    """Reader of one part's samples in turn; a bad row is a sample with `error`, a `Skip` is none."""
     light: bool = False
-    """Rows of a few words and no picture, of which one may well read many at once."""
+    """True for rows of a few words and no picture, many of which fit into one read."""
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Entries passed over when the corpus was opened, by reason; those of a part come from `read_part`."""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Settings besides name and split that the rows depend on; shards of a corpus keep them."""
 
     def __iter__(self) -> Iterator[Sample]:
         for part in self.parts:
-            yield from self.read_part(part)
+            yield from (item for item in self.read_part(part) if isinstance(item, Sample))
 
 
 class CorpusError(ValueError):
-    """A folder that is not the corpus its name says; tells the file looked for, what was found and what to write."""
+    """A folder that is not the corpus its name says; names the file, what was found and what to write."""
 
 
 class BadRow(ValueError):
     """One row that cannot be read; the reader turns it into a sample with `error` set."""
 
 
-def in_parts(items: Sequence[T], to_sample: Callable[[T], Sample]) -> Corpus:
-    """A corpus whose rows are described one by one; so many of them make a part."""
-    return Corpus(sliced(items), _EachOf(to_sample))
+def in_parts(items: Sequence[T], to_sample: Callable[[T], Sample], skipped: Mapping[str, int] | None = None) -> Corpus:
+    """Corpus with one sample for each item, cut into parts of ROWS_PER_PART."""
+    return Corpus(sliced(items), _ReadEach(to_sample), skipped=skipped or {})
 
 
 def sliced(items: Sequence[T]) -> list[Sequence[T]]:
-    """The items in their order, so many together as one task reads."""
+    """Cut the items, in their order, into runs of ROWS_PER_PART."""
     return [items[start : start + ROWS_PER_PART] for start in range(0, len(items), ROWS_PER_PART)]
 
 
-def read_json(path: str) -> Any:
-    """What a JSON file holds, read at once.
+def is_clutter(path: str) -> bool:
+    """Check if a relative path leads to a file that is no data: hidden, a lock, a half download, a system's own."""
+    names = [name for name in path.lower().split("/") if name not in ("", ".", "..")]
+    return any(name in CLUTTER or name.startswith(CLUTTER_STARTS) or name.endswith(CLUTTER_ENDS) for name in names)
+
+
+def data_names(folder: str, skipped: Counter[str]) -> list[str]:
+    """List a folder, sorted, without clutter; what is left out is counted in `skipped`."""
+    listed = storage.names(folder)
+    names = [name for name in listed if not is_clutter(name)]
+    if len(names) < len(listed):
+        skipped[CLUTTER_REASON] += len(listed) - len(names)
+    return names
+
+
+def companions(names: Collection[str]) -> set[str]:
+    """Names that extend another one of them, as NAME_labelTrainIds does NAME."""
+    known = set(names)
+    return {name for name in known if any(name[:at] in known for at, mark in enumerate(name) if mark in "_. ")}
+
+
+@contextlib.contextmanager
+def opening(path: str, name: str, error_type: type[ValueError]) -> Iterator[None]:
+    """Raise `error_type` with `name` where `path` cannot be opened; a failing disk or server stays an OSError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            reason = "no such file"
+        elif isinstance(error, PermissionError):
+            reason = "found a file that may not be read; change its permissions"
+        elif storage.is_folder(path):
+            reason = "found a folder; write a file"
+        else:
+            raise
+        raise error_type(f"{name}: {reason}") from None
+
+
+def advice(path: str) -> str:
+    """Recommend how to get the real file in place of the damaged one at `path`."""
+    files, inner = storage.filesystem(path)
+    with files.open_input_stream(inner) as stream:
+        start = stream.read(256).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git-LFS pointer: run git lfs pull"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "it is an HTML page: download the file itself"
+    return "fetch it again"
+
+
+def load(path: str) -> bytes:
+    """Read a file that the whole corpus hangs on.
+
+    Raises:
+        CorpusError: it cannot be opened.
+    """
+    with opening(path, path, CorpusError):
+        return storage.read_bytes(path)
+
+
+def read_lines(path: str) -> list[str]:
+    """Read a text file's lines without their ends and without a byte-order mark; a byte that is not UTF-8 is U+FFFD."""
+    return [line.decode(errors="replace") for line in load(path).removeprefix(codecs.BOM_UTF8).splitlines()]
+
+
+def read_json(path: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Read a JSON file whole.
 
     Raises:
         CorpusError: it is no JSON.
     """
     try:
-        return json.loads(storage.read_bytes(path))
-    except ValueError as error:
-        raise CorpusError(f"{path} is not JSON: {error}; fetch it again") from None
+        return json.loads(load(path), object_pairs_hook=object_pairs_hook)
+    except CorpusError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{path} is not JSON: {error}; {advice(path)}") from None
+
+
+def read_object(path: str, wanted: str) -> dict[str, Any]:
+    """Read the members of a JSON file's object, in the file's order.
+
+    Args:
+        wanted: contents that the file should have, `an object of edits keyed '0000', '0001', ...`, for the error.
+    Raises:
+        CorpusError: no JSON, no object or an empty one, or a key twice, of which Python would drop one in silence.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = Counter(key for key, _ in pairs)
+        if len(counts) < len(pairs):
+            raise CorpusError(f"{path}: the key {counts.most_common(1)[0][0]!r} stands twice; fetch it again")
+        return dict(pairs)
+
+    members = read_json(path, unique)
+    if not isinstance(members, dict) or not members:
+        found = "an empty object" if members == {} else f"a {type(members).__name__}"
+        raise CorpusError(f"{path}: found {found}; write {wanted}")
+    return members
 
 
 def read_picture(root: str, name: str) -> images.EncodedImage:
-    """The bytes of the picture file ROOT/NAME, which decodes.
+    """Read the bytes of the picture file ROOT/NAME, which decodes.
 
     Raises:
         BadRow: the file is missing or damaged.
@@ -76,7 +189,7 @@ def read_picture(root: str, name: str) -> images.EncodedImage:
 
 
 def check_picture(data: bytes | None, name: str) -> images.EncodedImage:
-    """`data` if it decodes to its last byte, at the cheapest size; `name` begins the error.
+    """Return `data` if it decodes to its last byte, at the cheapest size; `name` begins the error.
 
     Raises:
         BadRow: it does not.
@@ -89,7 +202,7 @@ def check_picture(data: bytes | None, name: str) -> images.EncodedImage:
 
 
 def decoded(root: str, name: str, decode: Callable[[bytes], np.ndarray] = images.decode) -> np.ndarray:
-    """The pixels of the picture file ROOT/NAME.
+    """Decode the picture file ROOT/NAME.
 
     Raises:
         BadRow: the file is missing or damaged.
@@ -101,19 +214,21 @@ def decoded(root: str, name: str, decode: Callable[[bytes], np.ndarray] = images
 
 
 def read_bytes(root: str, name: str) -> bytes:
-    """The bytes of the file ROOT/NAME.
+    """Read the file ROOT/NAME.
 
     Raises:
-        BadRow: there is none.
+        BadRow: it cannot be opened or is empty.
     """
-    try:
-        return storage.read_bytes(storage.join(root, name))
-    except FileNotFoundError:
-        raise BadRow(f"{name}: no such file") from None
+    path = storage.join(root, name)
+    with opening(path, name, BadRow):
+        data = storage.read_bytes(path)
+    if not data:
+        raise BadRow(f"{name}: found an empty file; fetch it again")
+    return data
 
 
 def inside(name: str) -> str:
-    """`name` if it leads to a file below the corpus's folder.
+    """Return `name` if it leads to a file below the corpus's folder.
 
     Raises:
         BadRow: it leads elsewhere.
@@ -123,22 +238,39 @@ def inside(name: str) -> str:
     return name
 
 
-def require(root: str, name: str, what: str) -> str:
-    """The path of the file or folder ROOT/NAME.
+def has(root: str, name: str) -> bool:
+    """Check that the file or folder ROOT/NAME is there.
 
     Raises:
-        CorpusError: there is none; `what` tells what should lie there.
+        CorpusError: its folder lists it and it cannot be opened.
     """
     path = storage.join(root, name)
     if storage.exists(path):
+        return True
+    folder, _, base = name.rpartition("/")
+    if base in storage.names(storage.join(root, folder) if folder else root):
+        raise CorpusError(f"{path}: found a link to nowhere; mend or remove it")
+    return False
+
+
+def require(root: str, name: str, what: str) -> str:
+    """Return the path of the file or folder ROOT/NAME.
+
+    Args:
+        what: description of the file, for the error.
+    Raises:
+        CorpusError: there is none.
+    """
+    path = storage.join(root, name)
+    if has(root, name):
         return path
     raise CorpusError(f"{path} is missing: {what}; found in {root}: {listing(root)}")
 
 
 def listing(folder: str) -> str:
-    """What lies in a folder, for an error message."""
-    found = storage.names(folder)
-    return ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
+    """Name the first files of a folder, for an error message."""
+    names = storage.names(folder)
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
 
 
 def require_split(corpus: str, split: str, known: Sequence[str]) -> None:
@@ -148,8 +280,10 @@ def require_split(corpus: str, split: str, known: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _EachOf:
+class _ReadEach:
+    """Reader of a part whose items are one sample each; a class, so that it can be pickled."""
+
     to_sample: Callable[[Any], Sample]
 
-    def __call__(self, part: Part) -> Iterator[Sample]:
+    def __call__(self, part: CorpusPart) -> Iterator[Sample]:
         return map(self.to_sample, part)

@@ -1,11 +1,10 @@
 """UltraEdit: machine-made edit pairs, free or in a region, read from the parquet files of its Hugging Face sets.
 
-The three sets agree on the columns that are needed, and differ in the region's mask, whose box is read where there is
+The three sets agree on the columns that are needed, and differ in the region's mask, whose box is read where a file has
 one: free-form files have a null-typed column for it, the set of 500,000 has none.
 Source: huggingface.co/datasets/BleachNick/UltraEdit, UltraEdit_500k and UltraEdit_Region_Based_100k.
 """
 
-import dataclasses
 from typing import Any
 
 from fireedit.platform.data.corpora import masks, parquet, rows
@@ -19,13 +18,13 @@ MASK = "mask_image"
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
-    """Every pair of ROOT/data/{FreeForm,RegionBase}*.parquet; all of it is for training."""
+    """Open every pair of ROOT/data/{FreeForm,RegionBase}*.parquet; all of it is for training."""
     rows.require_split(CORPUS, split, ["train"])
     return parquet.records(root, CORPUS, PREFIXES, COLUMNS, PICTURES, read_pair, optional=[MASK])
 
 
 def read_pair(record: dict[str, Any]) -> Sample:
-    """One sample of one parquet record."""
-    names = {"source": "source_image", "instruction": "edit_prompt", "target": "edited_image"}
-    sample = parquet.read_pair(record, f"{CORPUS}/train", str(record["idx"]), **names)
-    return dataclasses.replace(sample, boxes=masks.boxes(parquet.picture_bytes(record, MASK), masks.bright))
+    """Make one parquet record a sample."""
+    columns = {"source": "source_image", "instruction": "edit_prompt", "target": "edited_image"}
+    sample = parquet.read_pair(record, f"{CORPUS}/train", str(record["idx"]), **columns)
+    return parquet.with_mask(sample, record, MASK, masks.bright)

@@ -1,12 +1,15 @@
+import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from fireedit.platform import images
-from fireedit.platform.data.corpora import cocostuff, instances, rows, segmentation, stuff_json
+from fireedit.platform.data.corpora import cocostuff, instances, masks, rows
 from fireedit.platform.scenes import world
 from fireedit.platform.scenes.writers import coco
 from fireedit.platform.scenes.writers import cocostuff as writer
@@ -32,7 +35,7 @@ def put_map(folder: Path, name: str, label_map: np.ndarray) -> None:
     (folder / "annotations" / "train2017" / f"{name}.png").write_bytes(images.encode_png(label_map))
 
 
-def test_our_writer_is_read_back(corpus: Path) -> None:
+def test_a_written_corpus_is_read_back(corpus: Path) -> None:
     labels = cocostuff.read_labels(str(corpus))
     names = cocostuff.picture_names(str(corpus), "train")
     assert names == [f"{number:012d}" for number in range(1000, 1040)]
@@ -56,16 +59,16 @@ def test_the_target_is_painted_where_the_map_says(corpus: Path) -> None:
             kept += 1
             continue
         rest = sample.instruction.replace(f"the {labels[here[0]]}", "")
-        color = next(color for color in segmentation.COLORS if re.search(rf"\b{color}\b", rest))
+        color = next(color for color in masks.COLORS if re.search(rf"\b{color}\b", rest))
         source, target = images.decode(sample.source), images.decode(sample.target)
-        wanted = segmentation.paint(source, label_map == here[0], color)
+        wanted = masks.paint(source, label_map == here[0], color)
         assert np.abs(target.astype(int) - wanted).mean() < 6
-        assert sample.boxes == (segmentation.box(label_map == here[0]),)
+        assert sample.boxes == (masks.box(label_map == here[0]),)
         painted += 1
     assert painted > 80 and 16 < kept < 50
 
 
-def test_the_same_picture_is_asked_the_same_again_whatever_is_read_beside_it(corpus: Path) -> None:
+def test_a_picture_makes_the_same_requests_whatever_is_read_beside_it(corpus: Path) -> None:
     labels = cocostuff.read_labels(str(corpus))
     alone = list(cocostuff.read_mapped(str(corpus), "train", labels, ["000000001003"]))
     assert len(alone) == cocostuff.REQUESTS_PER_PICTURE and alone == list(cocostuff.read(f"file://{corpus}"))[12:16]
@@ -77,7 +80,7 @@ def test_one_request_in_five_is_for_a_class_that_is_truly_absent() -> None:
     label_map[1] = 91
     absent = 0
     for seed in range(2000):
-        value = cocostuff.draw_class(random.Random(seed), label_map, LABELS, asked=[0, 91] if seed % 2 else [1])
+        value = cocostuff.draw_class(random.Random(seed), label_map, LABELS, used=[0, 91] if seed % 2 else [1])
         absent += value == 1
         assert value in (0, 1, 91), "hat is listed by COCO but never labelled: not absent"
     assert 330 < absent < 470
@@ -102,10 +105,10 @@ def test_the_requests_of_a_picture_are_for_different_classes_as_far_as_there_are
     assert len(orders) > 6, "every picture has an order of its own"
 
 
-def test_a_picture_without_labels_is_asked_once_to_be_kept(tmp_path: Path) -> None:
+def test_a_picture_without_labels_makes_one_request_to_keep_it(tmp_path: Path) -> None:
     put(tmp_path, "blank", np.full((4, 4, 3), 99, np.uint8), np.full((4, 4), 255, np.uint8))
     (sample,) = cocostuff.read_mapped(str(tmp_path), "train", LABELS, ["blank"])
-    assert sample.id == "cocostuff/train2017/blank-0" and sample.instruction in segmentation.KEEP_REQUESTS
+    assert sample.id == "cocostuff/train2017/blank-0" and sample.instruction in masks.KEEP_REQUESTS
     assert sample.source and sample.source == sample.target and not sample.boxes
 
 
@@ -134,14 +137,14 @@ def test_picture_and_map_are_cut_alike(tmp_path: Path) -> None:
 
 def test_a_bad_picture_becomes_one_bad_row_that_names_the_file(corpus: Path, tmp_path: Path) -> None:
     good = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
-    for name in ("cut", "mapless", "pictureless", "other_size", "colourful"):
+    for name in ("cut", "mapless", "pictureless", "other_size", "colorful"):
         put(tmp_path, name, good, np.zeros((16, 16), np.uint8))
     pictures, maps = tmp_path / "images" / "train2017", tmp_path / "annotations" / "train2017"
     (pictures / "cut.jpg").write_bytes((pictures / "cut.jpg").read_bytes()[:-100])
     (maps / "mapless.png").unlink()
     (pictures / "pictureless.jpg").unlink()
     (maps / "other_size.png").write_bytes(images.encode_png(np.zeros((8, 16), np.uint8)))
-    (maps / "colourful.png").write_bytes(images.encode_png(good))
+    (maps / "colorful.png").write_bytes(images.encode_png(good))
     errors = {}
     for name in cocostuff.picture_names(str(tmp_path), "train"):
         (sample,) = cocostuff.read_mapped(str(tmp_path), "train", LABELS, [name])
@@ -150,7 +153,7 @@ def test_a_bad_picture_becomes_one_bad_row_that_names_the_file(corpus: Path, tmp
     assert errors["mapless"].endswith("/mapless: annotations/train2017/mapless.png: no such file")
     assert errors["pictureless"].endswith("/pictureless: images/train2017/pictureless.jpg: no such file")
     assert "other_size.jpg: found (16, 16) pixels, its labels have (8, 16)" in errors["other_size"]
-    assert "colourful.png: found a PNG of mode RGB" in errors["colourful"]
+    assert "colorful.png: found colors in a PNG" in errors["colorful"]
 
 
 def test_the_json_form_asks_for_stuff_alone(tmp_path: Path) -> None:
@@ -170,14 +173,14 @@ def test_both_forms_ask_the_same_of_a_picture_of_stuff(tmp_path: Path) -> None:
     writer.write_json(tmp_path, range(4), 32, world.TRAIN)
     labels = {number - 1: name for number, name in coco.class_names().items() if number >= coco.FIRST_STUFF}
     listed, file = list(cocostuff.read(str(tmp_path))), str(tmp_path / "annotations" / "stuff_train2017.json")
-    for seed, picture in enumerate(stuff_json.pictures(instances.read_file(file))):
+    for seed, picture in enumerate(cocostuff.outlined_pictures(instances.read_file(file))):
         put_map(tmp_path, f"{seed:012d}", picture.label_map())
     names = [f"{seed:012d}" for seed in range(4)]
     assert list(cocostuff.read_mapped(str(tmp_path), "train", labels, names)) == listed
 
 
 def test_a_folder_that_is_not_cocostuff_is_refused(tmp_path: Path) -> None:
-    wanted = "annotations/stuff_train2017.json is missing: .*, unless the label maps lie in annotations/train2017/"
+    wanted = "annotations/stuff_train2017.json is missing: .*, unless the label maps are in annotations/train2017/"
     with pytest.raises(rows.CorpusError, match=wanted):
         cocostuff.read(str(tmp_path))
     (tmp_path / "annotations" / "train2017").mkdir(parents=True)
@@ -199,3 +202,123 @@ def test_a_corpus_reads_every_picture_in_order(corpus: Path) -> None:
     expected = list(cocostuff.read_mapped(str(corpus), "train", labels, names))
     assert list(cocostuff.read(f"file://{corpus}")) == expected
     assert len({sample.id for sample in expected}) == len(expected) == len(names) * cocostuff.REQUESTS_PER_PICTURE
+
+
+LEFT = np.zeros((4, 8), bool)
+LEFT[:, :4] = True
+RUNS = coco_mask.encode(np.asfortranarray(LEFT.astype(np.uint8)))["counts"].decode()
+POLYGON = [[0.0, 0.0, 4.0, 0.0, 4.0, 4.0, 0.0, 4.0]]
+
+
+def content(**changed: Any) -> dict[str, Any]:
+    """One picture, its left half labelled as grass and its right one as other."""
+    plain = {
+        "images": [{"id": 7, "file_name": "000000000007.jpg", "height": 4, "width": 8}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 124, "segmentation": {"size": [4, 8], "counts": RUNS}},
+            {"id": 2, "image_id": 7, "category_id": 183, "segmentation": {"size": [4, 8], "counts": [16, 16]}},
+        ],
+        "categories": [{"id": 124, "name": "grass"}, {"id": 183, "name": "other"}],
+    }
+    return plain | changed
+
+
+def put_json(folder: Path, listed: dict[str, Any]) -> Path:
+    for name in ("annotations", "images/train2017"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "images" / "train2017" / "000000000007.jpg").write_bytes(
+        images.encode_jpeg(np.full((4, 8, 3), 99, np.uint8))
+    )
+    (folder / "annotations" / "stuff_train2017.json").write_text(json.dumps(listed))
+    return folder / "annotations" / "stuff_train2017.json"
+
+
+def opened(folder: Path, listed: dict[str, Any]) -> list[cocostuff.OutlinedPicture]:
+    return cocostuff.outlined_pictures(instances.read_file(str(put_json(folder, listed))))
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [{"size": [4, 8], "counts": RUNS}, {"size": [4, 8], "counts": [0, 16, 16]}, POLYGON],
+    ids=["compressed RLE", "plain RLE", "polygons where an RLE is expected"],
+)
+def test_every_form_of_outline_is_drawn_and_other_is_left_unlabelled(tmp_path: Path, segmentation: Any) -> None:
+    listed = content()
+    listed["annotations"][0]["segmentation"] = segmentation
+    (picture,) = opened(tmp_path, listed)
+    np.testing.assert_array_equal(picture.label_map(), np.where(LEFT, 123, 255))
+
+
+def test_only_named_stuff_is_asked_for(tmp_path: Path) -> None:
+    path = str(put_json(tmp_path, content()))
+    assert cocostuff.class_names(path, instances.read_file(path)) == {123: "grass"}
+    for sample in cocostuff.read(str(tmp_path)):
+        assert not sample.error and ("the grass" in sample.instruction) == bool(sample.boxes)
+        for left, top, right, bottom in sample.boxes:
+            assert left == 0.0 and (top, bottom) == (0.0, 1.0) and right <= 1.0
+
+
+def test_a_picture_without_outlines_makes_one_request_to_keep_it(tmp_path: Path) -> None:
+    put_json(tmp_path, content(annotations=[]))
+    (sample,) = cocostuff.read(str(tmp_path))
+    assert sample.source == sample.target and not sample.boxes and not sample.error
+
+
+def test_a_picture_of_another_size_than_listed_is_one_bad_row(tmp_path: Path) -> None:
+    put_json(
+        tmp_path, content(images=[{"id": 7, "file_name": "000000000007.jpg", "height": 8, "width": 4}], annotations=[])
+    )
+    (sample,) = cocostuff.read(str(tmp_path))
+    assert "images/train2017/000000000007.jpg: found (4, 8) pixels, its labels have (8, 4)" in sample.error
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        ({"file_name": None}, "image 7: found no name and size"),
+        ({"height": 0}, "image 7: found no name and size"),
+        ({"width": 10**12}, "image 7: found no name and size"),
+        ({"file_name": "../7.jpg"}, "write one relative to the corpus's folder"),
+    ],
+)
+def test_a_damaged_record_of_a_picture_is_a_bad_row(tmp_path: Path, image: dict[str, Any], found: str) -> None:
+    (picture,) = opened(tmp_path, content(images=[content()["images"][0] | image]))
+    assert picture.name == "image-7" and found in picture.error
+
+
+@pytest.mark.parametrize(
+    ("annotation", "found"),
+    [
+        ({"category_id": 92}, "annotation 1: found the category 92, which is not listed"),
+        ({"category_id": [124]}, r"annotation 1: found the category \[124\], which is not listed"),
+        ({"segmentation": None}, "segmentation: found None; write a list of polygons or an RLE"),
+        ({"segmentation": {"size": [8, 4], "counts": RUNS}}, "found an RLE of size"),
+    ],
+)
+def test_a_damaged_annotation_spoils_its_picture(tmp_path: Path, annotation: dict[str, Any], found: str) -> None:
+    (picture,) = opened(tmp_path, content(annotations=[content()["annotations"][0] | annotation]))
+    with pytest.raises(rows.BadRow, match=found):
+        picture.label_map()
+
+
+def test_an_annotation_of_no_listed_picture_is_a_bad_row_of_its_own(tmp_path: Path) -> None:
+    good, stray = opened(tmp_path, content(annotations=[content()["annotations"][0] | {"image_id": 8}]))
+    assert not good.error and stray.name == "annotation-1"
+    assert stray.error == "annotation 1: found the image_id 8, which is not listed"
+
+
+def test_a_picture_that_is_listed_twice_is_taken_once(tmp_path: Path) -> None:
+    image = content()["images"][0]
+    good, again = opened(tmp_path, content(images=[image, image | {"id": 8}]))
+    assert good.name == "000000000007" and not good.error
+    assert again.name == "image-8" and again.error == "image 8: 000000000007.jpg is listed twice"
+    put_json(tmp_path, content(images=[image, image]))
+    with pytest.raises(rows.CorpusError, match="id 7 stands twice in 'images'; fetch it again"):
+        cocostuff.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("category", [{"id": 124}, {"id": 124, "name": 5}, {"id": 999, "name": "grass"}])
+def test_a_category_without_a_name_is_refused(tmp_path: Path, category: dict[str, Any]) -> None:
+    put_json(tmp_path, content(categories=[category]))
+    with pytest.raises(rows.CorpusError, match=r"found the category \d+ called .*; fetch the published file"):
+        cocostuff.read(str(tmp_path))

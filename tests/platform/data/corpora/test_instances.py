@@ -18,25 +18,29 @@ SQUARE = [2.0, 1.0, 7.0, 1.0, 7.0, 4.0, 2.0, 4.0]
     [
         [SQUARE],
         [SQUARE, [3.0, 1.0, 7.0, 1.0, 7.0, 4.0, 3.0, 4.0]],
+        [[], SQUARE, [0, 0, 5, 5], [0.0, 5.0]],
         {"size": [6, 8], "counts": RUNS["counts"].decode()},
         {"size": [6, 8], "counts": [13, 3, 3, 3, 3, 3, 3, 3, 3, 3, 8]},
     ],
-    ids=["polygon", "overlapping polygons", "compressed RLE", "plain RLE"],
+    ids=["polygon", "overlapping polygons", "parts without an area", "compressed RLE", "plain RLE"],
 )
 def test_every_published_form_draws_the_same_mask(segmentation: object) -> None:
     np.testing.assert_array_equal(instances.draw(segmentation, 6, 8), MASK)
+
+
+@pytest.mark.parametrize("segmentation", [[], [[]], [[0, 0, 5, 5]]])
+def test_an_outline_without_an_area_is_an_empty_mask(segmentation: object) -> None:
+    assert not instances.draw(segmentation, 6, 8).any()
 
 
 @pytest.mark.parametrize(
     ("segmentation", "found"),
     [
         (None, "found None; write a list of polygons or an RLE"),
-        ([], r"found \[\]; write a list of polygons or an RLE"),
-        ([[0, 0, 5, 5]], "write x, y of three or more corners"),
-        ([SQUARE[:-1]], "write x, y of three or more corners"),
-        ([[0, 0, 5, 5, "a", 1]], "write x, y of three or more corners"),
-        ([[0, 0, 1e9, 0, 1e9, 1e9]], "a corner lies far outside the 6 x 8 picture"),
-        ([[0, 0, float("nan"), 0, 1, 1]], "a corner lies far outside"),
+        ([SQUARE[:-1]], "polygon.*write an x and a y for every corner"),
+        ([[0, 0, 5, 5, "a", 1]], "polygon.*write an x and a y for every corner"),
+        ([[0, 0, 1e9, 0, 1e9, 1e9]], "a corner is far outside the 6 x 8 picture"),
+        ([[0, 0, float("nan"), 0, 1, 1]], "a corner is far outside"),
         ({"size": [8, 6], "counts": [48]}, r"found an RLE of size \[8, 6\], not \[6, 8\]"),
         ({"size": [6, 8], "counts": [47]}, "counts do not add up to 6 x 8 pixels"),
         ({"size": [6, 8], "counts": [-1, 49]}, "counts do not add up"),

@@ -19,13 +19,13 @@ def turns(*texts: str) -> list[dict[str, str]]:
     return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
 
 
-def test_our_writer_is_read_back(corpus: Path) -> None:
+def test_a_written_corpus_is_read_back(corpus: Path) -> None:
     for index, record in enumerate(llava_instruct.read_records(str(corpus))):
         sample = llava_instruct.read_dialogue(str(corpus), (index, record))
-        asked = dialogue.dialogue(world.TRAIN, families.make_edit(world.TRAIN, index).source, index)[
+        turns_of_scene = dialogue.dialogue(world.TRAIN, families.make_edit(world.TRAIN, index).source, index)[
             : writer.MOST_TURNS
         ]
-        assert list(zip(sample.questions, sample.answers, strict=True)) == asked
+        assert list(zip(sample.questions, sample.answers, strict=True)) == turns_of_scene
         assert sample.source == (corpus / "train2017" / f"{index:012d}.jpg").read_bytes()
         assert sample.id == f"llava_instruct/train/{index:06d}" and sample.task == "vqa" and not sample.error
 
@@ -43,6 +43,17 @@ def test_the_image_token_is_taken_out_wherever_it_stands() -> None:
     assert questions == ("What is it?", "Sure?", "Why so?") and answers == ("A cat.", "Yes.", "It purrs.")
 
 
+def test_conversations_without_a_picture_are_skipped_and_counted(tmp_path: Path) -> None:
+    writer.write(tmp_path, range(3), 16, world.TRAIN)
+    file = tmp_path / "llava_instruct_150k.json"
+    records = json.loads(file.read_text())
+    del records[1]["image"]
+    file.write_text(json.dumps(records))
+    corpus = llava_instruct.read(str(tmp_path))
+    assert [sample.id[-6:] for sample in corpus] == ["000000", "000002"]
+    assert corpus.skipped == {llava_instruct.NO_PICTURE: 1}
+
+
 def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> None:
     record = llava_instruct.read_records(str(corpus))[0]
     ids = {llava_instruct.read_dialogue(str(corpus), (index, record)).id for index in range(3)}
@@ -57,7 +68,7 @@ def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> Non
         ({"image": "../a.jpg", "conversations": turns("q", "a")}, "write one relative to the corpus's folder"),
         ({"conversations": turns("q", "a")}, "found None; write an object whose 'image' is a str"),
         ({"image": "a.jpg", "conversations": turns("q")}, "found the speakers human; write human, gpt in turn"),
-        ({"image": "a.jpg", "conversations": []}, "found the speakers nobody"),
+        ({"image": "a.jpg", "conversations": []}, r"found the speakers (none)"),
         (
             {"image": "a.jpg", "conversations": [{"from": "human"}, {"from": "gpt", "value": "a"}]},
             "found None; write an object whose 'value' is a str",

@@ -134,7 +134,7 @@ def test_a_later_parquet_file_without_a_mask_is_read_and_one_without_pictures_is
         ({"target": 7}, "found the path ''"),
         ({"instruction": ""}, "instruction: found no text"),
         ({"instruction": None}, "instruction: found no text"),
-        ({"source": "metadata.jsonl"}, "source: found .* send a PNG"),
+        ({"source": "metadata.jsonl"}, "metadata.jsonl: found .* send a PNG"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_one_bad_row(changed: dict, error: str, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(rows.CorpusError, match=r"has no FreeForm\*.parquet and no RegionBase\*.parquet; found train-0"):
         open_columns(tmp_path, "idx")
     (tmp_path / "data" / "FreeForm_0-0.parquet").write_bytes(b"<html>")
-    with pytest.raises(rows.CorpusError, match="FreeForm_0-0.parquet is not a parquet file: .*; fetch it again"):
+    with pytest.raises(rows.CorpusError, match="FreeForm_0-0.parquet is not a parquet file: .*; it is an HTML page"):
         open_columns(tmp_path, "idx")
 
 
@@ -111,7 +111,7 @@ def test_a_later_file_that_cannot_be_read_is_one_bad_row_and_the_rest_goes_on(tm
         assert name.removeprefix("ultraedit/") in error and text in error
 
 
-def test_a_file_damaged_in_its_middle_is_told_by_name(tmp_path: Path) -> None:
+def test_a_file_damaged_in_its_middle_is_named(tmp_path: Path) -> None:
     """Not a bad row: a bucket that did not answer looks the same, and then the file must be read again."""
     path = file_of(tmp_path, "FreeForm_0.parquet", idx=[0], said=["a" * 1000])
     content = path.read_bytes()

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from fireedit.platform import images
-from fireedit.platform.data.corpora import reasonedit, rows
-from fireedit.platform.scenes import world
+from fireedit.platform.data.corpora import masks, reasonedit, rows
+from fireedit.platform.scenes import families, world
 from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.writers import changes
 from fireedit.platform.scenes.writers import reasonedit as writer
 
 
@@ -22,7 +23,7 @@ def edit(**changed: object) -> dict:
     return paths | {"instruction": ["Remove it."]} | changed
 
 
-def test_our_writer_is_read_back(corpus: Path) -> None:
+def test_a_written_corpus_is_read_back(corpus: Path) -> None:
     samples = iter(reasonedit.read(str(corpus)))
     for index in range(8):
         made = writer.hard_edit(world.TRAIN, 50 + index)
@@ -82,3 +83,91 @@ def test_a_file_that_is_not_reasonedits_is_refused(tmp_path: Path, content: str,
     (tmp_path / "SyntheticData_info_new.json").write_text(content)
     with pytest.raises(rows.CorpusError, match=found):
         reasonedit.read(str(tmp_path))
+
+
+HELD_OUT = world.WORLDS["unseen_seeds"]
+SEEDS = HELD_OUT.seeds[:12]
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    writer.write_benchmark(tmp_path, SEEDS, 64, HELD_OUT)
+    return tmp_path
+
+
+def left_right(benchmark: Path) -> Path:
+    return benchmark / "1-Left-Right"
+
+
+def test_a_written_benchmark_is_read_back(benchmark: Path) -> None:
+    samples = {sample.id: sample for sample in reasonedit.read(str(benchmark), "test")}
+    assert len(samples) == 12
+    for index, seed in enumerate(SEEDS):
+        folder = list(writer.FOLDERS)[index % 6]
+        edit = families.make_edit(HELD_OUT, seed, writer.FOLDERS[folder][0])
+        sample = samples[f"reasonedit/test/{folder}/{1 + index // 6:05d}"]
+        assert sample.instruction == edit.instruction and not sample.error and not sample.target
+        drawn = [Renderer().draw(scene, 64).image for scene in (edit.source, edit.target)]
+        np.testing.assert_array_equal(images.decode(sample.source), drawn[0])
+        (box,), exact = sample.boxes, masks.box(changes.region(*drawn))
+        assert np.abs(np.subtract(box, exact)).max() <= 2 / 64, "but for the noise of a JPEG mask"
+
+
+def test_a_case_names_its_noun_and_files(benchmark: Path) -> None:
+    cases = reasonedit.find_cases(str(benchmark))
+    assert [case.category for case in cases] == [name for name in reasonedit.TEXTS for _ in range(2)]
+    for case in cases:
+        assert case.noun and "CLIP" not in case.noun + case.instruction
+        assert masks.bright((benchmark / case.mask).read_bytes()).any() and (benchmark / case.picture).exists()
+
+
+def test_lines_belong_to_the_pictures_in_the_order_of_their_names(benchmark: Path) -> None:
+    folder = left_right(benchmark)
+    for stem, renamed in (("00001", "b"), ("00002", "a")):
+        (folder / f"{stem}.png").rename(folder / f"{renamed}.png")
+    (folder / "Left_Right_text.txt").write_bytes(b"\xef\xbb\xbfFirst. CLIP: cat\r\nSecond.CLIP:a dog \r\n\r\n")
+    first, second = reasonedit.find_cases(str(benchmark))[:2]
+    assert (first.picture, first.instruction, first.noun) == ("1-Left-Right/a.png", "First.", "cat")
+    assert (second.picture, second.instruction, second.noun) == ("1-Left-Right/b.png", "Second.", "a dog")
+
+
+@pytest.mark.parametrize(("lines", "count"), [("a CLIP: b\n", 1), ("a CLIP: b\n" * 3, 3), ("", 0)])
+def test_more_or_fewer_lines_than_pictures_are_refused(benchmark: Path, lines: str, count: int) -> None:
+    (left_right(benchmark) / "Left_Right_text.txt").write_text(lines)
+    with pytest.raises(rows.CorpusError, match=rf"Left_Right_text.txt has {count} lines for 2 pictures \*.png; write"):
+        reasonedit.read(str(benchmark), "test")
+
+
+@pytest.mark.parametrize("line", [b"Remove the left cat.", b"CLIP: cat", b"Remove it. CLIP:", b"", b"R\xff CLIP: cat"])
+def test_a_line_of_another_form_is_a_bad_row(benchmark: Path, line: bytes) -> None:
+    (left_right(benchmark) / "Left_Right_text.txt").write_bytes(line + b"\nRemove it. CLIP: cat\n")
+    bad, good = list(reasonedit.read(str(benchmark), "test"))[:2]
+    assert not good.error and ": 1-Left-Right/Left_Right_text.txt: found " in bad.error
+    assert bad.error.endswith("; write `instruction CLIP: noun` in UTF-8") and not bad.source
+
+
+def test_a_damaged_picture_is_a_bad_row(benchmark: Path) -> None:
+    picture = left_right(benchmark) / "00001.png"
+    picture.write_bytes(picture.read_bytes()[:-40])
+    assert "1-Left-Right/00001.png: found a damaged PNG" in next(iter(reasonedit.read(str(benchmark), "test"))).error
+
+
+def test_a_case_can_be_edited_without_its_mask(benchmark: Path) -> None:
+    (left_right(benchmark) / "00001_mask.jpg").unlink()
+    sample = next(iter(reasonedit.read(str(benchmark), "test")))
+    assert not sample.error and sample.source and not sample.boxes
+
+
+def test_clutter_and_companions_beside_the_pictures_are_counted(benchmark: Path) -> None:
+    expected = list(reasonedit.read(str(benchmark), "test"))
+    for name in (".DS_Store", "._00001.png", "00001_labels.png", "00002.png~"):
+        (left_right(benchmark) / name).write_bytes(b"no data")
+    corpus = reasonedit.read(str(benchmark), "test")
+    assert list(corpus) == expected
+    assert corpus.skipped == {rows.CLUTTER_REASON: 3, rows.COMPANION_REASON: 1}
+
+
+def test_an_incomplete_benchmark_is_refused(benchmark: Path) -> None:
+    (benchmark / "3-Mirror" / "Mirror_text.txt").unlink()
+    with pytest.raises(rows.CorpusError, match="3-Mirror/Mirror_text.txt is missing: the instructions of ReasonEdit's"):
+        reasonedit.read(str(benchmark), "test")

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fireedit.platform import images
-from fireedit.platform.data.corpora import rows, segmentation, ultraedit
+from fireedit.platform.data.corpora import masks, rows, ultraedit
 from fireedit.platform.scenes import families, world
 from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.writers import changes
@@ -41,7 +41,7 @@ def test_the_box_of_a_regional_edit_is_where_it_changes_the_scene(corpus: Path) 
     for seed in (0, 4, 8):
         edit, renderer = writer.region_edit(world.TRAIN, seed), Renderer()
         drawn = (renderer.draw(scene, 32).image for scene in (edit.source, edit.target))
-        assert boxed[seed] == (segmentation.box(changes.region(*drawn)),)
+        assert boxed[seed] == (masks.box(changes.region(*drawn)),)
 
 
 def test_free_form_files_have_null_columns_as_published(corpus: Path) -> None:
