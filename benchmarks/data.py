@@ -1,11 +1,11 @@
-"""Our input pipeline beside PyTorch's DataLoader and webdataset: `python benchmarks/data.py [--rounds N] [...]`.
+"""Benchmark of training's input pipeline against PyTorch's DataLoader and webdataset.
 
-All three decode, resize and tokenise the same JPEG pairs through the same functions into the same batches, with as many
-worker processes on as many cores, each shuffling in its usual way: ours exactly, from shards; the DataLoader
-(shuffle=True) exactly, from loose files, its best case, since random rows of parquet cost it whole row groups; and
-webdataset within a buffer as large as our shuffle's window, from tars. Every measurement runs in processes of its own;
-the three take turns, so that whatever else the machine does meets all of them. Then a short run of training says how
-much of its time it waits for data.
+All three decode, resize and tokenize the same JPEG pairs through the same functions into the same batches, with the
+same number of worker processes and cores, each shuffling in its usual way: training's exactly, from shards; the
+DataLoader (shuffle=True) exactly, from loose files, its best case, since random rows of parquet cost it whole row
+groups; and webdataset within a buffer as large as the window of training's shuffle, from tars. Every measurement runs
+in processes of its own, and the three take turns, so that other load on the machine affects all alike. A short training
+run then measures the share of time that it waits for data.
 """
 
 import pathlib
@@ -15,7 +15,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
 import contextlib
-import io
 import json
 import multiprocessing
 import os
@@ -24,7 +23,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 import psutil
@@ -47,80 +46,83 @@ from fireedit.platform.images import decode
 CORPUS = "instructpix2pix"
 TRAIN = pathlib.Path(__file__).resolve().parents[1] / "jobs" / "train.py"
 ROWS_PER_TAR = 128
-ENDLESS = 1 << 20
-"""Samples; more than any measurement takes."""
-WARM = 2048
-"""Samples that warm a pipeline up; a measurement takes some times as many."""
-LOOKS = 16
-"""At the memory, after a measurement."""
+UNLIMITED = 1 << 20
+"""Samples, more than any measurement takes."""
+WARM_UP = 2048
+"""Samples that are taken before a measurement; the measurement takes a multiple."""
+MEMORY_READINGS = 16
+"""Readings of the memory after a measurement, WARM_UP samples in all."""
 PICTURES = ("source", "target")
 FORK = "fork"
-"""How a DataLoader's workers start, as they do on Linux by themselves unless their parent was spawned."""
+"""Start method of a DataLoader's workers: the default on Linux, except in a spawned process."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What all three pipelines read, and what they make of it."""
+    """Data that all three pipelines read, and the batches that they make of it."""
 
     folder: str
-    """Holds the pairs as shards, as loose files and in tars; what is missing is made."""
+    """Folder of the pairs as shards, as loose files and in tars; missing ones are made."""
     pairs: int = 1500
     size: int = 512
-    """Pixels a side of the stored pictures."""
+    """Side of the stored pictures, pixels."""
     view: int = 224
+    """Side of the encoders' input, pixels."""
     canvas: int = 256
+    """Side of the VAE's input, pixels."""
     batch: int = 16
+    """Samples of a batch."""
     workers: int = 2
-    """Processes that decode, and cores that everything runs on."""
+    """Number of decoding processes, and of the cores that everything runs on."""
 
     @property
     def copies(self) -> str:
+        """Folder of the loose files and tars."""
         return storage.join(self.folder, "copies")
 
     @property
     def side(self) -> int:
+        """Side of the largest picture that is made, pixels."""
         return max(self.view, self.canvas)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one measurement came to."""
+class Measurement:
+    """Speed and memory of one pipeline in one round."""
 
     samples_per_s: float
     samples_per_cpu_s: float
-    """CPU seconds of all processes, Ray's own among them."""
+    """Samples per CPU second of all processes, including Ray's."""
     rss_mb: float
-    """The most that all processes held at once; a page that several share is counted for each."""
+    """Peak resident memory of all processes, shared pages counted once a process."""
     pss_mb: float
-    """Likewise, each page counted once."""
+    """Peak resident memory of all processes, each page counted once."""
 
 
 def main() -> None:
-    asked = _parser().parse_args()
-    setup = Setup(
-        folder=storage.join(storage.absolute(asked.out), f"{asked.pairs}x{asked.size}"),
-        **{name: getattr(asked, name) for name in ("pairs", "size", "view", "canvas", "batch", "workers")},
-    )
-    alone(prepare, setup)
-    readings: dict[str, list[Reading]] = {name: [] for name in PIPELINES}
-    for number in range(asked.rounds):
+    args = _parser().parse_args()
+    out = storage.absolute(args.out)
+    sizes = {name: getattr(args, name) for name in ("pairs", "size", "view", "canvas", "batch", "workers")}
+    setup = Setup(folder=storage.join(out, f"{args.pairs}x{args.size}"), **sizes)
+    in_new_process(prepare, setup)
+    measurements: dict[str, list[Measurement]] = {name: [] for name in PIPELINES}
+    for number in range(args.rounds):
         for name in rotated(list(PIPELINES), number):
-            readings[name].append(alone(measure, name, setup, asked.samples))
-            say(f"round {number + 1}/{asked.rounds}  {name:10s} {readings[name][-1].samples_per_s:6.1f} samples/s")
-    report = compared(readings, setup.workers)
+            measured = in_new_process(measure, name, setup, args.samples)
+            measurements[name].append(measured)
+            say(f"round {number + 1}/{args.rounds}  {name:10s} {measured.samples_per_s:6.1f} samples/s")
+    report = compare(measurements, setup.workers)
     say(table(report))
-    if asked.train_steps:
-        report["data_wait_share"] = data_wait_share(
-            storage.join(storage.absolute(asked.out), "home"), asked.train_steps
-        )
+    if args.train_steps:
+        report["data_wait_share"] = data_wait_share(storage.join(out, "home"), args.train_steps)
         say(f"training waits for data {report['data_wait_share']:.1%} of the time")
     print(json.dumps(report | asdict(setup)))
 
 
 def prepare(setup: Setup) -> None:
-    """Render the pairs, turn them into shards, and copy these into loose files and tars; what is there is kept."""
+    """Render the pairs, convert them to shards, and copy these into loose files and tars; finished ones are kept."""
     start_ray()
     corpora, out = storage.join(setup.folder, "corpora"), storage.join(setup.folder, "shards")
     prepare_scenes(corpora, [CORPUS], setup.pairs, setup.size, seed=0)
@@ -143,14 +145,14 @@ def prepare(setup: Setup) -> None:
 
 
 def load_processor(setup: Setup) -> Processor:
-    """Nano's tokenizers and prompts at the setup's sizes."""
+    """Load nano's tokenizers and prompts with the setup's sizes."""
     tokenizers = {name: AutoTokenizer.from_pretrained(NANO / name) for name in ("vlm_tokenizer", "tokenizer")}
     config = replace(ProcessorConfig.of(preset("nano")), view_size=setup.view, canvas_size=setup.canvas)
     return Processor(**tokenizers, config=config)
 
 
-def from_ray_data(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
-    """Our training's pipeline, as `jobs/train.py` uses it."""
+def from_ray_data(setup: Setup, samples: int = UNLIMITED) -> Iterator[Batch]:
+    """Make batches with training's own pipeline."""
     start_ray()
     processor = load_processor(setup)
     corpora = Corpora(storage.join(setup.folder, "shards"), {CORPUS: 1.0}, 0, IngestConfig(tasks=setup.workers))
@@ -159,24 +161,22 @@ def from_ray_data(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
     return map(processor.batch, columns)
 
 
-def from_dataloader(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
-    """PyTorch's DataLoader over loose files; one endless epoch, so that no worker waits for the next."""
-    pictures = LoosePictures(setup)
-    shuffled = RandomSampler(pictures, num_samples=samples)
-    return iter(
-        DataLoader(
-            pictures,
-            setup.batch,
-            sampler=shuffled,
-            num_workers=setup.workers,
-            collate_fn=pictures.collate,
-            multiprocessing_context=FORK,
-        )
+def from_dataloader(setup: Setup, samples: int = UNLIMITED) -> Iterator[Batch]:
+    """Make batches with PyTorch's DataLoader over loose files; one long epoch, so that no worker waits at its end."""
+    pairs = LoosePairs(setup)
+    loader = DataLoader(
+        pairs,
+        setup.batch,
+        sampler=RandomSampler(pairs, num_samples=samples),
+        num_workers=setup.workers,
+        collate_fn=pairs.collate,
+        multiprocessing_context=FORK,
     )
+    return iter(loader)
 
 
-def from_webdataset(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
-    """webdataset over tars, shuffled and then decoded; it has no end, whatever `samples` says."""
+def from_webdataset(setup: Setup, samples: int = UNLIMITED) -> Iterator[Batch]:
+    """Make batches with webdataset over tars, shuffled and then decoded; never ends, so `samples` has no effect."""
     processor, side = load_processor(setup), setup.side
     window = IngestConfig().shuffle_groups * shards.ROWS_PER_GROUP
     tars = [storage.join(setup.copies, name) for name in storage.names(setup.copies) if name.endswith(".tar")]
@@ -191,15 +191,16 @@ def from_webdataset(setup: Setup, samples: int = ENDLESS) -> Iterator[Batch]:
     return iter(loader)
 
 
+TRAINING = "ours"
 PIPELINES: dict[str, Callable[..., Iterator[Batch]]] = {
-    "ours": from_ray_data,
+    TRAINING: from_ray_data,
     "dataloader": from_dataloader,
     "webdataset": from_webdataset,
 }
 
 
-class LoosePictures(Dataset[dict[str, Any]]):
-    """The pairs as files in a folder, by number."""
+class LoosePairs(Dataset[dict[str, Any]]):
+    """Pairs as files in a folder, by number."""
 
     def __init__(self, setup: Setup):
         self.folder, self.side, self.processor = pathlib.Path(setup.copies), setup.side, load_processor(setup)
@@ -217,28 +218,28 @@ class LoosePictures(Dataset[dict[str, Any]]):
 
 
 def row_from(row: Mapping[str, Any], pictures: Mapping[str, bytes], processor: Processor, side: int) -> dict[str, Any]:
-    """What our pipeline does to a sample."""
+    """Decode and process a sample as training's pipeline does."""
     return processor.row({**row, **{name: decode(data, draft=side) for name, data in pictures.items()}})
 
 
-def measure(pipeline: str, setup: Setup, samples: int) -> Reading:
-    """Take so many samples from one pipeline, after the first WARM of them; then look at the memory for another."""
+def measure(pipeline: str, setup: Setup, samples: int) -> Measurement:
+    """Measure the time and CPU time of `samples` samples of one pipeline after WARM_UP; then read the memory."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setup.workers])
     batches = PIPELINES[pipeline](setup)
-    took(WARM, batches)
-    used, began = cpu_seconds(), time.monotonic()
-    taken = took(samples, batches)
+    take(WARM_UP, batches)
+    before, began = cpu_seconds(), time.monotonic()
+    taken = take(samples, batches)
     seconds = time.monotonic() - began
-    spent = sum(after - used.get(process, 0.0) for process, after in cpu_seconds().items())
+    cpu_s = sum(after - before.get(process, 0.0) for process, after in cpu_seconds().items())
     rss = pss = 0.0
-    for _ in range(LOOKS):  # each takes as long as some batches, and longer where there are more processes
-        took(WARM // LOOKS, batches)
+    for _ in range(MEMORY_READINGS):  # apart from the timing: a reading takes as long as some batches
+        take(WARM_UP // MEMORY_READINGS, batches)
         rss, pss = (max(pair) for pair in zip((rss, pss), memory_mb(), strict=True))
-    return Reading(taken / seconds, taken / spent, rss, pss)
+    return Measurement(taken / seconds, taken / cpu_s, rss, pss)
 
 
-def took(samples: int, batches: Iterator[Batch]) -> int:
-    """Take batches until they hold so many samples; how many that were."""
+def take(samples: int, batches: Iterator[Batch]) -> int:
+    """Take batches until they hold at least `samples` samples; returns their number of samples."""
     taken = 0
     while taken < samples:
         taken += len(next(batches).ids)
@@ -246,27 +247,27 @@ def took(samples: int, batches: Iterator[Batch]) -> int:
 
 
 def cpu_seconds() -> dict[int, float]:
-    """What this process and each below it have used, by process id."""
-    found = {}
-    for process in _tree():
+    """Read the CPU seconds of this process and its descendants, by process id."""
+    seconds = {}
+    for process in _processes():
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            found[process.pid] = times.user + times.system
-    return found
+            seconds[process.pid] = times.user + times.system
+    return seconds
 
 
 def memory_mb() -> tuple[float, float]:
-    """RSS and PSS of this process and all below it."""
+    """Sum up RSS and PSS of this process and its descendants."""
     rss = pss = 0
-    for process in _tree():
+    for process in _processes():
         with contextlib.suppress(psutil.NoSuchProcess):
             memory = process.memory_full_info()
             rss, pss = rss + memory.rss, pss + memory.pss
     return rss / 1e6, pss / 1e6
 
 
-def alone(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a process of its own, whose children end with it."""
+def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in a new process, whose children end with it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -275,61 +276,61 @@ def rotated(names: Sequence[T], by: int) -> list[T]:
     return [*names[by % len(names) :], *names[: by % len(names)]]
 
 
-def compared(readings: Mapping[str, Sequence[Reading]], cores: int) -> dict[str, Any]:
-    """Medians over the rounds, and ours against the better of the others."""
+def compare(measurements: Mapping[str, Sequence[Measurement]], cores: int) -> dict[str, Any]:
+    """Compute medians over the rounds, and the ratios of training's pipeline to the better of the others."""
     pipelines: dict[str, dict[str, Any]] = {}
-    for name, rounds in readings.items():
-        columns = {key: [getattr(reading, key) for reading in rounds] for key in Reading.__dataclass_fields__}
-        medians = {key: round(statistics.median(values), 1) for key, values in columns.items()}
-        each = [round(value, 1) for value in columns["samples_per_s"]]
-        pipelines[name] = medians | {
-            "samples_per_s_per_core": round(medians["samples_per_s"] / cores, 1),
-            "rounds": each,
-        }
+    for name, rounds in measurements.items():
+        columns = {field.name: [getattr(measured, field.name) for measured in rounds] for field in fields(Measurement)}
+        pipelines[name] = {key: round(statistics.median(values), 1) for key, values in columns.items()}
+        pipelines[name]["samples_per_s_per_core"] = round(pipelines[name]["samples_per_s"] / cores, 1)
+        pipelines[name]["rounds"] = [round(value, 1) for value in columns["samples_per_s"]]
+    ratios = {"ratio": ratio(measurements, "samples_per_s"), "cpu_ratio": ratio(measurements, "samples_per_cpu_s")}
+    return {"pipelines": pipelines} | ratios
 
-    def ratio(key: str) -> float:
-        """Of each round's three, which ran after each other: the median."""
-        ours, *others = ([getattr(one, key) for one in readings[name]] for name in PIPELINES)
-        return round(statistics.median(a / max(b) for a, *b in zip(ours, *others, strict=True)), 3)
 
-    return {"pipelines": pipelines, "ratio": ratio("samples_per_s"), "cpu_ratio": ratio("samples_per_cpu_s")}
+def ratio(measurements: Mapping[str, Sequence[Measurement]], key: str) -> float:
+    """Divide training's value by the better of the others in each round; returns the median over the rounds."""
+    values = {name: [getattr(measured, key) for measured in rounds] for name, rounds in measurements.items()}
+    training = values.pop(TRAINING)
+    best = (max(others) for others in zip(*values.values(), strict=True))
+    return round(statistics.median(value / other for value, other in zip(training, best, strict=True)), 3)
 
 
 def table(report: Mapping[str, Any]) -> str:
+    """Format the report for a person, a line a pipeline."""
     keys = ("samples_per_s", "samples_per_s_per_core", "samples_per_cpu_s", "rss_mb", "pss_mb")
-    out = io.StringIO()
-    print(f"{'':12s}{'samples/s':>10s}{'a core':>10s}{'a CPU s':>10s}{'RSS MB':>10s}{'PSS MB':>10s}  rounds", file=out)
-    for name, found in report["pipelines"].items():
-        print(f"{name:12s}" + "".join(f"{found[key]:10.1f}" for key in keys) + f"  {found['rounds']}", file=out)
-    print(f"ours to the better other: {report['ratio']:.2f}; by CPU time: {report['cpu_ratio']:.2f}", end="", file=out)
-    return out.getvalue()
+    lines = [f"{'':12s}{'samples/s':>10s}{'a core':>10s}{'a CPU s':>10s}{'RSS MB':>10s}{'PSS MB':>10s}  rounds"]
+    for name, medians in report["pipelines"].items():
+        lines.append(f"{name:12s}" + "".join(f"{medians[key]:10.1f}" for key in keys) + f"  {medians['rounds']}")
+    lines.append(f"ours to the better other: {report['ratio']:.2f}; by CPU time: {report['cpu_ratio']:.2f}")
+    return "\n".join(lines)
 
 
 def data_wait_share(home: str, steps: int) -> float:
-    """The share of its last window that a nano training of stage 2 waits for its next batch."""
+    """Train nano's stage 2; returns the share of its last window that it waits for batches."""
     command = [sys.executable, str(TRAIN), "--stage", "2", f"steps={steps}", f"home={home}"]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(said.splitlines()[-1])["last"]["data_wait_share"]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])["last"]["data_wait_share"]
 
 
-def _tree() -> list[psutil.Process]:
-    here = psutil.Process()
-    return [here, *here.children(recursive=True)]
+def _processes() -> list[psutil.Process]:
+    process = psutil.Process()
+    return [process, *process.children(recursive=True)]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = " (default: %(default)s)"
     out = storage.join(storage.home(), "benchmarks", "data")
-    parser.add_argument("--out", default=out, help="pictures are kept here for the next time" + default)
-    parser.add_argument("--pairs", type=int, default=Setup.pairs, help="source and target pictures" + default)
-    parser.add_argument("--size", type=int, default=Setup.size, help="pixels a side as stored" + default)
-    parser.add_argument("--view", type=int, default=Setup.view, help="side of what the encoders see" + default)
-    parser.add_argument("--canvas", type=int, default=Setup.canvas, help="side of what is painted" + default)
-    parser.add_argument("--batch", type=int, default=Setup.batch, help="samples" + default)
-    parser.add_argument("--workers", type=int, default=Setup.workers, help="processes, and cores" + default)
-    parser.add_argument("--samples", type=int, default=2 * WARM, help="of each measurement" + default)
-    parser.add_argument("--rounds", type=int, default=5, help="whose medians count" + default)
+    parser.add_argument("--out", default=out, help="folder of the pictures, kept for the next run" + default)
+    parser.add_argument("--pairs", type=int, default=Setup.pairs, help="pairs of source and target pictures" + default)
+    parser.add_argument("--size", type=int, default=Setup.size, help="side of the stored pictures, pixels" + default)
+    parser.add_argument("--view", type=int, default=Setup.view, help="side of the encoders' input, pixels" + default)
+    parser.add_argument("--canvas", type=int, default=Setup.canvas, help="side of the VAE's input, pixels" + default)
+    parser.add_argument("--batch", type=int, default=Setup.batch, help="samples of a batch" + default)
+    parser.add_argument("--workers", type=int, default=Setup.workers, help="decoding processes, and cores" + default)
+    parser.add_argument("--samples", type=int, default=2 * WARM_UP, help="samples of each measurement" + default)
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each pipeline" + default)
     parser.add_argument("--train-steps", type=int, default=60, help="0 leaves training out" + default)
     return parser
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from fireedit.jobs.training.encoders import encode_shards
 from fireedit.platform import storage
-from fireedit.platform.cluster import start_ray
+from fireedit.platform.cluster import ResourcesError, start_ray
 from fireedit.platform.console import say
 from fireedit.platform.data.catalog import CORPORA, SCENE_FORMS, TRAINING_CORPORA, UnknownCorpusError
 from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError
@@ -35,6 +35,7 @@ ERRORS = (
     CorpusError,
     ShardsError,
     TooManyBadRowsError,
+    ResourcesError,
     OSError,
 )
 

@@ -17,6 +17,7 @@ import ray.data
 from pydantic import PositiveFloat, PositiveInt, TypeAdapter
 
 from fireedit.platform import images, storage
+from fireedit.platform.cluster import Demand, require_resources
 from fireedit.platform.console import say
 from fireedit.platform.data import catalog, shards
 from fireedit.platform.data.catalog import CatalogEntry
@@ -92,13 +93,14 @@ def convert(
     Raises:
         CorpusError: the folder is not what its name says.
         ShardsError: the shards under `root` were made with other settings.
+        ResourcesError: a task takes more CPUs than any node has.
         TooManyBadRowsError, UnreadablePartError: the report is written, the index is not.
     """
     began, config, entry = time.monotonic(), config or ConversionConfig(), entry or catalog.find(name)
     folder = storage.join(corpora, name)
     corpus, world = entry.read(folder, split), catalog.world_of(folder)
     settings = {"corpus": name, "split": split, "world": world, "parts": len(corpus.parts), "size": config.size}
-    _require_settings(root, settings | {"quality": config.quality})
+    _require_settings(root, settings | {"quality": config.quality, **corpus.settings})
     if storage.exists(storage.join(root, shards.INDEX)):
         say(f"{name}: its shards are finished, kept")
         return json.loads(storage.read_bytes(storage.join(root, REPORT)))
@@ -196,6 +198,7 @@ class _ConvertPart:
     def in_parallel(self) -> Iterator[tuple[int, str]]:
         """Convert all parts, as many at a time as there are cores for; yields each one's number and error, or ""."""
         if self.parts:
+            require_resources([Demand(cpus=self.config.cpus_per_task)], "write a smaller cpus_per_task")
             numbers = ray.data.from_items(list(self.parts), override_num_blocks=len(self.parts))
             for row in numbers.map(self, num_cpus=self.config.cpus_per_task).iter_rows():
                 yield row["item"], row["failure"]

@@ -15,6 +15,7 @@ import ray.data
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fireedit.platform import storage
+from fireedit.platform.cluster import Demand, require_resources
 from fireedit.platform.console import say
 from fireedit.platform.data import shards
 from fireedit.platform.data.sample import Sample
@@ -60,6 +61,9 @@ def encode(
         make_encoder: called once in each actor.
     Returns:
         Number of all shards, shards encoded now, rows encoded among these, seconds.
+    Raises:
+        ShardsError: there are no finished shards under `root`.
+        ResourcesError: the encoders and one task take more than the cluster has.
     """
     index, began = shards.read_index(root), time.monotonic()
     entry = shards.Encoding(f"{name}-{weights}", dict(columns), weights)
@@ -87,6 +91,8 @@ def _encode_shards(
     """Encode the shards of these names; yields the number of encoded rows of each."""
     if not todo:
         return
+    demands = [Demand(cpus=config.cpus, gpus=config.gpus, count=config.count), Demand(cpus=config.cpus_per_task)]
+    require_resources(demands, "write fewer encoders or a smaller cpus_per_task")
     dataset = ray.data.from_items([{SHARD: name} for name in todo], override_num_blocks=len(todo))
     loaded = dataset.map(_LoadShard(root, load), num_cpus=config.cpus_per_task)
     encoded = loaded.map(

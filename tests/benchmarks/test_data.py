@@ -1,4 +1,4 @@
-"""What the benchmark compares are three ways to the same batches."""
+"""The benchmark compares three pipelines that make the same batches."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fireedit.benchmarks.data import PIPELINES, Reading, Setup, compared, prepare
+from fireedit.benchmarks.data import PIPELINES, Measurement, Setup, compare, prepare
 from fireedit.models.processor import Batch
 from fireedit.models.tokens import PADDING
 
@@ -23,14 +23,15 @@ def setup(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Setup:
 
 
 def by_id(batches: Iterable[Batch]) -> dict[str, list[torch.Tensor]]:
-    """The tensors of each sample, its prompt without padding."""
-    found = {}
+    """Collect the tensors of each sample, its prompt without padding."""
+    tensors = {}
     for batch in batches:
         for place, sample in enumerate(batch.ids):
             words = batch.input_ids[place] != PADDING
             texts = [batch.input_ids[place][words], batch.labels[place][words], batch.text_ids[place]]
-            found[sample] = [*texts, batch.view[place], batch.source[place], batch.target[place], batch.is_edit[place]]
-    return found
+            pictures = [batch.view[place], batch.source[place], batch.target[place]]
+            tensors[sample] = [*texts, *pictures, batch.is_edit[place]]
+    return tensors
 
 
 @pytest.mark.ray
@@ -45,7 +46,7 @@ def test_all_three_pipelines_make_the_same_samples(setup: Setup) -> None:
 
 
 @pytest.mark.ray
-def test_what_is_prepared_is_kept(setup: Setup) -> None:
+def test_prepared_data_is_kept(setup: Setup) -> None:
     def written() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in Path(setup.copies).rglob("*")}
 
@@ -54,8 +55,8 @@ def test_what_is_prepared_is_kept(setup: Setup) -> None:
     assert written() == before and len(before) == 2 * setup.pairs + 2
 
 
-def test_ours_is_measured_against_the_better_of_the_others_of_its_round() -> None:
+def test_the_ratio_is_to_the_better_other_pipeline_of_the_same_round() -> None:
     rates = {"ours": (90.0, 40.0, 95.0), "dataloader": (100.0, 30.0, 190.0), "webdataset": (50.0, 40.0, 70.0)}
-    report = compared({name: [Reading(rate, rate / 2, 1.0, 1.0) for rate in rates[name]] for name in rates}, cores=2)
+    report = compare({name: [Measurement(rate, rate / 2, 1.0, 1.0) for rate in rates[name]] for name in rates}, cores=2)
     assert report["ratio"] == report["cpu_ratio"] == 0.9
     assert report["pipelines"]["ours"]["samples_per_s_per_core"] == 45.0

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fireedit.platform import images
+from fireedit.platform.cluster import ResourcesError
 from fireedit.platform.data import catalog, conversion, shards
 from fireedit.platform.data.conversion import (
     ConversionConfig,
@@ -240,6 +241,13 @@ def test_an_interrupted_conversion_redoes_no_finished_part(
     assert {name for name in after if after[name] != before[name]} == {"000001-000.parquet", "000003-000.parquet"}
     assert instructions_of(root) == [f"make it {seed}" for seed in range(12)]
     assert all(first[key] == again[key] for key in ("read", "kept", "set_aside", "shards", "bytes", "licence"))
+
+
+@pytest.mark.ray
+def test_a_task_that_fits_no_node_is_an_error_at_once(ray_session: None, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "corpora", [pair(0)])
+    with pytest.raises(ResourcesError, match="64 CPUs.*cpus_per_task"):
+        converted(tmp_path, ConversionConfig(size=32, cpus_per_task=64))
 
 
 @pytest.mark.ray

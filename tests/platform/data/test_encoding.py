@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fireedit.platform.cluster import ResourcesError
 from fireedit.platform.data import shards
 from fireedit.platform.data.encoding import Arrays, EncodersConfig, encode
 from fireedit.platform.data.sample import Sample, Task
@@ -51,9 +52,9 @@ class Measure:
         }
 
 
-def encoded(root: Path, factor: int = 1) -> dict[str, Any]:
+def encoded(root: Path, factor: int = 1, config: EncodersConfig = CONFIG) -> dict[str, Any]:
     make_encoder = functools.partial(Measure, factor, root / "batches.log")
-    return encode(str(root), "measure", f"{factor:04x}", COLUMNS, load, make_encoder, CONFIG)
+    return encode(str(root), "measure", f"{factor:04x}", COLUMNS, load, make_encoder, config)
 
 
 def assert_measured(root: Path, factor: int) -> None:
@@ -115,6 +116,14 @@ def test_other_weights_make_another_folder_which_is_read_from_then_on(ray_sessio
     assert_measured(tmp_path, factor=2)
     assert encoded(tmp_path)["encoded_now"] == 0, "the first weights' arrays are kept"
     assert_measured(tmp_path, factor=1)
+
+
+@pytest.mark.ray
+def test_encoders_that_leave_no_cpu_to_read_with_are_an_error_at_once(ray_session: None, tmp_path: Path) -> None:
+    """Encoders hold their CPUs all the time, so that reading would never begin."""
+    write_corpus(tmp_path)
+    with pytest.raises(ResourcesError, match="5 CPUs.*fewer encoders"):
+        encoded(tmp_path, config=EncodersConfig(count=4))
 
 
 def test_shards_that_are_not_finished_are_not_encoded(tmp_path: Path) -> None:
