@@ -1,4 +1,4 @@
-"""The region proposer: Groma's class-agnostic Deformable DETR head, read from the frozen vision tower's maps."""
+"""D: Groma's class-agnostic Deformable DETR head, which proposes regions from the vision tower's maps."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,16 +17,17 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
 
 from fireedit.models.layers.boxes import nms, to_xyxy
 from fireedit.models.layers.component import Component
+from fireedit.models.vision import VisionFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalConfig:
     nms_iou: float = 0.6
-    """Of two boxes that overlap by more than this (intersection over union) only the better stays."""
+    """Intersection over union above which the lower-scored of two boxes is dropped."""
     min_score: float = 0.15
-    """A region must score above this."""
+    """Score that a region must exceed."""
     max_regions: int = 100
-    """Regions that the VLM reads at most, L_r in the paper."""
+    """Maximum number of regions for the VLM, L_r in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,51 +40,51 @@ class DetectorConfig:
     decoder_layers: int = 6
     heads: int = 8
     points: int = 4
-    """Places that each attention head looks at, for each query."""
+    """Sampling points of each attention head and query."""
     ffn_width: int = 1024
     queries: int = 300
-    """Boxes proposed for each image; at most the cells of a map."""
+    """Boxes proposed per image; at most the number of cells of a map."""
     dropout: float = 0.1
     coco_share: float = 0.4
-    """How much the COCO head counts in a score; the SA-1B head has the rest."""
+    """Weight of the COCO head in a score; the SA-1B head has the rest."""
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     """Read by `select_proposals`, not by the head itself."""
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """What may be worth a look, unsorted and overlapping; `select_proposals` picks from it."""
+    """Candidate regions of B images, unsorted and overlapping; `select_proposals` picks from them."""
 
     boxes: Tensor
     """[B, Q, 4] xyxy in [0, 1] of the image's sides, float32."""
     scores: Tensor
-    """[B, Q] in [0, 1], how surely the box holds one object, float32."""
+    """[B, Q] in [0, 1], confidence that the box holds one object, float32."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Everything that a set loss reads, from the encoder's first guess through every decoder layer; float32."""
+    """Outputs of the encoder and of every decoder layer, as a set loss reads them; float32."""
 
     anchor_boxes: Tensor
     """[B, h * w, 4] xyxy, the encoder's box at every cell."""
     anchor_logits: Tensor
-    """[B, h * w], whether the cell holds an object; the best `queries` of them start the decoder."""
+    """[B, h * w], objectness of each cell; the best `queries` of them start the decoder."""
     boxes: Tensor
     """[L, B, Q, 4] xyxy after each decoder layer."""
     coco_logits: Tensor
-    """[L, B, Q], an object as the datasets with named classes draw them; trains on those only."""
+    """[L, B, Q], objectness as annotated in datasets with named classes; trained on those only."""
     sa1b_logits: Tensor
-    """[L, B, Q], an object as SA-1B draws them, parts included; trains on SA-1B only."""
+    """[L, B, Q], objectness as annotated in SA-1B, parts included; trained on SA-1B only."""
 
 
 class Detector(Component, ModelMixin):
     """Class-agnostic Deformable DETR on one map of DINOv2 features; 11,377,833 parameters at the paper's size.
 
-    How Groma changes the stock model: one feature level; three binary heads (which cells start the decoder; objects as
-    COCO draws them; objects as SA-1B draws them) in place of classes; a decoder whose queries start from a learned
-    embedding, placed by the encoder's best boxes, and whose reference boxes stay the same in every layer.
+    Groma's changes to the stock model: one feature level, the mean of DINOv2's last four raw states; three binary heads
+    (decoder start cells, COCO objects, SA-1B objects) in place of classes; a decoder whose queries start from a learned
+    embedding at the encoder's best boxes, and whose reference boxes stay the same in every layer.
 
-    Boxes and logits are float32 whatever the weights are, and so are the places where attention looks.
+    Boxes, logits and the sampling points of attention are float32 whatever the dtype of the weights.
     Parameter names are Groma's wherever transformers' layers allow; see models/weights.py.
     Source: FoundationVision/Groma @d3a95b6, groma/model/{ddetr,ddetr_transformer}.py. Departure: Deformable DETR drops
         anchors within 1 % of the image's border; a map of up to 50 cells a side has none, on a larger one they stay.
@@ -118,21 +119,22 @@ class Detector(Component, ModelMixin):
                 module.attn = _PreciseDeformableAttention()
         self._initialize()
 
-    def forward(self, features: Tensor) -> Proposals:
-        """[B, C, h, w], the mean of the vision tower's last four raw hidden states -> the last layer's proposals."""
+    def forward(self, features: VisionFeatures) -> Proposals:
+        """Propose Q boxes per image: those of the last decoder layer."""
         detections = self.detect(features)
         coco, sa1b = detections.coco_logits[-1].sigmoid(), detections.sa1b_logits[-1].sigmoid()
         return Proposals(boxes=detections.boxes[-1], scores=coco**self.coco_share * sa1b ** (1 - self.coco_share))
 
-    def detect(self, features: Tensor) -> Detections:
-        """[B, C, h, w] as for `forward` -> the outputs of every layer, as training needs them."""
-        height, width = features.shape[-2:]
+    def detect(self, features: VisionFeatures) -> Detections:
+        """Compute the outputs of every layer, for training."""
+        mean_map = torch.stack(features.maps).mean(dim=0).to(self.level_embed.dtype)
+        height, width = mean_map.shape[-2:]
         queries = self.query_position_embeddings.num_embeddings
         assert height * width >= queries, f"{queries} queries need as many cells, the map has {height} x {width}"
-        memory = self._encode(self.input_proj[0](features))
+        memory = self._encode(self.input_proj[0](mean_map))
         objects = self.enc_output_norm(self.enc_output(memory))
         anchor_logits = self.class_embed_enc(objects).squeeze(-1).float()
-        anchors = torch.logit(_anchors(height, width, features.device)) + self.bbox_embed[-1](objects).float()
+        anchors = torch.logit(_anchors(height, width, mean_map.device)) + self.bbox_embed[-1](objects).float()
         best = anchor_logits.topk(queries, dim=1).indices
         # The decoder refines the boxes that it is given; only the encoder's own loss may move them.
         references = anchors.gather(1, best[..., None].expand(-1, -1, 4)).detach().sigmoid()
@@ -146,10 +148,10 @@ class Detector(Component, ModelMixin):
         )
 
     def _encode(self, projected: Tensor) -> Tensor:
-        """[B, D, h, w] -> [B, h * w, D]."""
+        """Encode [B, D, h, w] -> [B, h * w, D]."""
         batch, _, height, width = projected.shape
-        centres = _anchors(height, width, projected.device)[:, :2].flip(-1)  # DETR codes y before x
-        positions = _sine_code(centres, self.level_embed.shape[1] // 2).to(projected.dtype) + self.level_embed
+        centers = _anchors(height, width, projected.device)[:, :2].flip(-1)  # DETR codes y before x
+        positions = _sine_code(centers, self.level_embed.shape[1] // 2).to(projected.dtype) + self.level_embed
         return self.encoder(
             inputs_embeds=projected.flatten(2).transpose(1, 2),
             spatial_position_embeddings=positions,
@@ -159,9 +161,9 @@ class Detector(Component, ModelMixin):
         ).last_hidden_state
 
     def _decode(self, references: Tensor, memory: Tensor, shape: tuple[int, int]) -> list[Tensor]:
-        """[B, Q, 4] cxcywh and [B, h * w, D] -> the queries [B, Q, D] after each layer.
+        """Decode references [B, Q, 4] cxcywh and memory [B, h * w, D] -> the queries [B, Q, D] after each layer.
 
-        Not transformers' decoder forward: that one moves the references after each layer, Groma's stay.
+        Replaces transformers' decoder forward, which moves the references after each layer; Groma's stay.
         """
         codes = _sine_code(references, self.level_embed.shape[1] // 2).to(memory.dtype)
         positions = self.pos_trans_norm(self.pos_trans(codes)).chunk(2, dim=-1)[0]  # Groma leaves the 2nd half unused
@@ -179,10 +181,10 @@ class Detector(Component, ModelMixin):
         return states
 
     def _refine(self, references: Tensor, states: list[Tensor]) -> Tensor:
-        """[B, Q, 4] and the queries after each layer -> [L, B, Q, 4], all cxcywh.
+        """Predict boxes [L, B, Q, 4] from references [B, Q, 4] and the queries after each layer, all cxcywh.
 
-        A layer moves the box that the layer before it predicted, and that one counts its own move from the reference.
-        The gradient of a box reaches both layers.
+        A layer moves the box predicted by the layer before, whose own move starts from the reference. The gradient of
+        a box reaches both layers.
         """
         boxes, before = [], references
         for head, state in zip(self.bbox_embed, states, strict=False):  # one more head, the encoder's
@@ -192,7 +194,7 @@ class Detector(Component, ModelMixin):
         return torch.stack(boxes)
 
     def _initialize(self) -> None:
-        """Start as Groma does; what deformable attention looks at first stays as transformers sets it."""
+        """Initialize as Groma; transformers' initial sampling points of deformable attention stay."""
         for name, parameter in self.named_parameters():
             if name.startswith("class_embed"):
                 if name.endswith("bias"):
@@ -208,14 +210,14 @@ class Detector(Component, ModelMixin):
 
 
 def select_proposals(boxes: Tensor, scores: Tensor, config: ProposalConfig) -> Tensor:
-    """Pick the regions that the VLM will look at, best first.
+    """Pick the regions for the VLM, best first.
 
     Args:
         boxes: [Q, 4] xyxy in [0, 1] of the image's sides.
-        scores: [Q] in [0, 1], how surely the box holds one object.
+        scores: [Q] in [0, 1], confidence that the box holds one object.
     Returns:
         [R] indices into `boxes`, 1 <= R <= config.max_regions: the best one if none scores above config.min_score.
-    Source: Groma (arXiv 2404.13013), proposal selection. Departure: Groma shuffles the regions, here they stay in order
+    Source: Groma (arXiv 2404.13013), proposal selection. Departure: Groma shuffles the regions; here they stay in order
         of score, so that an edit can be repeated.
     """
     order = nms(boxes, scores, config.nms_iou)
@@ -231,7 +233,7 @@ class _ChannelNorm(nn.LayerNorm):
 
 
 class _PreciseDeformableAttention(MultiScaleDeformableAttention):
-    """transformers' plain torch sampling, in float32: a bfloat16 place on a map of 32 cells is off by up to 1/16."""
+    """Sampling of transformers in float32: a bfloat16 location on a map of 32 cells is off by up to 1/16."""
 
     def forward(
         self,
@@ -239,12 +241,12 @@ class _PreciseDeformableAttention(MultiScaleDeformableAttention):
         shapes: Tensor,
         shapes_list: list,
         starts: Tensor,
-        places: Tensor,
+        locations: Tensor,
         weights: Tensor,
         step: int,
     ) -> Tensor:
         sampled = super().forward(
-            value.float(), shapes, shapes_list, starts, places.float(), weights.float(), im2col_step=step
+            value.float(), shapes, shapes_list, starts, locations.float(), weights.float(), im2col_step=step
         )
         return sampled.to(value.dtype)
 
@@ -266,7 +268,7 @@ def _layer_config(config: DetectorConfig) -> DeformableDetrConfig:
 
 
 def _anchors(height: int, width: int, device: torch.device) -> Tensor:
-    """[height * width, 4] cxcywh: a box of 1/20 of the image around the middle of every cell, row by row."""
+    """Build [height * width, 4] cxcywh: a box of 1/20 of the image around the center of every cell, row by row."""
     y = (torch.arange(height, device=device) + 0.5) / height
     x = (torch.arange(width, device=device) + 0.5) / width
     rows, columns = torch.meshgrid(y, x, indexing="ij")
@@ -275,12 +277,12 @@ def _anchors(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def _sine_code(values: Tensor, width: int) -> Tensor:
-    """[..., K] in [0, 1] -> [..., K * width]: DETR's code, waves from 1 to 10,000 image sides, sine beside cosine."""
+    """Encode [..., K] in [0, 1] as [..., K * width]: DETR's sines and cosines, waves of 1 to 10,000 image sides."""
     periods = 10000 ** (torch.arange(0, width, 2, device=values.device) / width)
     phases = values[..., None] * 2 * math.pi / periods
     return torch.stack([phases.sin(), phases.cos()], dim=-1).flatten(-3)
 
 
 def _classify(heads: nn.ModuleList, states: list[Tensor]) -> Tensor:
-    """One binary head for each layer's queries [B, Q, D] -> [L, B, Q] logits."""
+    """Apply each layer's binary head to its queries [B, Q, D] -> [L, B, Q] logits."""
     return torch.stack([head(state).squeeze(-1).float() for head, state in zip(heads, states, strict=True)])

@@ -1,4 +1,4 @@
-"""Hybrid Visual Cross Attention: a few detail tokens v gathered from CLIP and DINOv2 at two resolutions."""
+"""HVCA, Hybrid Visual Cross Attention: detail tokens v gathered from CLIP and DINOv2 at two resolutions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class HVCAConfig:
 
 
 class CrossAttention(nn.Module):
-    """Queries read normalised keys; no biases, as in IP-Adapter-Plus."""
+    """Attention of queries to normalized keys; no biases, as in IP-Adapter-Plus."""
 
     def __init__(self, width: int, key_width: int, heads: int):
         super().__init__()
@@ -46,7 +46,7 @@ class CrossAttention(nn.Module):
 
 
 class HVCALayer(nn.Module):
-    """The queries meet what is to be edited, then look for it in the picture."""
+    """Queries attend to the edit tokens, then to the visual features, then pass an MLP."""
 
     def __init__(self, config: HVCAConfig):
         super().__init__()
@@ -57,17 +57,17 @@ class HVCALayer(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, width, bias=False)
         )
 
-    def forward(self, queries: Tensor, edit_tokens: Tensor, picture: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, edit_tokens: Tensor, features: Tensor) -> Tensor:
         queries = queries + self.read_text(queries, edit_tokens)
-        queries = queries + self.read_picture(queries, picture)
+        queries = queries + self.read_picture(queries, features)
         return queries + self.mlp(queries)
 
 
 class HVCA(Component, ModelMixin):
     """Learnable queries that read the edit tokens first and the hybrid visual features second, once per edit.
 
-    Source: FireEdit (arXiv 2503.19839); which states and which blocks is ours, after IP-Adapter-Plus
-    (arXiv 2308.06721), sized so that stage 3 trains what the paper's Table 1 counts.
+    Source: FireEdit (arXiv 2503.19839). The paper leaves states and blocks open; they follow IP-Adapter-Plus
+        (arXiv 2308.06721), sized so that stage 3 trains as many parameters as the paper's Table 1 counts.
     """
 
     config_class = HVCAConfig
@@ -81,10 +81,10 @@ class HVCA(Component, ModelMixin):
         self.norm_out = nn.LayerNorm(config.output_width)
 
     def forward(self, sources: Sequence[Tensor], edit_tokens: Tensor) -> Tensor:
-        """Sources [B, N_i, source_widths[i]] and edit tokens [B, T, text_width] to [B, queries, output_width]."""
+        """Gather sources [B, N_i, W_i] by edit tokens [B, T, text_width] into [B, queries, output_width]."""
         assert len(sources) == len(self.source_in), f"{len(sources)} sources for {len(self.source_in)} projections"
-        picture = torch.cat([project(x) for project, x in zip(self.source_in, sources, strict=True)], dim=1)
-        queries = self.query_tokens.expand(len(picture), -1, -1)
+        features = torch.cat([project(x) for project, x in zip(self.source_in, sources, strict=True)], dim=1)
+        queries = self.query_tokens.expand(len(features), -1, -1)
         for layer in self.layers:
-            queries = layer(queries, edit_tokens, picture)
+            queries = layer(queries, edit_tokens, features)
         return self.norm_out(self.project_out(queries))

@@ -1,4 +1,24 @@
-"""The waist: FireEdit as a whole, what flows between its parts, and its sizes."""
+"""FireEdit's forward pass, from image and instruction to predicted noise (arXiv 2503.19839, figure 2).
+
+Shapes at the paper's size, for B images of R regions each (at most 100):
+
+    perceive     view     uint8 [B, 448, 448, 3]                             the source, squashed to a square
+                 mu       DINOv2 and CLIP, frozen                         -> image tokens I [B, 256, 4096], maps of
+                                                                             DINOv2 [B, 1024, 32, 32] x 4, four detail
+                                                                             sources [B, N, 1024] at two resolutions
+                 D        DETR on the mean of the maps                    -> boxes [R, 4], best first
+                 R        pyramid on the last three maps, RoIAlign        -> region tokens P [R, 4096]
+    understand   prompt   instruction around I and P, then 32 [IMG] tokens
+                 VLM      LLaMA with LoRA, one prefill                    -> [IMG] states e [B, 32, 4096]
+                 Q-Former                                                 -> edit tokens e_t [B, 77, 768]
+    condition    TATI     e_t and the timestep t                          -> timed tokens c_t [B, 77, 768]
+                 HVCA     e_t and the detail sources                      -> detail tokens v [B, 16, 768]
+    predict      UNet     noisy latents beside the source's, t, c_t, v    -> noise [B, 4, 64, 64]
+
+The left column names the methods of `FireEdit`, called in this order by training (stages.py) and sampling
+(pipeline.py). Stage 1 runs `understand` on text alone; stage 2 runs all but TATI and HVCA (c_t = e_t, no v); stage 3
+runs everything. mu, D and R are always frozen. The VAE, guidance and the sampler around `predict` are in pipeline.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,16 +41,16 @@ from fireedit.models.tati import TATI, TATIConfig
 from fireedit.models.text import TextConfig, build_text_encoder
 from fireedit.models.unet import EditUNet, UNetConfig
 from fireedit.models.vae import Codec, PatchCodecConfig, VAEConfig, build_vae
-from fireedit.models.vision import Vision, VisionConfig
+from fireedit.models.vision import Vision, VisionConfig, VisionFeatures
 from fireedit.models.vlm import VLM, VLMConfig
 
 NANO = Path(__file__).parent / "nano"
-"""Sizes, tokenizers and weights of the small model."""
+"""Folder of the sizes, tokenizers and weights of the small model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FireEditConfig:
-    """Sizes of every part, and how it paints; the defaults are the paper's."""
+    """Sizes of every component, noise schedule and sampler settings; the defaults are the paper's."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
@@ -41,17 +61,17 @@ class FireEditConfig:
     hvca: HVCAConfig = field(default_factory=HVCAConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     vae: Annotated[PatchCodecConfig | VAEConfig, Field(union_mode="left_to_right")] = field(default_factory=VAEConfig)
-    """A codec if `patch_size` is given."""
+    """PatchCodec if `patch_size` is given."""
     text: TextConfig = field(default_factory=TextConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     painting: PaintSettings = field(default_factory=PaintSettings)
 
 
 def preset(name: str) -> FireEditConfig:
-    """The sizes called `paper` or `nano`.
+    """Load the sizes called `paper` or `nano`.
 
     Raises:
-        ValueError: another name.
+        ValueError: the name is another.
     """
     if name == "paper":
         return FireEditConfig()
@@ -62,16 +82,16 @@ def preset(name: str) -> FireEditConfig:
 
 @dataclass(frozen=True)
 class Percepts:
-    """What was seen in B pictures: all that the VLM and the painter need to know of them besides the pixels."""
+    """Output of `perceive` for B images: visual input of the VLM and of HVCA."""
 
     image_tokens: Tensor
     """I [B, N, 4 W], before the VLM's adapter."""
     region_tokens: tuple[Tensor, ...]
-    """P: B tensors [R_b, D] in the LLM's width; [0, 0] where nobody proposes regions."""
+    """P: B tensors [R_b, D] in the LLM's width; [0, 0] for a model that proposes no regions."""
     boxes: tuple[Tensor, ...]
     """B tensors [R_b, 4], xyxy in [0, 1], best first."""
     scores: tuple[Tensor, ...]
-    """B tensors [R_b] in [0, 1]."""
+    """B tensors [R_b] in [0, 1]; 1 for boxes that were given."""
     detail: tuple[Tensor, ...]
     """HVCA's sources, each [B, N_i, W_i]; () in stage 2."""
 
@@ -79,7 +99,7 @@ class Percepts:
         return len(self.image_tokens)
 
     def split(self) -> list[Self]:
-        """One for each picture."""
+        """Split into the percepts of each image."""
         return [
             type(self)(
                 image_tokens=self.image_tokens[i : i + 1],
@@ -92,14 +112,14 @@ class Percepts:
         ]
 
     @classmethod
-    def join(cls, percepts: Sequence[Self]) -> Self:
-        """The inverse of `split`; an element may stand in it several times."""
+    def join(cls, batches: Sequence[Self]) -> Self:
+        """Concatenate batches; the inverse of `split`."""
         return cls(
-            image_tokens=torch.cat([one.image_tokens for one in percepts]),
-            region_tokens=tuple(tokens for one in percepts for tokens in one.region_tokens),
-            boxes=tuple(boxes for one in percepts for boxes in one.boxes),
-            scores=tuple(scores for one in percepts for scores in one.scores),
-            detail=tuple(torch.cat(source) for source in zip(*(one.detail for one in percepts), strict=True)),
+            image_tokens=torch.cat([percepts.image_tokens for percepts in batches]),
+            region_tokens=tuple(tokens for percepts in batches for tokens in percepts.region_tokens),
+            boxes=tuple(boxes for percepts in batches for boxes in percepts.boxes),
+            scores=tuple(scores for percepts in batches for scores in percepts.scores),
+            detail=tuple(torch.cat(sources) for sources in zip(*(each.detail for each in batches), strict=True)),
         )
 
     def to(self, device: torch.device | str) -> Self:
@@ -112,8 +132,30 @@ class Percepts:
         )
 
 
+@dataclass(frozen=True)
+class Understanding:
+    """Output of `understand` for B prompts."""
+
+    edit_tokens: Tensor
+    """e_t [B, 77, 768]; meaningless for a prompt without [IMG] tokens."""
+    loss: Tensor
+    """Mean cross entropy of all labelled tokens; 0 if there are none."""
+    losses: Tensor
+    """float32 [B], detached: mean cross entropy of each prompt's own labelled tokens."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Output of `condition` for B edits: all that the UNet attends to."""
+
+    timed_tokens: Tensor
+    """c_t [B, 77, 768]."""
+    detail_tokens: Tensor | None
+    """v [B, 16, 768]; None leaves the UNet's image attention out."""
+
+
 class FireEdit(nn.Module):
-    """All parts of the editor side by side; one that nobody here needs may be left out.
+    """Components of the editor and its forward pass; components that a caller does not run may be None.
 
     Source: FireEdit (arXiv 2503.19839).
     """
@@ -151,7 +193,7 @@ class FireEdit(nn.Module):
 
     @classmethod
     def from_config(cls, config: FireEditConfig) -> Self:
-        """Fresh weights from torch's current random state."""
+        """Build a model of fresh weights from torch's current random state."""
         return cls(
             vision=Vision(config.vision),
             detector=Detector(config.detector),
@@ -166,31 +208,77 @@ class FireEdit(nn.Module):
         )
 
     @torch.no_grad()
-    def perceive(self, view: Tensor, detail: bool = True) -> Percepts:
-        """Look at `view`, uint8 [B, V, V, 3], with the frozen eyes; `detail` also gathers HVCA's sources.
+    def perceive(self, view: Tensor, boxes: Sequence[Tensor | None] | None = None, detail: bool = True) -> Percepts:
+        """Encode images and their regions: mu, D, R; all frozen.
 
-        Without a detector there are no regions.
+        Args:
+            view: uint8 RGB [B, V, V, 3].
+            boxes: for each image [R_b, 4] xyxy in [0, 1] in place of the detector's, or None for the detector's.
+            detail: also compute HVCA's sources.
         """
         features = self.vision(view, detail=detail)
-        if self.detector is None:
-            nothing = features.image_tokens.new_zeros(0)
-            return Percepts(
-                image_tokens=features.image_tokens,
-                region_tokens=(nothing.view(0, 0),) * len(view),
-                boxes=(nothing.view(0, 4),) * len(view),
-                scores=(nothing,) * len(view),
-                detail=features.detail,
-            )
-        proposals = self.detector(torch.stack(features.maps).mean(dim=0).to(self.detector.dtype))
-        kept = [
-            select_proposals(boxes, scores, self.detector.proposal_config)
-            for boxes, scores in zip(proposals.boxes, proposals.scores, strict=True)
-        ]
-        boxes = tuple(every[keep] for every, keep in zip(proposals.boxes, kept, strict=True))
-        return Percepts(
-            image_tokens=features.image_tokens,
-            region_tokens=tuple(self.region_encoder(features.maps[-3:], boxes)),
-            boxes=boxes,
-            scores=tuple(every[keep] for every, keep in zip(proposals.scores, kept, strict=True)),
-            detail=features.detail,
-        )
+        if self.detector is None and boxes is None:  # the ablation without regions
+            empty = features.image_tokens.new_zeros(0)
+            tokens, regions, scores = ((empty.view(*shape),) * len(view) for shape in ((0, 0), (0, 4), (0,)))
+        else:
+            regions, scores = self._select_regions(features, boxes or [None] * len(view))
+            tokens = tuple(self.region_encoder(features, regions))
+        return Percepts(features.image_tokens, tokens, boxes=regions, scores=scores, detail=features.detail)
+
+    def understand(self, percepts: Percepts | None, input_ids: Tensor, labels: Tensor | None = None) -> Understanding:
+        """Turn prompts into edit tokens: VLM, Q-Former.
+
+        Args:
+            percepts: of the B images; None for prompts of text alone (stage 1).
+            input_ids: [B, T], right-padded with PADDING.
+            labels: [B, T], target ids of the language modelling loss, IGNORED where there is none.
+        """
+        image_tokens, region_tokens = None, None
+        if percepts is not None:
+            image_tokens, region_tokens = percepts.image_tokens, percepts.region_tokens
+        output = self.vlm(input_ids, labels, image_tokens, region_tokens)
+        return Understanding(self.qformer(output.img_states), output.loss, output.losses)
+
+    def condition(self, edit_tokens: Tensor, timesteps: Tensor, percepts: Percepts) -> Conditions:
+        """Adapt edit tokens [B, 77, 768] to timesteps [B] and images: TATI, HVCA."""
+        return Conditions(self.time_tokens(edit_tokens, timesteps), self.gather_detail(edit_tokens, percepts))
+
+    def time_tokens(self, edit_tokens: Tensor, timesteps: Tensor) -> Tensor:
+        """Compute c_t with TATI, at every timestep; without a TATI (stage 2), c_t = e_t."""
+        return edit_tokens if self.tati is None else self.tati(edit_tokens, timesteps)
+
+    def gather_detail(self, edit_tokens: Tensor, percepts: Percepts) -> Tensor | None:
+        """Compute v with HVCA, once per edit; without an HVCA (stage 2), None."""
+        return None if self.hvca is None else self.hvca(percepts.detail, edit_tokens)
+
+    def predict(self, noisy: Tensor, source: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
+        """Predict noise, velocity or clean latents, as the schedule calls for: UNet.
+
+        Args:
+            noisy: [B, 4, h, w] latents at `timesteps`, [B] or a scalar.
+            source: [B, 4, h, w] unscaled latents of the source; zeros where the image condition is dropped.
+        """
+        return self.unet.predict(noisy, source, timesteps, conditions.timed_tokens, conditions.detail_tokens)
+
+    def _select_regions(
+        self, features: VisionFeatures, given: Sequence[Tensor | None]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return boxes [R_b, 4] and scores [R_b] of each image: given ones, or the best of the detector's.
+
+        Selection runs on the CPU: NMS would wait for the GPU at every image.
+        """
+        device, boxes, scores = features.image_tokens.device, list[Tensor](), list[Tensor]()
+        if any(image_boxes is None for image_boxes in given):
+            with torch.autocast(device.type, enabled=False):  # rounding would swap the ranks of the queries
+                proposals = self.detector(features)
+            all_boxes, all_scores = proposals.boxes.cpu(), proposals.scores.cpu()
+        for index, image_boxes in enumerate(given):
+            if image_boxes is None:
+                selected = select_proposals(all_boxes[index], all_scores[index], self.detector.proposal_config)
+                boxes.append(all_boxes[index][selected])
+                scores.append(all_scores[index][selected])
+            else:
+                boxes.append(image_boxes.cpu().float())
+                scores.append(torch.ones(len(image_boxes)))
+        counts = [len(image_scores) for image_scores in scores]
+        return torch.cat(boxes).to(device).split(counts), torch.cat(scores).to(device).split(counts)

@@ -1,4 +1,4 @@
-"""The editor as people use it: a diffusers pipeline from a picture and a sentence to the edited picture."""
+"""FireEditPipeline: a diffusers pipeline from source image and instruction to edited image."""
 
 import inspect
 import os
@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, DiffusionPipeline, EulerAncestralDiscreteScheduler
+from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -25,6 +25,7 @@ from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, pres
 from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
+from fireedit.models.sampling import Generators, Sampler, SamplingState, predict_guided
 from fireedit.models.schedule import sampler
 from fireedit.models.settings import PaintSettings
 from fireedit.models.tati import TATI
@@ -35,16 +36,16 @@ from fireedit.models.vae import EditVAE, PatchCodec, decode_latents, keep_unchan
 from fireedit.models.vision import Vision
 from fireedit.models.vlm import VLM
 
-Picture = Image.Image | np.ndarray
-"""A PIL image, or uint8 RGB [H, W, 3]."""
+ImageInput = Image.Image | np.ndarray
+"""PIL image, or uint8 RGB [H, W, 3]."""
 
 
 @dataclass(frozen=True)
 class Regions:
-    """What the VLM looked at in one picture."""
+    """Regions of one image that the VLM read."""
 
     boxes: np.ndarray
-    """[R, 4] xyxy in [0, 1] of the picture's sides, best first."""
+    """[R, 4] xyxy in [0, 1] of the image's sides, best first."""
     scores: np.ndarray
     """[R] in [0, 1]."""
 
@@ -52,13 +53,15 @@ class Regions:
 @dataclass
 class FireEditPipelineOutput(BaseOutput):
     images: list[Image.Image] | np.ndarray | Tensor
-    """`num_images_per_prompt` for each source, in its aspect ratio; latents if these were asked for."""
+    """`num_images_per_prompt` for each source, in its aspect ratio; latents for output_type="latent"."""
     regions: list[Regions]
-    """One for each source."""
+    """Regions of each source."""
 
 
 class FireEditPipeline(DiffusionPipeline):
-    """Edits pictures as sentences say. Perceives, understands and paints; each of the three can run on its own.
+    """Edits images by instructions: `perceive`, `understand`, `paint`, `decode`.
+
+    Each of the first three can run in a process of its own, with the components that it names below.
 
     Source: FireEdit (arXiv 2503.19839).
     """
@@ -85,12 +88,12 @@ class FireEditPipeline(DiffusionPipeline):
         vae: EditVAE | PatchCodec,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
-        scheduler: EulerAncestralDiscreteScheduler | DDIMScheduler,
+        scheduler: Sampler,
         settings: Mapping[str, Any] | None = None,
     ):
         """
         Args:
-            settings: fields of `PaintSettings` that these weights paint best with; saved with them.
+            settings: fields of `PaintSettings`, the defaults of these weights; saved with them.
         """
         super().__init__()
         self.register_to_config(settings=asdict(PaintSettings(**(settings or {}))))
@@ -114,7 +117,7 @@ class FireEditPipeline(DiffusionPipeline):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], parts: Sequence[str] | None = None, **kwargs: Any
     ) -> Self:
-        """Load a saved pipeline; `"nano"` is the one that ships with the project.
+        """Load a saved pipeline; `"nano"` is the one shipped with the project.
 
         Args:
             parts: names of the components to load, such as `FireEditPipeline.PAINTING`; None loads all.
@@ -123,8 +126,8 @@ class FireEditPipeline(DiffusionPipeline):
         """
         name = str(pretrained_model_name_or_path)
         check_pipeline(NANO if name == "nano" else Path(name), parts or cls._optional_components)
-        left_out = {} if parts is None else dict.fromkeys(set(cls._optional_components) - set(parts))
-        return super().from_pretrained(str(NANO) if name == "nano" else name, **left_out, **kwargs)
+        omitted = {} if parts is None else dict.fromkeys(set(cls._optional_components) - set(parts))
+        return super().from_pretrained(str(NANO) if name == "nano" else name, **omitted, **kwargs)
 
     @classmethod
     def from_config_with(
@@ -134,7 +137,7 @@ class FireEditPipeline(DiffusionPipeline):
         tokenizer: PreTrainedTokenizerBase,
         seed: int = 0,
     ) -> Self:
-        """A pipeline of fresh weights, the same for the same seed."""
+        """Build a pipeline of fresh weights, equal for equal seeds."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = FireEdit.from_config(config)
@@ -145,110 +148,141 @@ class FireEditPipeline(DiffusionPipeline):
 
     @classmethod
     def fresh_nano(cls, seed: int = 0) -> Self:
-        """Fresh weights of nano's sizes with the tokenizers that ship."""
+        """Build a pipeline of fresh weights of nano's sizes, with the shipped tokenizers."""
         vlm_tokenizer = AutoTokenizer.from_pretrained(NANO / "vlm_tokenizer")
         tokenizer = AutoTokenizer.from_pretrained(NANO / "tokenizer")
         return cls.from_config_with(preset("nano"), vlm_tokenizer, tokenizer, seed)
 
     @property
     def settings(self) -> PaintSettings:
-        """How these weights paint if one does not say otherwise."""
+        """Default sampler settings of these weights."""
         return PaintSettings(**self.config.settings)
 
     @property
     def model(self) -> FireEdit:
-        """The parts with weights, shared, as the module that training sees."""
+        """The components with weights, shared, as the module that training uses."""
         parts: dict[str, Any] = {
             name: part for name, part in self.components.items() if isinstance(part, torch.nn.Module)
         }
         return FireEdit(**parts)
 
     @torch.no_grad()
-    def perceive(self, images: Sequence[Picture]) -> Percepts:
-        """Look at B pictures of any sizes."""
+    def perceive(self, images: Sequence[ImageInput], boxes: Sequence[Tensor | None] | None = None) -> Percepts:
+        """Encode B images of any sizes, as `FireEdit.perceive`."""
         side = self.vision.config.image_size
         view = torch.from_numpy(np.stack([squash(image, side) for image in images]))
-        return self.model.perceive(view.to(self._execution_device))
+        return self.model.perceive(view.to(self._execution_device), boxes)
 
     @torch.no_grad()
     def understand(self, percepts: Percepts, prompts: Sequence[str]) -> Tensor:
-        """What to do in each of B pictures: edit tokens e_t [B, 77, 768].
+        """Compute edit tokens e_t [B, 77, 768] of B images and their prompts.
 
         Raises:
             PromptError: a prompt is too long.
         """
         device = self._execution_device
-        words = PromptTokenizer(self.vlm_tokenizer, self.vlm.config.vocab_size, self.vlm.prompt_config)
-        ids = [torch.tensor(words.edit(prompt).input_ids) for prompt in prompts]
-        input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PADDING).to(device)
-        percepts = percepts.to(device)
-        understood = self.vlm(input_ids, None, percepts.image_tokens, percepts.region_tokens)
-        return self.qformer(understood.img_states)
+        tokenizer = PromptTokenizer(self.vlm_tokenizer, self.vlm.config.vocab_size, self.vlm.prompt_config)
+        ids = [torch.tensor(tokenizer.edit(prompt).input_ids) for prompt in prompts]
+        input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PADDING)
+        return self.model.understand(percepts.to(device), input_ids.to(device)).edit_tokens
 
     @torch.no_grad()
     def paint(
         self,
-        images: Sequence[Picture],
+        images: Sequence[ImageInput],
         percepts: Percepts,
         edit_tokens: Tensor,
         settings: PaintSettings,
-        generators: Sequence[torch.Generator] | torch.Generator | None = None,
+        generators: Generators = None,
         latents: Tensor | None = None,
+        copies: Sequence[int] | None = None,
         on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Denoise B pictures, guided three ways, to their edited latents [B, 4, h, w].
+        """Sample edited latents [N, C, h, w]: `prepare`, all steps of `denoise`, `finish`.
 
         Args:
-            generators: one for each picture makes each independent of its neighbours.
-            latents: what to start from instead of their noise, of unit variance.
-            on_step: called with (step, timestep, latents) after each step; returns the latents to go on with.
+            on_step: called with (step, timestep, latents) after each step; returns the latents to continue with.
+        """
+        state = self.prepare(images, percepts, edit_tokens, settings, generators, latents, copies)
+        for step, timestep in enumerate(self.progress_bar(state.scheduler.timesteps)):
+            self.denoise(state)
+            if on_step is not None:
+                state.latents = on_step(step, timestep, state.latents)
+        return self.finish(state)
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        images: Sequence[ImageInput],
+        percepts: Percepts,
+        edit_tokens: Tensor,
+        settings: PaintSettings,
+        generators: Generators = None,
+        latents: Tensor | None = None,
+        copies: Sequence[int] | None = None,
+    ) -> SamplingState:
+        """Compute everything that all denoising steps share, once per source.
+
+        Args:
+            images, percepts, edit_tokens: B sources and their conditions.
+            generators: one for each of N outputs makes each independent of the rest of the batch.
+            latents: [N, C, h, w] of unit variance, in place of noise from the generators.
+            copies: number of outputs for each source, N in total; one each by default.
         """
         device, dtype = self._execution_device, self.unet.dtype
+        source_of = torch.arange(len(images)).repeat_interleave(torch.tensor(copies or [1] * len(images))).to(device)
         canvas = torch.from_numpy(np.stack([squash(image, self.vae.config.sample_size) for image in images]))
-        source = source_latents(self.vae, canvas.to(device)).to(dtype)
+        source = source_latents(self.vae, canvas.to(device)).to(dtype)[source_of]
         edit_tokens = edit_tokens.to(device, dtype)
-        detail_tokens = self.hvca(percepts.to(device).detail, edit_tokens)
-        null_ids = tokenize_text(self.tokenizer, [settings.negative_prompt], edit_tokens.shape[1])
-        null_tokens = text_states(self.text_encoder, null_ids.to(device)).to(dtype).expand_as(edit_tokens)
-
+        model = self.model
+        detail_tokens = model.gather_detail(edit_tokens, percepts.to(device))
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.set_timesteps(settings.num_inference_steps, device=device)
         if latents is None:
             latents = randn_tensor(source.shape, generator=generators, device=device, dtype=torch.float32)
         if latents.shape != source.shape:
             raise ValueError(f"latents of shape {list(latents.shape)}; write {list(source.shape)}")
-        # In float32 whatever the UNet computes in: errors of rounding would add up over the steps.
-        latents = latents.to(device, torch.float32) * scheduler.init_noise_sigma
+        return SamplingState(
+            model=model,
+            settings=settings,
+            scheduler=scheduler,
+            generators=generators,
+            source_of=source_of,
+            source=source,
+            edit_tokens=edit_tokens,
+            detail_tokens=None if detail_tokens is None else detail_tokens[source_of],
+            null_tokens=self._null_tokens(settings, edit_tokens) if settings.guided else None,
+            # In float32 whatever the UNet's dtype: rounding errors would accumulate over the steps.
+            latents=latents.to(device, torch.float32) * scheduler.init_noise_sigma,
+        )
+
+    @torch.no_grad()
+    def denoise(self, state: SamplingState) -> None:
+        """Advance the latents of a sampling by one timestep."""
+        scheduler, timestep = state.scheduler, state.scheduler.timesteps[state.step]
+        noisy = scheduler.scale_model_input(state.latents, timestep).to(self.unet.dtype)
+        timed_tokens = state.model.time_tokens(state.edit_tokens, timestep.expand(len(state.edit_tokens)))
+        predicted = predict_guided(state, noisy, timestep, timed_tokens[state.source_of])
         # Samplers that add no noise of their own, such as UniPC, take no generator.
-        drawn = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-        # Branches in this order: text and picture, picture alone, neither. The picture's detail goes with the picture.
-        # Guidance by 1 and 1 is the first branch alone, which is then all that is computed.
-        guided = (settings.guidance_scale, settings.image_guidance_scale) != (1, 1)
-        sources, details = source, detail_tokens
-        if guided:
-            sources = torch.cat([source, source, torch.zeros_like(source)])
-            details = torch.cat([detail_tokens, detail_tokens, torch.zeros_like(detail_tokens)])
-        for step, timestep in enumerate(self.progress_bar(scheduler.timesteps)):
-            noisy = scheduler.scale_model_input(torch.cat([latents] * (3 if guided else 1)), timestep).to(dtype)
-            tokens = self.tati(edit_tokens, timestep.expand(len(edit_tokens)))
-            if guided:
-                tokens = torch.cat([tokens, null_tokens, null_tokens])
-            predicted = self.unet.predict(noisy, sources, timestep, tokens, details).float()
-            if guided:
-                full, pictured, bare = predicted.chunk(3)
-                predicted = (
-                    bare
-                    + settings.guidance_scale * (full - pictured)
-                    + settings.image_guidance_scale * (pictured - bare)
-                )
-            latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
-            if on_step is not None:
-                latents = on_step(step, timestep, latents)
-        return keep_unchanged(latents, source.float() * self.vae.config.scaling_factor, settings.keep_below)
+        takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+        noise = {"generator": state.generators} if takes_generator else {}
+        state.latents = scheduler.step(predicted, timestep, state.latents, **noise).prev_sample
+        state.step += 1
+
+    @torch.no_grad()
+    def finish(self, state: SamplingState) -> Tensor:
+        """Return the edited latents [N, C, h, w] of a sampling whose steps are done."""
+        source = state.source.float() * self.vae.config.scaling_factor
+        return keep_unchanged(state.latents, source, state.settings.keep_below)
+
+    def _null_tokens(self, settings: PaintSettings, edit_tokens: Tensor) -> Tensor:
+        """Encode the unconditional prompt, [1, 77, 768]."""
+        ids = tokenize_text(self.tokenizer, [settings.negative_prompt], edit_tokens.shape[1])
+        return text_states(self.text_encoder, ids.to(edit_tokens.device)).to(edit_tokens.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, sizes: Sequence[tuple[int, int]], output_type: str = "pil") -> Any:
-        """Edited latents to pictures, each in the aspect ratio of its source.
+        """Decode edited latents to images, each in the aspect ratio of its source.
 
         Args:
             sizes: (width, height) of each source.
@@ -259,19 +293,19 @@ class FireEditPipeline(DiffusionPipeline):
         decoded = decode_latents(self.vae, latents.to(self.vae.dtype)).float()
         side = self.vae.config.sample_size
         fitted = [
-            F.interpolate(one[None], size=output_size(size, side)[::-1], mode="bicubic", antialias=True).clamp(-1, 1)
-            for one, size in zip(decoded, sizes, strict=True)
+            F.interpolate(image[None], size=output_size(size, side)[::-1], mode="bicubic", antialias=True).clamp(-1, 1)
+            for image, size in zip(decoded, sizes, strict=True)
         ]
         processor = VaeImageProcessor()
         if output_type == "pil":
-            return [processor.postprocess(one, output_type="pil")[0] for one in fitted]
+            return [processor.postprocess(image, output_type="pil")[0] for image in fitted]
         return processor.postprocess(torch.cat(fitted), output_type=output_type)
 
     @torch.no_grad()
     def __call__(
         self,
         prompt: str | list[str],
-        image: Picture | list[Picture],
+        image: ImageInput | list[ImageInput],
         *,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -282,13 +316,13 @@ class FireEditPipeline(DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **settings: Any,
     ) -> FireEditPipelineOutput | tuple[Any, list[Regions]]:
-        """Edit one picture or several, each as its prompt says; the arguments are diffusers' own.
+        """Edit one image or several, each by its prompt; arguments are named as in diffusers.
 
         Args:
-            settings: fields of `PaintSettings`, such as `num_inference_steps=20`; the weights' own where None.
+            settings: fields of `PaintSettings`, such as `num_inference_steps=20`; None or left out, the weights' own.
         Raises:
             TypeError: a setting is unknown.
-            ValueError: prompts and pictures differ in number, or an argument is out of its range.
+            ValueError: prompts and images differ in number, or an argument is out of its range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         images = list(image) if isinstance(image, list | tuple) else [image]
@@ -296,7 +330,7 @@ class FireEditPipeline(DiffusionPipeline):
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {sorted(unknown)}; it takes 'latents'")
-        chosen = self.settings.but(**settings)
+        paint_settings = self.settings.but(**settings)
 
         def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
             if callback_on_step_end is None:
@@ -306,18 +340,10 @@ class FireEditPipeline(DiffusionPipeline):
 
         percepts = self.perceive(images)
         edit_tokens = self.understand(percepts, prompts)
-        copies = [index for index in range(len(images)) for _ in range(num_images_per_prompt)]
-        each = percepts.split()
-        edited = self.paint(
-            images=[images[index] for index in copies],
-            percepts=Percepts.join([each[index] for index in copies]),
-            edit_tokens=edit_tokens[copies],
-            settings=chosen,
-            generators=generator,
-            latents=latents,
-            on_step=on_step,
-        )
-        pictures = self.decode(edited, [picture_size(images[index]) for index in copies], output_type)
+        copies = [num_images_per_prompt] * len(images)
+        edited = self.paint(images, percepts, edit_tokens, paint_settings, generator, latents, copies, on_step)
+        sizes = [picture_size(image) for image in images for _ in range(num_images_per_prompt)]
+        pictures = self.decode(edited, sizes, output_type)
         self.maybe_free_model_hooks()
         regions = regions_of(percepts)
         return FireEditPipelineOutput(images=pictures, regions=regions) if return_dict else (pictures, regions)
@@ -325,13 +351,13 @@ class FireEditPipeline(DiffusionPipeline):
 
 def _check_inputs(
     prompts: Sequence[str],
-    images: Sequence[Picture],
+    images: Sequence[ImageInput],
     copies: int,
     generator: torch.Generator | Sequence[torch.Generator] | None,
     latents: Tensor | None,
     output_type: str,
 ) -> None:
-    """Raise ValueError, which says what to write, for anything that could only fail or mislead later."""
+    """Raise ValueError for inputs that would fail or mislead later."""
     if len(prompts) != len(images):
         raise ValueError(f"{len(prompts)} prompts for {len(images)} images; write one prompt for each image")
     if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
@@ -354,19 +380,19 @@ def _check_inputs(
 
 
 def regions_of(percepts: Percepts) -> list[Regions]:
-    """The proposals of each picture, off the device."""
+    """Copy the regions of each image to the CPU."""
     return [
         Regions(boxes=boxes.float().cpu().numpy(), scores=scores.float().cpu().numpy())
         for boxes, scores in zip(percepts.boxes, percepts.scores, strict=True)
     ]
 
 
-def picture_size(image: Picture) -> tuple[int, int]:
-    """(width, height)."""
+def picture_size(image: ImageInput) -> tuple[int, int]:
+    """Return (width, height)."""
     return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
 
 
 def output_size(source: tuple[int, int], side: int) -> tuple[int, int]:
-    """(width, height) of an edited picture: the source's, its short side no longer than the canvas's."""
+    """Return (width, height) of an edited image: the source's, its short side at most the canvas's."""
     scale = min(1.0, side / min(source))
     return max(1, round(source[0] * scale)), max(1, round(source[1] * scale))

@@ -1,4 +1,4 @@
-"""The Q-Former: 32 [IMG] states in, 77 edit tokens e_t out, in the place and width of CLIP's text states."""
+"""Q-Former: 32 [IMG] states e to 77 edit tokens e_t, which replace CLIP's text states in the UNet."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,21 @@ from fireedit.models.layers.component import Component
 @dataclass(frozen=True, kw_only=True)
 class QFormerConfig:
     queries: int = 77
-    """Edit tokens; as many as CLIP text has, so that the UNet reads either."""
+    """Edit tokens; as many as CLIP's text states, so that the UNet reads either."""
     width: int = 768
     layers: int = 6
     heads: int = 12
     mlp_width: int = 3072
     cross_every: int = 2
-    """One layer in so many reads the [IMG] states, the first one included."""
+    """Period of the layers that cross-attend to the [IMG] states, the first layer included."""
     dropout: float = 0.1
-    """BLIP-2's own."""
+    """BLIP-2's value."""
     input_width: int = 4096
     """Channels of the [IMG] states."""
 
 
 class QFormer(Component, ModelMixin):
-    """BLIP-2's query transformer without its text branch, from random weights.
+    """BLIP-2's query transformer, its text branch left out, trained from random weights.
 
     Source: SmartEdit (arXiv 2312.06739), whose Q-Former FireEdit keeps.
     """
@@ -53,13 +53,13 @@ class QFormer(Component, ModelMixin):
         )
 
     def forward(self, img_states: Tensor) -> Tensor:
-        """[B, 32, input_width] to edit tokens [B, queries, width]."""
+        """Map [IMG] states [B, 32, input_width] to edit tokens [B, queries, width]."""
         queries = self.query_tokens.expand(len(img_states), -1, -1)
         return self.blip2(query_embeds=queries, encoder_hidden_states=img_states).last_hidden_state
 
 
 def query_diversity(edit_tokens: Tensor) -> Tensor:
-    """1 - mean cosine between the edit tokens of one picture, averaged over the batch; 0 says that they collapsed."""
+    """Compute 1 - the mean cosine between the edit tokens of an edit, batch mean; 0 if the tokens have collapsed."""
     directions = nn.functional.normalize(edit_tokens.float(), dim=-1)
     count = directions.shape[1]
     cosines = directions @ directions.transpose(1, 2)

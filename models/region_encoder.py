@@ -1,4 +1,4 @@
-"""The region encoder: one token of the VLM's width for each proposed box, cut from three of the vision tower's maps."""
+"""R: the region encoder, one token of the VLM's width per box, pooled from three of the vision tower's maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from fireedit.models.layers.boxes import to_cxcywh
 from fireedit.models.layers.component import Component
 from fireedit.models.layers.roi_align import roi_align
+from fireedit.models.vision import VisionFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,22 +21,22 @@ class RegionEncoderConfig:
     width_out: int = 4096
     """Channels of a region token; the VLM must read the same."""
     levels: int = 3
-    """Maps read, each enlarged to another size."""
+    """Deepest maps that are read, each enlarged to another size."""
     fuse_blocks: int = 5
     groups: int = 64
-    """Groups of the fuse blocks' normalisation."""
+    """Groups of the fuse blocks' GroupNorm."""
     roi_size: int = 14
     """Bins along each side of a box."""
     token_width: int = 1024
     """Channels of a token before the last layer."""
     box_width: int = 256
-    """Channels inside the code of a box's place and size."""
+    """Hidden channels of the box embedding."""
     groma_compat: bool = False
-    """Cut as Groma's released weights learned it, with both of its slips (see RegionPooling); set it to load them."""
+    """Pool as Groma's released weights were trained, with both errors of its code; see RegionPooling."""
 
 
 class RegionEncoder(Component, ModelMixin):
-    """GPT4RoI's pyramid as Groma has it: enlarge, fuse across levels, cut out each box, flatten to one token.
+    """GPT4RoI's pyramid as in Groma: enlarge, fuse across levels, pool each box, flatten to one token.
 
     288,653,056 parameters at the paper's size, under Groma's names.
     Source: FoundationVision/Groma @d3a95b6, groma/model/roi_align.py.
@@ -48,54 +49,54 @@ class RegionEncoder(Component, ModelMixin):
         self.mlvl_fuse = PyramidFusion(config)
         self.roi_align = RegionPooling(config)
 
-    def forward(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """Read every box of every image.
+    def forward(self, features: VisionFeatures, boxes: Sequence[Tensor]) -> list[Tensor]:
+        """Encode every box of every image, from the last `levels` maps.
 
         Args:
-            maps: `levels` raw hidden states of the vision tower, [B, C, h, w] each, deepest last.
             boxes: for each image [R_b, 4] xyxy in [0, 1] of its sides.
         Returns:
             for each image [R_b, width_out], in the order of its boxes.
         """
-        assert len(boxes) == len(maps[0]), f"{len(boxes)} lists of boxes for {len(maps[0])} images"
-        pyramid = self.mlvl_fuse(_enlarge(maps))
-        image_of_each = [torch.full((len(own),), index, device=own.device) for index, own in enumerate(boxes)]
-        tokens = self.roi_align(pyramid, torch.cat(list(boxes)), torch.cat(image_of_each))
-        return list(tokens.split([len(own) for own in boxes]))
+        assert len(boxes) == len(features), f"{len(boxes)} lists of boxes for {len(features)} images"
+        pyramid = self.mlvl_fuse(_enlarge(features.maps[-len(self.mlvl_fuse.input_conv) :]))
+        counts = [len(image_boxes) for image_boxes in boxes]
+        all_boxes = torch.cat(list(boxes))
+        batch_index = torch.arange(len(boxes)).repeat_interleave(torch.tensor(counts)).to(all_boxes.device)
+        return list(self.roi_align(pyramid, all_boxes, batch_index).split(counts))
 
 
 class PyramidFusion(nn.Module):
-    """Tells every cell where it lies, then lets neighbouring levels trade channels, block by block."""
+    """Adds coordinates to every cell, then swaps channels between neighboring levels, block by block."""
 
     def __init__(self, config: RegionEncoderConfig):
         super().__init__()
         width = config.width
-        self.traded = width // 4
+        self.swapped = width // 4
         self.input_conv = nn.ModuleList([nn.Conv2d(width + 2, width, kernel_size=1) for _ in range(config.levels)])
         self.fuse_convs = nn.ModuleList([FuseBlock(width, config.groups) for _ in range(config.fuse_blocks)])
 
     def forward(self, pyramid: list[Tensor]) -> list[Tensor]:
-        """[B, C, h_l, w_l] of every level -> the same shapes."""
+        """Fuse the levels [B, C, h_l, w_l] -> the same shapes."""
         placed = [torch.cat([level, _coordinates(level)], dim=1) for level in pyramid]
         pyramid = [project(level) for project, level in zip(self.input_conv, placed, strict=True)]
         for block in self.fuse_convs:  # one block serves all levels
-            pyramid = [block(self._trade(pyramid, index)) for index in range(len(pyramid))]
+            pyramid = [block(self._swap(pyramid, index)) for index in range(len(pyramid))]
         return pyramid
 
-    def _trade(self, pyramid: list[Tensor], index: int) -> Tensor:
-        """A level's own channels, then those that the next smaller and the next larger level hand it.
+    def _swap(self, pyramid: list[Tensor], index: int) -> Tensor:
+        """Concatenate a level's own channels with those of the next smaller and the next larger level.
 
-        The ends of the pyramid trade with themselves.
+        The ends of the pyramid swap with themselves.
         """
-        level, kept = pyramid[index], pyramid[index].shape[1] - 2 * self.traded
+        level, own = pyramid[index], pyramid[index].shape[1] - 2 * self.swapped
         smaller, larger = pyramid[min(index + 1, len(pyramid) - 1)], pyramid[max(index - 1, 0)]
-        from_smaller = _resize(smaller[:, kept + self.traded :], level.shape[-2:])
-        from_larger = _resize(larger[:, kept : kept + self.traded], level.shape[-2:])
-        return torch.cat([level[:, :kept], from_smaller, from_larger], dim=1)
+        from_smaller = _resize(smaller[:, own + self.swapped :], level.shape[-2:])
+        from_larger = _resize(larger[:, own : own + self.swapped], level.shape[-2:])
+        return torch.cat([level[:, :own], from_smaller, from_larger], dim=1)
 
 
 class FuseBlock(nn.Module):
-    """3x3 convolution, group normalisation, ReLU."""
+    """3x3 convolution, GroupNorm, ReLU."""
 
     def __init__(self, width: int, groups: int):
         super().__init__()
@@ -108,11 +109,11 @@ class FuseBlock(nn.Module):
 
 
 class RegionPooling(nn.Module):
-    """Cuts each box out of every level, adds the cuts up, and flattens them to one token beside the code of the box.
+    """Pools each box from every level, sums over levels, and flattens to one token plus an embedding of the box.
 
-    With `groma_compat` it repeats two slips of Groma's, which its released weights have learned to live with:
-    the (centre x, centre y, width, height) of a box is cut out as if it were (left, top, right, bottom), and every
-    level is read as if it were twice as large as it is. Groma's author confirms the first (issue #11).
+    `groma_compat` repeats two errors of Groma's code, to which its released weights are trained: the (center x,
+    center y, width, height) of a box is pooled as if it were (left, top, right, bottom), and every level is read as if
+    it were twice as large as it is. Groma's author confirms the first (issue #11).
     """
 
     def __init__(self, config: RegionEncoderConfig):
@@ -134,25 +135,25 @@ class RegionPooling(nn.Module):
             nn.init.normal_(parameter, std=0.01 if parameter.dim() > 1 else 0)
 
     def forward(self, pyramid: list[Tensor], boxes: Tensor, batch_index: Tensor) -> Tensor:
-        """[B, C, h_l, w_l] of every level, [N, 4] xyxy in [0, 1] and the image of each box [N] -> [N, width_out]."""
-        cuts = [conv(self._cut(level, boxes, batch_index)) for conv, level in zip(self.pconvs, pyramid, strict=True)]
-        tokens = self.flatten_linear(F.relu(sum(cuts)).flatten(1))
+        """Pool levels [B, C, h_l, w_l] in boxes [N, 4] xyxy in [0, 1] of images batch_index [N] -> [N, width_out]."""
+        pooled = [conv(self._pool(level, boxes, batch_index)) for conv, level in zip(self.pconvs, pyramid, strict=True)]
+        tokens = self.flatten_linear(F.relu(sum(pooled)).flatten(1))
         return self.updims(tokens + self.pos_embedd(to_cxcywh(boxes).to(tokens.dtype)))
 
-    def _cut(self, level: Tensor, boxes: Tensor, batch_index: Tensor) -> Tensor:
-        """[B, C, h, w] -> [N, C, roi_size, roi_size]."""
+    def _pool(self, level: Tensor, boxes: Tensor, batch_index: Tensor) -> Tensor:
+        """Pool one level [B, C, h, w] -> [N, C, roi_size, roi_size]."""
         height, width = level.shape[-2:]
-        assert height == width, f"Groma cuts square maps only, this one has {height} x {width} cells"
+        assert height == width, f"RegionPooling takes square maps, this one has {height} x {width} cells"
         if self.groma_compat:
             return roi_align(level, to_cxcywh(boxes), batch_index, self.roi_size, spatial_scale=2 * width)
         return roi_align(level, boxes, batch_index, self.roi_size, spatial_scale=width)
 
 
 def _enlarge(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Maps of one size -> a pyramid: the last keeps its size, each one before it is twice as large as the next."""
+    """Enlarge maps of one size to a pyramid: the last keeps its size, each one before is twice as large as the next."""
     height, width = maps[0].shape[-2:]
     factors = [2**level for level in reversed(range(len(maps)))]
-    return [_resize(one, (height * factor, width * factor)) for one, factor in zip(maps, factors, strict=True)]
+    return [_resize(level, (height * factor, width * factor)) for level, factor in zip(maps, factors, strict=True)]
 
 
 def _resize(features: Tensor, size: Sequence[int]) -> Tensor:
@@ -160,7 +161,7 @@ def _resize(features: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _coordinates(features: Tensor) -> Tensor:
-    """[B, C, h, w] -> [B, 2, h, w], the x and y of every cell in [-1, 1]."""
+    """Compute [B, 2, h, w], the x and y of every cell in [-1, 1]."""
     y, x = (torch.linspace(-1, 1, size, device=features.device) for size in features.shape[-2:])
     grid = torch.meshgrid(x, y, indexing="xy")
     return torch.stack(grid).to(features.dtype).expand(len(features), -1, -1, -1)

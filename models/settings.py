@@ -74,6 +74,11 @@ class PaintSettings:
         for setting in setting_fields():
             setting.check(getattr(self, setting.name))
 
+    @property
+    def guided(self) -> bool:
+        """Truth of guidance: scales of 1 and 1 give the fully conditioned prediction alone."""
+        return (self.guidance_scale, self.image_guidance_scale) != (1, 1)
+
     def but(self, **changes: Any) -> Self:
         """Return a copy with the changes that are not None.
 

@@ -1,4 +1,4 @@
-"""Time-Aware Target Injection: edit tokens re-timed for each denoising step."""
+"""TATI, Time-Aware Target Injection: edit tokens e_t to timed tokens c_t of each denoising step."""
 
 from dataclasses import dataclass
 
@@ -23,11 +23,11 @@ class TATIConfig:
     time_channels: int = 320
     """Sines and cosines of the timestep."""
     time_width: int = 1280
-    """Channels of the time embedding; as the UNet's own at paper size."""
+    """Channels of the time embedding; at the paper's size equal to the UNet's."""
 
 
 class AdaptiveLayerNorm(nn.Module):
-    """LayerNorm whose scale and shift come from the time embedding; starts as a plain one."""
+    """LayerNorm whose scale and shift come from the time embedding; starts as a plain LayerNorm."""
 
     def __init__(self, width: int, time_width: int):
         super().__init__()
@@ -42,7 +42,7 @@ class AdaptiveLayerNorm(nn.Module):
 
 
 class TATILayer(nn.Module):
-    """Queries read themselves and the edit tokens, then pass an MLP with squared ReLU; all norms know the time."""
+    """Attention of queries to themselves and the edit tokens, then an MLP with squared ReLU; all norms are timed."""
 
     def __init__(self, config: TATIConfig):
         super().__init__()
@@ -62,10 +62,10 @@ class TATILayer(nn.Module):
 
 
 class TATI(Component, ModelMixin):
-    """N stacked resamplers with the timestep mixed in by adaptive LayerNorm; c_t = e_t + what they found.
+    """Stacked resamplers, timed by adaptive LayerNorm; c_t = e_t + their output.
 
-    Source: FireEdit (arXiv 2503.19839); the layers follow ELLA's connector (arXiv 2403.05135). The paper replaces e_t;
-    ours adds to it from a zero-initialised projection, so that stage 3 starts exactly where stage 2 ended.
+    Source: FireEdit (arXiv 2503.19839); the layers follow ELLA's connector (arXiv 2403.05135). Departure: the paper
+        replaces e_t; here a zero-initialized projection adds to it, so that stage 3 starts exactly where stage 2 ended.
     """
 
     config_class = TATIConfig
@@ -85,7 +85,7 @@ class TATI(Component, ModelMixin):
         nn.init.zeros_(self.token_out.bias)
 
     def forward(self, edit_tokens: Tensor, timesteps: Tensor) -> Tensor:
-        """Edit tokens [B, queries, width] and timesteps [B], whole or fractional, to timed tokens of the same shape."""
+        """Map edit tokens [B, queries, width] and timesteps [B], also fractional, to timed tokens of the same shape."""
         time = self.time_embedding(self.time_sines(timesteps).to(edit_tokens.dtype))
         queries = self.query_tokens + self.query_time(F.silu(time))[:, None]
         tokens = self.token_in(edit_tokens)

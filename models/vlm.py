@@ -1,4 +1,4 @@
-"""The VLM: an LLM with LoRA reads picture, regions and instruction and answers with the [IMG] states e."""
+"""VLM: an LLM with LoRA reads image, regions and instruction and answers with the [IMG] states e."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fireedit.models.tokens import IGNORED, IMAGE_START, PADDING, REGIONS_START,
 @dataclass(frozen=True, kw_only=True)
 class VLMConfig:
     vocab_size: int = 32000
-    """Rows of the LLM's own tables; the new tokens have tables of their own."""
+    """Rows of the LLM's own tables; the new tokens have separate tables."""
     width: int = 4096
     layers: int = 32
     heads: int = 32
@@ -35,23 +35,23 @@ class VLMConfig:
 
 
 @dataclass(frozen=True)
-class Understanding:
-    """The VLM's answer to a batch of prompts."""
+class VLMOutput:
+    """Forward pass of the VLM over B prompts."""
 
     img_states: Tensor
-    """e [B, 32, width]: the normed last hidden state at the [IMG] tokens; zeros for a prompt without them."""
+    """e [B, 32, width]: normed last hidden states at the [IMG] tokens; zeros for a prompt without them."""
     loss: Tensor
-    """Cross entropy of the labelled tokens, mean over them; 0 where nothing is labelled."""
+    """Mean cross entropy of all labelled tokens; 0 if there are none."""
     losses: Tensor
-    """float32 [B], detached: the same for every prompt alone, mean over its own labelled tokens."""
+    """float32 [B], detached: mean cross entropy of each prompt's own labelled tokens."""
 
 
 class VLM(Component, ModelMixin):
-    """LLaMA with LoRA, an adapter for image tokens and own rows for the new tokens. One prefill, no decoding.
+    """LLaMA with LoRA, an adapter for image tokens and separate rows for the new tokens. One prefill, no decoding.
 
-    The [IMG] tokens always come in one order, so they are appended to the prompt and their states read in one pass.
-    The published tables stay frozen: only the rows of the new tokens are trained, which computes the same as training
-    the whole tables and restoring the old rows.
+    The [IMG] tokens come in a fixed order, so they are appended to the prompt and their states are read in one pass.
+    The published tables stay frozen: training only the rows of the new tokens computes the same as training the whole
+    tables and restoring the old rows.
 
     Source: FireEdit (arXiv 2503.19839), SmartEdit (arXiv 2312.06739); the adapter's two layers are Groma's.
     """
@@ -99,23 +99,23 @@ class VLM(Component, ModelMixin):
         labels: Tensor | None = None,
         image_tokens: Tensor | None = None,
         region_tokens: Sequence[Tensor] | None = None,
-    ) -> Understanding:
-        """Read prompts and answer.
+    ) -> VLMOutput:
+        """Run the prompts through the LLM.
 
         Args:
             input_ids: [B, T], right-padded with PADDING.
-            labels: [B, T] or None: what the language model should say, else IGNORED.
-            image_tokens: [B, N, image_width], put in behind `<im_start>`.
-            region_tokens: B tensors [R_b, width], put in behind `<roi>`.
+            labels: [B, T] or None: target ids, IGNORED where there is no loss.
+            image_tokens: [B, N, image_width], inserted after `<im_start>`.
+            region_tokens: B tensors [R_b, width], inserted after `<roi>`.
         """
-        prompts = self._put_in(input_ids, image_tokens, region_tokens)
-        targets = torch.full_like(prompts.ids, IGNORED) if labels is None else prompts.moved(labels, IGNORED)
+        prompts = self._insert(input_ids, image_tokens, region_tokens)
+        targets = torch.full_like(prompts.ids, IGNORED) if labels is None else prompts.align(labels, IGNORED)
         hidden = self.llm.model(
             inputs_embeds=prompts.embeddings, attention_mask=prompts.attended.long(), use_cache=False
         ).last_hidden_state
         loss, losses = self._losses(hidden, targets)
         img_states = self._img_states(hidden, prompts.ids >= self.first_img)
-        return Understanding(img_states=img_states, loss=loss, losses=losses)
+        return VLMOutput(img_states=img_states, loss=loss, losses=losses)
 
     def _embed(self, ids: Tensor) -> Tensor:
         vocab_size = self.config.vocab_size
@@ -123,36 +123,37 @@ class VLM(Component, ModelMixin):
         new = self.new_embeddings((ids - vocab_size).clamp(min=0))
         return torch.where((ids >= vocab_size)[..., None], new, old)
 
-    def _put_in(self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None) -> "_Prompts":
-        """All prompts [B, T] of a batch at once, with what the picture shows behind its marks."""
-        is_word = ids != PADDING
-        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        lengths, values = is_word.sum(dim=1), [self._embed(ids)]
-        put_in = list[tuple[Tensor, Tensor, Tensor]]()  # each kind's mark [B, 1], number [B, 1], and places [B, N]
-        for start, tokens, counts in self._seen(ids, image_tokens, region_tokens):
-            found = ids == start
-            counts = torch.where(found.any(dim=1), counts, 0)[:, None]
-            mark = found.int().argmax(dim=1, keepdim=True)
+    def _insert(self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None) -> "_Prompts":
+        """Embed prompts [B, T] and insert visual tokens after their marks, for the whole batch at once."""
+        is_text = ids != PADDING
+        columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        lengths, values = is_text.sum(dim=1), [self._embed(ids)]
+        insertions = list[tuple[Tensor, Tensor, Tensor]]()  # mark [B, 1], number of tokens [B, 1], offsets [B, N]
+        for start, tokens, counts in self._visual_tokens(ids, image_tokens, region_tokens):
+            is_mark = ids == start
+            counts = torch.where(is_mark.any(dim=1), counts, 0)[:, None]
+            mark = is_mark.int().argmax(dim=1, keepdim=True)
             offsets = torch.arange(tokens.shape[1], device=ids.device).expand(len(ids), -1)
-            put_in.append((mark, counts, offsets))
+            insertions.append((mark, counts, offsets))
             values.append(tokens)
             lengths = lengths + counts[:, 0]
         longest = int(lengths.max())
-        # Whatever is no part of a prompt goes to one place behind the longest, and is cut off there.
-        moved = [torch.where(is_word, places + sum((places > mark) * counts for mark, counts, _ in put_in), longest)]
-        for mark, counts, offsets in put_in:
-            first = mark + 1 + sum((mark > other) * many for other, many, _ in put_in)
-            moved.append(torch.where(offsets < counts, first + offsets, longest))
-        every = torch.cat(values, dim=1)
-        index = torch.cat(moved, dim=1)[..., None].expand_as(every)
-        embeddings = every.new_zeros(len(ids), longest + 1, every.shape[-1]).scatter(1, index, every)[:, :-1]
+        # Padding is scattered to one column beyond the longest prompt, which is cut off.
+        shifts = sum((columns > mark) * counts for mark, counts, _ in insertions)
+        positions = [torch.where(is_text, columns + shifts, longest)]
+        for mark, counts, offsets in insertions:
+            first = mark + 1 + sum((mark > other) * count for other, count, _ in insertions)
+            positions.append(torch.where(offsets < counts, first + offsets, longest))
+        value = torch.cat(values, dim=1)
+        index = torch.cat(positions, dim=1)[..., None].expand_as(value)
+        embeddings = value.new_zeros(len(ids), longest + 1, value.shape[-1]).scatter(1, index, value)[:, :-1]
         attended = torch.arange(longest, device=ids.device) < lengths[:, None]
-        return _Prompts(embeddings, attended, places=moved[0], ids=_moved(ids, moved[0], longest, PADDING))
+        return _Prompts(embeddings, attended, positions[0], _scatter(ids, positions[0], longest, PADDING))
 
-    def _seen(
+    def _visual_tokens(
         self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Each kind's mark, its tokens [B, N, width], zeros behind the last, and how many they are [B]."""
+        """Yield id of the mark, tokens [B, N, width], zero-padded, and number of tokens [B], of image and regions."""
         if image_tokens is not None:
             images = self.adapter(image_tokens.to(self.dtype))
             yield self.image_start, images, torch.full(images.shape[:1], images.shape[1], device=ids.device)
@@ -161,44 +162,44 @@ class VLM(Component, ModelMixin):
             yield self.regions_start, regions, torch.tensor([*map(len, region_tokens)], device=ids.device)
 
     def _img_states(self, hidden: Tensor, is_img: Tensor) -> Tensor:
-        """The states at the [IMG] tokens, which stand side by side, [B, img_tokens, width]; zeros where are none."""
+        """Gather the states at the adjacent [IMG] tokens, [B, img_tokens, width]; zeros for a prompt without them."""
         first = is_img.int().argmax(dim=1, keepdim=True)
-        places = first + torch.arange(self.prompt_config.img_tokens, device=hidden.device)
-        places = places.clamp(max=hidden.shape[1] - 1)[..., None].expand(-1, -1, hidden.shape[-1])
-        return torch.where(is_img.any(dim=1)[:, None, None], hidden.gather(1, places), 0)
+        positions = first + torch.arange(self.prompt_config.img_tokens, device=hidden.device)
+        index = positions.clamp(max=hidden.shape[1] - 1)[..., None].expand(-1, -1, hidden.shape[-1])
+        return torch.where(is_img.any(dim=1)[:, None, None], hidden.gather(1, index), 0)
 
     def _losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross entropy over all labelled tokens, and over those of each prompt alone [B], detached."""
-        wanted = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        places = (wanted != IGNORED).flatten().nonzero()[:, 0]
-        surprises = hidden.new_zeros(wanted.numel(), dtype=torch.float32)
-        if len(places) == 0:
-            return surprises.new_zeros(()), surprises.new_zeros(len(hidden))
-        speaking, wanted_there = hidden.flatten(0, 1)[places], wanted.flatten()[places]
-        logits = torch.cat([self.llm.lm_head(speaking), self.new_head(speaking)], dim=-1)
+        """Compute the mean cross entropy of all labelled tokens, and of each prompt's [B], detached."""
+        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        labelled = (targets != IGNORED).flatten().nonzero()[:, 0]
+        token_nll = hidden.new_zeros(targets.numel(), dtype=torch.float32)
+        if len(labelled) == 0:
+            return token_nll.new_zeros(()), token_nll.new_zeros(len(hidden))
+        labelled_hidden, labelled_targets = hidden.flatten(0, 1)[labelled], targets.flatten()[labelled]
+        logits = torch.cat([self.llm.lm_head(labelled_hidden), self.new_head(labelled_hidden)], dim=-1)
         log_probabilities = F.log_softmax(logits.float(), dim=-1)
-        surprises[places] = F.nll_loss(log_probabilities.detach(), wanted_there, reduction="none")
-        counts = (wanted != IGNORED).sum(dim=1).clamp(min=1)
-        return F.nll_loss(log_probabilities, wanted_there), surprises.view_as(wanted).sum(dim=1) / counts
+        token_nll[labelled] = F.nll_loss(log_probabilities.detach(), labelled_targets, reduction="none")
+        counts = (targets != IGNORED).sum(dim=1).clamp(min=1)
+        return F.nll_loss(log_probabilities, labelled_targets), token_nll.view_as(targets).sum(dim=1) / counts
 
 
 @dataclass(frozen=True)
 class _Prompts:
-    """Prompts of one batch with everything put in, padded to the longest."""
+    """Prompts of one batch with the visual tokens inserted, padded to the longest."""
 
     embeddings: Tensor
     """[B, L, width]."""
     attended: Tensor
-    """bool [B, L]."""
-    places: Tensor
-    """[B, T]: where each input id has gone, L if it is padding."""
+    """bool [B, L], the attention mask."""
+    positions: Tensor
+    """[B, T]: new position of each input id, L if it is padding."""
     ids: Tensor
-    """[B, L]; PADDING at what was put in, too."""
+    """[B, L]; PADDING at visual tokens and padding."""
 
-    def moved(self, values: Tensor, filling: int) -> Tensor:
-        """[B, T], one for each input id -> [B, L]."""
-        return _moved(values, self.places, self.ids.shape[1], filling)
+    def align(self, values: Tensor, fill: int) -> Tensor:
+        """Move values [B, T] of the input ids to their new positions, [B, L]."""
+        return _scatter(values, self.positions, self.ids.shape[1], fill)
 
 
-def _moved(values: Tensor, places: Tensor, length: int, filling: int) -> Tensor:
-    return values.new_full((len(values), length + 1), filling).scatter(1, places, values)[:, :-1]
+def _scatter(values: Tensor, positions: Tensor, length: int, fill: int) -> Tensor:
+    return values.new_full((len(values), length + 1), fill).scatter(1, positions, values)[:, :-1]

@@ -1,4 +1,4 @@
-"""Small real things that several tests build on: pictures, samples of each task, batches."""
+"""Small real inputs that several tests build on: pictures, samples of each task, batches."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,7 @@ from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.unet import UNetConfig
+from fireedit.models.vision import VisionFeatures, merge_patches
 from fireedit.platform.data.ingest import stacked
 
 PAPERLIKE_UNET = UNetConfig(
@@ -23,7 +24,7 @@ PAPERLIKE_UNET = UNetConfig(
     cross_attention_dim=96,
     norm_num_groups=8,
 )
-"""The paper's UNet with fewer and narrower blocks, reading what nano's parts write; nano's own is another."""
+"""Sizes of the paper's UNet with fewer and narrower blocks and nano's condition width."""
 
 
 def picture(seed: int, width: int = 80, height: int = 60) -> np.ndarray:
@@ -56,8 +57,13 @@ def batch_of(pipeline: FireEditPipeline, *samples: Mapping[str, Any]) -> Batch:
     return processor.batch(stacked([processor.row(sample) for sample in samples]))
 
 
+def features_of(*maps: torch.Tensor) -> VisionFeatures:
+    """Vision features with the given maps [B, W, h, w]."""
+    return VisionFeatures(image_tokens=merge_patches(maps[-1]), maps=maps, detail=())
+
+
 def shaken(module: nn.Module, seed: int = 0, scale: float = 0.05) -> nn.Module:
-    """The module with noise on every weight, so that nothing in it is zero by initialisation."""
+    """Add noise to every weight of the module, so that none is zero by initialization."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -70,7 +76,7 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def diffusers_sizes(config: UNetConfig) -> dict[str, Any]:
-    """The sizes as diffusers' own UNet takes them."""
+    """Convert the sizes to arguments of diffusers' own UNet."""
     ours = ("reads_last_token", "adds_source", "detail_tokens", "detail_scale")
     sizes = {name: value for name, value in vars(config).items() if name not in ours}
     if config.reads_last_token:

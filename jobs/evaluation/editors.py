@@ -2,20 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.jobs.evaluation.cases import Case
 from fireedit.models.model import NANO, FireEditConfig, Percepts
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import squash
 from fireedit.models.schedule import sampler
 from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
@@ -105,20 +103,12 @@ class FireEditor:
         return torch.minimum(*distances).tolist()
 
     def _look(self, cases: Sequence[Case]) -> Percepts:
-        percepts = self.pipeline.perceive([case.source for case in cases])
-        if self.regions == "predicted":
-            return percepts
-        device = percepts.image_tokens.device
-        if self.regions == "none":
-            boxes = tuple(torch.zeros(0, 4, device=device) for _ in cases)
-            tokens = tuple(own[:0] for own in percepts.region_tokens)
-        else:
-            boxes = tuple(torch.tensor(case.boxes, device=device).view(-1, 4) for case in cases)
-            view = np.stack([squash(case.source, self.pipeline.vision.config.image_size) for case in cases])
-            features = self.pipeline.vision(torch.from_numpy(view).to(device), detail=False)
-            tokens = tuple(self.pipeline.region_encoder(features.maps[-3:], boxes))
-        scores = tuple(own.new_ones(len(own)) for own in boxes)
-        return replace(percepts, region_tokens=tokens, boxes=boxes, scores=scores)
+        boxes: list[Tensor] | None = None
+        if self.regions == "true":
+            boxes = [torch.tensor(case.boxes).view(-1, 4) for case in cases]
+        elif self.regions == "none" and self.pipeline.detector is not None:
+            boxes = [torch.zeros(0, 4)] * len(cases)
+        return self.pipeline.perceive([case.source for case in cases], boxes)
 
 
 class TextEditor:
@@ -140,32 +130,6 @@ class TextEditor:
         nothing = torch.zeros(len(cases), 0, 0)
         percepts = Percepts(image_tokens=nothing, region_tokens=(), boxes=(), scores=(), detail=())
         return _paint(self.pipeline, cases, percepts, tokens, self.settings)
-
-
-class StandIn(ModelMixin):
-    """Takes the place of a part that a pipeline has to do without; it has no weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("nowhere", torch.zeros(0), persistent=False)  # a pipeline asks each part where it is
-
-
-class NoDetail(StandIn):
-    """Stands for a missing HVCA: zeros, of which the image attention makes exactly nothing."""
-
-    def __init__(self, tokens: int, width: int):
-        super().__init__()
-        self.tokens, self.width = tokens, width
-
-    def forward(self, detail: Sequence[Tensor], edit_tokens: Tensor) -> Tensor:
-        return edit_tokens.new_zeros(len(edit_tokens), self.tokens, self.width)
-
-
-class Untimed(StandIn):
-    """Stands for a missing TATI: edit tokens are the same at every timestep."""
-
-    def forward(self, edit_tokens: Tensor, timesteps: Tensor) -> Tensor:
-        return edit_tokens
 
 
 @dataclass(frozen=True)
@@ -209,7 +173,8 @@ def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: s
             raise EditorError(f"{folder / 'vae'} is not there; give --weights a folder with a VAE")
         return Reconstruction(load_vae(folder / "vae").to(device))
     if row.name not in TEXT_ROWS and has_vlm(folder):
-        pipeline = _whole(FireEditPipeline.from_pretrained(folder, dtype=torch.float32)).to(device)
+        pipeline = FireEditPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
+        pipeline.set_progress_bar_config(disable=True)
         regions = row.regions if pipeline.detector is not None else "none"  # an ablation that proposes none
         return FireEditor(pipeline, pipeline.settings.but(**changes), regions)
     if (folder / "unet").is_dir():
@@ -236,7 +201,9 @@ def text_pipeline(
         "tokenizer": tokenizer,
         "scheduler": sampler(sizes.schedule),
     }
-    return _whole(FireEditPipeline(**parts))
+    pipeline = FireEditPipeline(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def _saved_text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipeline:
@@ -260,17 +227,6 @@ def _saved_settings(folder: Path) -> PaintSettings | None:
     index = folder / "model_index.json"
     saved = json.loads(index.read_text()).get("settings") if index.is_file() else None
     return PaintSettings(**saved) if saved else None
-
-
-def _whole(pipeline: FireEditPipeline) -> FireEditPipeline:
-    """The pipeline with something in the place of each part that it has to do without."""
-    pipeline.set_progress_bar_config(disable=True)
-    if pipeline.hvca is None:
-        config = pipeline.unet.config
-        pipeline.register_modules(hvca=NoDetail(config.detail_tokens, config.cross_attention_dim))
-    if pipeline.tati is None:
-        pipeline.register_modules(tati=Untimed())
-    return pipeline
 
 
 def _painting(pipeline: FireEditPipeline, settings: PaintSettings) -> str:

@@ -1,4 +1,4 @@
-"""The proposer is Groma's: its sizes, its fixed references, its learned queries, its scores, its choice of regions."""
+"""The detector is Groma's: sizes, fixed references, learned queries, scores, selection of regions."""
 
 import math
 from pathlib import Path
@@ -16,6 +16,8 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
 
 from fireedit.models.detector import Detector, DetectorConfig, ProposalConfig, Proposals, select_proposals
 from fireedit.models.layers.boxes import to_cxcywh, to_xyxy
+from fireedit.models.vision import VisionFeatures
+from tests.factories import features_of
 
 NANO = DetectorConfig(
     feature_width=96, width=64, encoder_layers=2, decoder_layers=3, heads=4, ffn_width=128, queries=20
@@ -25,7 +27,7 @@ SIDE = 8
 
 @pytest.fixture
 def detector() -> Detector:
-    """A small detector in which no weight is left at zero, so that every part has its say."""
+    """A small detector without zero weights, so that every part affects the output."""
     torch.manual_seed(0)
     detector = Detector(NANO).eval()
     with torch.no_grad():
@@ -35,13 +37,14 @@ def detector() -> Detector:
 
 
 @pytest.fixture
-def features() -> Tensor:
-    return torch.randn(2, 96, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+def features() -> VisionFeatures:
+    """Features whose mean map is their only map."""
+    return features_of(torch.randn(2, 96, SIDE, SIDE, generator=torch.Generator().manual_seed(1)))
 
 
-def groma_step_by_step(detector: Detector, features: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Groma's own steps with the functions of transformers' stock model: cxcywh boxes of each layer, coco logits."""
-    projected = detector.input_proj[0](features)
+def groma_step_by_step(detector: Detector, features: VisionFeatures) -> tuple[list[Tensor], Tensor]:
+    """Compute cxcywh boxes of each layer and coco logits in Groma's steps, with transformers' stock functions."""
+    projected = detector.input_proj[0](features.maps[0])
     batch, _, height, width = projected.shape
     mask = torch.ones(batch, height, width, dtype=torch.bool)
     sine = DeformableDetrSinePositionEmbedding(NANO.width // 2, normalize=True)
@@ -89,7 +92,7 @@ def test_the_papers_detector_has_11377833_parameters() -> None:
     assert sum(parameter.numel() for parameter in detector.parameters()) == 11_377_833
 
 
-def test_every_layer_agrees_with_groma_step_by_step(detector: Detector, features: Tensor) -> None:
+def test_every_layer_agrees_with_groma_step_by_step(detector: Detector, features: VisionFeatures) -> None:
     with torch.no_grad():
         detections = detector.detect(features)
         boxes, coco_logits = groma_step_by_step(detector, features)
@@ -99,7 +102,7 @@ def test_every_layer_agrees_with_groma_step_by_step(detector: Detector, features
     torch.testing.assert_close(detections.coco_logits[-1], coco_logits, atol=1e-5, rtol=1e-5)
 
 
-def test_every_decoder_layer_looks_at_the_same_reference_boxes(detector: Detector, features: Tensor) -> None:
+def test_every_decoder_layer_reads_the_same_reference_boxes(detector: Detector, features: VisionFeatures) -> None:
     seen: list[Tensor] = []
     for layer in detector.decoder.layers:
         layer.register_forward_pre_hook(
@@ -111,7 +114,7 @@ def test_every_decoder_layer_looks_at_the_same_reference_boxes(detector: Detecto
     assert not torch.allclose(detections.boxes[0], detections.boxes[-1])
 
 
-def test_the_decoder_starts_from_learned_queries(detector: Detector, features: Tensor) -> None:
+def test_the_decoder_starts_from_learned_queries(detector: Detector, features: VisionFeatures) -> None:
     seen: list[Tensor] = []
     detector.decoder.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     detector.detect(features)
@@ -119,7 +122,7 @@ def test_the_decoder_starts_from_learned_queries(detector: Detector, features: T
     assert torch.equal(seen[0][0], seen[0][1])
 
 
-def test_the_score_weighs_coco_by_two_fifths_and_sa1b_by_three(detector: Detector, features: Tensor) -> None:
+def test_the_score_weighs_coco_by_two_fifths_and_sa1b_by_three(detector: Detector, features: VisionFeatures) -> None:
     with torch.no_grad():
         detections, proposals = detector.detect(features), detector(features)
     coco, sa1b = detections.coco_logits[-1].sigmoid(), detections.sa1b_logits[-1].sigmoid()
@@ -127,48 +130,48 @@ def test_the_score_weighs_coco_by_two_fifths_and_sa1b_by_three(detector: Detecto
     torch.testing.assert_close(proposals.boxes, detections.boxes[-1])
 
 
-def test_a_new_detector_proposes_small_boxes_of_low_score(features: Tensor) -> None:
+def test_a_new_detector_proposes_small_boxes_of_low_score(features: VisionFeatures) -> None:
     with torch.no_grad():
         proposals = Detector(NANO).eval()(features)
-    centres, sizes = to_cxcywh(proposals.boxes).split(2, dim=-1)
+    centers, sizes = to_cxcywh(proposals.boxes).split(2, dim=-1)
     torch.testing.assert_close(sizes, torch.full_like(sizes, 0.05), atol=1e-4, rtol=0)
-    cells = centres * SIDE - 0.5
+    cells = centers * SIDE - 0.5
     torch.testing.assert_close(cells, cells.round(), atol=1e-3, rtol=0)
     assert proposals.scores.max() < 0.15
 
 
-def test_gradients_reach_every_parameter(detector: Detector, features: Tensor) -> None:
+def test_gradients_reach_every_parameter(detector: Detector, features: VisionFeatures) -> None:
     detections = detector.train().detect(features)
-    everything = [detections.boxes, detections.coco_logits, detections.sa1b_logits]
-    everything += [detections.anchor_boxes, detections.anchor_logits]
-    torch.stack([(part * torch.randn_like(part)).sum() for part in everything]).sum().backward()
-    silent = [
+    outputs = [detections.boxes, detections.coco_logits, detections.sa1b_logits]
+    outputs += [detections.anchor_boxes, detections.anchor_logits]
+    torch.stack([(part * torch.randn_like(part)).sum() for part in outputs]).sum().backward()
+    untrained = [
         name for name, weight in detector.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0
     ]
-    assert silent == []
+    assert untrained == []
 
 
-def test_an_image_gets_the_same_proposals_in_any_batch(detector: Detector, features: Tensor) -> None:
+def test_an_image_gets_the_same_proposals_in_any_batch(detector: Detector, features: VisionFeatures) -> None:
     with torch.no_grad():
         together = detector(features)
         for index in range(len(features)):
-            alone = detector(features[index][None])
+            alone = detector(features[index : index + 1])
             torch.testing.assert_close(alone.boxes[0], together.boxes[index], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(alone.scores[0], together.scores[index], atol=1e-5, rtol=1e-5)
 
 
-def test_bfloat16_weights_still_give_float32_boxes_close_by(detector: Detector, features: Tensor) -> None:
+def test_bfloat16_weights_still_give_float32_boxes_close_by(detector: Detector, features: VisionFeatures) -> None:
     with torch.no_grad():
         exact = detector.detect(features)
-        rounded = detector.bfloat16().detect(features.bfloat16())
+        rounded = detector.bfloat16().detect(features)
     # The anchors come before the choice of the best ones, which rounding may swap.
     torch.testing.assert_close(rounded.anchor_boxes, exact.anchor_boxes, atol=0.02, rtol=0)
-    proposals = detector(features.bfloat16())
+    proposals = detector(features)
     assert proposals.boxes.dtype == proposals.scores.dtype == torch.float32
     assert proposals.boxes.isfinite().all()
 
 
-def test_a_detector_survives_its_own_files(detector: Detector, features: Tensor, tmp_path: Path) -> None:
+def test_a_saved_detector_loads_unchanged(detector: Detector, features: VisionFeatures, tmp_path: Path) -> None:
     detector.save_pretrained(tmp_path)
     loaded = Detector.from_pretrained(tmp_path)
     assert loaded.proposal_config == ProposalConfig()
@@ -177,26 +180,26 @@ def test_a_detector_survives_its_own_files(detector: Detector, features: Tensor,
 
 
 def test_too_small_a_map_is_refused_by_name(detector: Detector) -> None:
-    with pytest.raises(AssertionError, match="20 queries need as many cells, the map has 4 x 4"):
-        detector(torch.zeros(1, 96, 4, 4))
+    with pytest.raises(AssertionError, match="20 queries.*4 x 4"):
+        detector(features_of(torch.zeros(1, 96, 4, 4)))
 
 
 def test_no_tensor_is_left_on_the_cpu() -> None:
     """The meta device, like a GPU, refuses to work with tensors of the CPU."""
     with torch.device("meta"):
         detector = Detector(NANO).eval()
-    proposals = detector(torch.empty(2, 96, SIDE, SIDE, device="meta"))
+    proposals = detector(features_of(torch.empty(2, 96, SIDE, SIDE, device="meta")))
     assert proposals.boxes.shape == (2, 20, 4)
     assert proposals.boxes.is_meta and proposals.scores.is_meta
 
 
 def spread_boxes(count: int) -> Tensor:
-    """[count, 4] xyxy in a row, none over another."""
+    """Build boxes [count, 4] xyxy in a row, without overlap."""
     left = torch.arange(count) / count
     return torch.stack([left, torch.zeros(count), left + 0.9 / count, torch.ones(count)], dim=1)
 
 
-def test_selection_keeps_what_scores_above_the_least_best_first() -> None:
+def test_selection_keeps_scores_above_the_threshold_best_first() -> None:
     scores = torch.tensor([0.2, 0.15, 0.9, 0.1, 0.5])
     assert select_proposals(spread_boxes(5), scores, ProposalConfig()).tolist() == [2, 4, 0]
 
@@ -218,7 +221,7 @@ def test_selection_stops_at_the_most_regions_and_repeats_itself() -> None:
     assert torch.equal(first, select_proposals(spread_boxes(300), scores, ProposalConfig()))
 
 
-def test_selection_reads_what_the_detector_says(detector: Detector, features: Tensor) -> None:
+def test_selection_takes_the_detectors_proposals(detector: Detector, features: VisionFeatures) -> None:
     proposals = detector(features)
     assert isinstance(proposals, Proposals)
     for boxes, scores in zip(proposals.boxes, proposals.scores, strict=True):

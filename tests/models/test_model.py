@@ -1,4 +1,4 @@
-"""The waist: presets, fresh weights, and what is seen in a picture."""
+"""FireEdit: presets, fresh weights, and the four steps of the forward pass."""
 
 import dataclasses
 from typing import Any
@@ -11,8 +11,9 @@ from pydantic import TypeAdapter
 from fireedit.models.detector import select_proposals
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.tokens import PromptTokenizer
 from fireedit.models.vae import PatchCodecConfig, VAEConfig
-from tests.factories import parameter_count, picture
+from tests.factories import features_of, parameter_count, picture
 
 PAPER = {
     "vision": 304_368_640 + 303_179_776,
@@ -70,7 +71,7 @@ def test_nano_is_the_same_classes_hundreds_of_times_smaller() -> None:
 
 
 @pytest.mark.parametrize("sizes", ["paper", "nano"])
-def test_what_one_part_writes_the_next_can_read(sizes: str) -> None:
+def test_widths_of_adjacent_components_agree(sizes: str) -> None:
     config = preset(sizes)
     assert config.vlm.image_width == 4 * config.vision.dino_width
     assert config.detector.feature_width == config.region_encoder.width == config.vision.dino_width
@@ -85,19 +86,19 @@ def test_what_one_part_writes_the_next_can_read(sizes: str) -> None:
     assert longest + (config.vision.image_size // config.vision.patch_size) ** 2 // 4 <= config.vlm.max_positions
 
 
-def test_the_paper_paints_with_a_vae_and_nano_with_a_codec() -> None:
+def test_the_paper_has_a_vae_and_nano_a_codec() -> None:
     assert type(preset("paper").vae) is VAEConfig and preset("paper").vae == VAEConfig()
     assert preset("nano").vae == PatchCodecConfig(patch_size=4, sample_size=64)
     for written, kind in (({"sample_size": 64}, VAEConfig), ({"patch_size": 8}, PatchCodecConfig)):
         assert type(TypeAdapter(FireEditConfig).validate_python({"vae": written}).vae) is kind
 
 
-def test_an_unknown_preset_says_which_there_are() -> None:
-    with pytest.raises(ValueError, match="'papr'; write 'paper' or 'nano'"):
+def test_an_unknown_preset_is_refused_with_the_known_names() -> None:
+    with pytest.raises(ValueError, match="'papr'.*'nano'"):
         preset("papr")
 
 
-def test_parts_may_be_left_out() -> None:
+def test_components_may_be_none() -> None:
     assert list(FireEdit().parameters()) == []
 
 
@@ -112,17 +113,55 @@ def test_perceiving_keeps_the_regions_that_the_config_allows(nano: FireEditPipel
 
 
 @torch.no_grad()
-def test_the_proposer_sees_the_mean_of_four_states_and_the_region_encoder_the_last_three(
+def test_the_detector_reads_the_mean_of_four_states_and_the_region_encoder_the_last_three(
     nano: FireEditPipeline,
 ) -> None:
-    maps = nano.vision(views(2)).maps
-    proposals, percepts = nano.detector(sum(maps) / 4), nano.model.perceive(views(2))
+    features = nano.vision(views(2))
+    mean_map = features_of(sum(features.maps) / 4)
+    proposals, percepts = nano.detector(mean_map), nano.model.perceive(views(2))
     for row in range(2):
         best = select_proposals(proposals.boxes[row], proposals.scores[row], nano.detector.proposal_config)
         assert torch.allclose(percepts.boxes[row], proposals.boxes[row][best], atol=1e-5)
         assert torch.allclose(percepts.scores[row], proposals.scores[row][best], atol=1e-5)
-    tokens = nano.region_encoder(maps[1:], percepts.boxes)
+    tokens = nano.region_encoder(features_of(*features.maps[1:]), percepts.boxes)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(tokens, percepts.region_tokens, strict=True))
+
+
+def test_given_boxes_replace_the_detectors(nano: FireEditPipeline) -> None:
+    proposed = nano.model.perceive(views(3))
+    given = nano.model.perceive(views(3), [proposed.boxes[0], None, torch.zeros(0, 4)])
+    assert all(torch.equal(given.boxes[index], proposed.boxes[index]) for index in (0, 1))
+    assert torch.allclose(given.region_tokens[0], proposed.region_tokens[0], atol=1e-5)
+    assert given.scores[0].tolist() == [1.0] * len(proposed.boxes[0])
+    assert torch.equal(given.scores[1], proposed.scores[1])
+    assert given.boxes[2].shape == (0, 4) and given.region_tokens[2].shape == (0, 192)
+
+
+def test_a_model_without_a_detector_perceives_no_regions(nano: FireEditPipeline) -> None:
+    percepts = FireEdit(vision=nano.vision).perceive(views(2))
+    assert [len(tokens) for tokens in percepts.region_tokens] == [0, 0]
+    assert torch.equal(percepts.image_tokens, nano.model.perceive(views(2)).image_tokens)
+
+
+@torch.no_grad()
+def test_the_forward_pass_reads_in_four_steps(nano: FireEditPipeline) -> None:
+    model, config = nano.model, preset("nano")
+    percepts = model.perceive(views(2))
+    prompt = PromptTokenizer(nano.vlm_tokenizer, config.vlm.vocab_size, config.vlm.prompt).edit("make it red")
+    understanding = model.understand(percepts, torch.tensor([prompt.input_ids] * 2), torch.tensor([prompt.labels] * 2))
+    edit_tokens = understanding.edit_tokens
+    assert edit_tokens.shape == (2, 77, config.qformer.width) and understanding.losses.shape == (2,)
+    conditions = model.condition(edit_tokens, torch.tensor([0, 999]), percepts)
+    assert conditions.timed_tokens.shape == edit_tokens.shape
+    assert conditions.detail_tokens is not None and conditions.detail_tokens.shape == (2, 16, config.hvca.output_width)
+    latents = torch.randn(2, config.unet.out_channels, 16, 16)
+    assert model.predict(latents, latents, torch.tensor([0, 999]), conditions).shape == latents.shape
+
+
+def test_without_tati_and_hvca_the_unet_reads_edit_tokens_alone(nano: FireEditPipeline) -> None:
+    edit_tokens, percepts = torch.randn(1, 77, 96), nano.model.perceive(views(1))
+    conditions = FireEdit(unet=nano.unet).condition(edit_tokens, torch.tensor([3]), percepts)
+    assert conditions.timed_tokens is edit_tokens and conditions.detail_tokens is None
 
 
 def test_a_lower_threshold_gives_more_regions_up_to_the_limit(nano: FireEditPipeline) -> None:
@@ -134,7 +173,7 @@ def test_a_lower_threshold_gives_more_regions_up_to_the_limit(nano: FireEditPipe
         nano.detector.proposal_config = before
 
 
-def test_details_are_gathered_only_if_asked_for(nano: FireEditPipeline) -> None:
+def test_detail_sources_are_computed_only_on_request(nano: FireEditPipeline) -> None:
     assert nano.model.perceive(views(1), detail=False).detail == ()
     assert len(nano.model.perceive(views(1)).detail) == 4
 
@@ -142,7 +181,7 @@ def test_details_are_gathered_only_if_asked_for(nano: FireEditPipeline) -> None:
 def test_percepts_split_and_join_without_loss(nano: FireEditPipeline) -> None:
     percepts = nano.model.perceive(views(3))
     each = percepts.split()
-    assert [len(one) for one in each] == [1, 1, 1]
+    assert [len(image) for image in each] == [1, 1, 1]
     assert percepts_equal(Percepts.join(each), percepts)
     repeated = Percepts.join([each[1], each[1], each[0]])
     assert torch.equal(repeated.image_tokens, percepts.image_tokens[[1, 1, 0]])
@@ -156,6 +195,6 @@ def test_percepts_without_details_split_and_join_too(nano: FireEditPipeline) -> 
     assert percepts.to("meta").image_tokens.is_meta
 
 
-def test_perceiving_asks_for_no_gradient(nano: FireEditPipeline) -> None:
+def test_perceiving_computes_no_gradient(nano: FireEditPipeline) -> None:
     percepts = nano.model.perceive(views(1))
     assert not percepts.image_tokens.requires_grad and not percepts.region_tokens[0].requires_grad

@@ -1,4 +1,4 @@
-"""The region encoder is Groma's at its size, follows the plain steps of its pyramid, and keeps images apart."""
+"""The region encoder has Groma's size, agrees with its pyramid written out, and keeps images apart."""
 
 import dataclasses
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from fireedit.models.layers.boxes import to_cxcywh, to_xyxy
 from fireedit.models.layers.roi_align import roi_align
 from fireedit.models.region_encoder import RegionEncoder, RegionEncoderConfig
+from tests.factories import features_of
 
 NANO = RegionEncoderConfig(width=96, width_out=192, fuse_blocks=2, groups=16, roi_size=4, token_width=128, box_width=64)
 
@@ -38,8 +39,8 @@ def resize(features: Tensor, side: int) -> Tensor:
 
 
 def plain_steps(encoder: RegionEncoder, maps: list[Tensor], boxes: Tensor, cut: Tensor, stride: float) -> Tensor:
-    """Groma's pyramid for one image and three levels, written out: [C, 8, 8] maps; `cut` in pixels of 112 x 112."""
-    large, middle, small = (resize(one[None], side) for one, side in zip(maps, (32, 16, 8), strict=True))
+    """Compute Groma's pyramid for one image and three levels of [C, 8, 8]; `cut` in pixels of 112 x 112."""
+    large, middle, small = (resize(level[None], side) for level, side in zip(maps, (32, 16, 8), strict=True))
     levels = []
     for index, level in enumerate((large, middle, small)):
         side = level.shape[-1]
@@ -53,7 +54,7 @@ def plain_steps(encoder: RegionEncoder, maps: list[Tensor], boxes: Tensor, cut: 
             torch.cat([middle[:, :48], resize(small[:, 72:], 16), resize(large[:, 48:72], 16)], dim=1),
             torch.cat([small[:, :48], small[:, 72:], resize(middle[:, 48:72], 8)], dim=1),
         ]
-        levels = [F.relu(block.gn(block.conv(one))) for one in mixed]
+        levels = [F.relu(block.gn(block.conv(level))) for level in mixed]
     image_of_each = torch.zeros(len(boxes), dtype=torch.int64)
     pooling, total = encoder.roi_align, torch.zeros(len(boxes), 96, 4, 4)
     for index, level in enumerate(levels):
@@ -72,39 +73,41 @@ def test_the_papers_region_encoder_has_288653056_parameters() -> None:
 @torch.no_grad()
 def test_regions_agree_with_the_plain_steps(maps: list[Tensor], boxes: list[Tensor]) -> None:
     encoder = build()
-    for index, tokens in enumerate(encoder(maps, boxes)):
+    for index, tokens in enumerate(encoder(features_of(*maps), boxes)):
         # 8 x 8 cells of 14 pixels; the largest level has a quarter of that stride.
-        expected = plain_steps(encoder, [one[index] for one in maps], boxes[index], boxes[index] * 112, stride=14 / 4)
+        image_maps = [level[index] for level in maps]
+        expected = plain_steps(encoder, image_maps, boxes[index], boxes[index] * 112, stride=14 / 4)
         torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_groma_compat_repeats_both_slips_and_no_other(maps: list[Tensor], boxes: list[Tensor]) -> None:
+def test_groma_compat_repeats_both_errors_and_no_other(maps: list[Tensor], boxes: list[Tensor]) -> None:
     encoder = build(groma_compat=True)
-    for index, tokens in enumerate(encoder(maps, boxes)):
-        slipped = to_cxcywh(boxes[index]) * 112
-        expected = plain_steps(encoder, [one[index] for one in maps], boxes[index], slipped, stride=14 / 8)
+    for index, tokens in enumerate(encoder(features_of(*maps), boxes)):
+        converted = to_cxcywh(boxes[index]) * 112
+        expected = plain_steps(encoder, [level[index] for level in maps], boxes[index], converted, stride=14 / 8)
         torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_groma_compat_changes_the_tokens(maps: list[Tensor], boxes: list[Tensor]) -> None:
-    own, compat = build(), build(groma_compat=True)
-    assert own.state_dict().keys() == compat.state_dict().keys()
-    for ours, theirs in zip(own(maps, boxes), compat(maps, boxes), strict=True):
-        assert (ours - theirs).abs().max() > 0.01
+    plain, compat = build(), build(groma_compat=True)
+    assert plain.state_dict().keys() == compat.state_dict().keys()
+    for tokens, compat_tokens in zip(plain(features_of(*maps), boxes), compat(features_of(*maps), boxes), strict=True):
+        assert (tokens - compat_tokens).abs().max() > 0.01
 
 
 @torch.no_grad()
 def test_every_image_gets_a_token_for_each_of_its_boxes(maps: list[Tensor], boxes: list[Tensor]) -> None:
-    tokens = build()(tuple(maps), tuple(boxes))
+    tokens = build()(features_of(*maps), tuple(boxes))
     assert [tuple(own.shape) for own in tokens] == [(3, 192), (5, 192)]
 
 
 @torch.no_grad()
 def test_tokens_follow_the_order_of_the_boxes(maps: list[Tensor], boxes: list[Tensor]) -> None:
     encoder = build()
-    straight, reversed_ = encoder(maps, boxes), encoder(maps, [own.flip(0) for own in boxes])
+    features = features_of(*maps)
+    straight, reversed_ = encoder(features, boxes), encoder(features, [own.flip(0) for own in boxes])
     for tokens, flipped in zip(straight, reversed_, strict=True):
         torch.testing.assert_close(flipped, tokens.flip(0), atol=1e-5, rtol=1e-5)
 
@@ -112,41 +115,42 @@ def test_tokens_follow_the_order_of_the_boxes(maps: list[Tensor], boxes: list[Te
 @torch.no_grad()
 def test_tokens_of_an_image_do_not_depend_on_the_others(maps: list[Tensor], boxes: list[Tensor]) -> None:
     encoder = build()
-    together = encoder(maps, boxes)
+    features = features_of(*maps)
+    together = encoder(features, boxes)
     for index in (0, 1):
-        (alone,) = encoder([one[index][None] for one in maps], [boxes[index]])
+        (alone,) = encoder(features[index : index + 1], [boxes[index]])
         torch.testing.assert_close(alone, together[index], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_a_region_is_told_apart_by_what_it_holds_and_by_where_it_lies(maps: list[Tensor]) -> None:
+def test_tokens_depend_on_the_content_and_the_location_of_a_region(maps: list[Tensor]) -> None:
     encoder = build()
     left, right = torch.tensor([[0.0, 0.2, 0.4, 0.8]]), torch.tensor([[0.6, 0.2, 1.0, 0.8]])
-    flat = [torch.zeros_like(one) for one in maps]
-    on_left, on_right = encoder(flat, [left, right])
+    flat = [torch.zeros_like(level) for level in maps]
+    on_left, on_right = encoder(features_of(*flat), [left, right])
     assert (on_left - on_right).abs().max() > 0.01
-    here, changed = encoder(maps, [left, left])
+    here, changed = encoder(features_of(*maps), [left, left])
     assert (here - changed).abs().max() > 0.01
 
 
 def test_gradients_reach_every_parameter(maps: list[Tensor], boxes: list[Tensor]) -> None:
     encoder = build()
-    torch.cat(encoder(maps, boxes)).square().sum().backward()
+    torch.cat(encoder(features_of(*maps), boxes)).square().sum().backward()
     assert [name for name, weight in encoder.named_parameters() if not weight.grad.abs().sum() > 0] == []
 
 
 @torch.no_grad()
 def test_bfloat16_weights_give_tokens_close_by(maps: list[Tensor], boxes: list[Tensor]) -> None:
     encoder = build()
-    exact = torch.cat(encoder(maps, boxes))
-    rounded = torch.cat(encoder.bfloat16()([one.bfloat16() for one in maps], boxes))
+    exact = torch.cat(encoder(features_of(*maps), boxes))
+    rounded = torch.cat(encoder.bfloat16()(features_of(*(level.bfloat16() for level in maps)), boxes))
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0)
 
 
 @torch.no_grad()
-def test_a_region_encoder_survives_its_own_files(maps: list[Tensor], boxes: list[Tensor], tmp_path: Path) -> None:
+def test_a_saved_region_encoder_loads_unchanged(maps: list[Tensor], boxes: list[Tensor], tmp_path: Path) -> None:
     encoder = build(groma_compat=True)
     encoder.save_pretrained(tmp_path)
     loaded = RegionEncoder.from_pretrained(tmp_path)
-    assert torch.equal(torch.cat(loaded(maps, boxes)), torch.cat(encoder(maps, boxes)))
+    assert torch.equal(torch.cat(loaded(features_of(*maps), boxes)), torch.cat(encoder(features_of(*maps), boxes)))

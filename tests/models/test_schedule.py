@@ -5,7 +5,7 @@ import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 
 from fireedit.models.model import preset
-from fireedit.models.schedule import ScheduleConfig, sampler, signal_to_noise, training_noise, wanted_prediction
+from fireedit.models.schedule import ScheduleConfig, prediction_target, sampler, signal_to_noise, training_noise
 
 NANO = preset("nano").schedule
 
@@ -37,9 +37,9 @@ def test_timestep_0_is_nearly_clean_and_the_last_nearly_noise() -> None:
 def test_a_schedule_of_velocities_asks_for_them_and_samples_by_them() -> None:
     config = ScheduleConfig(prediction_type="v_prediction")
     schedule, clean, noise = training_noise(config), torch.ones(2, 4, 2, 2), torch.full((2, 4, 2, 2), 3.0)
-    wanted = wanted_prediction(schedule, clean, noise, torch.tensor([0, 999]))[:, 0, 0, 0]
+    wanted = prediction_target(schedule, clean, noise, torch.tensor([0, 999]))[:, 0, 0, 0]
     assert wanted[0] > 2.8 and -1 < wanted[1] < -0.7  # nearly the noise, nearly the negated picture
-    assert torch.equal(wanted_prediction(training_noise(ScheduleConfig()), clean, noise, torch.tensor([0, 999])), noise)
+    assert torch.equal(prediction_target(training_noise(ScheduleConfig()), clean, noise, torch.tensor([0, 999])), noise)
     sampled = sampler(config)
     sampled.set_timesteps(7)
     noisy = noise * sampled.init_noise_sigma
@@ -76,7 +76,7 @@ def test_a_zero_snr_schedule_starts_from_pure_noise() -> None:
 def test_a_schedule_of_clean_latents_asks_for_them_and_the_last_step_paints_them() -> None:
     schedule, sampled = training_noise(NANO), sampler(NANO)
     clean, noise = torch.full((2, 4, 2, 2), 5.0), torch.randn(2, 4, 2, 2)
-    assert wanted_prediction(schedule, clean, noise, torch.tensor([0, 999])) is clean
+    assert prediction_target(schedule, clean, noise, torch.tensor([0, 999])) is clean
     sampled.set_timesteps(1)
     painted = sampled.step(clean, sampled.timesteps[0], noise).prev_sample
     assert torch.allclose(painted, clean), "and nothing is clipped to [-1, 1]"

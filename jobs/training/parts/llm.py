@@ -5,7 +5,7 @@ scenes: what is there, which region is which, what an instruction means, and wha
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from fireedit.jobs.training.held_out import HELD_OUT
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import frozen, load_weights
 from fireedit.jobs.training.parts.lessons import KNOWLEDGE, Lesson, known_by_use, make_lesson
-from fireedit.models.detector import Detector, select_proposals
+from fireedit.models.detector import Detector
 from fireedit.models.model import FireEdit, FireEditConfig
 from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptTokenizer
@@ -147,23 +147,12 @@ class LanguageTask:
         return Prompt(ids, ids)
 
     @torch.no_grad()
-    def _seen(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Image tokens, and tokens of the given regions or else of the proposed ones."""
-        eyes, device = self.eyes.to(batch["view"].device), batch["view"].device
-        features = eyes.vision(batch["view"], detail=False)
-        with torch.autocast(device.type, enabled=False):  # rounding would swap the ranks of the proposer's queries
-            proposals = eyes.detector(torch.stack(features.maps).mean(dim=0).float())
-        found = zip(proposals.boxes.cpu(), proposals.scores.cpu(), strict=True)  # one by one, each would be waited for
-        wanted = zip(batch["boxes"].cpu(), batch["given"].tolist(), found, strict=True)
-        regions = [own[:given] if given else self._proposed(*proposed) for own, given, proposed in wanted]
-        counts = [*map(len, regions)]
-        return features.image_tokens, eyes.region_encoder(
-            features.maps[-3:], torch.cat(regions).to(device).split(counts)
-        )
-
-    def _proposed(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """The boxes [R, 4] of [Q, 4] that the VLM is shown."""
-        return boxes[select_proposals(boxes, scores, self.eyes.detector.proposal_config)]
+    def _seen(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        """Compute image tokens and tokens of the given regions, or else of the detector's."""
+        counts = batch["given"].tolist()
+        boxes = [own[:count] if count else None for own, count in zip(batch["boxes"].cpu(), counts, strict=True)]
+        percepts = self.eyes.to(batch["view"].device).perceive(batch["view"], boxes, detail=False)
+        return percepts.image_tokens, percepts.region_tokens
 
     @torch.no_grad()
     def _say(self, model: nn.Module, batch: Mapping[str, Tensor]) -> "_Said":

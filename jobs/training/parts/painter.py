@@ -24,7 +24,7 @@ from fireedit.jobs.training.held_out import HELD_OUT
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import frozen, load_weights
 from fireedit.models.model import FireEditConfig
-from fireedit.models.schedule import signal_to_noise, training_noise, wanted_prediction
+from fireedit.models.schedule import prediction_target, signal_to_noise, training_noise
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig, draw_timesteps, edit_errors
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
 from fireedit.models.unet import EditUNet, start_as_no_op
@@ -132,7 +132,7 @@ class PainterTask:
         shown = torch.where(drop_image[:, None, None, None], 0.0, source)
 
         predicted, *logits = self._runner(model)(noisy, shown, timesteps, tokens)
-        wanted, snr = wanted_prediction(self.noise, clean, noise, timesteps), signal_to_noise(self.noise, timesteps)
+        wanted, snr = prediction_target(self.noise, clean, noise, timesteps), signal_to_noise(self.noise, timesteps)
         painting = edit_errors(predicted, wanted, source, clean, snr, self.recipe.objective).mean()
         reading = sum(_reading_loss(one, batch["shown"][:, side]) for side, one in enumerate(logits))
         blind = (timesteps == self.noise.config.num_train_timesteps - 1) & ~drop_text & ~drop_image

@@ -93,7 +93,7 @@ class Eyes(nn.Module):
         return self.vision.dino(pixels).last_hidden_state[:, 1:]
 
     def detect(self, features: VisionFeatures) -> Detections:
-        return self.detector.detect(torch.stack(features.maps).mean(dim=0))
+        return self.detector.detect(features)
 
 
 class SetLoss:
@@ -211,7 +211,7 @@ class VisionTask:
                 ("", true),
                 ("kept_", [every[keep] for every, keep in zip(boxes, kept, strict=True)]),
             ):
-                tokens = torch.cat(model.region_encoder(features.maps[-3:], asked))
+                tokens = torch.cat(model.region_encoder(features, asked))
                 names, looks, _ = held(asked, batch)
                 for name, reader, truth in (("name", model.names, names), ("colour", model.looks, looks)):
                     right = reader(tokens).argmax(dim=-1) == truth
@@ -225,7 +225,7 @@ class VisionTask:
         for batch in held_out_batches(self.draw, SHOWN, 1):
             features, _ = model.look(batch["view"].to(device))
             (boxes,), (scores,), (kept,) = _proposed(model, features)
-            (tokens,) = model.region_encoder(features.maps[-3:], [boxes[kept]])
+            (tokens,) = model.region_encoder(features, [boxes[kept]])
             read = zip(model.looks(tokens).argmax(dim=-1), model.names(tokens).argmax(dim=-1), strict=True)
             words = [f"{LOOKS[look]} {(*NAMES, '?')[name]}".strip() for look, name in read]
             framed, sure = boxes[kept].tolist(), scores[kept].tolist()
@@ -269,7 +269,7 @@ class VisionTask:
             sides = (own[:, 2:] - own[:, :2]).repeat(1, 2)
             moved = own + self.recipe.jitter * sides * torch.randn_like(own)
             asked.append(torch.cat([moved.clamp(0, 1), every[first]]))
-        tokens = torch.cat(model.region_encoder([one[:few] for one in features.maps[-3:]], asked))
+        tokens = torch.cat(model.region_encoder(features[:few], asked))
         readers = (model.names, model.looks, model.reflected)
         losses = [
             known_cross_entropy(reader(tokens), truth)
@@ -348,7 +348,7 @@ def _shares(pixels: Tensor, kinds: int, sides: Sequence[int]) -> Tensor:
 
 def _proposed(model: Eyes, features: VisionFeatures) -> tuple[Tensor, Tensor, list[Tensor]]:
     """All boxes [B, Q, 4] and scores [B, Q] as `FireEdit.perceive` sees them, and which ones it keeps."""
-    proposals = model.detector(torch.stack(features.maps).mean(dim=0))
+    proposals = model.detector(features)
     pairs = zip(proposals.boxes, proposals.scores, strict=True)
     return (
         proposals.boxes,

@@ -1,5 +1,6 @@
 """Editors edit cases, each in its own way; parts that are left out make no difference where they had none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from fireedit.jobs.evaluation import editors
 from fireedit.jobs.evaluation.cases import Case, Cases
-from fireedit.jobs.evaluation.editors import FireEditor, NoDetail, RowName, TextEditor, Untimed, make_editor
+from fireedit.jobs.evaluation.editors import FireEditor, RowName, TextEditor, make_editor
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
@@ -70,7 +71,7 @@ def test_a_picture_does_not_depend_on_its_neighbours(pipeline: FireEditPipeline,
 def test_true_regions_are_encoded_as_predicted_ones_are(pipeline: FireEditPipeline, cases: list[Case]) -> None:
     percepts = pipeline.perceive([cases[0].source])
     boxes = tuple(map(tuple, percepts.boxes[0].tolist()))
-    same = [editors.replace(cases[0], boxes=boxes)]
+    same = [replace(cases[0], boxes=boxes)]
     found = FireEditor(pipeline, FEW, "true")._look(same)
     torch.testing.assert_close(found.region_tokens[0], percepts.region_tokens[0], rtol=1e-3, atol=1e-4)
 
@@ -78,9 +79,7 @@ def test_true_regions_are_encoded_as_predicted_ones_are(pipeline: FireEditPipeli
 def test_left_out_parts_are_exactly_what_fresh_ones_do(pipeline: FireEditPipeline, cases: list[Case]) -> None:
     """TATI and HVCA start as no-ops, so a fresh pipeline paints the same without them."""
     whole = FireEditor(pipeline, FEW, "predicted").edit(cases)
-    config, parts = pipeline.unet.config, dict(pipeline.components)
-    parts |= {"hvca": NoDetail(config.detail_tokens, config.cross_attention_dim), "tati": Untimed()}
-    bare = FireEditPipeline(**parts)
+    bare = FireEditPipeline(**{**pipeline.components, "hvca": None, "tati": None})
     bare.set_progress_bar_config(disable=True)
     assert np.abs(FireEditor(bare, FEW, "predicted").edit(cases).astype(int) - whole.astype(int)).max() <= 1
 
