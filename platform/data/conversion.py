@@ -219,7 +219,7 @@ class _ConvertPart:
             size += shards.write_samples(self.root, written[-1].name, samples, self.group)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         seconds = time.process_time() - began
-        report = PartReport(written, checked.read, checked.set_aside, seconds, size, peak, checked.skipped)
+        report = PartReport(written, checked.read, checked.set_aside, seconds, size, peak, dict(checked.skipped))
         storage.write_bytes(_report_path(self.root, number), json.dumps(dataclasses.asdict(report)).encode())
 
 

@@ -1,7 +1,9 @@
 """Corpora become checked shards: no good row is lost, no bad one kept, nothing is done twice, and all is reported."""
 
 import dataclasses
+import io
 import json
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from fireedit.platform.data.conversion import (
     convert,
     scale_pictures,
 )
+from fireedit.platform.data.corpora import cc12m
+from fireedit.platform.data.corpora.rows import CLUTTER_REASON
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.scenes.world import TRAIN
 from tests.factories import picture
@@ -195,6 +199,24 @@ def test_bad_rows_are_set_aside_with_their_file_and_error(ray_session: None, tmp
     files = [str(tmp_path / "corpora" / CORPUS / "data" / f"train-0000{part}-of-00262.parquet") for part in (0, 1)]
     assert [row["file"] for row in quarantine] == files
     assert all(row["row"].startswith(f"{CORPUS}/train/") and "damaged JPEG" in row["error"] for row in quarantine)
+
+
+@pytest.mark.ray
+def test_skipped_entries_are_counted_by_reason_and_are_no_bad_rows(ray_session: None, tmp_path: Path) -> None:
+    """Those found when the corpus is opened and those found in its parts."""
+    folder = tmp_path / "corpora" / "cc12m"
+    folder.mkdir(parents=True)
+    (folder / ".00000.tar.lock").touch()
+    for number, captions in enumerate([("a hat", ""), ("", "a cat")]):
+        with tarfile.open(folder / f"{number:05d}.tar", "w") as tar:
+            for key, caption in enumerate(captions):
+                member = tarfile.TarInfo(f"{number}{key}.txt")
+                member.size = len(caption)
+                tar.addfile(member, io.BytesIO(caption.encode()))
+    report = convert("cc12m", str(tmp_path / "corpora"), str(tmp_path / "shards"), config=CONFIG)
+    assert (report["read"], report["kept"], report["set_aside"]) == (2, 2, 0)
+    assert report["skipped"] == {CLUTTER_REASON: 1, cc12m.NO_CAPTION: 2}
+    assert json.loads((tmp_path / "shards" / conversion.REPORT).read_text())["skipped"] == report["skipped"]
 
 
 @pytest.mark.ray
