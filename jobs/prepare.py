@@ -1,8 +1,8 @@
 """Prepare corpora for training.
 
 `prepare.py scenes` writes procedural scenes in the formats of the published corpora. `prepare.py shards` converts
-corpora, these or the real ones, to the checked shards that training reads. A command that is
-repeated keeps what is finished.
+corpora, these or the real ones, to the checked shards that training reads, with `--format pairs` edit pairs of your
+own. A command that is repeated keeps what is finished.
 """
 
 import pathlib
@@ -19,25 +19,18 @@ from fireedit.jobs.training.encoders import encode_shards
 from fireedit.platform import storage
 from fireedit.platform.cluster import ResourcesError, start_ray
 from fireedit.platform.console import say
-from fireedit.platform.data.catalog import CORPORA, SCENE_FORMS, TRAINING_CORPORA, UnknownCorpusError
+from fireedit.platform.data import preparation
+from fireedit.platform.data.catalog import CORPORA, SCENE_FORMS, TRAINING_CORPORA, UnknownCorpusError, find
 from fireedit.platform.data.conversion import ConversionConfig, TooManyBadRowsError
+from fireedit.platform.data.corpora.pairs import parse_columns
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.encoding import EncodersConfig
-from fireedit.platform.data.preparation import PrepareError, prepare_scenes, prepare_shards
+from fireedit.platform.data.preparation import PrepareError
 from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.scenes.assets import MissingAssetsError
 from fireedit.platform.scenes.world import WORLDS
 
-ERRORS = (
-    PrepareError,
-    MissingAssetsError,
-    UnknownCorpusError,
-    CorpusError,
-    ShardsError,
-    TooManyBadRowsError,
-    ResourcesError,
-    OSError,
-)
+INPUT_ERRORS = (PrepareError, MissingAssetsError, UnknownCorpusError, CorpusError, ShardsError, TooManyBadRowsError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = args.corpora.split(",")
     try:
         if args.command == "scenes":
-            report = prepare_scenes(args.out, names, args.rows, args.size, args.seed, args.world)
+            report = preparation.prepare_scenes(args.out, names, args.rows, args.size, args.seed, args.world)
         else:
             report = shards(args, names)
-    except ERRORS as error:
+    except (*INPUT_ERRORS, ResourcesError, OSError) as error:
         say(f"prepare: {error}")
         return 1
     print(json.dumps(report))
@@ -57,14 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def shards(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     """Convert the corpora to shards and, if asked to, encode these."""
+    columns, corpora = parse_columns(args.columns), storage.join(storage.home(), "corpora")
+    if columns and args.format != "pairs":
+        raise PrepareError("--columns are read with --format pairs only; write that, or leave them out")
+    if args.format == "pairs":
+        preparation.require_own_name(args.corpora)
+    else:
+        for name in names:
+            find(name)
     start_ray()
     config = ConversionConfig(
-        size=args.size,
-        quality=args.quality,
-        max_bad_fraction=args.max_bad_fraction,
-        cpus_per_task=args.cpus_per_task,
+        size=args.size, quality=args.quality, max_bad_fraction=args.max_bad_fraction, cpus_per_task=args.cpus_per_task
     )
-    report = prepare_shards(args.source, args.out, names, args.split, config)
+    if args.format == "pairs":
+        source = args.source or storage.join(corpora, args.corpora)
+        report = preparation.prepare_pairs(source, args.out, args.corpora, columns, args.split, config)
+    else:
+        report = preparation.prepare_shards(args.source or corpora, args.out, names, args.split, config)
     if args.encode:
         encoders = EncodersConfig(
             count=args.encoders, gpus=args.gpus, cpus=args.cpus_per_task, cpus_per_task=args.cpus_per_task
@@ -95,9 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     scenes.add_argument("--world", choices=list(WORLDS), default="train", help="all others are held out" + default)
 
     shards = commands.add_parser("shards", help="convert corpora to the checked shards that training reads")
-    shards.add_argument("--source", default=storage.join(home, "corpora"), help="holds one folder per corpus" + default)
+    shards.add_argument("--source", default="", help=f"holds one folder per corpus (default: {home}/corpora), or pairs")
     shards.add_argument("--out", default=storage.join(home, "shards"), help="one folder per corpus goes here" + default)
-    shards.add_argument("--corpora", default=training, help=f"of {','.join(CORPORA)}" + default)
+    shards.add_argument("--corpora", default=training, help=f"of {','.join(CORPORA)}; of pairs, a new name" + default)
+    shards.add_argument("--format", choices=("published", "pairs"), default="published", help="of the files" + default)
+    shards.add_argument("--columns", default="", help="of pairs: source=NAME,instruction=NAME,target=NAME,mask=NAME")
     shards.add_argument("--split", default="train", help="as the corpus calls it" + default)
     shards.add_argument("--size", type=_positive, default=512, help="most pixels of the shorter side" + default)
     shards.add_argument("--quality", type=_positive, default=95, help="of re-encoded JPEGs" + default)

@@ -77,17 +77,10 @@ class PartReport:
 
 
 def convert(
-    name: str,
-    corpora: str,
-    root: str,
-    split: str = "train",
-    config: ConversionConfig | None = None,
-    entry: CatalogEntry | None = None,
+    entry: CatalogEntry, folder: str, root: str, split: str = "train", config: ConversionConfig | None = None
 ) -> dict[str, Any]:
-    """Turn the corpus in CORPORA/NAME into shards under `root` and write their report; finished parts are kept.
+    """Convert the corpus in `folder` to shards under `root` and write their report; finished parts are kept.
 
-    Args:
-        entry: the corpus's declaration; the catalog's by default.
     Returns:
         The report: rows read, kept and set aside, bytes, license, seconds, memory.
     Raises:
@@ -96,8 +89,7 @@ def convert(
         ResourcesError: a task takes more CPUs than any node has.
         TooManyBadRowsError, UnreadablePartError: the report is written, the index is not.
     """
-    began, config, entry = time.monotonic(), config or ConversionConfig(), entry or catalog.find(name)
-    folder = storage.join(corpora, name)
+    began, config, name = time.monotonic(), config or ConversionConfig(), entry.name
     corpus, world = entry.read(folder, split), catalog.world_of(folder)
     settings = {"corpus": name, "split": split, "world": world, "parts": len(corpus.parts), "size": config.size}
     _require_settings(root, settings | {"quality": config.quality, **corpus.settings})

@@ -3,8 +3,10 @@
 Work that is finished is kept when a step is repeated.
 """
 
+import functools
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +21,11 @@ from fireedit.platform.cluster import Demand, require_resources
 from fireedit.platform.console import say
 from fireedit.platform.data import catalog
 from fireedit.platform.data.conversion import ConversionConfig, convert
+from fireedit.platform.data.corpora import pairs
 from fireedit.platform.data.shards import INDEX
 from fireedit.platform.scenes.world import WORLDS, World
 
+OWN_LICENSE = "its owner's"
 SECONDS_PER_LINE = 2
 """Time between two lines of progress."""
 
@@ -105,7 +109,30 @@ def prepare_shards(
     Returns:
         Report of each corpus by its name, and out.
     """
-    return {"corpora": {name: _convert(name, corpora, out, split, config) for name in names}, "out": out}
+    entries = [catalog.find(name) for name in names]
+    reports = {entry.name: _convert(entry, storage.join(corpora, entry.name), out, split, config) for entry in entries}
+    return {"corpora": reports, "out": out}
+
+
+def prepare_pairs(
+    folder: str,
+    out: str,
+    name: str,
+    columns: Mapping[str, str],
+    split: str = "train",
+    config: ConversionConfig | None = None,
+) -> dict[str, Any]:
+    """Convert the edit pairs in `folder` to shards OUT/NAME; a mixture then draws from them by this name."""
+    require_own_name(name)
+    entry = catalog.CatalogEntry(name, functools.partial(pairs.read, corpus=name, columns=columns), OWN_LICENSE)
+    return {"corpora": {name: _convert(entry, folder, out, split, config)}, "out": out}
+
+
+def require_own_name(name: str) -> None:
+    """Raise PrepareError for the name of a published corpus, and for one that no folder can have."""
+    if name in catalog.CORPORA or not re.fullmatch(r"\w[\w.+-]*", name):
+        taken = ", ".join(catalog.CORPORA)
+        raise PrepareError(f"--corpora: found {name!r}; write one name of letters and digits that is none of {taken}")
 
 
 def prepare_missing(home: str, mixture: Iterable[str], scenes: ScenesConfig | None, cpus_per_task: float) -> None:
@@ -127,11 +154,13 @@ def prepare_missing(home: str, mixture: Iterable[str], scenes: ScenesConfig | No
     prepare_shards(corpora, shards, missing, config=ConversionConfig(size=scenes.size, cpus_per_task=cpus_per_task))
 
 
-def _convert(name: str, corpora: str, out: str, split: str, config: ConversionConfig | None) -> dict[str, Any]:
-    report = convert(name, corpora, storage.join(out, name), split, config)
+def _convert(
+    entry: catalog.CatalogEntry, folder: str, out: str, split: str, config: ConversionConfig | None
+) -> dict[str, Any]:
+    report = convert(entry, folder, storage.join(out, entry.name), split, config)
     skipped = "".join(f"skipped {count} {reason}, " for reason, count in report.get("skipped", {}).items())
     say(
-        f"{name:16s} {report['kept']} of {report['read']} rows kept, {report['set_aside']} set aside, {skipped}"
+        f"{entry.name:16s} {report['kept']} of {report['read']} rows kept, {report['set_aside']} set aside, {skipped}"
         f"{report['bytes'] / 1e6:.1f} MB, {report['rows_per_s_per_core']:.0f} rows/s a core; {report['licence']}"
     )
     return report

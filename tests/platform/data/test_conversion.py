@@ -60,7 +60,7 @@ def write_pairs(corpora: Path, *parts: Sequence[Pair]) -> None:
 
 
 def converted(tmp_path: Path, config: ConversionConfig = CONFIG) -> dict[str, Any]:
-    return convert(CORPUS, str(tmp_path / "corpora"), str(tmp_path / "shards"), config=config)
+    return convert(catalog.CORPORA[CORPUS], str(tmp_path / "corpora" / CORPUS), str(tmp_path / "shards"), config=config)
 
 
 def samples_of(root: Path) -> list[Sample]:
@@ -103,7 +103,7 @@ def test_every_row_of_every_training_corpus_is_kept_as_its_reader_gives_it(
     folder, root = tmp_path / "corpora" / name, tmp_path / "shards"
     folder.mkdir(parents=True)
     catalog.SCENE_FORMS[name].write(folder, iter(range(8)), 32, TRAIN)
-    report = convert(name, str(folder.parent), str(root), config=CONFIG)
+    report = convert(catalog.CORPORA[name], str(folder), str(root), config=CONFIG)
     samples = list(catalog.open_corpus(name, str(folder)))
     assert report["read"] == report["kept"] == len(samples) >= 8 and report["set_aside"] == 0
     for stored, sample in zip(samples_of(root), samples, strict=True):
@@ -131,7 +131,7 @@ def test_a_part_fills_as_many_shards_as_it_needs(ray_session: None, tmp_path: Pa
     (tmp_path / "corpora" / "cc12m").mkdir(parents=True)
     lines = "".join(f"https://example.invalid/{number}.jpg\tcaption {number}\n" for number in range(9000))
     (tmp_path / "corpora" / "cc12m" / "cc12m.tsv").write_text(lines)
-    convert("cc12m", str(tmp_path / "corpora"), str(tmp_path / "shards"), config=CONFIG)
+    convert(catalog.CORPORA["cc12m"], str(tmp_path / "corpora" / "cc12m"), str(tmp_path / "shards"), config=CONFIG)
     index = shards.read_index(str(tmp_path / "shards"))
     assert [shard.rows for shard in index.shards] == [8192, 9000 - 8192]
     assert [rows for _, _, rows in index.groups()] == [1024] * 8 + [808]
