@@ -34,6 +34,11 @@ def test_what_is_written_is_read_back(root: str) -> None:
         storage.read_bytes(storage.join(root, "x"))
 
 
+def test_a_listing_names_links_to_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
+    assert storage.names(str(tmp_path)) == ["lost"] and not storage.exists(str(tmp_path / "lost"))
+
+
 def test_a_path_is_joined_before_the_options_of_an_address() -> None:
     assert storage.join("s3://b/k?scheme=http", "runs", "one") == "s3://b/k/runs/one?scheme=http"
     assert storage.join("/a/", "b") == "/a/b"

@@ -1,6 +1,7 @@
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,9 @@ def test_the_requests_of_a_picture_are_for_different_classes_as_far_as_there_are
         put(tmp_path, name, np.full((20, 20, 3), 99, np.uint8), stripes)
         put(tmp_path, few, np.full((20, 20, 3), 99, np.uint8), np.minimum(stripes, 1))
         many = list(cocostuff.read_mapped(str(tmp_path), "train", labels, [name]))
-        asked = [next(text for text in labels.values() if text in sample.instruction) for sample in many]
-        assert len(set(asked)) == 4 and len({sample.id for sample in many}) == 4
-        orders.add(tuple(asked))
+        named = [next(text for text in labels.values() if text in sample.instruction) for sample in many]
+        assert len(set(named)) == 4 and len({sample.id for sample in many}) == 4
+        orders.add(tuple(named))
         only = {0: "stripe 0", 1: "stripe 1"}
         again = list(cocostuff.read_mapped(str(tmp_path), "train", only, [few]))
         assert len(again) == 4 and all(sample.boxes for sample in again)
@@ -137,36 +138,55 @@ def test_picture_and_map_are_cut_alike(tmp_path: Path) -> None:
 
 def test_a_bad_picture_becomes_one_bad_row_that_names_the_file(corpus: Path, tmp_path: Path) -> None:
     good = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
-    for name in ("cut", "mapless", "pictureless", "other_size", "colorful"):
+    for name in ("mapless", "pictureless", "other_size", "colorful", "unlisted"):
         put(tmp_path, name, good, np.zeros((16, 16), np.uint8))
     pictures, maps = tmp_path / "images" / "train2017", tmp_path / "annotations" / "train2017"
-    (pictures / "cut.jpg").write_bytes((pictures / "cut.jpg").read_bytes()[:-100])
     (maps / "mapless.png").unlink()
     (pictures / "pictureless.jpg").unlink()
     (maps / "other_size.png").write_bytes(images.encode_png(np.zeros((8, 16), np.uint8)))
     (maps / "colorful.png").write_bytes(images.encode_png(good))
+    put_map(tmp_path, "unlisted", np.full((16, 16), 150, np.uint8))
     errors = {}
     for name in cocostuff.picture_names(str(tmp_path), "train"):
         (sample,) = cocostuff.read_mapped(str(tmp_path), "train", LABELS, [name])
         errors[name] = sample.error
-    assert errors["cut"].startswith("cocostuff/train2017/cut: images/train2017/cut.jpg: found a damaged JPEG")
     assert errors["mapless"].endswith("/mapless: annotations/train2017/mapless.png: no such file")
     assert errors["pictureless"].endswith("/pictureless: images/train2017/pictureless.jpg: no such file")
     assert "other_size.jpg: found (16, 16) pixels, its labels have (8, 16)" in errors["other_size"]
     assert "colorful.png: found colors in a PNG" in errors["colorful"]
+    assert "unlisted.png: found the label 150, but labels.txt ends at 91" in errors["unlisted"]
+
+
+def test_companions_and_clutter_beside_maps_and_pictures_are_counted(corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path, dirs_exist_ok=True)
+    maps, pictures = tmp_path / "annotations" / "train2017", tmp_path / "images" / "train2017"
+    for number in range(1000, 1006):
+        label_map = images.decode_labels((maps / f"{number:012d}.png").read_bytes())
+        put_map(tmp_path, f"{number:012d}_labelTrainIds", label_map // 2)
+    (pictures / "000000001000_thumb.jpg").write_bytes(b"no data")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._000000001000.png"):
+        (maps / name).write_bytes(b"no data")
+    read = cocostuff.read(str(tmp_path))
+    assert list(read) == list(cocostuff.read(str(corpus)))
+    assert read.skipped == {rows.COMPANION_REASON: 7, rows.CLUTTER_REASON: 4}
+
+
+def test_labels_may_begin_with_a_byte_order_mark_and_end_with_blank_lines(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbf0: unlabeled\r\n1: person\r\n\r\n")
+    assert cocostuff.read_labels(str(tmp_path)) == {0: "person"}
 
 
 def test_the_json_form_asks_for_stuff_alone(tmp_path: Path) -> None:
     writer.write_json(tmp_path, range(30), 32, world.TRAIN)
     names = set(coco.class_names().values())
-    asked = set()
+    named = set()
     for index, sample in enumerate(cocostuff.read(f"file://{tmp_path}")):
         seed, number = divmod(index, cocostuff.REQUESTS_PER_PICTURE)
         assert sample.id == f"cocostuff/train2017/{seed:012d}-{number}" and not sample.error
         assert (sample.source == sample.target) == (not sample.boxes)
-        asked |= {name for name in names if re.search(rf"\bthe {name}\b", sample.instruction)}
-    assert asked <= {name for number, name in coco.class_names().items() if number >= coco.FIRST_STUFF}
-    assert len(asked) > 5
+        named |= {name for name in names if re.search(rf"\bthe {name}\b", sample.instruction)}
+    assert named <= {name for number, name in coco.class_names().items() if number >= coco.FIRST_STUFF}
+    assert len(named) > 5
 
 
 def test_both_forms_ask_the_same_of_a_picture_of_stuff(tmp_path: Path) -> None:

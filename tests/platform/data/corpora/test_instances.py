@@ -55,7 +55,6 @@ def test_a_damaged_outline_is_a_bad_row(segmentation: object, found: str) -> Non
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ("{", "is not JSON"),
         ("[]", "found no list of 'images' with ids"),
         (json.dumps({"images": [{"id": 1}]}), "found no list of 'annotations' with ids"),
         (json.dumps({"images": [], "annotations": [{"id": 5}, {"id": 5}]}), "id 5 stands twice in 'annotations'"),

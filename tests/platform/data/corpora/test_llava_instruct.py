@@ -64,7 +64,6 @@ def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> Non
     ("record", "found"),
     [
         ({"image": "none.jpg", "conversations": turns("q", "a")}, "train2017/none.jpg: no such file"),
-        ({"image": "broken.jpg", "conversations": turns("q", "a")}, "train2017/broken.jpg: found 4 bytes"),
         ({"image": "../a.jpg", "conversations": turns("q", "a")}, "write one relative to the corpus's folder"),
         ({"conversations": turns("q", "a")}, "found None; write an object whose 'image' is a str"),
         ({"image": "a.jpg", "conversations": turns("q")}, "found the speakers human; write human, gpt in turn"),
@@ -77,7 +76,6 @@ def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> Non
     ],
 )
 def test_bad_records_become_bad_rows(corpus: Path, record: object, found: str) -> None:
-    (corpus / "train2017" / "broken.jpg").write_bytes(b"\xff\xd8 .")
     sample = llava_instruct.read_dialogue(str(corpus), (7, record))
     assert sample.error.startswith("llava_instruct_150k.json, conversation 7: ") and found in sample.error
 
@@ -90,9 +88,6 @@ def test_a_folder_that_is_not_llava_is_refused(tmp_path: Path) -> None:
         llava_instruct.read(str(tmp_path))
     (tmp_path / "llava_instruct_150k.json").write_text("[]")
     with pytest.raises(rows.CorpusError, match="found an empty list; write a list of conversations"):
-        llava_instruct.read(str(tmp_path))
-    (tmp_path / "llava_instruct_150k.json").write_text("[")
-    with pytest.raises(rows.CorpusError, match="is not JSON: .*; fetch it again"):
         llava_instruct.read(str(tmp_path))
     (tmp_path / "llava_instruct_150k.json").write_text(json.dumps([{"id": "1"}]))
     with pytest.raises(rows.CorpusError, match="train2017 is missing: the pictures of COCO train2017"):

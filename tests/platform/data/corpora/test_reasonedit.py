@@ -26,12 +26,12 @@ def edit(**changed: object) -> dict:
 def test_a_written_corpus_is_read_back(corpus: Path) -> None:
     samples = iter(reasonedit.read(str(corpus)))
     for index in range(8):
-        made = writer.hard_edit(world.TRAIN, 50 + index)
-        for place, text in enumerate(dict.fromkeys((made.plain, made.instruction))):
+        scenes = writer.hard_edit(world.TRAIN, 50 + index)
+        for place, text in enumerate(dict.fromkeys((scenes.plain, scenes.instruction))):
             sample = next(samples)
             assert sample.id == f"reasonedit/train/{index:04d}-{place}" and sample.task == "edit" and not sample.error
-            assert (sample.instruction, sample.plain) == (text, made.plain if place else "")
-            for data, scene in ((sample.source, made.source), (sample.target, made.target)):
+            assert (sample.instruction, sample.plain) == (text, scenes.plain if place else "")
+            for data, scene in ((sample.source, scenes.source), (sample.target, scenes.target)):
                 np.testing.assert_array_equal(images.decode(data), Renderer().draw(scene, 32).image)
     assert next(samples, None) is None
 
@@ -58,13 +58,11 @@ def test_every_instruction_that_differs_becomes_a_row_and_the_first_is_the_other
         (edit(instruction=["a", "b"], target_img_path="images/none.png"), "images/none.png: no such file"),
         (edit(origin_img_path=None), "found None; write the path of a picture as 'origin_img_path'"),
         (edit(origin_img_path="images/none.png"), "images/none.png: no such file"),
-        (edit(target_img_path="images/cut.png"), "images/cut.png: found a damaged PNG"),
         (edit(target_img_path="/etc/a.png"), "found the path '/etc/a.png'; write one relative to the corpus's folder"),
         (edit(target_img_path="../a.png"), "found the path '../a.png'"),
     ],
 )
 def test_a_bad_record_becomes_one_bad_row(corpus: Path, record: object, found: str) -> None:
-    (corpus / "images" / "cut.png").write_bytes((corpus / "images" / "0000_origin.png").read_bytes()[:-40])
     (sample,) = reasonedit.read_edits(str(corpus), [("0003", record)])
     assert sample.error.startswith("SyntheticData_info_new.json, edit '0003': ") and found in sample.error
     assert sample.id == "reasonedit/train/0003" and not sample.source and not sample.target
@@ -73,7 +71,6 @@ def test_a_bad_record_becomes_one_bad_row(corpus: Path, record: object, found: s
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ("{", "is not JSON: .*; fetch it again"),
         ("[]", "found a list; write an object of edits keyed '0000', '0001', ..."),
         ("{}", "found an empty object"),
         ('{"0000": {}, "0000": {}}', "the key '0000' stands twice; fetch it again"),
@@ -144,12 +141,6 @@ def test_a_line_of_another_form_is_a_bad_row(benchmark: Path, line: bytes) -> No
     bad, good = list(reasonedit.read(str(benchmark), "test"))[:2]
     assert not good.error and ": 1-Left-Right/Left_Right_text.txt: found " in bad.error
     assert bad.error.endswith("; write `instruction CLIP: noun` in UTF-8") and not bad.source
-
-
-def test_a_damaged_picture_is_a_bad_row(benchmark: Path) -> None:
-    picture = left_right(benchmark) / "00001.png"
-    picture.write_bytes(picture.read_bytes()[:-40])
-    assert "1-Left-Right/00001.png: found a damaged PNG" in next(iter(reasonedit.read(str(benchmark), "test"))).error
 
 
 def test_a_case_can_be_edited_without_its_mask(benchmark: Path) -> None:

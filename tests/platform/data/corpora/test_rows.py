@@ -8,13 +8,13 @@ from fireedit.platform.data.corpora import rows
 from fireedit.platform.data.sample import Sample
 
 
-def test_a_missing_file_is_told_with_what_lies_there_instead(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_beside_the_files_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("")
     with pytest.raises(rows.CorpusError, match=r"labels.txt is missing: the class list; found in .*: readme.md"):
         rows.require(str(tmp_path), "labels.txt", "the class list")
 
 
-def test_a_missing_folder_is_told_too(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named_too(tmp_path: Path) -> None:
     with pytest.raises(rows.CorpusError, match="found in .*/nowhere: nothing"):
         rows.require(str(tmp_path / "nowhere"), "labels.txt", "the class list")
 
@@ -36,7 +36,7 @@ def test_a_picture_cut_short_is_a_bad_row_that_names_its_file(tmp_path: Path) ->
         rows.read_picture(str(tmp_path), "none.jpg")
 
 
-def test_what_is_not_json_is_refused(tmp_path: Path) -> None:
+def test_other_contents_than_json_are_refused(tmp_path: Path) -> None:
     (tmp_path / "refs.json").write_bytes(b"\xff\xd8")
     with pytest.raises(rows.CorpusError, match="refs.json is not JSON: .*; fetch it again"):
         rows.read_json(str(tmp_path / "refs.json"))
@@ -61,14 +61,49 @@ def test_members_keep_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"{", "is not JSON: .*; fetch it again"),
-        (b'{"a": "\xff"}', "is not JSON: .*; fetch it again"),
         (b"[]", "found a list; write an object of cats"),
         (b"{}", "found an empty object; write an object of cats"),
         (b'{"cat": {"age": 1, "age": 2}}', "the key 'age' stands twice; fetch it again"),
     ],
 )
-def test_what_is_no_object_with_single_keys_is_refused(tmp_path: Path, content: bytes, found: str) -> None:
+def test_other_contents_than_an_object_with_single_keys_are_refused(tmp_path: Path, content: bytes, found: str) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(rows.CorpusError, match=f"a.json.*{found}"):
         rows.read_object(str(tmp_path / "a.json"), "an object of cats")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".DS_Store", "a/._b.png", "Thumbs.db", "__MACOSX/a/b.png", "./@eaDir/b.png", "b.png.lock", "~$b.txt", "b.png~"],
+)
+def test_files_that_systems_and_tools_leave_are_clutter(path: str) -> None:
+    assert rows.is_clutter(path)
+
+
+@pytest.mark.parametrize("path", ["b.png", "./a.v1/b.png", "../b.png", "thumbs/b.png", "lock.png", "icon.png"])
+def test_data_files_are_no_clutter(path: str) -> None:
+    assert not rows.is_clutter(path)
+
+
+def test_a_name_that_extends_another_is_its_companion() -> None:
+    names = ["a", "a_labelTrainIds", "a.v2", "ab", "b_color", "a-1"]
+    assert rows.companions(names) == {"a_labelTrainIds", "a.v2"}
+
+
+def test_a_link_to_nowhere_and_a_folder_are_errors_with_their_names(tmp_path: Path) -> None:
+    (tmp_path / "lost.json").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(rows.CorpusError, match="lost.json: found a link to nowhere"):
+        rows.require(str(tmp_path), "lost.json", "the list")
+    assert not rows.has(str(tmp_path), "gone.json")
+    for name, reason in (("lost.json", "no such file"), ("folder.json", "found a folder"), ("gone.json", "no such")):
+        with pytest.raises(rows.CorpusError, match=f"{name}: {reason}"):
+            rows.read_json(str(tmp_path / name))
+        with pytest.raises(rows.BadRow, match=f"^{name}: {reason}"):
+            rows.read_bytes(str(tmp_path), name)
+
+
+def test_a_byte_order_mark_is_none_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "marked").write_bytes(b'\xef\xbb\xbf{"a":\n1}')
+    assert rows.read_json(str(tmp_path / "marked")) == {"a": 1}
+    assert rows.read_lines(str(tmp_path / "marked")) == ['{"a":', "1}"]
