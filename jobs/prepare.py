@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def shards(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
-    """Convert the corpora to shards and, if asked to, encode these."""
+    """Convert the corpora to shards and, with --encode, encode these."""
     columns, corpora = parse_columns(args.columns), storage.join(storage.home(), "corpora")
     if columns and args.format != "pairs":
         raise PrepareError("--columns are read with --format pairs only; write that, or leave them out")

@@ -62,7 +62,7 @@ class SceneForm:
 
 @dataclasses.dataclass(frozen=True)
 class CatalogEntry:
-    """One corpus, declared."""
+    """Declaration of one corpus."""
 
     name: str
     read: Reader

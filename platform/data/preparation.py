@@ -183,7 +183,7 @@ def _read_manifest(folder: str) -> dict[str, Any]:
 
 
 def _fingerprint(world: World) -> str:
-    """Hash the stock of objects, colors and backgrounds, so that scenes of another stock are written anew."""
+    """Hash the stock of objects, colors and backgrounds, so that scenes of another stock are not kept."""
     return hashlib.blake2b(repr(world).encode(), digest_size=8).hexdigest()
 
 

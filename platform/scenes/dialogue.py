@@ -20,7 +20,7 @@ _USES = (
 def dialogue(world: World, scene: Scene, seed: int) -> list[Turn]:
     """Ask all questions that a scene has an answer to, in random order.
 
-    Reflections are part of the description, but are neither counted nor asked about.
+    Reflections are part of the description, but are neither counted nor part of other questions.
     """
     rng = random.Random(seed)
     description = language.caption(scene, rng.randrange(4))

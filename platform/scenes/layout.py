@@ -91,7 +91,7 @@ def sample_row(world: World, rng: random.Random) -> Scene | None:
 def sample_mirror(world: World, rng: random.Random) -> Scene | None:
     """Draw a scene with a mirror in one half; its objects are one in the other half, its reflection, and a third.
 
-    The reflection is a flipped and smaller copy of the first object, since the mirror stands behind it.
+    The reflection is a flipped and smaller copy of the first object, since the mirror is behind it.
     """
     name, other = rng.sample([name for name in world.things if not THINGS[name].flies], 2)
     middle, half = rng.choice(((0.26, (0.48, 0.95)), (0.74, (0.05, 0.52))))

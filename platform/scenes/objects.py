@@ -24,7 +24,7 @@ COLORS = {
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One kind of object: its names, artwork and use."""
+    """Kind of object: its names, artwork and use."""
 
     name: str
     code: int

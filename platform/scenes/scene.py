@@ -25,7 +25,7 @@ EFFECTS = ("black and white", "sepia", "night", "pixel art", "blur")
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-    """One object in a scene."""
+    """Object in a scene."""
 
     id: int
     """Unique in its scene; kept through an edit."""

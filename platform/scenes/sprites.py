@@ -51,7 +51,7 @@ _HUES_APART = 20
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sprite:
-    """One object at one size, ready to be blended into a picture."""
+    """Pixels of an object at one size, ready to be blended into a picture."""
 
     rgb: np.ndarray
     """[h, w, 3] uint16 in 0..255, premultiplied by alpha."""
@@ -119,7 +119,7 @@ def emoji(name: str, artwork: Artwork = "openmoji") -> Image.Image:
 
 @functools.lru_cache(maxsize=128)
 def repainted(name: str, color: str, artwork: Artwork = "openmoji") -> Image.Image:
-    """Draw the emoji with its main part in another color; outlines, windows and wheels keep theirs."""
+    """Draw the emoji with its main part in another color; outlines, windows and wheels stay."""
     image = emoji(name, artwork)
     repaint = _repaint_tones if artwork == "openmoji" else _repaint_hue
     rgb = repaint(image, paint(name, artwork), color)

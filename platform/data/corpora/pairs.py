@@ -2,7 +2,7 @@
 
 The folder is Hugging Face's imagefolder: each record of the metadata names picture files, relative to its folder, and
 holds the instruction. Parquet files hold pictures as {bytes, path} or as bytes. Columns are named by the caller or
-found by their usual names.
+recognized by their usual names.
 Source: huggingface.co/docs/datasets/image_dataset; column names of diffusers' examples/instruct_pix2pix.
 """
 
@@ -35,7 +35,7 @@ USUAL_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class PairColumns:
-    """Columns that a sample is read from."""
+    """Names of the columns that samples are read from."""
 
     source: str
     instruction: str
@@ -49,7 +49,7 @@ def read(root: str, split: str = "train", *, corpus: str, columns: Mapping[str, 
 
     Args:
         corpus: name that the samples get.
-        columns: column of `source`, `instruction`, `target` and `mask`; those left out are found by their usual names.
+        columns: column of `source`, `instruction`, `target` and `mask`; the others are recognized by their usual names.
     Raises:
         CorpusError: there is no metadata and no parquet file of this split, or a column is missing.
     """
@@ -60,16 +60,7 @@ def read(root: str, split: str = "train", *, corpus: str, columns: Mapping[str, 
             raise rows.CorpusError(f"{folder} holds {' and '.join(metadata)}; keep one of them")
         if metadata:
             return _open_folder(folder, metadata[0], f"{corpus}/{split}", columns)
-    skipped: Counter[str] = Counter()
-    paths = _parquet_files(root, split, skipped)
-    found = find_columns(paths[0], parquet.column_names(paths[0]), columns)
-    to_sample = _PairOf(f"{corpus}/{split}", found)
-    optional = [found.mask] if found.mask else []
-    if "mask" in columns:
-        parquet.column_names(paths[0], optional, pictures=optional)
-    names = [getattr(found, role) for role in REQUIRED]
-    opened = parquet.records_of(paths, corpus, names, [found.source, found.target], to_sample, optional, skipped)
-    return dataclasses.replace(opened, settings={"columns": dataclasses.asdict(found)})
+    return _open_parquet(root, f"{corpus}/{split}", columns)
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -112,12 +103,27 @@ def find_columns(path: str, present: Sequence[str], named: Mapping[str, str]) ->
     return PairColumns(**chosen)
 
 
+def _open_parquet(root: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
+    corpus, _, split = name.partition("/")
+    skipped: Counter[str] = Counter()
+    paths = _parquet_files(root, split, skipped)
+    chosen = find_columns(paths[0], parquet.column_names(paths[0]), columns)
+    optional = [chosen.mask] if chosen.mask else []
+    if "mask" in columns:
+        parquet.column_names(paths[0], optional, pictures=optional)
+    pictures = [chosen.source, chosen.target]
+    required = [*pictures, chosen.instruction]
+    opened = parquet.records_of(paths, corpus, required, pictures, _PairOf(name, chosen), optional, skipped)
+    return dataclasses.replace(opened, settings={"columns": dataclasses.asdict(chosen)})
+
+
 def _open_folder(folder: str, metadata: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
     path = storage.join(folder, metadata)
     records = _read_metadata(path)
-    found = find_columns(path, list(dict.fromkeys(column for record in records for column in record)), columns)
-    corpus = rows.in_parts(records, _FilesOf(folder, metadata, _PairOf(name, found)))
-    return dataclasses.replace(corpus, settings={"columns": dataclasses.asdict(found)})
+    present = list(dict.fromkeys(column for record in records for column in record))
+    chosen = find_columns(path, present, columns)
+    corpus = rows.in_parts(records, _FilesOf(folder, metadata, _PairOf(name, chosen)))
+    return dataclasses.replace(corpus, settings={"columns": dataclasses.asdict(chosen)})
 
 
 def _read_metadata(path: str) -> list[dict[str, Any]]:

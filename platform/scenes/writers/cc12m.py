@@ -21,9 +21,9 @@ from fireedit.platform.scenes.world import World
 
 SAMPLES_PER_TAR = 10_000
 CAPTION_EVERY = 8
-"""One pair of seeds in this many gets captions; the others get instructions."""
+"""Period, in pairs of seeds, of alt texts that are captions; the others are instructions."""
 GONE_EVERY = 10
-"""One seed in this many is a url that did not answer: listed in the parquet file, missing in the tar."""
+"""Period, in seeds, of urls that did not answer: listed in the parquet file, missing in the tar."""
 GONE = "HTTP Error 404: Not Found"
 SIZES = ("width", "height", "original_width", "original_height")
 SCHEMA = pa.schema(

@@ -13,7 +13,7 @@ from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers.hub import Column, write_parquet
 
 SMALL_EVERY = 3
-"""One seed in this many is of the smaller split."""
+"""Period, in seeds, of edits in the smaller split."""
 TASKS = {
     "add": "add",
     "remove": "remove",

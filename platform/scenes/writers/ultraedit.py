@@ -16,7 +16,7 @@ from fireedit.platform.scenes.writers import changes
 from fireedit.platform.scenes.writers.hub import Column, write_parquet
 
 REGION_EVERY = 4
-"""One seed in this many becomes a region-based edit."""
+"""Period, in seeds, of region-based edits."""
 REGION_FAMILIES = ("add", "remove", "replace", "recolor")
 SCORES = ("clip_sim_source", "clip_sim_target", "clip_sim_dir", "clip_sim_image", "dinov2_sim", "ssim")
 """Columns of scores, which are not computed for scenes: null."""

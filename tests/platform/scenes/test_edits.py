@@ -15,7 +15,7 @@ def all_of(family: str) -> list[edits.Edit]:
 
 
 def changed(edit: edits.Edit) -> tuple[Placed, Placed]:
-    """The edited object before and after."""
+    """Return the edited object before and after."""
     (number,) = edit.edited
     before, after = (
         next(placed for placed in scene.objects if placed.id == number) for scene in (edit.source, edit.target)

@@ -35,7 +35,7 @@ def test_rows_fill_files_in_order(tmp_path: Path) -> None:
 def test_hugging_face_reads_the_same_pixels(
     tmp_path: Path, write: Callable[..., None], prefix: str, pictures: set[str]
 ) -> None:
-    """Load the files with the hub's own library, which knows pictures by the metadata alone."""
+    """Load the files with the hub's own library, which recognizes pictures by the metadata alone."""
     datasets = pytest.importorskip("datasets", reason="the hub's own reader is not installed")
     write(tmp_path, range(9), 32, world.TRAIN)
     files = sorted(str(path) for path in (tmp_path / "data").glob(f"{prefix}*.parquet"))
