@@ -51,7 +51,7 @@ class ConversionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SetAside:
-    """One row that cannot be trained on."""
+    """Row that cannot be trained on, and the reason."""
 
     file: str
     """File or folder that was being read."""
@@ -188,7 +188,7 @@ class _ConvertPart:
         self.config, self.group = config, group
 
     def in_parallel(self) -> Iterator[tuple[int, str]]:
-        """Convert all parts, as many at a time as there are cores for; yields each one's number and error, or ""."""
+        """Convert the parts in parallel on the cores that are free; yields each part's number and error, or ""."""
         if self.parts:
             require_resources([Demand(cpus=self.config.cpus_per_task)], "write a smaller cpus_per_task")
             numbers = ray.data.from_items(list(self.parts), override_num_blocks=len(self.parts))
@@ -300,11 +300,11 @@ def _require_settings(root: str, settings: dict[str, Any]) -> None:
     if not storage.exists(path):
         storage.write_bytes(path, json.dumps(settings).encode())
         return
-    found = json.loads(storage.read_bytes(path))
+    recorded = json.loads(storage.read_bytes(path))
     for key, value in settings.items():
-        if found.get(key) != value:
+        if recorded.get(key) != value:
             raise shards.ShardsError(
-                f"{root}: the shards there were made with {key} {found.get(key)!r}, not {value!r}; "
+                f"{root}: the shards there were made with {key} {recorded.get(key)!r}, not {value!r}; "
                 "write another --out or remove the folder"
             )
 
@@ -336,7 +336,7 @@ def _too_many(reports: Sequence[PartReport], config: ConversionConfig) -> bool:
 
 
 def _progress(name: str, reports: Sequence[PartReport], first: int, parts: int, seconds: float) -> str:
-    """`cocostuff        part   12/231    6144 rows, 3 set aside  1210 rows/s  left 95 s`"""
+    """Format `cocostuff        part   12/231    6144 rows, 3 set aside  1210 rows/s  left 95 s`."""
     fresh = reports[first:]
     left = seconds / len(fresh) * (parts - len(reports))
     return (

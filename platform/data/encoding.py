@@ -96,7 +96,7 @@ def _encode_shards(
     dataset = ray.data.from_items([{SHARD: name} for name in todo], override_num_blocks=len(todo))
     loaded = dataset.map(_LoadShard(root, load), num_cpus=config.cpus_per_task)
     encoded = loaded.map(
-        _EncodeShard,  # type: ignore[arg-type]  # the class of an actor, made there
+        _EncodeShard,  # type: ignore[arg-type]  # a class, which each actor constructs
         fn_constructor_kwargs={"make_encoder": make_encoder, "batch": config.batch},
         compute=ray.data.ActorPoolStrategy(size=config.count),
         num_cpus=config.cpus,

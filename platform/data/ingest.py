@@ -31,7 +31,7 @@ TASKS_PER_ROUND = 256
 
 
 class IngestError(ValueError):
-    """Rows of which no batch can be made."""
+    """Rows that cannot be stacked to a batch, or a corpus without any usable row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class IngestConfig:
 
 @dataclass(frozen=True)
 class Share:
-    """One worker's part of a run's draws: every `workers`-th batch.
+    """Batches of one worker: every `workers`-th of the run.
 
     Each step's samples are therefore the same for any number of workers.
     """
@@ -138,7 +138,7 @@ def _read_round(read: "_ReadBatches", numbers: range, per_task: int, config: Ing
     """Plan the tasks for the batches of these numbers at once and yield the batches in order."""
     tasks = [{"numbers": run} for run in _deal_batches(numbers, per_task, config.tasks)]
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
-    dataset.context.target_max_block_size = 1  # so each batch, which is one row there, leaves its task at once
+    dataset.context.target_max_block_size = 1  # so that each batch, a row of the block, leaves its task at once
     pool = ray.data.TaskPoolStrategy(size=min(config.tasks, len(tasks)))
     prepared = dataset.map_batches(read, batch_format="numpy", num_cpus=config.cpus_per_task, compute=pool)
     blocks = iter(prepared.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=config.prefetch_batches))

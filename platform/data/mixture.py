@@ -23,7 +23,7 @@ class MixtureError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """One row of a run."""
+    """Row of a run, by its place."""
 
     number: int
     """Position in the whole run, from 0."""
@@ -125,7 +125,11 @@ class EpochOrder:
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """Raise MixtureError unless there is a weight and all are positive and finite."""
+    """Require at least one weight, and all to be positive and finite.
+
+    Raises:
+        MixtureError: none, or another value; the message names the corpus.
+    """
     if not weights:
         raise MixtureError("mixture: no corpus; write `corpus: weight` lines")
     for name, weight in weights.items():

@@ -12,7 +12,7 @@ NO_IMAGE = EncodedImage(b"")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One training sample of any corpus, images still encoded.
+    """Training sample of any corpus, images still encoded.
 
     A caption has an instruction only, an edit has source, target and instruction, a vqa sample has a source and a
     dialogue. Shards have a column for each field but `error`.
@@ -28,7 +28,7 @@ class Sample:
     """The same request in plain words that name its object; empty where the instruction does or none is known."""
     questions: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
-    """As many as questions: the dialogue of a vqa sample, turn by turn."""
+    """Answer to each question: the dialogue of a vqa sample, turn by turn."""
     source: EncodedImage = NO_IMAGE
     """Image before the edit, or of the dialogue; empty for a caption."""
     target: EncodedImage = NO_IMAGE

@@ -2,8 +2,8 @@
 
 A folder of shards holds
 
-    rows/00012-00.parquet     rows of part 12 of the corpus, in row groups of one size
-    parts/00012.json          part 12 is finished: its shards, counts of rows read, kept and set aside
+    rows/000012-000.parquet   rows of part 12 of the corpus, in row groups of one size
+    parts/000012.json         part 12 is finished: its shards, counts of rows read, kept and set aside
     latents-1a2b3c4d/         as rows/, row by row the same: outputs of the encoder with this hash
     index.json                all parts are finished: the shards and their rows
     quarantine.parquet        every row that was set aside: its id, its file's part and the error
@@ -76,11 +76,11 @@ class Encoding:
 
 @dataclasses.dataclass(frozen=True)
 class StoredSample:
-    """One row of a shard with the encodings that were asked for."""
+    """Row of a shard with its encodings."""
 
     sample: Sample
     arrays: Mapping[str, StoredArray | None]
-    """By column; None where the encoder has no use for this row."""
+    """Stored arrays by column; None where the encoder has no use for this row."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,11 +38,11 @@ def by_id(batches: Iterable[Batch]) -> dict[str, list[torch.Tensor]]:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_all_three_pipelines_make_the_same_samples(setup: Setup) -> None:
     epoch = setup.pairs // setup.batch
-    ours, *others = (by_id(islice(pipeline(setup, setup.pairs), epoch)) for pipeline in PIPELINES.values())
-    assert len(ours) == setup.pairs
+    training, *others = (by_id(islice(pipeline(setup, setup.pairs), epoch)) for pipeline in PIPELINES.values())
+    assert len(training) == setup.pairs
     for other in others:
-        assert other.keys() == ours.keys()
-        assert all(torch.equal(a, b) for name in ours for a, b in zip(ours[name], other[name], strict=True))
+        assert other.keys() == training.keys()
+        assert all(torch.equal(a, b) for name in training for a, b in zip(training[name], other[name], strict=True))
 
 
 @pytest.mark.ray

@@ -203,7 +203,7 @@ def test_bad_rows_are_set_aside_with_their_file_and_error(ray_session: None, tmp
 
 @pytest.mark.ray
 def test_skipped_entries_are_counted_by_reason_and_are_no_bad_rows(ray_session: None, tmp_path: Path) -> None:
-    """Those found when the corpus is opened and those found in its parts."""
+    """The report sums up entries skipped when the corpus is opened and those skipped in its parts."""
     folder = tmp_path / "corpora" / "cc12m"
     folder.mkdir(parents=True)
     (folder / ".00000.tar.lock").touch()

@@ -304,12 +304,12 @@ def test_stored_arrays_are_read_only_by_a_recipe_that_uses_them(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("split", "world", "found"),
+    ("split", "world", "message"),
     [("val", "", "split 'val'"), ("train", "unseen_pairs", "world 'unseen_pairs'"), ("test", "train", "split 'test'")],
 )
-def test_held_out_shards_are_never_trained_on(tmp_path: Path, split: str, world: str, found: str) -> None:
+def test_held_out_shards_are_never_trained_on(tmp_path: Path, split: str, world: str, message: str) -> None:
     write_corpus(tmp_path, "edits", 5, split=split, world=world)
-    with pytest.raises(shards.ShardsError, match=f"edits: .*{found}"):
+    with pytest.raises(shards.ShardsError, match=f"edits: .*{message}"):
         Corpora(str(tmp_path), {"edits": 1.0}, 0, CONFIG)
 
 
