@@ -12,7 +12,8 @@ from PIL import Image
 from fireedit.jobs import show
 from fireedit.jobs.train import open_corpora, read_recipe
 from fireedit.platform import images
-from fireedit.platform.data.conversion import ConversionConfig, convert
+from fireedit.platform.data.conversion import ConversionConfig
+from fireedit.platform.data.preparation import prepare_shards
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.scenes.writers import cc12m, instructpix2pix, llava_instruct
@@ -45,8 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shards(ray_session: None, home: Path) -> Path:
     config = ConversionConfig(size=32, cpus_per_task=0.25, max_bad_fraction=0.5)
-    for name in ("instructpix2pix", "llava_instruct"):
-        convert(name, str(home / "corpora"), str(home / "shards" / name), config=config)
+    prepare_shards(str(home / "corpora"), str(home / "shards"), ["instructpix2pix", "llava_instruct"], config=config)
     return home
 
 

@@ -213,7 +213,7 @@ def test_skipped_entries_are_counted_by_reason_and_are_no_bad_rows(ray_session: 
                 member = tarfile.TarInfo(f"{number}{key}.txt")
                 member.size = len(caption)
                 tar.addfile(member, io.BytesIO(caption.encode()))
-    report = convert("cc12m", str(tmp_path / "corpora"), str(tmp_path / "shards"), config=CONFIG)
+    report = convert(catalog.CORPORA["cc12m"], str(folder), str(tmp_path / "shards"), config=CONFIG)
     assert (report["read"], report["kept"], report["set_aside"]) == (2, 2, 0)
     assert report["skipped"] == {CLUTTER_REASON: 1, cc12m.NO_CAPTION: 2}
     assert json.loads((tmp_path / "shards" / conversion.REPORT).read_text())["skipped"] == report["skipped"]
