@@ -34,16 +34,8 @@ _TURNS = {
 }
 """Transpose that turns a picture upright, by EXIF orientation."""
 
-_DAMAGE = (
-    SyntaxError,
-    OSError,
-    ValueError,
-    EOFError,
-    TypeError,
-    LookupError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+_BOMB = Image.DecompressionBombError
+_DAMAGE = (SyntaxError, OSError, ValueError, EOFError, TypeError, LookupError, struct.error, _BOMB)
 """Errors that Pillow was seen to raise on damaged bytes."""
 
 _reading_headers = threading.Lock()

@@ -84,20 +84,16 @@ def read_chunk(path: str, start: int, size: int = CHUNK_BYTES, columns: tuple[st
 
 def read_tar(path: str) -> Iterator[Sample | rows.Skip]:
     """Read the samples of one tar; where it is cut or damaged, an error under the tar's own name is the last."""
-    name = storage.filesystem(path)[1].rpartition("/")[2]
+    files, inner = storage.filesystem(path)
+    name = inner.rpartition("/")[2]
     try:
         with rows.opening(path, name, rows.BadRow):
-            stream = _open_stream(path)
+            stream = files.open_input_stream(inner)
     except rows.BadRow as bad:
         yield _sample(name, "", str(bad))
         return
     with stream:
         yield from _TarReader(name, stream, path).samples()
-
-
-def _open_stream(path: str) -> BinaryIO:
-    files, inner = storage.filesystem(path)
-    return files.open_input_stream(inner)
 
 
 def _fields(line: bytes) -> tuple[str, ...]:
@@ -133,7 +129,7 @@ class _Member:
 
 
 class _TarReader:
-    """One pass over a tar, as far as it can be read."""
+    """Pass over a tar, as far as it can be read."""
 
     def __init__(self, name: str, stream: BinaryIO, path: str):
         self.name, self.stream, self.path = name, stream, path

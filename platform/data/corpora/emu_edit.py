@@ -26,7 +26,7 @@ RESULT = "edited_image"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmuEdit:
-    """One edit with the texts that its metrics need beside the pictures."""
+    """Edit with the texts that its metrics need beside the pictures."""
 
     sample: Sample
     task: str
@@ -39,7 +39,7 @@ class EmuEdit:
 
 @dataclasses.dataclass(frozen=True)
 class EmuEditFile:
-    """One parquet file."""
+    """Parquet file of the set."""
 
     path: str
     repeated: frozenset[int]
@@ -105,20 +105,18 @@ def _repeated(path: str, seen: set[tuple[Any, ...]]) -> frozenset[int]:
 def _sample(record: dict[str, Any], place: str, repeated: bool) -> Sample:
     """Make one record a sample; `place`, the file and the row's number, names a row that has no key of its own."""
     number, digest = record["idx"], parquet.text_of(record, "hash")
-    name, source, target, error = f"{CORPUS}/{number}-{digest}", NO_IMAGE, NO_IMAGE, ""
+    has_key = isinstance(number, int) and digest and not repeated
+    name = f"{CORPUS}/{number}-{digest}" if has_key else f"{CORPUS}/{place}"
+    sample = Sample(id=name, corpus=CORPUS, task="edit", instruction=parquet.text_of(record, "instruction"))
     try:
-        if not isinstance(number, int) or not digest or repeated:
-            name = f"{CORPUS}/{place}"
+        if not has_key:
             found = "stands twice" if repeated and digest else "is no key"
             raise rows.BadRow(f"idx {number} with hash {digest!r:.40} {found}")
-        if not parquet.text_of(record, "instruction"):
+        if not sample.instruction:
             raise rows.BadRow("instruction: found no text")
         source = rows.check_picture(parquet.picture_bytes(record, "image"), "image")
-        if RESULT in record:
-            target = rows.check_picture(parquet.picture_bytes(record, RESULT), RESULT)
+        has_result = RESULT in record
+        target = rows.check_picture(parquet.picture_bytes(record, RESULT), RESULT) if has_result else NO_IMAGE
+        return dataclasses.replace(sample, source=source, target=target)
     except rows.BadRow as bad:
-        source, target, error = NO_IMAGE, NO_IMAGE, f"{name}: {bad}"
-    instruction = parquet.text_of(record, "instruction")
-    return Sample(
-        id=name, corpus=CORPUS, task="edit", instruction=instruction, source=source, target=target, error=error
-    )
+        return dataclasses.replace(sample, error=f"{name}: {bad}")

@@ -21,7 +21,7 @@ from typing import Any
 
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import parquet, rows
-from fireedit.platform.data.sample import NO_IMAGE, Sample
+from fireedit.platform.data.sample import Sample
 
 CORPUS = "instructpix2pix"
 COLUMNS = ["original_image", "edit_prompt", "edited_image"]
@@ -96,20 +96,17 @@ def read_list(path: str, split: str) -> list[PromptFolder]:
 
 def read_folder(open_file: OpenFile, folder: PromptFolder) -> Sample:
     """Make one folder a sample; its pair is drawn by the folder's id, so it is the same at every visit."""
-    instruction, pair, error = "", [NO_IMAGE, NO_IMAGE], ""
+    sample = Sample(id=folder.id, corpus=CORPUS, task="edit")
     try:
         if folder.error:
             raise rows.BadRow(folder.error)
         instruction = _instruction(open_file(f"{folder.name}/prompt.json"))
         seed = random.Random(folder.id).choice(folder.seeds)
         names = [f"{folder.name}/{seed}_{side}.jpg" for side in (0, 1)]
-        pair = [rows.check_picture(open_file(name), name) for name in names]
+        source, target = (rows.check_picture(open_file(name), name) for name in names)
+        return dataclasses.replace(sample, instruction=instruction, source=source, target=target)
     except rows.BadRow as bad:
-        error = f"{folder.id}: {bad}"
-    source, target = pair
-    return Sample(
-        id=folder.id, corpus=CORPUS, task="edit", instruction=instruction, source=source, target=target, error=error
-    )
+        return dataclasses.replace(sample, error=f"{folder.id}: {bad}")
 
 
 def read_zipped(root: str, part: tuple[str, Sequence[PromptFolder]]) -> Iterator[Sample]:

@@ -4,11 +4,12 @@ Source: huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K, `llava_instruct_
 LLaVA's format has conversations without a picture too, which have no `image`; they are skipped.
 """
 
+import dataclasses
 import functools
 from typing import Any, TypeVar
 
 from fireedit.platform.data.corpora import rows
-from fireedit.platform.data.sample import NO_IMAGE, Sample
+from fireedit.platform.data.sample import Sample
 
 CORPUS = "llava_instruct"
 FILE = "llava_instruct_150k.json"
@@ -40,16 +41,13 @@ def read_records(root: str) -> list[Any]:
 def read_dialogue(root: str, numbered: tuple[int, Any]) -> Sample:
     """Make one conversation a sample; its id is its place in the file, for up to three share the picture's name."""
     index, record = numbered
-    questions: tuple[str, ...] = ()
-    answers: tuple[str, ...] = ()
-    source, error = NO_IMAGE, ""
+    sample = Sample(id=f"{CORPUS}/train/{index:06d}", corpus=CORPUS, task="vqa")
     try:
         questions, answers = split_turns(_field(record, "conversations", list))
         source = rows.read_picture(root, f"{IMAGES}/{rows.inside(_field(record, 'image', str))}")
+        return dataclasses.replace(sample, questions=questions, answers=answers, source=source)
     except rows.BadRow as bad:
-        error = f"{FILE}, conversation {index}: {bad}"
-    name = f"{CORPUS}/train/{index:06d}"
-    return Sample(id=name, corpus=CORPUS, task="vqa", questions=questions, answers=answers, source=source, error=error)
+        return dataclasses.replace(sample, error=f"{FILE}, conversation {index}: {bad}")
 
 
 def split_turns(turns: list[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import masks, parquet, rows
-from fireedit.platform.data.sample import NO_IMAGE, Sample
+from fireedit.platform.data.sample import Sample
 
 CORPUS = "magicbrush"
 COLUMNS = ["img_id", "turn_index", "source_img", "instruction", "target_img"]
@@ -26,7 +26,7 @@ GLOBAL, LOCAL = "global_descriptions.json", "local_descriptions.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MagicBrushTurn:
-    """One edit of a session in a folder, before any picture is read."""
+    """Edit of a session in a folder, before any picture is read."""
 
     id: str
     instruction: str = ""
@@ -73,25 +73,15 @@ def find_turns(root: str, split: str) -> list[MagicBrushTurn]:
 
 def read_folder_turn(root: str, turn: MagicBrushTurn) -> Sample:
     """Make one turn a sample, with the box of its mask; source and target may differ in size."""
-    source, target, error = NO_IMAGE, NO_IMAGE, ""
-    boxes: tuple[masks.Box, ...] = ()
+    sample = Sample(id=turn.id, corpus=CORPUS, task="edit", instruction=turn.instruction)
     try:
         if turn.error:
             raise rows.BadRow(turn.error)
         source, target = rows.read_picture(root, turn.source), rows.read_picture(root, turn.target)
         boxes = masks.read_boxes(root, turn.mask, functools.partial(masks.erased, source=source))
+        return dataclasses.replace(sample, source=source, target=target, boxes=boxes)
     except rows.BadRow as bad:
-        source, target, error = NO_IMAGE, NO_IMAGE, f"{turn.id}: {bad}"
-    return Sample(
-        id=turn.id,
-        corpus=CORPUS,
-        task="edit",
-        instruction=turn.instruction,
-        source=source,
-        target=target,
-        boxes=boxes,
-        error=error,
-    )
+        return dataclasses.replace(sample, error=f"{turn.id}: {bad}")
 
 
 def _descriptions(root: str, name: str) -> dict[str, Any]:

@@ -140,22 +140,23 @@ def read_pair(record: dict[str, Any], folder: str, key: str, *, source: str, ins
     before, after = (picture_bytes(record, column) for column in (source, target))
     text = text_of(record, instruction)
     digest = hashlib.blake2b(b"\0".join((text.encode(), before, after)), digest_size=8).hexdigest()
-    corpus, name, error = folder.partition("/")[0], f"{folder}/{key}-{digest}" if key else f"{folder}/{digest}", ""
+    name = f"{folder}/{key}-{digest}" if key else f"{folder}/{digest}"
+    sample = Sample(id=name, corpus=folder.partition("/")[0], task="edit", instruction=text)
     try:
         if not text:
             raise rows.BadRow(f"{instruction}: found no text")
         first, second = rows.check_picture(before, source), rows.check_picture(after, target)
+        return dataclasses.replace(sample, source=first, target=second)
     except rows.BadRow as bad:
-        first, second, error = NO_IMAGE, NO_IMAGE, f"{name}: {bad}"
-    return Sample(id=name, corpus=corpus, task="edit", instruction=text, source=first, target=second, error=error)
+        return dataclasses.replace(sample, error=f"{name}: {bad}")
 
 
 def with_mask(sample: Sample, record: dict[str, Any], column: str, decode: Callable[[bytes], np.ndarray]) -> Sample:
     """Add the box of the record's mask, if it has one; a damaged mask makes a bad row."""
+    if sample.error:
+        return sample
     try:
-        return dataclasses.replace(
-            sample, boxes=masks.boxes(picture_bytes(record, column) or None, decode, column) if not sample.error else ()
-        )
+        return dataclasses.replace(sample, boxes=masks.boxes(picture_bytes(record, column) or None, decode, column))
     except rows.BadRow as bad:
         return dataclasses.replace(sample, source=NO_IMAGE, target=NO_IMAGE, error=f"{sample.id}: {bad}")
 

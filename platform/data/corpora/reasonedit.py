@@ -19,7 +19,7 @@ from typing import Any
 
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import masks, rows
-from fireedit.platform.data.sample import NO_IMAGE, Sample
+from fireedit.platform.data.sample import Sample
 
 CORPUS = "reasonedit"
 FILE = "SyntheticData_info_new.json"
@@ -37,7 +37,7 @@ MARK = "CLIP:"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReasonEditCase:
-    """One picture of the benchmark and its request, before any pixel is read."""
+    """Picture of the benchmark and its request, before any pixel is read."""
 
     id: str
     category: str
@@ -107,19 +107,15 @@ def find_cases(root: str, skipped: Counter[str] | None = None) -> list[ReasonEdi
 
 def read_case(root: str, case: ReasonEditCase) -> Sample:
     """Make one case a sample, with the box of its mask."""
-    source, error = NO_IMAGE, ""
-    boxes: tuple[masks.Box, ...] = ()
+    sample = Sample(id=case.id, corpus=CORPUS, task="edit", instruction=case.instruction)
     try:
         if not case.instruction or not case.noun or "\ufffd" in case.line:
             text = f"{case.category}/{TEXTS[case.category]}"
             raise rows.BadRow(f"{text}: found {case.line!r:.60}; write `instruction {MARK} noun` in UTF-8")
         source = rows.read_picture(root, case.picture)
-        boxes = masks.read_boxes(root, case.mask, masks.bright)
+        return dataclasses.replace(sample, source=source, boxes=masks.read_boxes(root, case.mask, masks.bright))
     except rows.BadRow as bad:
-        source, error = NO_IMAGE, f"{case.id}: {bad}"
-    return Sample(
-        id=case.id, corpus=CORPUS, task="edit", instruction=case.instruction, source=source, boxes=boxes, error=error
-    )
+        return dataclasses.replace(sample, error=f"{case.id}: {bad}")
 
 
 def _instructions(record: Any) -> list[str]:

@@ -36,22 +36,13 @@ UMD_SPLITS = ["train", "val", "test"]
 IMAGES = "train2014"
 NO_SENTENCE = "references without a sentence"
 
-_DAMAGE = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-)
+_DAMAGE = (pickle.PickleError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError)
 """Errors that Python was seen to raise on damaged pickles."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReferredObjects:
-    """One picture, its expressions and the outlines that they mean, before any pixel is read."""
+    """Picture, its expressions and the outlines that they mean, before any pixel is read."""
 
     id: str
     corpus: str

@@ -65,7 +65,7 @@ class CorpusError(ValueError):
 
 
 class BadRow(ValueError):
-    """One row that cannot be read; the reader turns it into a sample with `error` set."""
+    """Row that cannot be read; the reader turns it into a sample with `error` set."""
 
 
 def in_parts(items: Sequence[T], to_sample: Callable[[T], Sample], skipped: Mapping[str, int] | None = None) -> Corpus:

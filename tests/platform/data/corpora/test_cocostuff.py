@@ -176,7 +176,7 @@ def test_labels_may_begin_with_a_byte_order_mark_and_end_with_blank_lines(tmp_pa
     assert cocostuff.read_labels(str(tmp_path)) == {0: "person"}
 
 
-def test_the_json_form_asks_for_stuff_alone(tmp_path: Path) -> None:
+def test_the_json_form_makes_requests_for_stuff_alone(tmp_path: Path) -> None:
     writer.write_json(tmp_path, range(30), 32, world.TRAIN)
     names = set(coco.class_names().values())
     named = set()
@@ -189,7 +189,7 @@ def test_the_json_form_asks_for_stuff_alone(tmp_path: Path) -> None:
     assert len(named) > 5
 
 
-def test_both_forms_ask_the_same_of_a_picture_of_stuff(tmp_path: Path) -> None:
+def test_both_forms_make_the_same_requests_for_a_picture_of_stuff(tmp_path: Path) -> None:
     writer.write_json(tmp_path, range(4), 32, world.TRAIN)
     labels = {number - 1: name for number, name in coco.class_names().items() if number >= coco.FIRST_STUFF}
     listed, file = list(cocostuff.read(str(tmp_path))), str(tmp_path / "annotations" / "stuff_train2017.json")
@@ -231,7 +231,7 @@ POLYGON = [[0.0, 0.0, 4.0, 0.0, 4.0, 4.0, 0.0, 4.0]]
 
 
 def content(**changed: Any) -> dict[str, Any]:
-    """One picture, its left half labelled as grass and its right one as other."""
+    """Picture whose left half is labelled as grass, the right one as other."""
     plain = {
         "images": [{"id": 7, "file_name": "000000000007.jpg", "height": 4, "width": 8}],
         "annotations": [

@@ -32,7 +32,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsi
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """One published form of a corpus and patterns of the files that its reader opens."""
+    """Published form of a corpus and patterns of the files that its reader opens."""
 
     corpus: str
     write: Callable

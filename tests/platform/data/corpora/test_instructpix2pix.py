@@ -135,7 +135,7 @@ def test_zips_hold_the_same_samples_as_folders(tmp_path: Path) -> None:
     assert list(zips) == list(instructpix2pix.read(str(tmp_path / "folders")))
 
 
-def test_which_pair_is_drawn_from_the_id(tmp_path: Path) -> None:
+def test_the_pair_is_drawn_from_the_id(tmp_path: Path) -> None:
     writer.write_folders(tmp_path, range(20), 16, world.TRAIN)
     first, again = (list(instructpix2pix.read(str(tmp_path))) for _ in range(2))
     assert first == again

@@ -36,7 +36,7 @@ def test_the_picture_stands_before_and_after_the_question_alternately(corpus: Pa
     assert [text.endswith("\n<image>") for text in first] == [False, True] * 4
 
 
-def test_the_image_token_is_taken_out_wherever_it_stands() -> None:
+def test_the_image_token_is_taken_out_at_every_place() -> None:
     questions, answers = llava_instruct.split_turns(
         turns("<image>\nWhat is it?", "A cat.", "Sure?\n<image>", "Yes.", "Why <image>so?", "It purrs.")
     )

@@ -51,7 +51,7 @@ def test_a_later_turn_goes_on_from_the_one_before(corpus: Path) -> None:
         assert records[index]["source_img"] == records[index - 1]["target_img"]
 
 
-def test_what_changes_lies_in_the_box_of_the_white_mask(corpus: Path) -> None:
+def test_all_changes_are_in_the_box_of_the_white_mask(corpus: Path) -> None:
     for sample in magicbrush.read(str(corpus)):
         changed = (images.decode(sample.source) != images.decode(sample.target)).any(axis=-1)
         ((left, top, right, bottom),) = (np.array(box) * 32 for box in sample.boxes)
@@ -115,7 +115,7 @@ SEEDS = HELD_OUT.seeds[:6]
 
 
 @pytest.fixture(scope="module")
-def test_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("magicbrush")
     writer.write_folder(folder, SEEDS, 32, HELD_OUT)
     return folder
@@ -132,59 +132,59 @@ def listed_turn(**changed: Any) -> dict[str, Any]:
     return {**names, "instruction": "Make it blue."} | changed
 
 
-def test_a_written_folder_is_read_back(test_set: Path) -> None:
+def test_a_written_folder_is_read_back(benchmark: Path) -> None:
     edits = {
         f"magicbrush/test/{seed:012d}-{number}": edit
         for seed in SEEDS
         for number, edit in enumerate(writer.session(HELD_OUT, seed), start=1)
     }
-    samples = list(magicbrush.read(str(test_set), "test"))
+    samples = list(magicbrush.read(str(benchmark), "test"))
     assert [sample.id for sample in samples] == list(edits) and len(edits) > len(SEEDS)
     for sample in samples:
         assert not sample.error and sample.instruction == edits[sample.id].instruction
 
 
-def test_folder_and_parquet_hold_the_same_edits(test_set: Path, tmp_path: Path) -> None:
+def test_folder_and_parquet_hold_the_same_edits(benchmark: Path, tmp_path: Path) -> None:
     """Transparent masks there and white ones here mean the same boxes, but for what is white in a picture itself."""
     writer.write(tmp_path, SEEDS, 32, HELD_OUT)
-    pairs = list(zip(magicbrush.read(str(test_set), "test"), magicbrush.read(str(tmp_path)), strict=True))
+    pairs = list(zip(magicbrush.read(str(benchmark), "test"), magicbrush.read(str(tmp_path)), strict=True))
     for single, packed in pairs:
         assert (single.instruction, single.source, single.target) == (packed.instruction, packed.source, packed.target)
         assert single.boxes[0][0] >= packed.boxes[0][0] and single.boxes[0][2] <= packed.boxes[0][2]
     assert sum(single.boxes == packed.boxes for single, packed in pairs) > len(pairs) / 2
 
 
-def test_the_files_are_those_that_magicbrushs_own_scripts_ask_for(test_set: Path) -> None:
-    found = {path.name for path in (test_set / "test").iterdir()}
+def test_the_files_are_those_that_magicbrushs_own_scripts_ask_for(benchmark: Path) -> None:
+    found = {path.name for path in (benchmark / "test").iterdir()}
     descriptions = {"global_descriptions.json", "local_descriptions.json"}
     assert found == {"images", "edit_turns.json", "edit_sessions.json"} | descriptions
-    sessions = json.loads((test_set / "test" / "edit_sessions.json").read_text())
-    turns = json.loads((test_set / "test" / "edit_turns.json").read_text())
+    sessions = json.loads((benchmark / "test" / "edit_sessions.json").read_text())
+    turns = json.loads((benchmark / "test" / "edit_turns.json").read_text())
     assert turns == [turn for session in sessions.values() for turn in session]
     for key, session in sessions.items():
-        pictures = {path.name for path in (test_set / "test" / "images" / key).iterdir()}
+        pictures = {path.name for path in (benchmark / "test" / "images" / key).iterdir()}
         assert pictures == {turn[name] for turn in session for name in ("input", "mask", "output")}
         assert [turn["input"] for turn in session[1:]] == [turn["output"] for turn in session[:-1]]
         assert all(turn["input"].split("-")[0] == key for turn in session), "their folder is found by that"
 
 
-def test_each_turn_has_the_captions_of_its_result(test_set: Path) -> None:
-    turns = magicbrush.find_turns(str(test_set), "test")
+def test_each_turn_has_the_captions_of_its_result(benchmark: Path) -> None:
+    turns = magicbrush.find_turns(str(benchmark), "test")
     edits = [(seed, edit) for seed in SEEDS for edit in writer.session(HELD_OUT, seed)]
     for turn, (seed, edit) in zip(turns, edits, strict=True):
         assert turn.global_caption == language.caption(edit.target, seed)
         assert turn.local_caption == changes.local_caption(edit)
 
 
-def test_the_transparent_part_of_a_mask_holds_all_that_changes(test_set: Path) -> None:
-    for turn in magicbrush.find_turns(str(test_set), "test"):
-        source, mask, target = ((test_set / name).read_bytes() for name in (turn.source, turn.mask, turn.target))
+def test_the_transparent_part_of_a_mask_holds_all_that_changes(benchmark: Path) -> None:
+    for turn in magicbrush.find_turns(str(benchmark), "test"):
+        source, mask, target = ((benchmark / name).read_bytes() for name in (turn.source, turn.mask, turn.target))
         alpha = images.decode_alpha(mask)
         assert alpha is not None and set(np.unique(alpha)) <= {0, 255}
         assert (alpha[changes.region(images.decode(source), images.decode(target))] == 0).all()
 
 
-def test_descriptions_are_only_needed_by_who_measures(tmp_path: Path) -> None:
+def test_descriptions_may_be_missing(tmp_path: Path) -> None:
     (turn_read,) = magicbrush.find_turns(sessions_of(tmp_path, {"7": [listed_turn()]}), "test")
     assert turn_read.id == "magicbrush/test/7-1" and not turn_read.error
     assert turn_read.global_caption == turn_read.local_caption == ""
@@ -213,15 +213,15 @@ def test_a_turn_of_a_folder_is_whole_without_its_mask(tmp_path: Path) -> None:
         ([listed_turn()], "test/images/7/7-input.png: no such file"),
     ],
 )
-def test_what_is_no_turn_is_a_bad_row(tmp_path: Path, session: Any, found: str) -> None:
+def test_a_record_that_is_no_turn_is_a_bad_row(tmp_path: Path, session: Any, found: str) -> None:
     (sample,) = magicbrush.read(sessions_of(tmp_path, {"7": session}), "test")
     assert sample.error.startswith(f"{sample.id}: ") and found in sample.error and not sample.source
     assert sample.id in ("magicbrush/test/7", "magicbrush/test/7-1")
 
 
-def test_a_folder_without_the_test_set_is_refused(test_set: Path, tmp_path: Path) -> None:
+def test_a_folder_without_the_test_set_is_refused(benchmark: Path, tmp_path: Path) -> None:
     with pytest.raises(rows.CorpusError, match="edit_sessions.json is missing: MagicBrush's test set, unpacked as"):
-        magicbrush.read(str(test_set / "test"), "test")
+        magicbrush.read(str(benchmark / "test"), "test")
     with pytest.raises(rows.CorpusError, match="found a list; write an object of sessions"):
         magicbrush.read(sessions_of(tmp_path, [listed_turn()]), "test")
     (tmp_path / "test" / "edit_sessions.json").write_text('{"7": [], "7": []}')

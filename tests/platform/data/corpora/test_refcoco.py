@@ -153,7 +153,7 @@ def samples_of(folder: Path, reference: dict[str, Any], objects: Instances | Non
     [(5, ["left"]), ([6], ["right"]), ([5, 6], ["left", "right"]), ([5, 8], ["left"]), (8, ["right"])],
     ids=["one", "list of one", "union", "crowds are left out of a list", "an RLE for polygons"],
 )
-def test_what_is_meant_is_painted_and_boxed(tmp_path: Path, meant: Any, halves: list[str]) -> None:
+def test_the_objects_meant_are_painted_and_boxed(tmp_path: Path, meant: Any, halves: list[str]) -> None:
     mask = np.zeros((20, 30), bool)
     mask[:, :15], mask[:, 15:] = "left" in halves, "right" in halves
     boxes = {"left": (0.0, 0.0, 0.5, 1.0), "right": (0.5, 0.0, 1.0, 1.0)}
@@ -229,7 +229,7 @@ def test_a_part_of_an_outline_without_an_area_changes_nothing(tmp_path: Path, pa
     assert "the outline holds no pixel" in bad.error
 
 
-def test_where_nothing_is_meant_the_target_equals_the_source(tmp_path: Path) -> None:
+def test_a_target_equals_its_source_for_an_expression_of_no_object(tmp_path: Path) -> None:
     samples = samples_of(tmp_path, ref(ann_id=[-1], no_target=True))
     assert len(samples) == 2
     for sample in samples:

@@ -24,7 +24,7 @@ def table(corpus: Path, prefix: str) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in sorted((corpus / "data").glob(f"{prefix}*.parquet")))
 
 
-def test_our_writer_is_read_back(corpus: Path) -> None:
+def test_a_written_corpus_is_read_back(corpus: Path) -> None:
     free, regional = table(corpus, "FreeForm").to_pylist(), table(corpus, "RegionBase").to_pylist()
     assert len(free) == 9 and [record["idx"] for record in regional] == [0, 4, 8]
     for record, sample in zip(free + regional, ultraedit.read(str(corpus)), strict=True):
@@ -73,7 +73,7 @@ def test_a_folder_that_is_not_ultraedit_is_refused(tmp_path: Path) -> None:
         ultraedit.read(str(tmp_path))
 
 
-def test_files_that_disagree_beside_our_columns_are_read_together(corpus: Path, tmp_path: Path) -> None:
+def test_files_that_differ_in_other_columns_are_read_together(corpus: Path, tmp_path: Path) -> None:
     """Free-form files hold nulls where region-based ones hold masks, and the set of 500,000 lacks both columns."""
     free = table(corpus, "FreeForm")
     (tmp_path / "data").mkdir()
