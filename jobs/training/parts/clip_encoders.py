@@ -1,4 +1,4 @@
-"""CLIP at nano size: text encoder and vision model learn what caption and picture have in common."""
+"""CLIP at nano size: text encoder and vision model, trained on captions and on questions about instructions."""
 
 import random
 import re
@@ -54,22 +54,23 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "background": ("", *TRAIN.backgrounds),
     "style": ("", *EFFECTS),
 }
-"""What an instruction is asked while training, and the possible answers; "" if it says nothing of it."""
+"""Classes of the linear probes of an instruction, by question; "" where the instruction does not say."""
 INSTRUCTIONS = 4
-"""Instructions that a sample brings: that of its own edit, and those of edits that are not drawn."""
+"""Instructions of a sample: that of its own edit, and those of other edits, which are not rendered."""
 SHOWN = 12
+"""Images on the sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPRecipe(PretrainRecipe):
     instruction_weight: float = 0.1
-    """Of the summed cross entropy of the questions to an instruction, beside the contrast of pictures and captions."""
+    """Weight of the summed cross entropy of the questions; the contrastive loss has weight 1."""
     held_out: PositiveInt = 256
-    """Held-out edits that figures are taken on."""
+    """Held-out edits that the figures are computed on."""
 
 
-class Learner(nn.Module):
-    """CLIP, and the linear readers of what instructions ask, which are thrown away afterwards."""
+class CLIPWithProbes(nn.Module):
+    """CLIP, and linear probes of instructions that are discarded afterwards."""
 
     def __init__(self, sizes: FireEditConfig):
         super().__init__()
@@ -77,17 +78,17 @@ class Learner(nn.Module):
         self.readers = nn.Linear(sizes.text.width, sum(map(len, QUESTIONS.values())))
 
     def answer(self, pooled: Tensor) -> tuple[Tensor, ...]:
-        """What `CLIP.read` returns -> for each of `QUESTIONS` the logits of its answers."""
+        """Logits of the answers to each of `QUESTIONS`, from the pooled states of `CLIP.read`."""
         return self.readers(pooled).split([*map(len, QUESTIONS.values())], dim=-1)
 
 
 class CLIPTask:
-    """Contrast of pictures and captions, and questions to instructions.
+    """Contrastive loss of images and captions, and questions about instructions.
 
-    A batch holds the sources and targets of edits, so that every caption stands beside one that differs in a word or
-    two. The pictures are shown at both sizes at which HVCA sees CLIP's states. Captions alone would leave instructions
-    to chance, and the UNet reads their states: so a linear reader of the last state has to tell all that matters for
-    the edit (`QUESTIONS`), also where a thing is only said by its use.
+    A batch holds the sources and targets of edits, so that every caption has a negative that differs in a word or two.
+    Images are encoded at both sizes at which HVCA reads CLIP's states. The UNet reads the states of instructions,
+    which captions do not train: linear probes of the last state must answer all that matters for the edit
+    (`QUESTIONS`), also where an object is only named by its use.
     """
 
     name = "clip"
@@ -95,7 +96,7 @@ class CLIPTask:
     def __init__(self, sizes: FireEditConfig, recipe: CLIPRecipe, out: Path):
         self.sizes, self.recipe = sizes, recipe
         self.tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
-        self.model = Learner(sizes)
+        self.model = CLIPWithProbes(sizes)
 
     def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
         """Source and target of an edit, and some instructions.
@@ -121,7 +122,7 @@ class CLIPTask:
         }
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        assert isinstance(model, Learner)
+        assert isinstance(model, CLIPWithProbes)
         clip, pictures = model.clip, batch["pictures"].transpose(0, 1).flatten(0, 1)
         captions, instructions = batch["captions"].transpose(0, 1).flatten(0, 1), batch["instructions"].flatten(0, 1)
         read, asked = clip.read(torch.cat([captions, instructions]).long()).split([len(captions), len(instructions)])
@@ -142,7 +143,7 @@ class CLIPTask:
         `image_to_text`, `text_to_image`: the nearest of 256 is the right one. `twin_...`: so is the nearer of the
         captions of source and target, where they differ. The others: answers to instructions that say something.
         """
-        assert isinstance(model, Learner)
+        assert isinstance(model, CLIPWithProbes)
         hits: dict[str, list[Tensor]] = defaultdict(list)
         images, texts, sums = self._embedded(model, self.recipe.held_out)
         same, likeness = sums[0][:, None] == sums[0][None], images[0] @ texts[0].T
@@ -159,7 +160,7 @@ class CLIPTask:
 
     def preview(self, model: nn.Module) -> Image.Image:
         """Held-out pictures with the nearest of 256 captions, and their own where that is another one."""
-        assert isinstance(model, Learner)
+        assert isinstance(model, CLIPWithProbes)
         images, texts, sums = self._embedded(model, self.recipe.held_out)
         likeness = images[0, :SHOWN] @ texts[0].T
         drawn = torch.cat([batch["pictures"][:, 0] for batch in held_out_batches(self.draw, SHOWN, SHOWN)])
@@ -180,7 +181,7 @@ class CLIPTask:
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """In half precision; DINOv2's part of the vision tower stays as it is, and is fresh if there is none."""
-        assert isinstance(model, Learner)
+        assert isinstance(model, CLIPWithProbes)
         clip = model.clip.half()
         clip.text_encoder.save_pretrained(folder / "text_encoder")
         vision = saved(Vision(self.sizes.vision), folder / "vision")
@@ -192,7 +193,7 @@ class CLIPTask:
         }
         save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, folder / JUDGE)
 
-    def _embedded(self, model: Learner, edits: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _embedded(self, model: CLIPWithProbes, edits: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures and captions of held-out sources and targets: twice [2, N, W], and the captions' sums [2, N]."""
         images, texts, sums = list[Tensor](), list[Tensor](), list[Tensor]()
         for batch in held_out_batches(self.draw, edits, 64):
