@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from fireedit.jobs.training.encoders import encode_shards
+from fireedit.jobs.training.encoders import check_encoders, encode_shards
 from fireedit.platform import storage
 from fireedit.platform.cluster import ResourcesError, start_ray
 from fireedit.platform.console import say
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def shards(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     """Convert the corpora to shards and, with --encode, encode these."""
+    encode = args.encode.split(",") if args.encode else []
+    check_encoders(encode, args.weights)
     columns, corpora = parse_columns(args.columns), storage.join(storage.home(), "corpora")
     if columns and args.format != "pairs":
         raise PrepareError("--columns are read with --format pairs only; write that, or leave them out")
@@ -67,11 +69,11 @@ def shards(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
         report = preparation.prepare_pairs(source, args.out, args.corpora, columns, args.split, config)
     else:
         report = preparation.prepare_shards(args.source or corpora, args.out, names, args.split, config)
-    if args.encode:
+    if encode:
         encoders = EncodersConfig(
             count=args.encoders, gpus=args.gpus, cpus=args.cpus_per_task, cpus_per_task=args.cpus_per_task
         )
-        report |= encode_shards(args.out, names, args.encode.split(","), args.model, args.weights, encoders)
+        report |= encode_shards(args.out, names, encode, args.model, args.weights, encoders)
     return report
 
 

@@ -1,4 +1,4 @@
-"""The frozen encoders whose outputs `jobs/prepare.py shards --encode` stores beside the shards, and how each is run."""
+"""Frozen encoders whose outputs `jobs/prepare.py shards --encode` stores beside the shards."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,41 +27,53 @@ from fireedit.platform.images import decode
 
 @dataclass(frozen=True)
 class Encoder:
-    """One frozen encoder as a step of preparation."""
+    """Frozen encoder as a step of preparation."""
 
     fingerprint: str
+    """Hash of its weights."""
     columns: dict[str, tuple[int, ...]]
-    """What it makes of one row: float16 arrays by name, and their shapes."""
+    """Shapes of its float16 outputs for one row, by name."""
     load: Load
+    """Input of one row."""
     make: Callable[[], Encode]
+    """Constructor, called in the actor that encodes."""
 
 
 def latents(model: str, weights: str) -> Encoder:
-    """Moments of source and target out of the VAE or the codec that stands in its place, for rows that are edits."""
+    """Make the encoder of VAE moments of source and target, for rows that are edits."""
     sizes = preset(model).vae
     return Encoder(
-        fingerprint=fingerprint(_part(weights, "vae")),
+        fingerprint=fingerprint(_load_component(weights, "vae")),
         columns=dict.fromkeys(("source_moments", "target_moments"), sizes.moments_shape),
-        load=functools.partial(_canvases, sizes.sample_size),
+        load=functools.partial(_load_canvases, sizes.sample_size),
         make=functools.partial(_Latents, weights),
     )
 
 
 def text(model: str, weights: str) -> Encoder:
-    """CLIP's text states, for rows that are captions."""
+    """Make the encoder of CLIP's text states, for rows that are captions."""
     sizes = preset(model).text
     with storage.reading_folder(storage.join(weights, "tokenizer")) as folder:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     return Encoder(
-        fingerprint=fingerprint(_part(weights, "text_encoder")),
+        fingerprint=fingerprint(_load_component(weights, "text_encoder")),
         columns={"text_states": (sizes.tokens, sizes.width)},
-        load=functools.partial(_words, tokenizer, sizes.tokens),
+        load=functools.partial(_load_text_ids, tokenizer, sizes.tokens),
         make=functools.partial(_TextStates, weights),
     )
 
 
 ENCODERS: dict[str, Callable[[str, str], Encoder]] = {"latents": latents, "text": text}
-"""By the name that `--encode` takes; each is asked for a preset's name and a pipeline folder."""
+"""Encoders by their name in `--encode`; each takes a preset's name and a pipeline folder."""
+
+
+def check_encoders(encoders: Sequence[str], weights: str) -> None:
+    """Raise PrepareError unless all encoders are known and have weights."""
+    for name in encoders:
+        if name not in ENCODERS:
+            raise PrepareError(f"--encode: found {name!r}; write {' or '.join(ENCODERS)}, or both with a comma")
+    if encoders and not weights:
+        raise PrepareError("--encode needs --weights FOLDER, a saved pipeline that holds the encoders")
 
 
 def encode_shards(
@@ -75,11 +87,7 @@ def encode_shards(
     Returns:
         Report of each corpus and encoder.
     """
-    for name in encoders:
-        if name not in ENCODERS:
-            raise PrepareError(f"--encode: found {name!r}; write {' or '.join(ENCODERS)}, or both with a comma")
-    if not weights:
-        raise PrepareError("--encode needs --weights FOLDER, a saved pipeline that holds the encoders")
+    check_encoders(encoders, weights)
     reports: dict[str, Any] = {}
     for kind in encoders:
         encoder = ENCODERS[kind](model, weights)
@@ -92,11 +100,11 @@ def encode_shards(
 class _Latents:
     def __init__(self, weights: str):
         self.device = _device()
-        self.vae = _part(weights, "vae").to(self.device)
+        self.vae = _load_component(weights, "vae").to(self.device)
 
     @torch.no_grad()
     def __call__(self, canvases: Arrays) -> Arrays:
-        """uint8 [N, S, S, 3] of source and target to float16 [N, 2 C, h, w]."""
+        """Encode uint8 [N, S, S, 3] of source and target to float16 [N, 2 C, h, w]."""
         tensors = {name: torch.from_numpy(canvas).to(self.device) for name, canvas in canvases.items()}
         return {f"{name}_moments": _half(moments(self.vae, canvas)) for name, canvas in tensors.items()}
 
@@ -104,30 +112,30 @@ class _Latents:
 class _TextStates:
     def __init__(self, weights: str):
         self.device = _device()
-        self.text_encoder = _part(weights, "text_encoder").to(self.device)
+        self.text_encoder = _load_component(weights, "text_encoder").to(self.device)
 
     @torch.no_grad()
-    def __call__(self, words: Arrays) -> Arrays:
-        """Ids [N, T] to float16 [N, T, W]."""
-        ids = torch.from_numpy(words["text_ids"]).to(self.device)
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Encode ids [N, T] to float16 [N, T, W]."""
+        ids = torch.from_numpy(inputs["text_ids"]).to(self.device)
         return {"text_states": _half(text_states(self.text_encoder, ids))}
 
 
-def _canvases(side: int, sample: Sample) -> Arrays | None:
+def _load_canvases(side: int, sample: Sample) -> Arrays | None:
     if sample.task != "edit":
         return None
     pictures = {"source": sample.source, "target": sample.target}
     return {name: squash(decode(data, draft=side), side) for name, data in pictures.items()}
 
 
-def _words(tokenizer: PreTrainedTokenizerBase, length: int, sample: Sample) -> Arrays | None:
+def _load_text_ids(tokenizer: PreTrainedTokenizerBase, length: int, sample: Sample) -> Arrays | None:
     if sample.task != "caption":
         return None
     return {"text_ids": tokenize_text(tokenizer, [sample.instruction], length)[0].numpy()}
 
 
-def _part(weights: str, name: str) -> Any:
-    """One component of a saved pipeline, in float32."""
+def _load_component(weights: str, name: str) -> Any:
+    """Load one component of a saved pipeline, in float32."""
     diffusers.utils.logging.disable_progress_bar()
     with storage.reading_folder(weights) as folder:
         return getattr(FireEditPipeline.from_pretrained(Path(folder), parts=(name,)), name)
