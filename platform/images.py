@@ -190,6 +190,8 @@ def _kind(data: bytes) -> type[ImageFile.ImageFile]:
         return JpegImageFile
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return WebPImageFile
+    if data.startswith(b"version https://git-lfs"):
+        raise ImageError("found a Git-LFS pointer; run git lfs pull and send the picture")
     found = f"{len(data):,} bytes that begin with {data[:12]!r}" if data else "no bytes"
     raise ImageError(f"found {found}; send a PNG, JPEG or WebP picture")
 

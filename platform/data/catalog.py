@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import functools
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +17,10 @@ from fireedit.platform.data.corpora import (
     magicbrush,
     reasonedit,
     refcoco,
+    rows,
     ultraedit,
 )
-from fireedit.platform.data.corpora.rows import Corpus
+from fireedit.platform.data.corpora.rows import Corpus, CorpusError
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import cc12m as cc12m_scenes
 from fireedit.platform.scenes.writers import cocostuff as cocostuff_scenes
@@ -165,7 +165,10 @@ MANIFEST = "prepared.json"
 def world_of(root: str) -> str:
     """World that a corpus's scenes were drawn from, `train` or a held-out one; empty for real pictures."""
     path = storage.join(root, MANIFEST)
-    return json.loads(storage.read_bytes(path))["world"] if storage.exists(path) else ""
+    manifest = rows.read_json(path) if rows.has(root, MANIFEST) else {"world": ""}
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("world"), str):
+        raise CorpusError(f"{path}: found no world; write the scenes again")
+    return manifest["world"]
 
 
 def find(name: str) -> CatalogEntry:

@@ -311,7 +311,7 @@ def _require_settings(root: str, settings: dict[str, Any]) -> None:
 
 def _finished_parts(root: str) -> dict[int, PartReport]:
     names = storage.names(storage.join(root, shards.PARTS))
-    numbers = [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+    numbers = [int(name.removesuffix(".json")) for name in names if name.removesuffix(".json").isdecimal()]
     return {number: _read_part_report(root, number) for number in numbers}
 
 

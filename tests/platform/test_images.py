@@ -135,6 +135,11 @@ def test_other_formats_are_refused_with_what_to_send(found: bytes) -> None:
         images.decode(found)
 
 
+def test_a_git_lfs_pointer_is_named() -> None:
+    with pytest.raises(images.ImageError, match="Git-LFS pointer; run git lfs pull"):
+        images.decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
 def test_damaged_bytes_raise_nothing_else_and_warn_of_nothing() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -80,8 +80,10 @@ def sliced(items: Sequence[T]) -> list[Sequence[T]]:
 
 def is_clutter(path: str) -> bool:
     """Check if a relative path leads to a file that is no data: hidden, a lock, a half download, a system's own."""
-    names = [name for name in path.lower().split("/") if name not in ("", ".", "..")]
-    return any(name in CLUTTER or name.startswith(CLUTTER_STARTS) or name.endswith(CLUTTER_ENDS) for name in names)
+    names = [name for name in path.lower().rstrip("/").split("/") if name not in (".", "..")]
+    if names and names[-1].endswith(CLUTTER_ENDS):
+        return True
+    return any(name in CLUTTER or name.startswith(CLUTTER_STARTS) for name in names)
 
 
 def data_names(folder: str, skipped: Counter[str]) -> list[str]:

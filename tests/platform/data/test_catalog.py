@@ -82,3 +82,10 @@ def test_scenes_name_their_world_and_real_pictures_have_none(tmp_path: Path) -> 
     assert catalog.world_of(str(tmp_path)) == ""
     (tmp_path / catalog.MANIFEST).write_text(json.dumps({"corpus": "cc12m", "world": "unseen_pairs"}))
     assert catalog.world_of(str(tmp_path)) == "unseen_pairs"
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "<html>"])
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / catalog.MANIFEST).write_text(content)
+    with pytest.raises(CorpusError, match=catalog.MANIFEST):
+        catalog.world_of(str(tmp_path))

@@ -109,13 +109,19 @@ def link_to_nowhere(path: Path) -> None:
     path.symlink_to(path.with_name("nowhere"))
 
 
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "truncated": truncate,
     "empty": functools.partial(replace_by, b""),
     "garbage": functools.partial(replace_by, bytes(range(7, 256)) * 40),
     "html": functools.partial(replace_by, HTML),
     "lfs": functools.partial(replace_by, LFS_POINTER),
-    "unreadable": link_to_nowhere,
+    "missing": link_to_nowhere,
+    "folder": replace_by_folder,
 }
 CASES = [(form, pattern) for form in FORMS for pattern in FORMS[form].files]
 
