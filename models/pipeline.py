@@ -32,7 +32,7 @@ from fireedit.models.tati import TATI
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PADDING, PromptTokenizer
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import EditVAE, PatchCodec, decode_latents, keep_unchanged, source_latents
+from fireedit.models.vae import EditVAE, PatchCodec, decode_latents, encode_pixels, keep_unchanged, source_latents
 from fireedit.models.vision import Vision
 from fireedit.models.vlm import VLM
 
@@ -231,8 +231,8 @@ class FireEditPipeline(DiffusionPipeline):
         """
         device, dtype = self._execution_device, self.unet.dtype
         source_of = torch.arange(len(images)).repeat_interleave(torch.tensor(copies or [1] * len(images))).to(device)
-        canvas = torch.from_numpy(np.stack([squash(image, self.vae.config.sample_size) for image in images]))
-        source = source_latents(self.vae, canvas.to(device)).to(dtype)[source_of]
+        pixels = torch.from_numpy(np.stack([squash(image, self.vae.config.sample_size) for image in images]))
+        source = source_latents(self.vae, encode_pixels(self.vae, pixels.to(device))).to(dtype)[source_of]
         edit_tokens = edit_tokens.to(device, dtype)
         model = self.model
         detail_tokens = model.gather_detail(edit_tokens, percepts.to(device))

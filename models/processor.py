@@ -1,9 +1,9 @@
-"""From a sample to the tensors that the model reads; training and serving go through the same functions."""
+"""Preprocessing, shared by training and serving: from a sample to the tensors that the model reads."""
 
 import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,31 +16,37 @@ from fireedit.models.model import FireEditConfig
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptConfig, PromptTokenizer
 
+Row = dict[str, np.ndarray | str | bool]
+"""Arrays of one sample, by the names of `COLUMNS`."""
+
 
 class EncodingError(ValueError):
-    """A sample of an encoded corpus lacks its encoding, or has that of a model of other sizes."""
+    """The encoding of a sample is missing, or has the shape of another model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessorConfig:
+    """Sizes of a model's inputs."""
+
     view_size: int
-    """Side of what the encoders see."""
+    """Side of the vision encoders' input, pixels."""
     canvas_size: int
-    """Side of what is painted."""
+    """Side of the VAE's input, pixels."""
     text_tokens: int
+    """Length of CLIP's text."""
     vocab_size: int
-    """Rows of the LLM's own tables, behind which the new tokens' ids begin."""
+    """Rows of the LLM's own tables; ids of the new tokens start there."""
     prompt: PromptConfig
     moments_shape: tuple[int, int, int]
-    """Of a canvas in the VAE's words, [2 C, h, w]."""
+    """Shape of the VAE's moments of one image, [2 C, h, w]."""
     text_width: int
     """Channels of CLIP's text states."""
     encoded: bool = False
-    """Whether samples bring the VAE's moments and CLIP's text states along, so that training runs neither encoder."""
+    """True if samples contain VAE moments and CLIP text states, so that training runs neither encoder."""
 
     @classmethod
     def of(cls, config: FireEditConfig, encoded: bool = False) -> Self:
-        """What a model of these sizes reads."""
+        """Take the sizes from a model's config."""
         return cls(
             view_size=config.vision.image_size,
             canvas_size=config.vae.sample_size,
@@ -53,31 +59,39 @@ class ProcessorConfig:
         )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What a training step reads; B samples of any task."""
+def _column(dtype: type, name: str = "", optional: bool = False) -> Any:
+    """Declare a field of `Batch` that stacks a column of `Processor.row`, called as the field unless named."""
+    return field(default=None if optional else MISSING, metadata={"dtype": np.dtype(dtype), "name": name})
 
-    ids: list[str]
-    corpora: list[str]
-    input_ids: Tensor
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Input of a training step: B samples of any task."""
+
+    ids: list[str] = _column(str, "id")
+    corpora: list[str] = _column(str, "corpus")
+    input_ids: Tensor = _column(np.int64)
     """[B, T], right-padded with PADDING."""
-    labels: Tensor
-    """[B, T], IGNORED where nothing is learnt."""
-    view: Tensor
-    """uint8 [B, V, V, 3]; one black pixel for a caption."""
-    source: Tensor
-    """uint8 [B, S, S, 3]; black for dialogue, one black pixel for a caption. If encoded, the moments of edits and zeros
-    for dialogue: float16 [B, 2 C, h, w]."""
-    target: Tensor
-    """As source."""
-    is_edit: Tensor
-    """bool [B]."""
-    text_ids: Tensor
-    """[B, 77] of CLIP's tokenizer: the caption, or the instruction in its plain form; those of "" for dialogue."""
+    labels: Tensor = _column(np.int64)
+    """[B, T], IGNORED where there is no loss."""
+    view: Tensor = _column(np.uint8)
+    """RGB [B, V, V, 3], input of the vision encoders; one black pixel for captions."""
+    source_pixels: Tensor | None = _column(np.uint8, optional=True)
+    """RGB [B, S, S, 3], input of the VAE; black for dialogue. None for captions and encoded corpora."""
+    target_pixels: Tensor | None = _column(np.uint8, optional=True)
+    """RGB [B, S, S, 3], as source_pixels."""
+    source_moments: Tensor | None = _column(np.float16, optional=True)
+    """[B, 2 C, h, w], output of the VAE for the source; zeros for dialogue. Of encoded corpora only."""
+    target_moments: Tensor | None = _column(np.float16, optional=True)
+    """[B, 2 C, h, w], as source_moments."""
+    is_edit: Tensor = _column(np.bool_)
+    """[B]."""
+    text_ids: Tensor = _column(np.int64)
+    """[B, 77], CLIP tokens of the caption or of the instruction's plain form; those of "" for dialogue."""
+    text_states: Tensor | None = _column(np.float16, optional=True)
+    """[B, 77, W], CLIP text states of `text_ids`; of encoded captions only."""
     null_text_ids: Tensor
-    """[1, 77]: those of ""."""
-    text_states: Tensor | None = None
-    """float16 [B, 77, W]: what CLIP's text encoder makes of `text_ids`; of encoded captions only."""
+    """[1, 77], CLIP tokens of ""."""
 
     def to(self, device: torch.device | str) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -85,8 +99,12 @@ class Batch:
         return replace(self, **moved)
 
 
+COLUMNS = {field.metadata["name"] or field.name: field for field in fields(Batch) if field.metadata}
+"""Fields of `Batch` by the names of their columns; the one declaration from which rows and batches derive."""
+
+
 def squash(image: np.ndarray | Image.Image, side: int) -> np.ndarray:
-    """An RGB picture of any size to uint8 [side, side, 3], its aspect not kept, as Groma and SmartEdit do."""
+    """Resize an RGB image to uint8 [side, side, 3], ignoring its aspect ratio, as Groma and SmartEdit do."""
     if isinstance(image, np.ndarray) and image.shape == (side, side, 3):
         return image
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
@@ -94,7 +112,7 @@ def squash(image: np.ndarray | Image.Image, side: int) -> np.ndarray:
 
 
 class Processor:
-    """Turns samples into rows of fixed-size arrays and rows into batches. Has no weights, so data workers hold it."""
+    """Converts samples to rows of fixed-size arrays and rows to batches. Has no weights, so data workers hold it."""
 
     def __init__(
         self, vlm_tokenizer: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase, config: ProcessorConfig
@@ -104,49 +122,49 @@ class Processor:
         self.tokenizer = tokenizer
         self.null_text_ids = tokenize_text(tokenizer, [""], config.text_tokens)
 
-    def row(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray | str | bool]:
-        """One sample, its images decoded to uint8 RGB arrays, as arrays of the sizes of `Batch`.
+    def row(self, sample: Mapping[str, Any]) -> Row:
+        """Convert one sample, its images decoded to uint8 RGB arrays, to the columns of `Batch`.
 
         Args:
             sample: if `config.encoded`, an edit has `source_moments` and `target_moments`, float16 [2 C, h, w], in
-                place of `target`, and a caption has `text_states`, float16 [77, W]; else these are not looked at. Where
-                it has `plain`, CLIP reads that in place of `instruction`.
+                place of `target`, and a caption has `text_states`, float16 [77, W]; otherwise these are ignored. CLIP
+                reads `plain`, if present and not empty, in place of `instruction`.
         Raises:
             PromptError: the text is too long.
             EncodingError: `config.encoded`, and the encoding is missing or has another shape.
         """
         is_caption = sample["task"] == "caption"
         prompt = self._prompt(sample)
-        row = {
+        row: Row = {
             "id": sample["id"],
             "corpus": sample["corpus"],
             "input_ids": self._padded(prompt.input_ids, PADDING),
             "labels": self._padded(prompt.labels, IGNORED),
             "view": _black(1) if is_caption else squash(sample["source"], self.config.view_size),
-            "source": self._canvas(sample, "source"),
-            "target": self._canvas(sample, "target"),
             "is_edit": sample["task"] == "edit",
             "text_ids": self._text_ids("" if sample["task"] == "vqa" else sample.get("plain") or sample["instruction"]),
+            **(self._text_states(sample) if is_caption else self._images(sample)),
         }
-        if is_caption and self.config.encoded:
-            row["text_states"] = _encoding(sample, "text_states", (self.config.text_tokens, self.config.text_width))
+        for name, value in row.items():
+            dtype = COLUMNS[name].metadata["dtype"]
+            assert dtype.kind == "U" or np.asarray(value).dtype == dtype, (name, np.asarray(value).dtype, dtype)
         return row
 
     def batch(self, columns: Mapping[str, np.ndarray]) -> Batch:
-        """Rows of `row`, stacked by name, to a batch without a copy; prompts are cut to the longest one."""
-        names = ("input_ids", "labels", "view", "source", "target", "is_edit", "text_ids", "text_states")
-        with warnings.catch_warnings():  # columns lie in memory that processes share; a batch is only read
+        """Convert stacked rows to a batch, not copied; prompts are cut to the longest one."""
+        with warnings.catch_warnings():  # columns are in memory shared by processes; a batch is only read
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            tensors = {name: torch.from_numpy(columns[name]) for name in names if name in columns}
-        longest = int((tensors["input_ids"] != PADDING).sum(dim=1).max())
-        tensors["input_ids"] = tensors["input_ids"][:, :longest]
-        tensors["labels"] = tensors["labels"][:, :longest]
-        return Batch(
-            ids=columns["id"].tolist(),
-            corpora=columns["corpus"].tolist(),
-            null_text_ids=self.null_text_ids,
-            **tensors,
-        )
+            values: dict[str, Any] = {
+                field.name: columns[name].tolist()
+                if field.metadata["dtype"].kind == "U"
+                else torch.from_numpy(columns[name])
+                for name, field in COLUMNS.items()
+                if name in columns
+            }
+        longest = int((values["input_ids"] != PADDING).sum(dim=1).max())
+        values["input_ids"] = values["input_ids"][:, :longest]
+        values["labels"] = values["labels"][:, :longest]
+        return Batch(null_text_ids=self.null_text_ids, **values)
 
     def _prompt(self, sample: Mapping[str, Any]) -> Prompt:
         if sample["task"] == "caption":
@@ -155,16 +173,19 @@ class Processor:
             return self.prompts.dialogue(sample["questions"], sample["answers"])
         return self.prompts.edit(sample["instruction"])
 
-    def _canvas(self, sample: Mapping[str, Any], name: str) -> np.ndarray:
-        """The source or the target as the painter reads it; blank for a task that is not painted."""
-        is_edit = sample["task"] == "edit"
-        if sample["task"] == "caption":
-            return _black(1)
+    def _images(self, sample: Mapping[str, Any]) -> Row:
+        """Convert source and target of an edit to pixels or moments; blank ones for dialogue."""
+        is_edit, side, shape = sample["task"] == "edit", self.config.canvas_size, self.config.moments_shape
         if self.config.encoded:
-            shape = self.config.moments_shape
-            return _encoding(sample, f"{name}_moments", shape) if is_edit else np.zeros(shape, np.float16)
-        side = self.config.canvas_size
-        return squash(sample[name], side) if is_edit else _black(side)
+            names = ("source_moments", "target_moments")
+            return {name: _encoding(sample, name, shape) if is_edit else np.zeros(shape, np.float16) for name in names}
+        return {
+            f"{name}_pixels": squash(sample[name], side) if is_edit else _black(side) for name in ("source", "target")
+        }
+
+    def _text_states(self, sample: Mapping[str, Any]) -> Row:
+        shape = (self.config.text_tokens, self.config.text_width)
+        return {"text_states": _encoding(sample, "text_states", shape)} if self.config.encoded else {}
 
     def _text_ids(self, text: str) -> np.ndarray:
         if not text:

@@ -28,7 +28,7 @@ from fireedit.models.processor import Batch
 from fireedit.models.qformer import query_diversity
 from fireedit.models.schedule import ScheduleConfig, prediction_target, signal_to_noise, training_noise
 from fireedit.models.text import text_states
-from fireedit.models.vae import source_latents, target_latents
+from fireedit.models.vae import Codec, encode_pixels, source_latents, target_latents
 
 UNCHANGED = 0.1
 """Fraction of the latents' mean square below which a difference counts as noise."""
@@ -224,7 +224,8 @@ class StagedFireEdit(nn.Module):
         """Noise the targets and predict; returns each sample's error, float32 [B]."""
         model = self.model
         with torch.no_grad():
-            source, clean = source_latents(model.vae, batch.source), target_latents(model.vae, batch.target)
+            source = source_latents(model.vae, moments_of(model.vae, batch.source_pixels, batch.source_moments))
+            clean = target_latents(model.vae, moments_of(model.vae, batch.target_pixels, batch.target_moments))
             null_tokens = text_states(model.text_encoder, batch.null_text_ids)
         noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device)  # not _like: it fills by strides
         timesteps = draw_timesteps(self.noise_schedule, self.objective, len(clean), clean.device)
@@ -249,6 +250,14 @@ class StagedFireEdit(nn.Module):
             stored = batch.text_states
             target = text_states(self.model.text_encoder, batch.text_ids) if stored is None else stored
         return F.mse_loss(edit_tokens.float(), target.float(), reduction="none").flatten(1).mean(dim=1)
+
+
+def moments_of(vae: Codec, pixels: Tensor | None, stored: Tensor | None) -> Tensor:
+    """Return the stored moments of an encoded batch, or encode its pixels."""
+    if stored is not None:
+        return stored
+    assert pixels is not None, "a batch of captions has no images; stages 2 and 3 train on edits"
+    return encode_pixels(vae, pixels)
 
 
 def draw_timesteps(schedule: DDPMScheduler, objective: ObjectiveConfig, count: int, device: torch.device) -> Tensor:

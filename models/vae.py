@@ -1,6 +1,7 @@
-"""Pictures to latents and back: the VAE, or a lossless codec in its place.
+"""VAE, or a lossless codec in its place: pixels to moments, moments to latents, latents to images.
 
-Training reads pictures, or their moments if a job has stored them.
+Pixels are uint8 RGB [B, S, S, 3]. Moments are mean and log variance of the latents, float [B, 2 C, h, w], half
+precision where a job has stored them.
 """
 
 import json
@@ -21,13 +22,13 @@ from torch import Tensor
 from fireedit.models.layers.component import Component
 
 CERTAIN = -30.0
-"""Log variance of latents that are not random."""
+"""Log variance of deterministic latents."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
     sample_size: int = 512
-    """Side of the canvas that is edited, pixels."""
+    """Side of the image that is edited, pixels."""
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",) * 4
     up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",) * 4
@@ -35,11 +36,11 @@ class VAEConfig:
     latent_channels: int = 4
     norm_num_groups: int = 32
     scaling_factor: float = 0.18215
-    """Gives target latents unit variance."""
+    """Factor that gives target latents unit variance."""
 
     @property
     def moments_shape(self) -> tuple[int, int, int]:
-        """What `moments` makes of one picture: [2 C, h, w]."""
+        """Shape of one image's moments, [2 C, h, w]."""
         side = self.sample_size // 2 ** (len(self.block_out_channels) - 1)
         return 2 * self.latent_channels, side, side
 
@@ -52,7 +53,7 @@ class EditVAE(AutoencoderKL, ModelMixin):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Self | Any:
-        """Build from a config.json of ours or of a published VAE; entries that VAEConfig lacks are SD 1.5's."""
+        """Build from the config.json of an EditVAE or of a published VAE; entries that VAEConfig lacks are SD 1.5's."""
         known = {field.name: config[field.name] for field in fields(VAEConfig) if field.name in config}
         model = cls(TypeAdapter(VAEConfig).validate_python(known))
         return (model, kwargs) if return_unused_kwargs else model
@@ -60,14 +61,16 @@ class EditVAE(AutoencoderKL, ModelMixin):
 
 @dataclass(frozen=True, kw_only=True)
 class PatchCodecConfig:
+    """Sizes of the codec of the small model."""
+
     patch_size: int
-    """Side of the square of pixels that becomes one cell of the latents."""
+    """Side of the square of pixels that makes one cell of the latents."""
     sample_size: int = 64
-    """Side of the canvas that is edited, pixels."""
+    """Side of the image that is edited, pixels."""
     scale: float = 1.7
-    """Of pixels in [-1, 1]; gives latents of drawn scenes unit variance."""
+    """Factor on pixels in [-1, 1]; gives latents of drawn scenes unit variance."""
     scaling_factor: float = 1.0
-    """The latents have unit variance already."""
+    """Factor of target latents, 1: they have unit variance already."""
 
     @property
     def latent_channels(self) -> int:
@@ -75,15 +78,15 @@ class PatchCodecConfig:
 
     @property
     def moments_shape(self) -> tuple[int, int, int]:
-        """What `moments` makes of one picture: [2 C, h, w]."""
+        """Shape of one image's moments, [2 C, h, w]."""
         side = self.sample_size // self.patch_size
         return 2 * self.latent_channels, side, side
 
 
 class PatchCodec(Component, ModelMixin):
-    """The pixels of each patch as the channels of one cell: latents of a small picture without a VAE, losing nothing.
+    """Lossless codec: the pixels of each patch are the channels of one cell of the latents.
 
-    It has a VAE's interface, so that it stands wherever one does; its distributions have no variance.
+    Has a VAE's interface; its distributions have no variance.
     """
 
     config_class = PatchCodecConfig
@@ -93,19 +96,19 @@ class PatchCodec(Component, ModelMixin):
         super().__init__(config)
         self.register_buffer("latent_scale", torch.tensor(config.scale))
 
-    def encode(self, pictures: Tensor) -> AutoencoderKLOutput:
-        """[B, 3, S, S] in [-1, 1] to the distribution of latents [B, 3 P P, S / P, S / P]."""
-        latents = F.pixel_unshuffle(pictures, self.config.patch_size) * self.latent_scale
+    def encode(self, images: Tensor) -> AutoencoderKLOutput:
+        """Map images [B, 3, S, S] in [-1, 1] to the distribution of latents [B, 3 P P, S / P, S / P]."""
+        latents = F.pixel_unshuffle(images, self.config.patch_size) * self.latent_scale
         parameters = torch.cat([latents, torch.full_like(latents, CERTAIN)], dim=1)
         return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(parameters))
 
     def decode(self, latents: Tensor) -> DecoderOutput:
-        """Latents to pictures [B, 3, S, S]."""
+        """Map latents to images [B, 3, S, S]."""
         return DecoderOutput(sample=F.pixel_shuffle(latents / self.latent_scale, self.config.patch_size))
 
 
 Codec = EditVAE | PatchCodec
-"""Whatever stands between pictures and latents."""
+"""Maps images to latents and back."""
 
 
 def build_vae(config: VAEConfig | PatchCodecConfig) -> Codec:
@@ -113,61 +116,50 @@ def build_vae(config: VAEConfig | PatchCodecConfig) -> Codec:
 
 
 def load_vae(folder: str | os.PathLike[str]) -> Codec:
-    """The VAE or the codec that lies saved in a folder, in float32, to be run and not trained."""
+    """Load the VAE or codec saved in a folder, frozen, in float32."""
     name = json.loads((Path(folder) / "config.json").read_text()).get("_class_name")
     kind = PatchCodec if name == PatchCodec.__name__ else EditVAE
     return kind.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
 
 
-def moments(vae: Codec, canvas: Tensor) -> Tensor:
-    """All that the encoder says of pictures, uint8 RGB [B, S, S, 3]: mean and logvar of their latents, [B, 2 C, h, w].
-
-    Half precision is enough to store them.
-    """
-    return vae.encode(_signed(vae, canvas)).latent_dist.parameters
-
-
-def source_latents(vae: Codec, canvas: Tensor) -> Tensor:
-    """Latents of the picture to edit: the mode, *not* scaled, as InstructPix2Pix's weights were trained.
-
-    Args:
-        canvas: uint8 RGB [B, S, S, 3], which is encoded, or its `moments`, any float [B, 2 C, h, w].
-    Returns:
-        [B, C, h, w] in the VAE's dtype.
-    """
-    return _distribution(vae, canvas).mode()
+def encode_pixels(vae: Codec, pixels: Tensor) -> Tensor:
+    """Encode uint8 RGB [B, S, S, 3] to moments [B, 2 C, h, w]."""
+    assert pixels.dtype == torch.uint8 and pixels.shape[-1] == 3, (pixels.dtype, pixels.shape)
+    images = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)
+    return vae.encode(images).latent_dist.parameters
 
 
-def target_latents(vae: Codec, canvas: Tensor) -> Tensor:
-    """Latents that the diffusion model learns to paint: a scaled sample. Shapes as in `source_latents`."""
-    return _distribution(vae, canvas).sample() * vae.config.scaling_factor
+def source_latents(vae: Codec, moments: Tensor) -> Tensor:
+    """Compute latents [B, C, h, w] of the source: the mode, *not* scaled, as InstructPix2Pix's weights were trained."""
+    return _distribution(vae, moments).mode()
 
 
-def keep_unchanged(painted: Tensor, source: Tensor, below: float) -> Tensor:
-    """Painted latents, drawn back to the source's wherever they hardly left them.
+def target_latents(vae: Codec, moments: Tensor) -> Tensor:
+    """Draw latents [B, C, h, w] of the target, the diffusion model's clean latents: a scaled sample."""
+    return _distribution(vae, moments).sample() * vae.config.scaling_factor
 
-    Where an edit changes nothing, what was painted is the source and some noise; this takes the noise away. A cell at
-    mean square distance d of the source keeps d / `below` of its change, and all of it from `below` on.
-    Source: the mask of DiffEdit (arXiv 2210.11427), here without a border, laid over latents.
+
+def keep_unchanged(sampled: Tensor, source: Tensor, below: float) -> Tensor:
+    """Draw sampled latents back to the source's where they hardly differ.
+
+    Where an edit changes nothing, the sampled latents are the source's plus some noise; this removes the noise. A cell
+    at mean square distance d of the source keeps d / `below` of its change, and all of it from `below` on.
+    Source: the mask of DiffEdit (arXiv 2210.11427), here soft and on latents.
 
     Args:
-        painted, source: [B, C, h, w], both scaled.
+        sampled, source: [B, C, h, w], both scaled.
     """
-    change = painted - source
+    change = sampled - source
     distance = change.square().mean(dim=1, keepdim=True)
     return source + change * (distance / max(below, 1e-12)).clamp(max=1)
 
 
 def decode_latents(vae: Codec, latents: Tensor) -> Tensor:
-    """Painted latents [B, C, h, w] to pictures [B, 3, S, S] in [-1, 1]."""
+    """Decode scaled latents [B, C, h, w] to images [B, 3, S, S] in [-1, 1]."""
     return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
 
 
-def _distribution(vae: Codec, canvas: Tensor) -> DiagonalGaussianDistribution:
-    """In the VAE's dtype either way, so that pictures and stored moments draw the same random numbers."""
-    stored = canvas.is_floating_point()
-    return DiagonalGaussianDistribution(canvas.to(vae.dtype) if stored else moments(vae, canvas))
-
-
-def _signed(vae: Codec, canvas: Tensor) -> Tensor:
-    return (canvas.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)
+def _distribution(vae: Codec, moments: Tensor) -> DiagonalGaussianDistribution:
+    """Build the distribution in the VAE's dtype: stored and computed moments then draw the same random numbers."""
+    assert moments.is_floating_point(), f"moments are {moments.dtype}; encode pixels first"
+    return DiagonalGaussianDistribution(moments.to(vae.dtype))

@@ -18,7 +18,7 @@ from fireedit.models.schedule import sampler
 from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import Codec, decode_latents, load_vae, source_latents
+from fireedit.models.vae import Codec, decode_latents, encode_pixels, load_vae, source_latents
 from fireedit.models.weights import fingerprint
 
 RegionSource = Literal["predicted", "true", "none"]
@@ -75,7 +75,7 @@ class Reconstruction:
     @torch.no_grad()
     def edit(self, cases: Sequence[Case]) -> np.ndarray:
         canvas = torch.from_numpy(np.stack([case.target for case in cases])).to(self.vae.device)
-        latents = source_latents(self.vae, canvas) * self.vae.config.scaling_factor
+        latents = source_latents(self.vae, encode_pixels(self.vae, canvas)) * self.vae.config.scaling_factor
         return _pixels((decode_latents(self.vae, latents).permute(0, 2, 3, 1) + 1) / 2)
 
 

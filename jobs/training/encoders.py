@@ -16,7 +16,7 @@ from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
 from fireedit.models.text import text_states, tokenize_text
-from fireedit.models.vae import moments
+from fireedit.models.vae import encode_pixels
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
 from fireedit.platform.data.encoding import Arrays, Encode, EncodersConfig, Load, encode
@@ -106,7 +106,7 @@ class _Latents:
     def __call__(self, canvases: Arrays) -> Arrays:
         """Encode uint8 [N, S, S, 3] of source and target to float16 [N, 2 C, h, w]."""
         tensors = {name: torch.from_numpy(canvas).to(self.device) for name, canvas in canvases.items()}
-        return {f"{name}_moments": _half(moments(self.vae, canvas)) for name, canvas in tensors.items()}
+        return {f"{name}_moments": _half(encode_pixels(self.vae, canvas)) for name, canvas in tensors.items()}
 
 
 class _TextStates:

@@ -29,7 +29,7 @@ def by_id(batches: Iterable[Batch]) -> dict[str, list[torch.Tensor]]:
         for place, sample in enumerate(batch.ids):
             words = batch.input_ids[place] != PADDING
             texts = [batch.input_ids[place][words], batch.labels[place][words], batch.text_ids[place]]
-            pictures = [batch.view[place], batch.source[place], batch.target[place]]
+            pictures = [batch.view[place], batch.source_pixels[place], batch.target_pixels[place]]
             tensors[sample] = [*texts, *pictures, batch.is_edit[place]]
     return tensors
 

@@ -20,7 +20,7 @@ from fireedit.models.processor import squash
 from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PromptError
-from fireedit.models.vae import source_latents
+from fireedit.models.vae import encode_pixels, source_latents
 from tests.factories import picture, shaken
 
 QUICK = {"num_inference_steps": 3}
@@ -55,6 +55,10 @@ def loaded(folder: Path, **settings: Any) -> FireEditPipeline:
 
 def edit(pipeline: FireEditPipeline, seed: int = 0, **settings: Any) -> FireEditPipelineOutput:
     return pipeline("make it red", Image.fromarray(picture(1)), generator=seeded(seed), **{**QUICK, **settings})
+
+
+def source_of(pipeline: FireEditPipeline, pixels: Tensor) -> Tensor:
+    return source_latents(pipeline.vae, encode_pixels(pipeline.vae, pixels))
 
 
 # Saving and loading
@@ -239,7 +243,7 @@ def understood(editor: FireEditPipeline, prompt: str) -> tuple[Percepts, Tensor]
 def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline, s_text: float, s_image: float) -> None:
     """e(0, 0) + s_I (e(I, 0) - e(0, 0)) + s_T (e(I, c) - e(I, 0)), one UNet call at a time."""
     percepts, edit_tokens = understood(editor, "make it red")
-    source = source_latents(editor.vae, torch.tensor(squash(picture(1), 64))[None])
+    source = source_of(editor, torch.tensor(squash(picture(1), 64))[None])
     null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, ["blurry"], 77))
     detail = editor.hvca(percepts.detail, edit_tokens)
     nothing, no_detail = torch.zeros_like(source), torch.zeros_like(detail)
@@ -279,7 +283,7 @@ def read_by_the_unet(editor: FireEditPipeline, **settings: float) -> tuple[Tenso
 
 def test_guidance_asks_for_all_then_picture_alone_then_nothing(editor: FireEditPipeline) -> None:
     latents, tokens, details = read_by_the_unet(editor, guidance_scale=7.5, image_guidance_scale=1.5)
-    source = source_latents(editor.vae, torch.tensor(squash(picture(1), 64))[None])
+    source = source_of(editor, torch.tensor(squash(picture(1), 64))[None])
     null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, [""], 77))
     assert torch.equal(latents.chunk(2, dim=1)[1], torch.cat([source, source, torch.zeros_like(source)]))
     assert torch.equal(latents[0, :48], latents[1, :48]) and torch.equal(latents[0, :48], latents[2, :48])
@@ -310,7 +314,7 @@ def painted_by_an_oracle(pipeline: FireEditPipeline, steps: int, monkeypatch: py
     """Root mean square error of the latents if every prediction is the clean picture."""
     percepts, edit_tokens = understood(pipeline, "make it red")
     with torch.no_grad():
-        clean = source_latents(pipeline.vae, torch.tensor(squash(picture(2), 64))[None])
+        clean = source_of(pipeline, torch.tensor(squash(picture(2), 64))[None])
     monkeypatch.setattr(pipeline.unet, "predict", lambda noisy, *_: clean.expand_as(noisy))
     settings = pipeline.settings.but(num_inference_steps=steps)
     latents = pipeline.paint([picture(1)], percepts, edit_tokens, settings, [seeded(3)])
@@ -429,7 +433,7 @@ def test_keeping_what_hardly_changes_brings_an_edit_nearer_to_its_source(editor:
     """A cell that was painted as far from its source as `keep_below` says, or farther, is left as it was painted."""
     canvas = torch.tensor(squash(picture(1), editor.vae.config.sample_size))[None]
     with torch.no_grad():
-        source = source_latents(editor.vae, canvas) * editor.vae.config.scaling_factor
+        source = source_of(editor, canvas) * editor.vae.config.scaling_factor
     painted = edit(editor, output_type="latent", keep_below=0.0).images
     below = float((painted - source).square().mean(dim=1).median())
     kept = edit(editor, output_type="latent", keep_below=below).images

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import EncodingError, Processor, ProcessorConfig, squash
+from fireedit.models.processor import COLUMNS, EncodingError, Processor, ProcessorConfig, squash
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, PromptError
 from fireedit.platform.data.ingest import stacked
@@ -75,12 +75,22 @@ def test_clip_reads_the_plain_form_of_an_instruction_and_the_vlm_the_instruction
     assert np.array_equal(row["input_ids"], unsaid["input_ids"])
 
 
+def test_rows_have_the_columns_that_batch_declares(nano: FireEditPipeline, processor: Processor) -> None:
+    for sample in (edit_sample(1), caption_sample(1), vqa_sample(1)):
+        row, batch = processor.row(sample), batch_of(nano, sample)
+        required = {name for name, field in COLUMNS.items() if field.default is not None}
+        assert required <= row.keys() <= COLUMNS.keys()
+        assert {COLUMNS[name].name for name in row} == {
+            name for name, value in vars(batch).items() if value is not None and name != "null_text_ids"
+        }
+
+
 def test_an_edit_row_has_source_and_target_on_the_canvas(nano: FireEditPipeline, processor: Processor) -> None:
     sample = edit_sample(1)
     row = processor.row(sample)
     assert np.array_equal(row["view"], squash(sample["source"], 64))
-    assert np.array_equal(row["source"], squash(sample["source"], 64))
-    assert np.array_equal(row["target"], squash(sample["target"], 64))
+    assert np.array_equal(row["source_pixels"], squash(sample["source"], 64))
+    assert np.array_equal(row["target_pixels"], squash(sample["target"], 64))
     assert row["is_edit"] is True and row["id"] == "test/edit/1" and row["corpus"] == "test"
     assert row["text_ids"].tolist() == clip_ids(nano, sample["instruction"])
     prompt = processor.prompts.edit(sample["instruction"])
@@ -94,14 +104,14 @@ def test_a_dialogue_row_is_looked_at_but_not_painted(nano: FireEditPipeline, pro
     row = processor.row(sample)
     assert row["text_ids"].tolist() == clip_ids(nano, "")
     assert np.array_equal(row["view"], squash(sample["source"], 64))
-    assert not row["source"].any() and not row["target"].any() and row["is_edit"] is False
+    assert not row["source_pixels"].any() and not row["target_pixels"].any() and row["is_edit"] is False
     prompt = processor.prompts.dialogue(sample["questions"], sample["answers"])
     assert row["input_ids"][: len(prompt.input_ids)].tolist() == prompt.input_ids
 
 
 def test_a_caption_row_is_black_and_carries_its_words_for_clip(nano: FireEditPipeline, processor: Processor) -> None:
     row = processor.row(caption_sample(3))
-    assert not row["view"].any() and not row["source"].any() and not row["target"].any()
+    assert row["view"].tolist() == [[[0, 0, 0]]] and not {"source_pixels", "source_moments"} & row.keys()
     assert row["is_edit"] is False and row["text_ids"].tolist() == clip_ids(nano, "a red circle on a table")
 
 
@@ -114,8 +124,8 @@ def test_a_captions_template_hangs_on_its_id(processor: Processor) -> None:
 
 def test_captions_carry_no_pictures_and_stay_among_themselves(nano: FireEditPipeline) -> None:
     batch = batch_of(nano, caption_sample(1), caption_sample(2))
-    assert batch.view.shape == batch.source.shape == batch.target.shape == (2, 1, 1, 3)
-    with pytest.raises(ValueError, match="captions and pictures in one batch; mix corpora of captions with no others"):
+    assert batch.view.shape == (2, 1, 1, 3) and batch.source_pixels is batch.target_moments is None
+    with pytest.raises(ValueError, match="captions and pictures"):
         batch_of(nano, caption_sample(1), edit_sample(2))
 
 
@@ -154,7 +164,7 @@ def test_train_and_serve_process_one_image_alike(nano: FireEditPipeline, monkeyp
     for hook in hooks:
         hook.remove()
     assert torch.equal(read["view"], batch.view) and torch.equal(read["input_ids"], batch.input_ids)
-    assert torch.equal(read["canvas"], batch.source.permute(0, 3, 1, 2) / 127.5 - 1)
+    assert torch.equal(read["canvas"], batch.source_pixels.permute(0, 3, 1, 2) / 127.5 - 1)
 
 
 def test_a_text_that_is_too_long_is_an_error(processor: Processor) -> None:
@@ -166,16 +176,16 @@ def test_an_encoded_edit_brings_its_moments_and_is_still_looked_at(encoded: Proc
     sample = encoded_edit(1)
     row = encoded.row(sample)
     assert np.array_equal(row["view"], squash(sample["source"], 64))
-    assert np.array_equal(row["source"], sample["source_moments"])
-    assert np.array_equal(row["target"], sample["target_moments"])
+    assert np.array_equal(row["source_moments"], sample["source_moments"])
+    assert np.array_equal(row["target_moments"], sample["target_moments"])
 
 
 def test_encoded_edits_and_dialogue_share_a_batch(encoded: Processor) -> None:
     batch = encoded.batch(stacked([encoded.row(encoded_edit(1)), encoded.row(vqa_sample(2))]))
-    assert batch.source.shape == batch.target.shape == (2, *MOMENTS)
-    assert batch.source.dtype == batch.target.dtype == torch.float16
-    assert batch.source[0].any() and not batch.source[1].any() and not batch.target[1].any()
-    assert batch.text_states is None
+    source, target = batch.source_moments, batch.target_moments
+    assert source.shape == target.shape == (2, *MOMENTS) and source.dtype == target.dtype == torch.float16
+    assert source[0].any() and not source[1].any() and not target[1].any()
+    assert batch.text_states is None and batch.source_pixels is None
 
 
 def test_encoded_captions_bring_what_clip_makes_of_them(encoded: Processor) -> None:
@@ -183,8 +193,8 @@ def test_encoded_captions_bring_what_clip_makes_of_them(encoded: Processor) -> N
     batch = encoded.batch(stacked([encoded.row(sample) for sample in samples]))
     assert batch.text_states is not None and batch.text_states.dtype == torch.float16
     assert np.array_equal(batch.text_states.numpy(), np.stack([sample["text_states"] for sample in samples]))
-    assert batch.to("meta").text_states.is_meta and batch.source.shape == (2, 1, 1, 3)
-    with pytest.raises(ValueError, match="captions and pictures in one batch"):
+    assert batch.to("meta").text_states.is_meta and batch.source_moments is None
+    with pytest.raises(ValueError, match="captions and pictures"):
         encoded.batch(stacked([encoded.row(samples[0]), encoded.row(vqa_sample(2))]))
 
 

@@ -25,7 +25,7 @@ from fireedit.models.stages import (
     edit_errors,
 )
 from fireedit.models.text import text_states
-from fireedit.models.vae import moments, target_latents
+from fireedit.models.vae import encode_pixels, target_latents
 from fireedit.platform.data.ingest import stacked
 from tests.factories import batch_of, caption_sample, diffusers_sizes, edit_sample, vqa_sample
 
@@ -143,7 +143,7 @@ def test_a_copy_has_the_loss_of_a_copy_and_moves_the_unets_last_layer_first(nano
     module, batch = staged(stage), batch_of(nano, edit_sample(1))
     losses = module(batch)
     losses.total.backward()
-    copy, clean = (target_latents(nano.vae, canvas) for canvas in (batch.source, batch.target))
+    copy, clean = (latents_of(nano, pixels) for pixels in (batch.source_pixels, batch.target_pixels))
     assert torch.allclose(losses.denoise, F.mse_loss(copy, clean), rtol=1e-5)
     moved = {name for name, p in module.model.unet.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert moved == {"conv_out.weight", "conv_out.bias"}
@@ -157,7 +157,7 @@ def test_by_default_the_noise_loss_is_the_papers_plain_mean(nano: FireEditPipeli
     predict = module.model.unet.predict
     module.model.unet.predict = lambda *given: said.append(predict(*given)) or said[-1]  # type: ignore[method-assign]
     losses = module(batch)
-    assert torch.allclose(losses.denoise, F.mse_loss(said[0], target_latents(nano.vae, batch.target)), rtol=1e-5)
+    assert torch.allclose(losses.denoise, F.mse_loss(said[0], latents_of(nano, batch.target_pixels)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -329,14 +329,19 @@ def test_each_sample_has_its_own_answers_and_its_own_noise(nano: FireEditPipelin
     assert not torch.allclose(painted.each[0], painted.each[1], rtol=0.001)
 
 
+def latents_of(nano: FireEditPipeline, pixels: Tensor) -> Tensor:
+    return target_latents(nano.vae, encode_pixels(nano.vae, pixels))
+
+
 @torch.no_grad()
 def with_encodings(nano: FireEditPipeline, batch: Batch) -> Batch:
-    """The same samples as an encoding job stores them, but not rounded; dialogue has zeros."""
+    """Encode a batch as an encoding job does, but not rounded; dialogue has zeros."""
     if batch.view.shape[1] == 1:
         return replace(batch, text_states=text_states(nano.text_encoder, batch.text_ids))
-    painted = batch.is_edit[:, None, None, None]
-    source, target = (moments(nano.vae, canvas) * painted for canvas in (batch.source, batch.target))
-    return replace(batch, source=source.contiguous(), target=target.contiguous())
+    is_edit = batch.is_edit[:, None, None, None]
+    pixels = (batch.source_pixels, batch.target_pixels)
+    source, target = ((encode_pixels(nano.vae, image) * is_edit).contiguous() for image in pixels)
+    return replace(batch, source_pixels=None, target_pixels=None, source_moments=source, target_moments=target)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -368,8 +373,8 @@ def test_half_precision_is_enough_to_store_encodings(nano: FireEditPipeline, sta
         if stage == 1:
             sample["text_states"] = exact.text_states[index].half().numpy()
         elif sample["task"] == "edit":
-            sample["source_moments"] = exact.source[index].half().numpy()
-            sample["target_moments"] = exact.target[index].half().numpy()
+            sample["source_moments"] = exact.source_moments[index].half().numpy()
+            sample["target_moments"] = exact.target_moments[index].half().numpy()
             sample["target"] = None
     processor = Processor(nano.vlm_tokenizer, nano.tokenizer, ProcessorConfig.of(preset("nano"), encoded=True))
     stored = processor.batch(stacked([processor.row(sample) for sample in samples]))
@@ -446,8 +451,8 @@ def test_at_pure_noise_the_unet_sees_nothing_of_the_target(nano: FireEditPipelin
     module.objective = ObjectiveConfig(pure_noise=1.0)
     read: list[Tensor] = []
     module.model.unet.conv_in.register_forward_pre_hook(lambda _, given: read.append(given[0][:, :48]))
-    for target in (batch.target, batch.source):
-        drawn(module, replace(batch, target=target))
+    for target in (batch.target_pixels, batch.source_pixels):
+        drawn(module, replace(batch, target_pixels=target))
     assert torch.equal(*read)
 
 

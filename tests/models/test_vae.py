@@ -16,9 +16,9 @@ from fireedit.models.vae import (
     VAEConfig,
     build_vae,
     decode_latents,
+    encode_pixels,
     keep_unchanged,
     load_vae,
-    moments,
     source_latents,
     target_latents,
 )
@@ -48,7 +48,7 @@ def canvas() -> Tensor:
 def test_source_latents_are_the_unscaled_mode(vae: EditVAE, canvas: Tensor) -> None:
     with torch.no_grad():
         wanted = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean
-        assert torch.equal(source_latents(vae, canvas), wanted)
+        assert torch.equal(source_latents(vae, encode_pixels(vae, canvas)), wanted)
     assert wanted.shape == (2, 4, 8, 8)
 
 
@@ -58,16 +58,16 @@ def test_target_latents_are_a_scaled_sample(vae: EditVAE, canvas: Tensor) -> Non
         torch.manual_seed(4)
         wanted = (distribution.mean + distribution.std * torch.randn(2, 4, 8, 8)) * 0.18215
         torch.manual_seed(4)
-        assert torch.allclose(target_latents(vae, canvas), wanted, atol=1e-6)
+        assert torch.allclose(target_latents(vae, encode_pixels(vae, canvas)), wanted, atol=1e-6)
 
 
 @torch.no_grad()
 def test_stored_moments_stand_in_for_their_pictures(vae: EditVAE, canvas: Tensor) -> None:
-    stored = moments(vae, canvas)
+    stored = encode_pixels(vae, canvas)
     assert stored.shape == (2, *TINY.moments_shape) == (2, 8, 8, 8)
-    assert torch.equal(source_latents(vae, stored), source_latents(vae, canvas))
+    assert torch.equal(source_latents(vae, stored), source_latents(vae, encode_pixels(vae, canvas)))
     torch.manual_seed(4)
-    wanted = target_latents(vae, canvas)
+    wanted = target_latents(vae, encode_pixels(vae, canvas))
     torch.manual_seed(4)
     assert torch.equal(target_latents(vae, stored), wanted)
 
@@ -75,9 +75,9 @@ def test_stored_moments_stand_in_for_their_pictures(vae: EditVAE, canvas: Tensor
 @torch.no_grad()
 def test_moments_of_another_dtype_draw_the_same_random_numbers(vae: EditVAE, canvas: Tensor) -> None:
     """Drawn in the VAE's dtype: those of half precision are others, not roundings."""
-    stored = moments(vae, canvas).half()
+    stored = encode_pixels(vae, canvas).half()
     torch.manual_seed(4)
-    wanted = target_latents(vae, canvas)
+    wanted = target_latents(vae, encode_pixels(vae, canvas))
     torch.manual_seed(4)
     sampled = target_latents(vae, stored)
     assert sampled.dtype == torch.float32 and torch.allclose(sampled, wanted, atol=1e-3)
@@ -85,7 +85,7 @@ def test_moments_of_another_dtype_draw_the_same_random_numbers(vae: EditVAE, can
 
 def test_decoding_undoes_the_scaling(vae: EditVAE, canvas: Tensor) -> None:
     with torch.no_grad():
-        mode = source_latents(vae, canvas)
+        mode = source_latents(vae, encode_pixels(vae, canvas))
         decoded = decode_latents(vae, mode * 0.18215)
         assert torch.allclose(decoded, vae.decode(mode).sample.clamp(-1, 1), atol=1e-5)
     assert decoded.shape == (2, 3, 64, 64)
@@ -97,7 +97,7 @@ def test_pictures_become_numbers_from_minus_one_to_one(vae: EditVAE) -> None:
     canvas = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
     canvas[:, :, :, 1] = 255
     with torch.no_grad():
-        source_latents(vae, canvas)
+        source_latents(vae, encode_pixels(vae, canvas))
     hook.remove()
     assert read[0].amax((0, 2, 3)).tolist() == [-1, 1, -1] and read[0].shape == (1, 3, 64, 64)
 
@@ -155,7 +155,8 @@ def every_level() -> Tensor:
 @torch.no_grad()
 def test_the_codec_loses_nothing_of_any_picture(codec: PatchCodec) -> None:
     canvas = every_level()
-    for latents in (source_latents(codec, canvas) * codec.config.scaling_factor, target_latents(codec, canvas)):
+    moments = encode_pixels(codec, canvas)
+    for latents in (source_latents(codec, moments) * codec.config.scaling_factor, target_latents(codec, moments)):
         assert torch.equal(pixels(decode_latents(codec, latents)), canvas)
 
 
@@ -163,7 +164,7 @@ def test_the_codec_loses_nothing_of_any_picture(codec: PatchCodec) -> None:
 def test_a_cell_of_the_codec_is_one_square_of_pixels(codec: PatchCodec) -> None:
     canvas = torch.full((1, 64, 64, 3), 255, dtype=torch.uint8)
     canvas[0, 4:8, 8:12] = 0
-    latents = source_latents(codec, canvas)
+    latents = source_latents(codec, encode_pixels(codec, canvas))
     assert latents.shape == (1, 48, 16, 16)
     dark = (latents < 0).all(dim=1)
     assert dark.nonzero().tolist() == [[0, 1, 2]] and latents.abs().allclose(torch.tensor(1.7))
@@ -173,24 +174,24 @@ def test_the_codec_has_nothing_to_learn_and_the_sizes_that_it_names(codec: Patch
     sizes = preset("nano").vae
     assert isinstance(sizes, PatchCodecConfig) and sizes.latent_channels == 48
     assert parameter_count(codec) == 0 and not any(parameter.requires_grad for parameter in codec.parameters())
-    assert moments(codec, canvas).shape == (2, *sizes.moments_shape) == (2, 96, 16, 16)
+    assert encode_pixels(codec, canvas).shape == (2, *sizes.moments_shape) == (2, 96, 16, 16)
     assert PatchCodecConfig(patch_size=8, sample_size=128).moments_shape == (384, 16, 16)
 
 
 @torch.no_grad()
 def test_moments_of_the_codec_in_half_precision_stand_in_for_pictures(codec: PatchCodec) -> None:
     canvas = every_level()
-    stored = moments(codec, canvas).half()
+    stored = encode_pixels(codec, canvas).half()
     assert stored.isfinite().all()
-    assert torch.allclose(source_latents(codec, stored), source_latents(codec, canvas), atol=1e-3)
-    assert torch.allclose(target_latents(codec, stored), target_latents(codec, canvas), atol=1e-3)
+    assert torch.allclose(source_latents(codec, stored), source_latents(codec, encode_pixels(codec, canvas)), atol=1e-3)
+    assert torch.allclose(target_latents(codec, stored), target_latents(codec, encode_pixels(codec, canvas)), atol=1e-3)
     assert torch.equal(pixels(decode_latents(codec, target_latents(codec, stored))), canvas), "half a level is 0.0067"
 
 
 @torch.no_grad()
 def test_the_codec_in_bfloat16_is_off_by_a_level_at_most(codec: PatchCodec) -> None:
     canvas, half = every_level(), PatchCodec(preset("nano").vae).bfloat16()
-    latents = source_latents(half, canvas)
+    latents = source_latents(half, encode_pixels(half, canvas))
     assert latents.dtype == half.dtype == torch.bfloat16
     difference = pixels(decode_latents(half, latents).float()).int() - canvas.int()
     assert difference.abs().max() <= 1
@@ -209,6 +210,6 @@ def test_either_is_built_from_its_sizes_and_loaded_from_its_folder(
     assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
     assert all(loaded.config[name] == made.config[name] for name in vars(sizes))
     assert json.loads((tmp_path / "config.json").read_text())["_class_name"] == type(made).__name__
-    assert torch.equal(source_latents(loaded, canvas), source_latents(made, canvas))
-    latents = source_latents(made, canvas)
+    latents = source_latents(made, encode_pixels(made, canvas))
+    assert torch.equal(source_latents(loaded, encode_pixels(loaded, canvas)), latents)
     assert torch.equal(decode_latents(loaded, latents), decode_latents(made, latents))

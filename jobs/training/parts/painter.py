@@ -28,7 +28,7 @@ from fireedit.models.schedule import prediction_target, signal_to_noise, trainin
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig, draw_timesteps, edit_errors
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
 from fireedit.models.unet import EditUNet, start_as_no_op
-from fireedit.models.vae import build_vae, source_latents
+from fireedit.models.vae import build_vae, encode_pixels, source_latents
 from fireedit.platform.scenes.families import training_edit
 from fireedit.platform.scenes.objects import COLORS
 from fireedit.platform.scenes.render import MIRROR, Renderer, Rendering
@@ -122,7 +122,8 @@ class PainterTask:
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         pictures, device = batch["pictures"], batch["pictures"].device
-        source, clean = (source_latents(self.vae.to(device), pictures[:, side]) for side in (0, 1))
+        vae = self.vae.to(device)
+        source, clean = (source_latents(vae, encode_pixels(vae, pictures[:, index])) for index in (0, 1))
         noise = torch.randn_like(clean)
         timesteps = draw_timesteps(self.noise, self.recipe.objective, len(clean), device)
         noisy = self.noise.add_noise(clean, noise, timesteps)

@@ -12,7 +12,7 @@ from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
 from fireedit.models.text import text_states, tokenize_text
-from fireedit.models.vae import moments
+from fireedit.models.vae import encode_pixels
 from fireedit.models.weights import fingerprint
 from fireedit.platform import images
 from fireedit.platform.data import shards
@@ -69,7 +69,7 @@ def stored(out: str, *encoders: str) -> list[shards.StoredSample]:
 def moments_of(pipeline: FireEditPipeline, encoded: bytes) -> np.ndarray:
     side = preset("nano").vae.sample_size
     canvas = torch.tensor(squash(images.decode(encoded, draft=side), side))
-    return moments(pipeline.vae, canvas[None])[0].half().numpy()
+    return encode_pixels(pipeline.vae, canvas[None])[0].half().numpy()
 
 
 @torch.no_grad()
