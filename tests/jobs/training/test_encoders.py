@@ -50,7 +50,7 @@ def _encoded(picture: np.ndarray | None) -> images.EncodedImage:
 
 @pytest.fixture
 def out(samples: list[Sample], tmp_path: Path) -> str:
-    """The folder that holds the shards of one corpus, `test`."""
+    """Write the shards of one corpus, `test`, into a folder."""
     root = str(tmp_path / "test")
     shards.write_samples(root, "000000-000", samples)
     shards.write_index(root, shards.Index("test", "train", "", [shards.Shard("000000-000", len(samples))]))
