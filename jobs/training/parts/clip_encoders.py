@@ -59,6 +59,8 @@ INSTRUCTIONS = 4
 """Instructions of a sample: that of its own edit, and those of other edits, which are not rendered."""
 SHOWN = 12
 """Images on the sheet."""
+RIGHT, WRONG = (40, 120, 70), (170, 50, 50)
+"""RGB of the title bars of cards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,88 +101,95 @@ class CLIPTask:
         self.model = CLIPWithProbes(sizes)
 
     def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
-        """Source and target of an edit, and some instructions.
+        """Draw source and target of an edit, and some instructions.
 
         Returns:
-            pictures: uint8 [2, S, S, 3]. captions: int16 [2, T] ids, and captions_sum: int64 [2], equal for equal ones.
-            instructions: int16 [INSTRUCTIONS, T], this edit's first. answers: int16 [INSTRUCTIONS, questions], numbers
-            of the right answers or IGNORED.
+            pictures: uint8 [2, S, S, 3]. captions: int16 [2, T] ids; captions_sum: int64 [2], their checksums.
+            instructions: int16 [INSTRUCTIONS, T] ids, this edit's first. answers: int16 [INSTRUCTIONS, questions],
+            classes or IGNORED.
         """
         world = TRAIN if seed in TRAIN.seeds else HELD_OUT
         others = random.Random(f"instructions {seed}").sample(world.seeds, INSTRUCTIONS - 1)
         edits = [make_edit(world, number) for number in (seed, *others)]
         scenes = edits[0].source, edits[0].target
-        drawn = [renderer.draw(scene, self.sizes.vision.image_size).image for scene in scenes]
+        images = [renderer.draw(scene, self.sizes.vision.image_size).image for scene in scenes]
         captions = [language.caption(scene, seed) for scene in scenes]
-        ids = self._ids([*captions, *(edit.instruction for edit in edits)])
+        ids = self.token_ids([*captions, *(edit.instruction for edit in edits)])
         return {
-            "pictures": torch.from_numpy(np.stack(drawn)),
+            "pictures": torch.from_numpy(np.stack(images)),
             "captions": ids[:2],
             "captions_sum": torch.tensor([zlib.crc32(caption.encode()) for caption in captions]),
             "instructions": ids[2:],
-            "answers": torch.tensor([asked_of(edit) for edit in edits], dtype=torch.int16),
+            "answers": torch.tensor([answers_of(edit) for edit in edits], dtype=torch.int16),
         }
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         assert isinstance(model, CLIPWithProbes)
-        clip, pictures = model.clip, batch["pictures"].transpose(0, 1).flatten(0, 1)
+        clip, images = model.clip, batch["pictures"].transpose(0, 1).flatten(0, 1)
         captions, instructions = batch["captions"].transpose(0, 1).flatten(0, 1), batch["instructions"].flatten(0, 1)
-        read, asked = clip.read(torch.cat([captions, instructions]).long()).split([len(captions), len(instructions)])
-        texts, sums = clip.texts(read), batch["captions_sum"].T.flatten()
-        # Moved and resized things leave a caption as it is: whatever has the same words counts as a match.
-        alike = sums[:, None] == sums[None]
+        lengths = [len(captions), len(instructions)]
+        captions_read, instructions_read = clip.read(torch.cat([captions, instructions]).long()).split(lengths)
+        texts, sums = clip.texts(captions_read), batch["captions_sum"].T.flatten()
+        # Moved and resized objects leave a caption unchanged: equal captions are positives of each other.
+        positive = sums[:, None] == sums[None]
         sides = (self.sizes.vision.detail_size, self.sizes.vision.image_size)
-        contrasts = [contrast(clip.pictures(pictures, side), texts, clip.scale(), alike) for side in sides]
+        contrastive = [contrastive_loss(clip.pictures(images, side), texts, clip.scale(), positive) for side in sides]
         answers = batch["answers"].flatten(0, 1).long().unbind(dim=-1)
-        told = [known_cross_entropy(*pair) for pair in zip(model.answer(asked), answers, strict=True)]
-        both, instruction = torch.stack(contrasts).mean(), torch.stack(told).sum()
-        loss = both + self.recipe.instruction_weight * instruction
-        return {"loss": loss, "contrast": both, "instruction": instruction}
+        pairs = zip(model.answer(instructions_read), answers, strict=True)
+        contrast = torch.stack(contrastive).mean()
+        instruction = torch.stack([known_cross_entropy(logits, labels) for logits, labels in pairs]).sum()
+        loss = contrast + self.recipe.instruction_weight * instruction
+        return {"loss": loss, "contrast": contrast, "instruction": instruction}
 
     def figures(self, model: nn.Module) -> dict[str, float]:
-        """Shares in [0, 1] on held-out scenes.
+        """Compute shares in [0, 1] on held-out scenes.
 
-        `image_to_text`, `text_to_image`: the nearest of 256 is the right one. `twin_...`: so is the nearer of the
-        captions of source and target, where they differ. The others: answers to instructions that say something.
+        `image_to_text`, `text_to_image`: the nearest of `held_out` is the right one. `twin_accuracy`: so is the nearer
+        of the captions of source and target, where they differ. The others: answers to instructions that name one.
         """
         assert isinstance(model, CLIPWithProbes)
         hits: dict[str, list[Tensor]] = defaultdict(list)
-        images, texts, sums = self._embedded(model, self.recipe.held_out)
-        same, likeness = sums[0][:, None] == sums[0][None], images[0] @ texts[0].T
-        hits["image_to_text"].append(same.gather(1, likeness.argmax(dim=1, keepdim=True)))
-        hits["text_to_image"].append(same.gather(0, likeness.argmax(dim=0, keepdim=True)))
+        images, texts, sums = self._embed_held_out(model)
+        positive, cosines = sums[0][:, None] == sums[0][None], images[0] @ texts[0].T
+        hits["image_to_text"].append(positive.gather(1, cosines.argmax(dim=1, keepdim=True)))
+        hits["text_to_image"].append(positive.gather(0, cosines.argmax(dim=0, keepdim=True)))
         nearer = (images * texts).sum(dim=-1) > (images * texts.flip(0)).sum(dim=-1)
         hits["twin_accuracy"].append(nearer[:, sums[0] != sums[1]])
         for batch in held_out_batches(self.draw, self.recipe.held_out, 64):
-            ids, known = (batch[name].flatten(0, 1).long().to(images.device) for name in ("instructions", "answers"))
-            told = model.answer(model.clip.read(ids))
-            for question, logits, answers in zip(QUESTIONS, told, known.T, strict=True):
-                hits[question].append((logits.argmax(dim=-1) == answers)[(answers > 0) | (question == "operation")])
-        return {name: accuracy(each) for name, each in hits.items()}
+            ids, labels = (batch[name].flatten(0, 1).long().to(images.device) for name in ("instructions", "answers"))
+            answers = model.answer(model.clip.read(ids))
+            for question, logits, right in zip(QUESTIONS, answers, labels.T, strict=True):
+                hits[question].append((logits.argmax(dim=-1) == right)[(right > 0) | (question == "operation")])
+        return {name: accuracy(values) for name, values in hits.items()}
 
     def preview(self, model: nn.Module) -> Image.Image:
-        """Held-out pictures with the nearest of 256 captions, and their own where that is another one."""
+        """Draw held-out images with the nearest of `held_out` captions, and their own where that is another one."""
         assert isinstance(model, CLIPWithProbes)
-        images, texts, sums = self._embedded(model, self.recipe.held_out)
-        likeness = images[0, :SHOWN] @ texts[0].T
-        drawn = torch.cat([batch["pictures"][:, 0] for batch in held_out_batches(self.draw, SHOWN, SHOWN)])
+        embedded, texts, sums = self._embed_held_out(model)
+        cosines = embedded[0, :SHOWN] @ texts[0].T
+        images = torch.cat([batch["pictures"][:, 0] for batch in held_out_batches(self.draw, SHOWN, SHOWN)])
         seeds = HELD_OUT.seeds[: self.recipe.held_out]
         captions = [language.caption(make_edit(HELD_OUT, seed).source, seed) for seed in seeds]
         cards = []
-        for number, (found, picture) in enumerate(zip(likeness.argmax(dim=1).tolist(), drawn, strict=True)):
-            right = bool(sums[0, found] == sums[0, number])
-            title, colour = ("right", (40, 120, 70)) if right else ("wrong", (170, 50, 50))
-            note, aside = f"{likeness[number, found]:.2f}", "" if right else captions[number]
-            panels = [Panel(image=picture.numpy())]
-            cards.append(Card(title=title, note=note, colour=colour, words=captions[found], aside=aside, panels=panels))
+        for number, (nearest, image) in enumerate(zip(cosines.argmax(dim=1).tolist(), images, strict=True)):
+            right = bool(sums[0, nearest] == sums[0, number])
+            card = Card(
+                title="right" if right else "wrong",
+                note=f"{cosines[number, nearest]:.2f}",
+                colour=RIGHT if right else WRONG,
+                words=captions[nearest],
+                aside="" if right else captions[number],
+                panels=[Panel(image=image.numpy())],
+            )
+            cards.append(card)
         return card_sheet(cards, columns=3, side=192)
 
     def load(self, folder: Path) -> None:
-        """The eye alone: texts are learnt anew, so that nothing of other training worlds stays in them."""
+        """Load the vision model alone: the text encoder is trained anew, without words of other training worlds."""
         self.model.clip.vision.load_state_dict(saved(Vision(self.sizes.vision), folder / "vision").clip.state_dict())
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """In half precision; DINOv2's part of the vision tower stays as it is, and is fresh if there is none."""
+        """Save in half precision; DINOv2 in the vision tower stays as it is, and is fresh if there is none."""
         assert isinstance(model, CLIPWithProbes)
         clip = model.clip.half()
         clip.text_encoder.save_pretrained(folder / "text_encoder")
@@ -188,65 +197,65 @@ class CLIPTask:
         vision.clip.load_state_dict(clip.vision.state_dict())
         vision.half().save_pretrained(folder / "vision")
         (folder / JUDGE).parent.mkdir(parents=True, exist_ok=True)
-        kept = {
-            name: value for name, value in clip.named_parameters() if "_projection." in name or name == "logit_scale"
-        }
-        save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, folder / JUDGE)
+        weights = {name: value.detach().cpu().contiguous() for name, value in clip.named_parameters()}
+        judge = {name: x for name, x in weights.items() if "_projection." in name or name == "logit_scale"}
+        save_file(judge, folder / JUDGE)
 
-    def _embedded(self, model: CLIPWithProbes, edits: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures and captions of held-out sources and targets: twice [2, N, W], and the captions' sums [2, N]."""
+    def token_ids(self, texts: Sequence[str]) -> Tensor:
+        """Tokenize texts that are never too long as `tokenize_text` does, to int16 and five times as fast."""
+        ids = np.full((len(texts), self.sizes.text.tokens), self.sizes.text.eos_token_id, np.int16)
+        for row, text in zip(ids, texts, strict=True):
+            tokens = self.tokenizer.backend_tokenizer.encode(text).ids
+            row[: len(tokens)] = tokens
+        return torch.from_numpy(ids)
+
+    def _embed_held_out(self, model: CLIPWithProbes) -> tuple[Tensor, Tensor, Tensor]:
+        """Embed held-out sources and targets: images and captions, each [2, N, W], and checksums of captions [2, N]."""
         images, texts, sums = list[Tensor](), list[Tensor](), list[Tensor]()
-        for batch in held_out_batches(self.draw, edits, 64):
+        for batch in held_out_batches(self.draw, self.recipe.held_out, 64):
             batch = {name: value.transpose(0, 1).to(model.clip.logit_scale.device) for name, value in batch.items()}
-            count, pictures = batch["pictures"].shape[1], batch["pictures"].flatten(0, 1)
-            images.append(model.clip.pictures(pictures, self.sizes.vision.image_size).unflatten(0, (2, count)))
-            read = model.clip.read(batch["captions"].flatten(0, 1).long())
-            texts.append(model.clip.texts(read).unflatten(0, (2, count)))
+            pairs, pixels = (2, batch["pictures"].shape[1]), batch["pictures"].flatten(0, 1)
+            images.append(model.clip.pictures(pixels, self.sizes.vision.image_size).unflatten(0, pairs))
+            states = model.clip.read(batch["captions"].flatten(0, 1).long())
+            texts.append(model.clip.texts(states).unflatten(0, pairs))
             sums.append(batch["captions_sum"])
         return torch.cat(images, dim=1), torch.cat(texts, dim=1), torch.cat(sums, dim=1)
 
-    def _ids(self, texts: Sequence[str]) -> Tensor:
-        """As `tokenize_text`, in int16 and five times as fast, for texts that are never too long."""
-        ids = np.full((len(texts), self.sizes.text.tokens), self.sizes.text.eos_token_id, np.int16)
-        for row, text in zip(ids, texts, strict=True):
-            own = self.tokenizer.backend_tokenizer.encode(text).ids
-            row[: len(own)] = own
-        return torch.from_numpy(ids)
 
-
-def asked_of(edit: Edit) -> list[int]:
-    """The right answer to each of `QUESTIONS` by its number; IGNORED where the words alone do not tell it."""
-    before, after = ([one for one in scene.objects if one.id in edit.edited] for scene in (edit.source, edit.target))
+def answers_of(edit: Edit) -> list[int]:
+    """Class of the answer to each of `QUESTIONS`; IGNORED where the words of the instruction do not determine it."""
+    before, after = ([x for x in scene.objects if x.id in edit.edited] for scene in (edit.source, edit.target))
     if edit.family == "multiple":
         before.sort(key=lambda placed: edit.edited.index(placed.id))
     text, operation = edit.instruction, edit.operation
     answers: dict[str, str | None] = {
         "operation": operation,
-        "before": _thing(before[:1], text),
-        "before_color": _color(before[:1], text),
-        "second": _thing(before[1:], text),
-        "second_color": _color(before[1:], text),
-        "category": _found(rf"\bthe (?:\w+ )?({'|'.join(language.NAMED_CATEGORIES)})\b", text),
-        "which": _found(_WHICH, text) or _found(r"\bthe (?:\w+ ){1,3}on the (left|right)\b", text),
-        "counted_from": _found(r"\bfrom the (left|right)\b", text),
-        "mirror": "outside" if "outside the mirror" in text else "in" if _found(_REFLECTED, text) else "",
-        "after": _thing(after[:1], text) if operation != "remove" else "",
-        "after_color": _color(after[:1], text),
-        "direction": _found(r"to the (left|right)\.", text) if operation == "move" else "",
-        "size": _found(r"(bigger|smaller)\.", text) if operation == "resize" else "",
-        "place": _found(r"(?:on|to|at) the (left|right|top)\b", text) if operation == "add" else "",
-        "beside": _beside(edit) if operation == "add" else "",
+        "before": _named_thing(before[:1], text),
+        "before_color": _named_color(before[:1], text),
+        "second": _named_thing(before[1:], text),
+        "second_color": _named_color(before[1:], text),
+        "category": _match(rf"\bthe (?:\w+ )?({'|'.join(language.NAMED_CATEGORIES)})\b", text),
+        "which": _match(_WHICH, text) or _match(r"\bthe (?:\w+ ){1,3}on the (left|right)\b", text),
+        "counted_from": _match(r"\bfrom the (left|right)\b", text),
+        "mirror": "outside" if "outside the mirror" in text else "in" if _match(_REFLECTED, text) else "",
+        "after": _named_thing(after[:1], text) if operation != "remove" else "",
+        "after_color": _named_color(after[:1], text),
+        "direction": _match(r"to the (left|right)\.", text) if operation == "move" else "",
+        "size": _match(r"(bigger|smaller)\.", text) if operation == "resize" else "",
+        "place": _match(r"(?:on|to|at) the (left|right|top)\b", text) if operation == "add" else "",
+        "beside": _neighbor(edit) if operation == "add" else "",
         "background": edit.target.background if operation == "background" else "",
         "style": edit.target.effect if operation == "style" else "",
     }
-    return [IGNORED if answers[name] is None else known.index(answers[name] or "") for name, known in QUESTIONS.items()]
+    labels = {name: IGNORED if answer is None else QUESTIONS[name].index(answer) for name, answer in answers.items()}
+    return [labels[name] for name in QUESTIONS]
 
 
-def contrast(images: Tensor, texts: Tensor, scale: Tensor, alike: Tensor) -> Tensor:
-    """CLIP's symmetric cross entropy over a batch of unit vectors [B, W]; `alike` [B, B] says what belongs together."""
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, positive: Tensor) -> Tensor:
+    """CLIP's symmetric cross entropy of unit vectors [B, W]; `positive`, bool [B, B], marks the matching pairs."""
     with torch.autocast(images.device.type, enabled=False):  # in bfloat16 the logits would be off by up to 0.4
         logits = scale.float() * images @ texts.T
-    shares = alike / alike.sum(dim=1, keepdim=True)
+    shares = positive / positive.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits, shares) + F.cross_entropy(logits.T, shares)) / 2
 
 
@@ -254,30 +263,31 @@ _WHICH = rf"\bthe ({'|'.join(word for word in QUESTIONS['which'] if word)}) (?!o
 _REFLECTED = r"(the reflection of|in the mirror)"
 
 
-def _found(pattern: str, text: str) -> str:
-    """The word that a pattern finds, or none."""
+def _match(pattern: str, text: str) -> str:
+    """First group of a pattern in a text; "" without a match."""
     match = re.search(pattern, text)
     return match[1] if match else ""
 
 
-def _thing(objects: Sequence[Placed], instruction: str) -> str | None:
-    """What the edited thing is called, if there is one and the instruction names it or says its use."""
+def _named_thing(objects: Sequence[Placed], instruction: str) -> str | None:
+    """Name of the edited object if the instruction names it or its use; "" without an object."""
     if len(objects) != 1:
         return None if objects else ""
     thing = objects[0].thing
-    told = thing.name in instruction or (thing.taught == "everywhere" and thing.use and thing.use in instruction)
-    return thing.name if told else None
+    is_named = thing.name in instruction or (thing.taught == "everywhere" and thing.use and thing.use in instruction)
+    return thing.name if is_named else None
 
 
-def _color(objects: Sequence[Placed], instruction: str) -> str | None:
+def _named_color(objects: Sequence[Placed], instruction: str) -> str | None:
+    """Color of the edited object if the instruction names it; "" otherwise."""
     if len(objects) != 1:
         return None if objects else ""
     return objects[0].color if objects[0].color in re.findall(r"\w+", instruction) else ""
 
 
-def _beside(edit: Edit) -> str | None:
-    """The thing that another is put beside."""
-    if not (words := _found(r"to the (?:left|right) of (the .*)\.", edit.instruction)):
+def _neighbor(edit: Edit) -> str | None:
+    """Name of the object beside which another one is added."""
+    if not (words := _match(r"to the (?:left|right) of (the .*)\.", edit.instruction)):
         return ""
-    named = [placed.name for placed in edit.source.objects if placed.name in words]
-    return named[0] if len(set(named)) == 1 else None
+    names = [placed.name for placed in edit.source.objects if placed.name in words]
+    return names[0] if len(set(names)) == 1 else None

@@ -1,4 +1,4 @@
-"""CLIP of nano: what is asked of an instruction, what counts as a match, and that what is saved judges."""
+"""CLIP of nano: answers about instructions, positives of the contrastive loss, and the saved judge."""
 
 import copy
 import shutil
@@ -31,20 +31,20 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe_of(folder: Path, steps: int = 3) -> clip.CLIPRecipe:
+def recipe_of(folder: Path, steps: int = 2) -> clip.CLIPRecipe:
     optimizer = OptimizerConfig(lr=1e-3)
-    return clip.CLIPRecipe(steps=steps, batch=8, workers=0, optimizer=optimizer, held_out=16, home=str(folder))
+    return clip.CLIPRecipe(steps=steps, batch=4, workers=0, optimizer=optimizer, held_out=16, home=str(folder))
 
 
 def answers_of(family: str, seed: int) -> dict[str, str | None]:
-    numbers = zip(clip.QUESTIONS.items(), clip.asked_of(make_edit(TRAIN, seed, family)), strict=True)
+    numbers = zip(clip.QUESTIONS.items(), clip.answers_of(make_edit(TRAIN, seed, family)), strict=True)
     return {name: None if number == IGNORED else answers[number] for (name, answers), number in numbers}
 
 
-def test_an_instruction_answers_what_its_edit_does() -> None:
+def test_an_instruction_answers_questions_about_its_edit() -> None:
     for seed in range(20):
         edit = make_edit(TRAIN, seed, "recolor")
-        placed = next(one for one in edit.target.objects if one.id in edit.edited)
+        placed = next(placed for placed in edit.target.objects if placed.id in edit.edited)
         answers = answers_of("recolor", seed)
         assert answers["operation"] == "recolor" and answers["after_color"] == placed.color
         assert answers["before"] == answers["after"] == (placed.name if placed.name in edit.instruction else None)
@@ -53,95 +53,87 @@ def test_an_instruction_answers_what_its_edit_does() -> None:
     assert answers_of("left_right", 0)["which"] in ("left", "right")
 
 
-def test_the_words_that_tell_twins_apart_are_not_those_of_places_and_moves() -> None:
-    def said(instruction: str, operation: str) -> set[str]:
+def test_references_are_distinguished_from_places_and_moves() -> None:
+    def answers(instruction: str, operation: str) -> set[str]:
         edit = replace(make_edit(TRAIN, 0, "remove"), instruction=instruction, operation=operation)
-        asked = zip(clip.QUESTIONS.items(), clip.asked_of(edit), strict=True)
-        answers = {name: known[number] for (name, known), number in asked if number > 0}
-        asked_for = ("which", "counted_from", "mirror", "direction", "size", "place", "category")
-        return {f"{name} {answers[name]}" for name in asked_for if name in answers}
+        numbers = dict(zip(clip.QUESTIONS, clip.answers_of(edit), strict=True))
+        questions = ("which", "counted_from", "mirror", "direction", "size", "place", "category")
+        return {f"{name} {clip.QUESTIONS[name][numbers[name]]}" for name in questions if numbers[name] > 0}
 
-    assert said("Remove the dog on the left.", "remove") == {"which left"}
-    assert said("Move the dog on the left to the right.", "move") == {"which left", "direction right"}
-    assert said("Put a red car on the left.", "add") == {"place left"}
-    assert said("Put a key to the left of the biggest animal.", "add") == {
+    assert answers("Remove the dog on the left.", "remove") == {"which left"}
+    assert answers("Move the dog on the left to the right.", "move") == {"which left", "direction right"}
+    assert answers("Put a red car on the left.", "add") == {"place left"}
+    assert answers("Put a key to the left of the biggest animal.", "add") == {
         "place left",
         "which biggest",
         "category animal",
     }
-    assert said("Draw the leftmost dog bigger.", "resize") == {"which leftmost", "size bigger"}
+    assert answers("Draw the leftmost dog bigger.", "resize") == {"which leftmost", "size bigger"}
     second = "Change the second vehicle from the right to a key."
-    assert said(second, "replace") == {"which second", "counted_from right", "category vehicle"}
-    assert said("Delete the reflection of the dog.", "remove") == {"mirror in"}
-    assert said("Delete the dog outside the mirror.", "remove") == {"mirror outside"}
+    assert answers(second, "replace") == {"which second", "counted_from right", "category vehicle"}
+    assert answers("Delete the reflection of the dog.", "remove") == {"mirror in"}
+    assert answers("Delete the dog outside the mirror.", "remove") == {"mirror outside"}
 
 
-def test_a_use_tells_a_thing_and_both_of_two_are_asked_for() -> None:
+def test_a_use_answers_for_its_object_and_two_objects_are_asked_for() -> None:
     edit = make_edit(TRAIN, 5, "reasoning")
-    used = next(one for one in edit.source.objects if one.id in edit.edited)
+    used = next(placed for placed in edit.source.objects if placed.id in edit.edited)
     assert used.name not in edit.instruction and answers_of("reasoning", 5)["before"] == used.name
     both = make_edit(TRAIN, 1, "multiple")
-    there = {one.id: one for one in both.source.objects}
+    names = {placed.id: placed.name for placed in both.source.objects}
     answers = answers_of("multiple", 1)
     for question, number in zip(("before", "second"), both.edited, strict=True):
-        name = there[number].name
-        assert answers[question] == (name if name in both.instruction else None)
+        assert answers[question] == (names[number] if names[number] in both.instruction else None)
 
 
-def test_no_text_tells_the_use_of_what_only_dialogue_teaches() -> None:
+def test_instructions_do_not_teach_uses_that_are_left_to_dialogue() -> None:
     edit = make_edit(WORLDS["knowledge"], WORLDS["knowledge"].seeds[0])
-    assert clip.asked_of(edit)[list(clip.QUESTIONS).index("before")] == IGNORED
+    assert clip.answers_of(edit)[list(clip.QUESTIONS).index("before")] == IGNORED
     uses = {thing.use for thing in map(THINGS.__getitem__, TRAIN.things) if thing.taught == "dialogue"}
     texts = [make_edit(TRAIN, seed, "reasoning").instruction for seed in range(40)]
     assert uses and not any(use in text for use in uses for text in texts)
 
 
-def test_equal_captions_count_as_matches() -> None:
+def test_equal_captions_are_positives() -> None:
     texts = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), dim=-1)
-    alike = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
-    loss = clip.contrast(texts, texts, torch.tensor(100.0), alike)
+    positive = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    loss = clip.contrastive_loss(texts, texts, torch.tensor(100.0), positive)
     torch.testing.assert_close(loss, torch.tensor(2 * 2**0.5).log() / 1.5 - torch.tensor(2**0.5).log() / 1.5)
 
 
-def test_cross_entropy_is_zero_where_nothing_is_known() -> None:
-    assert clip.known_cross_entropy(torch.zeros(2, 3), torch.tensor([IGNORED, IGNORED])) == 0
-    loss = clip.known_cross_entropy(torch.zeros(2, 3), torch.tensor([1, IGNORED]))
-    torch.testing.assert_close(loss, torch.tensor(3.0).log())
-
-
-def test_texts_are_read_where_the_painter_is_modulated(out: Path) -> None:
-    part = clip.CLIPTask(SIZES, recipe_of(out), out)
+def test_texts_are_pooled_at_the_state_that_modulates_the_unet(out: Path) -> None:
+    task = clip.CLIPTask(SIZES, recipe_of(out), out)
     texts = ["A dog in front of a desert at dusk.", "Remove the dog."]
-    ids = tokenize_text(part.tokenizer, texts, SIZES.text.tokens)
-    assert torch.equal(part._ids(texts), ids.to(torch.int16))
+    ids = tokenize_text(task.tokenizer, texts, SIZES.text.tokens)
+    assert torch.equal(task.token_ids(texts), ids.to(torch.int16))
     with torch.no_grad():
-        states = text_states(part.model.clip.text_encoder.eval(), ids)
-        assert torch.equal(part.model.clip.read(ids), states[:, -1]) and states.shape[1] == 77
+        states = text_states(task.model.clip.text_encoder.eval(), ids)
+        assert torch.equal(task.model.clip.read(ids), states[:, -1]) and states.shape[1] == 77
 
 
 def test_a_seed_draws_an_edit_and_instructions_of_others(out: Path) -> None:
-    part = clip.CLIPTask(SIZES, recipe_of(out), out)
-    first, other, again = (part.draw(Renderer(), seed) for seed in (3, 4, 3))
+    task = clip.CLIPTask(SIZES, recipe_of(out), out)
+    first, other, again = (task.draw(Renderer(), seed) for seed in (3, 4, 3))
     assert all(torch.equal(first[name], again[name]) and first[name].shape == other[name].shape for name in first)
-    assert first["instructions"][0].tolist() == part._ids([make_edit(TRAIN, 3).instruction])[0].tolist()
+    assert first["instructions"][0].tolist() == task.token_ids([make_edit(TRAIN, 3).instruction])[0].tolist()
     assert len(first["instructions"].unique(dim=0)) > 1 and (first["captions_sum"] != other["captions_sum"]).all()
 
 
-def test_texts_start_fresh_and_the_eye_goes_on(out: Path, tmp_path: Path) -> None:
-    earlier, part = (clip.CLIPTask(SIZES, recipe_of(out), out) for _ in range(2))
+def test_loading_keeps_the_text_encoder_fresh(out: Path, tmp_path: Path) -> None:
+    earlier, task = (clip.CLIPTask(SIZES, recipe_of(out), out) for _ in range(2))
     earlier.save(copy.deepcopy(earlier.model), tmp_path)
-    fresh = part.model.clip.text_encoder.state_dict()["embeddings.token_embedding.weight"].clone()
-    part.load(tmp_path)
-    assert torch.equal(part.model.clip.text_encoder.state_dict()["embeddings.token_embedding.weight"], fresh)
-    eyes = (one.model.clip.vision.state_dict() for one in (part, earlier))
-    torch.testing.assert_close(*eyes, atol=1e-3, rtol=1e-3)
+    fresh = task.model.clip.text_encoder.state_dict()["embeddings.token_embedding.weight"].clone()
+    task.load(tmp_path)
+    assert torch.equal(task.model.clip.text_encoder.state_dict()["embeddings.token_embedding.weight"], fresh)
+    weights = (clip_task.model.clip.vision.state_dict() for clip_task in (task, earlier))
+    torch.testing.assert_close(*weights, atol=1e-3, rtol=1e-3)
 
 
-def test_what_is_trained_is_saved_and_judges(out: Path, tmp_path: Path) -> None:
+def test_trained_weights_are_saved_and_judge(out: Path, tmp_path: Path) -> None:
     before = Vision(SIZES.vision)
     before.save_pretrained(out / "vision")
-    part = clip.CLIPTask(SIZES, recipe_of(tmp_path), out)
-    report = pretrain(part, recipe_of(tmp_path), out)
+    task = clip.CLIPTask(SIZES, recipe_of(tmp_path), out)
+    report = pretrain(task, recipe_of(tmp_path), out)
     assert {"image_to_text", "text_to_image", "twin_accuracy", *clip.QUESTIONS} <= set(report)
 
     after = Vision.from_pretrained(out / "vision", torch_dtype=torch.float32)
@@ -151,5 +143,5 @@ def test_what_is_trained_is_saved_and_judges(out: Path, tmp_path: Path) -> None:
     for vectors in (judge.pictures(view), judge.texts(["A dog.", "A red car in front of a desert at dusk."])):
         assert vectors.shape == (2, SIZES.text.width)
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
-    kept = {name: value for name, value in judge.clip.named_parameters() if "_projection." in name}
-    assert len(kept) == 2 and judge.clip.scale() > 10
+    projections = [name for name, _ in judge.clip.named_parameters() if "_projection." in name]
+    assert len(projections) == 2 and judge.clip.scale() > 10
