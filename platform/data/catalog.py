@@ -3,9 +3,8 @@
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import (
@@ -33,17 +32,10 @@ from fireedit.platform.scenes.writers import reasonedit as reasonedit_scenes
 from fireedit.platform.scenes.writers import refcoco as refcoco_scenes
 from fireedit.platform.scenes.writers import ultraedit as ultraedit_scenes
 
-
-class Reader(Protocol):
-    """Opens the files of one corpus as they are published."""
-
-    def __call__(self, root: str, split: str = "train") -> Corpus: ...
-
-
-class Writer(Protocol):
-    """Write procedural scenes into a folder as the files of one published corpus."""
-
-    def __call__(self, folder: Path, seeds: Iterable[int], size: int, world: World) -> None: ...
+Reader = Callable[[str, str], Corpus]
+"""Opens a split of one corpus's published files in a folder."""
+Writer = Callable[[Path, Iterable[int], int, World], None]
+"""Writes the scenes of these seeds into a folder as the files of one corpus, pictures of this size in pixels."""
 
 
 class UnknownCorpusError(ValueError):

@@ -81,7 +81,8 @@ def write_scenes(folder: str, settings: Mapping[str, Any], seeds: range, write: 
         PrepareError: the folder holds something that was not written here.
     """
     name, present = settings["corpus"], storage.names(folder)
-    if catalog.MANIFEST in present and _read_manifest(folder) == settings:
+    manifest = storage.join(folder, catalog.MANIFEST)
+    if catalog.MANIFEST in present and json.loads(storage.read_bytes(manifest)) == settings:
         say(f"{name}: already in {folder} with these settings, kept")
         return
     if present and catalog.MANIFEST not in present:
@@ -176,10 +177,6 @@ def _with_progress(name: str, seeds: range) -> Iterator[int]:
             shown, speed = now, done / max(now - started, 1e-9)
             left = (len(seeds) - done) / speed
             say(f"{name:16s} {done:7d}/{len(seeds)}  {speed:6.0f} rows/s  left {left:.0f} s")
-
-
-def _read_manifest(folder: str) -> dict[str, Any]:
-    return json.loads(storage.read_bytes(storage.join(folder, catalog.MANIFEST)))
 
 
 def _fingerprint(world: World) -> str:

@@ -8,6 +8,7 @@ Source: huggingface.co/docs/datasets/image_dataset; column names of diffusers' e
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 from collections import Counter
@@ -30,18 +31,8 @@ USUAL_NAMES = {
     "target": ("edited_image", "target_image", "target_img", "output_image", "target"),
     "mask": ("mask_image", "mask_img", "mask"),
 }
-"""Column names that are recognized, best first; in metadata also with `_file_name` behind them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PairColumns:
-    """Names of the columns that samples are read from."""
-
-    source: str
-    instruction: str
-    target: str
-    mask: str = ""
-    """Picture that is white where the edit takes place; empty if there is none."""
+"""Column names that are recognized by role, best first; in metadata also with `_file_name` behind them. A mask, which
+is optional, is white where the edit takes place."""
 
 
 def read(root: str, split: str = "train", *, corpus: str, columns: Mapping[str, str]) -> rows.Corpus:
@@ -79,8 +70,8 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def find_columns(path: str, present: Sequence[str], named: Mapping[str, str]) -> PairColumns:
-    """Choose the columns of a file: those named, else those with a usual name.
+def find_columns(path: str, present: Sequence[str], named: Mapping[str, str]) -> dict[str, str]:
+    """Choose the column of each role: the one named, else one with a usual name; that of the mask may be missing.
 
     Raises:
         CorpusError: the file lacks one that is named, or has none that is recognized.
@@ -100,7 +91,7 @@ def find_columns(path: str, present: Sequence[str], named: Mapping[str, str]) ->
         raise rows.CorpusError(
             f"{path}: found no column of {' or '.join(missing)} among {', '.join(present)}; write --columns {wanted}"
         )
-    return PairColumns(**chosen)
+    return chosen
 
 
 def _open_parquet(root: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
@@ -108,13 +99,12 @@ def _open_parquet(root: str, name: str, columns: Mapping[str, str]) -> rows.Corp
     skipped: Counter[str] = Counter()
     paths = _parquet_files(root, split, skipped)
     chosen = find_columns(paths[0], parquet.column_names(paths[0]), columns)
-    optional = [chosen.mask] if chosen.mask else []
+    pictures, optional = [chosen["source"], chosen["target"]], [chosen[role] for role in chosen if role == "mask"]
     if "mask" in columns:
         parquet.column_names(paths[0], optional, pictures=optional)
-    pictures = [chosen.source, chosen.target]
-    required = [*pictures, chosen.instruction]
-    opened = parquet.records_of(paths, corpus, required, pictures, _PairOf(name, chosen), optional, skipped)
-    return dataclasses.replace(opened, settings={"columns": dataclasses.asdict(chosen)})
+    required, to_sample = [*pictures, chosen["instruction"]], functools.partial(_read_pair, name, chosen)
+    opened = parquet.records_of(paths, corpus, required, pictures, to_sample, optional, skipped)
+    return dataclasses.replace(opened, settings={"columns": chosen})
 
 
 def _open_folder(folder: str, metadata: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
@@ -122,8 +112,8 @@ def _open_folder(folder: str, metadata: str, name: str, columns: Mapping[str, st
     records = _read_metadata(path)
     present = list(dict.fromkeys(column for record in records for column in record))
     chosen = find_columns(path, present, columns)
-    corpus = rows.in_parts(records, _FilesOf(folder, metadata, _PairOf(name, chosen)))
-    return dataclasses.replace(corpus, settings={"columns": dataclasses.asdict(chosen)})
+    corpus = rows.in_parts(records, functools.partial(_read_files, folder, metadata, name, chosen))
+    return dataclasses.replace(corpus, settings={"columns": chosen})
 
 
 def _read_metadata(path: str) -> list[dict[str, Any]]:
@@ -184,39 +174,23 @@ def _parquet_files(root: str, split: str, skipped: Counter[str]) -> list[str]:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _PairOf:
-    """Make a sample of a record whose pictures are {bytes, path} or bytes."""
-
-    name: str
-    """CORPUS/SPLIT."""
-    columns: PairColumns
-
-    def __call__(self, record: dict[str, Any]) -> Sample:
-        columns = self.columns
-        names = {role: getattr(columns, role) for role in REQUIRED}
-        sample = parquet.read_pair(record, self.name, "", **names)
-        return parquet.with_mask(sample, record, columns.mask, masks.bright) if columns.mask else sample
+def _read_pair(name: str, columns: Mapping[str, str], record: dict[str, Any]) -> Sample:
+    """Make a sample of a record whose pictures are {bytes, path} or bytes; `name` is CORPUS/SPLIT."""
+    sample = parquet.read_pair(record, name, "", **{role: columns[role] for role in REQUIRED})
+    return parquet.with_mask(sample, record, columns["mask"], masks.bright) if "mask" in columns else sample
 
 
-@dataclasses.dataclass(frozen=True)
-class _FilesOf:
-    """Make a sample of a record whose pictures are paths below a folder."""
-
-    folder: str
-    metadata: str
-    """File name, for errors."""
-    to_sample: _PairOf
-
-    def __call__(self, record: dict[str, Any]) -> Sample:
-        columns, name = self.to_sample.columns, self.to_sample.name
-        paths = {column: record.get(column) or "" for column in (columns.source, columns.target, columns.mask)}
-        try:
-            pictures = {column: self._read(path) for column, path in paths.items() if path or column != columns.mask}
-        except rows.BadRow as bad:
-            file = f"{name}/{paths[columns.source]}"
-            return Sample(id=file, corpus=name.partition("/")[0], task="edit", error=f"{self.metadata}: {bad}")
-        return self.to_sample({columns.instruction: None, columns.mask: None} | record | pictures)
-
-    def _read(self, path: Any) -> bytes:
-        return rows.read_picture(self.folder, rows.inside(path if isinstance(path, str) else ""))
+def _read_files(folder: str, metadata: str, name: str, columns: Mapping[str, str], record: dict[str, Any]) -> Sample:
+    """Make a sample of a record whose pictures are paths below `folder`; errors name the metadata's file."""
+    paths = {column: record.get(column) or "" for role, column in columns.items() if role != "instruction"}
+    try:
+        pictures = {
+            column: rows.read_picture(folder, rows.inside(path if isinstance(path, str) else ""))
+            for column, path in paths.items()
+            if path or column != columns.get("mask")
+        }
+    except rows.BadRow as bad:
+        file = f"{name}/{paths[columns['source']]}"
+        return Sample(id=file, corpus=name.partition("/")[0], task="edit", error=f"{metadata}: {bad}")
+    missing = dict.fromkeys(columns.values())
+    return _read_pair(name, columns, missing | record | pictures)
