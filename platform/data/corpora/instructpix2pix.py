@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import io
 import json
+import posixpath
 import random
 import zipfile
 import zlib
@@ -152,10 +153,12 @@ def _by_zip(
             members = archive.namelist()
         if clutter := sum(rows.is_clutter(member) for member in members):
             skipped[rows.CLUTTER_REASON] += clutter
-        in_zip = {member.partition("/")[0] for member in members}
-        of_zip = [folder for folder in rest.values() if folder.name in in_zip]
+        paths = [posixpath.dirname(member) for member in members if not rows.is_clutter(member)]
+        by_name = {posixpath.basename(path): path for path in paths}
+        of_zip = [folder for folder in rest.values() if folder.name in by_name]
         for folder in of_zip:
             del rest[folder.id]
+        of_zip = [dataclasses.replace(folder, name=by_name[folder.name]) for folder in of_zip]
         yield from ((name, part) for part in rows.sliced(of_zip))
     lost = f"found in none of {', '.join(zips)}; fetch the zip that holds it"
     missing = [folder if folder.error else dataclasses.replace(folder, error=lost) for folder in rest.values()]

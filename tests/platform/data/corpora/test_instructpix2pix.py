@@ -208,6 +208,19 @@ def test_clutter_beside_and_in_the_zips_is_counted(tmp_path: Path) -> None:
     assert list(corpus) == expected and corpus.skipped == {rows.CLUTTER_REASON: 3}
 
 
+@pytest.mark.parametrize("prefix", ["./", "shard-00.v1/"])
+def test_a_zip_may_hold_its_folders_below_another(tmp_path: Path, prefix: str) -> None:
+    writer.write_zips(tmp_path, range(4), 16, world.TRAIN)
+    expected = list(instructpix2pix.read(str(tmp_path)))
+    path = tmp_path / "shard-00.zip"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(prefix + name, content)
+    assert list(instructpix2pix.read(str(tmp_path))) == expected
+
+
 def test_a_folder_that_no_zip_holds_is_a_bad_row(tmp_path: Path) -> None:
     writer.write_zips(tmp_path, range(8), 16, world.TRAIN)
     listed = json.loads((tmp_path / "seeds.json").read_text())
