@@ -108,7 +108,7 @@ def test_a_draft_is_smaller_but_no_side_falls_below() -> None:
 
 def test_too_many_pixels_are_refused_before_decoding() -> None:
     header_only = images.encode_png(picture(300, 300))[:60]
-    with pytest.raises(images.ImageError, match=r"found 300 x 300 pixels; send at most 10,000"):
+    with pytest.raises(images.ImageError, match=r"300 x 300 pixels; .*10,000"):
         images.decode(header_only, max_pixels=10_000)
 
 
@@ -116,7 +116,7 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
 def test_animations_are_refused(file_format: str) -> None:
     frames = [Image.fromarray(picture()), Image.fromarray(255 - picture())]
     moving = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
-    with pytest.raises(images.ImageError, match=f"animated {file_format}; send one still picture"):
+    with pytest.raises(images.ImageError, match=f"animated {file_format}"):
         images.decode(moving)
 
 

@@ -204,16 +204,16 @@ def test_a_folder_that_is_not_cocostuff_is_refused(tmp_path: Path) -> None:
     with pytest.raises(rows.CorpusError, match=wanted):
         cocostuff.read(str(tmp_path))
     (tmp_path / "annotations" / "train2017").mkdir(parents=True)
-    with pytest.raises(rows.CorpusError, match="labels.txt is missing: the class list of COCO-Stuff"):
+    with pytest.raises(rows.CorpusError, match="labels.txt is missing"):
         cocostuff.read(str(tmp_path))
     (tmp_path / "labels.txt").write_text("person\n")
     with pytest.raises(rows.CorpusError, match="line 1: found 'person'; write `id: name`"):
         cocostuff.read(str(tmp_path))
     (tmp_path / "labels.txt").write_text("0: unlabeled\n1: person")
-    with pytest.raises(rows.CorpusError, match="images/train2017 is missing: the pictures of COCO 2017"):
+    with pytest.raises(rows.CorpusError, match="images/train2017 is missing"):
         cocostuff.read(str(tmp_path))
     (tmp_path / "images" / "train2017").mkdir(parents=True)
-    with pytest.raises(rows.CorpusError, match="hold no .jpg and no .png; unpack train2017.zip there"):
+    with pytest.raises(rows.CorpusError, match="hold no .jpg and no .png"):
         cocostuff.read(str(tmp_path))
 
 
@@ -309,9 +309,9 @@ def test_a_damaged_record_of_a_picture_is_a_bad_row(tmp_path: Path, image: dict[
 @pytest.mark.parametrize(
     ("annotation", "found"),
     [
-        ({"category_id": 92}, "annotation 1: found the category 92, which is not listed"),
-        ({"category_id": [124]}, r"annotation 1: found the category \[124\], which is not listed"),
-        ({"segmentation": None}, "segmentation: found None; write a list of polygons or an RLE"),
+        ({"category_id": 92}, "annotation 1: found the category 92"),
+        ({"category_id": [124]}, r"annotation 1: found the category \[124\]"),
+        ({"segmentation": None}, "segmentation: found None"),
         ({"segmentation": {"size": [8, 4], "counts": RUNS}}, "found an RLE of size"),
     ],
 )
@@ -333,12 +333,12 @@ def test_a_picture_that_is_listed_twice_is_taken_once(tmp_path: Path) -> None:
     assert good.name == "000000000007" and not good.error
     assert again.name == "image-8" and again.error == "image 8: 000000000007.jpg is listed twice"
     put_json(tmp_path, content(images=[image, image]))
-    with pytest.raises(rows.CorpusError, match="id 7 stands twice in 'images'; fetch it again"):
+    with pytest.raises(rows.CorpusError, match="id 7 stands twice in 'images'"):
         cocostuff.read(str(tmp_path))
 
 
 @pytest.mark.parametrize("category", [{"id": 124}, {"id": 124, "name": 5}, {"id": 999, "name": "grass"}])
 def test_a_category_without_a_name_is_refused(tmp_path: Path, category: dict[str, Any]) -> None:
     put_json(tmp_path, content(categories=[category]))
-    with pytest.raises(rows.CorpusError, match=r"found the category \d+ called .*; fetch the published file"):
+    with pytest.raises(rows.CorpusError, match=r"found the category \d+ called"):
         cocostuff.read(str(tmp_path))

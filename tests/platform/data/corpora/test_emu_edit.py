@@ -76,9 +76,9 @@ def test_samples_are_the_edits_without_their_captions(folders: dict[str, Path]) 
 
 
 def test_it_is_never_trained_on(folders: dict[str, Path]) -> None:
-    with pytest.raises(rows.CorpusError, match="no split 'train': it is a test set and never trained on; write test"):
+    with pytest.raises(rows.CorpusError, match="no split 'train'"):
         emu_edit.read(str(folders["edits"]), "train")
-    with pytest.raises(rows.CorpusError, match="emu_edit has no split 'validation'; write test"):
+    with pytest.raises(rows.CorpusError, match="emu_edit has no split 'validation'"):
         emu_edit.read(str(folders["edits"]), "validation")
 
 
@@ -123,10 +123,10 @@ def test_captions_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_emu_edit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(rows.CorpusError, match="data is missing: the folder of parquet files of emu_edit"):
+    with pytest.raises(rows.CorpusError, match="data is missing"):
         emu_edit.read(str(tmp_path))
     file_of(tmp_path, "train-0.parquet", {})
-    with pytest.raises(rows.CorpusError, match=r"has no validation-\*.parquet and no test-\*.parquet; found train-0"):
+    with pytest.raises(rows.CorpusError, match=r"has no validation-\*.parquet.*found train-0"):
         emu_edit.read(str(tmp_path))
     file_of(tmp_path, "test-0.parquet", {"input_caption": None})
     with pytest.raises(rows.CorpusError, match="the column input_caption holds nothing"):

@@ -63,9 +63,7 @@ def test_bad_records_become_bad_rows(changed: dict, found: str) -> None:
 
 
 def test_a_folder_without_parquet_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        rows.CorpusError, match=r"neither data/train-\*.parquet nor seeds.json beside .*; found nothing"
-    ):
+    with pytest.raises(rows.CorpusError, match=r"neither data/train-\*.parquet nor seeds.json"):
         instructpix2pix.read(str(tmp_path))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "dev-0.parquet").touch()
@@ -76,7 +74,7 @@ def test_a_folder_without_parquet_is_refused(tmp_path: Path) -> None:
 def test_other_parquet_files_are_refused_by_their_columns(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"edit_prompt": ["a"], "image": [b""]}), tmp_path / "data" / "train-0.parquet")
-    with pytest.raises(rows.CorpusError, match="no column original_image, edited_image; found edit_prompt, image"):
+    with pytest.raises(rows.CorpusError, match="no column original_image.*found edit_prompt"):
         instructpix2pix.read(str(tmp_path))
 
 
@@ -156,7 +154,7 @@ def test_splits_are_by_position_as_published(tmp_path: Path) -> None:
     assert [len(folders) for folders in splits.values()] == [36, 2, 3]
     assert [folder.name for folders in splits.values() for folder in folders] == [f"{n:07d}" for n in range(41)]
     assert splits["test"][-1].id == "instructpix2pix/test/0000040"
-    with pytest.raises(rows.CorpusError, match="has no split 'dev'; write train or val or test"):
+    with pytest.raises(rows.CorpusError, match="has no split 'dev'"):
         instructpix2pix.read_folders(str(tmp_path), "dev")
 
 
@@ -170,7 +168,7 @@ def test_the_generators_own_prompt_files_are_read_too() -> None:
     ("files", "found"),
     [
         (folder_of(prompt=b"{"), "prompt.json is not JSON"),
-        (folder_of(prompt=b"[]"), "prompt.json: found []; write an object whose 'edit' is a text"),
+        (folder_of(prompt=b"[]"), "prompt.json: found []"),
         (folder_of(prompt=b'{"edit": " "}'), "write an object whose 'edit' is a text"),
         (folder_of(after=b""), "0000003/5_1.jpg: found no bytes"),
         ({name: data for name, data in folder_of().items() if "_1" not in name}, "0000003/5_1.jpg: no such file"),

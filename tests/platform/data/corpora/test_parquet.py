@@ -63,11 +63,11 @@ def test_bad_records_become_bad_rows(changed: dict, found: str) -> None:
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(rows.CorpusError, match="data is missing: the folder of parquet files of ultraedit"):
+    with pytest.raises(rows.CorpusError, match="data is missing"):
         open_columns(tmp_path, "idx")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-0.parquet").touch()
-    with pytest.raises(rows.CorpusError, match=r"has no FreeForm\*.parquet and no RegionBase\*.parquet; found train-0"):
+    with pytest.raises(rows.CorpusError, match=r"has no FreeForm\*.parquet.*found train-0"):
         open_columns(tmp_path, "idx")
 
 
@@ -76,9 +76,9 @@ def test_a_first_file_of_other_columns_is_refused(tmp_path: Path) -> None:
     file_of(tmp_path, "FreeForm_0-0.parquet", idx=[1], empty=pa.nulls(1), elsewhere=paths)
     with pytest.raises(rows.CorpusError, match="has no column edit_prompt; found idx, empty"):
         open_columns(tmp_path, "idx", "edit_prompt")
-    with pytest.raises(rows.CorpusError, match="the column idx holds no pictures; they are {bytes, path}"):
+    with pytest.raises(rows.CorpusError, match="the column idx holds no pictures"):
         open_columns(tmp_path, "idx", "empty", "idx")
-    with pytest.raises(rows.CorpusError, match="the column elsewhere holds no pictures; they are {bytes, path}"):
+    with pytest.raises(rows.CorpusError, match="the column elsewhere holds no pictures"):
         open_columns(tmp_path, "idx", "empty", "elsewhere")
     with pytest.raises(rows.CorpusError, match="the column empty holds nothing"):
         open_columns(tmp_path, "idx", "empty")

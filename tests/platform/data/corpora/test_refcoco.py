@@ -65,12 +65,12 @@ def test_the_suffix_of_a_references_file_name_is_not_followed(tmp_path: Path) ->
 def test_a_folder_that_is_not_its_name_is_refused(tmp_path: Path, corpus: str) -> None:
     other = "refcoco" if corpus == "refcocog" else "refcocog"
     writer.write(tmp_path, [7], 32, world.TRAIN, corpus=other)
-    with pytest.raises(rows.CorpusError, match=r"refs\(...\).p is missing: the references of refcoco"):
+    with pytest.raises(rows.CorpusError, match=r"refs\(...\).p is missing: .* refcoco"):
         catalog.open_corpus(corpus, str(tmp_path))
 
 
 def test_splits_are_the_published_ones(tmp_path: Path) -> None:
-    with pytest.raises(rows.CorpusError, match="refcocog has no split 'testA'; write train or val or test"):
+    with pytest.raises(rows.CorpusError, match="refcocog has no split 'testA'"):
         refcoco.read(str(tmp_path), "testA", corpus="refcocog")
     writer.write(tmp_path, [7], 32, world.TRAIN)
     with pytest.raises(rows.CorpusError, match="has no references of split 'testA'; found train"):
@@ -80,7 +80,7 @@ def test_splits_are_the_published_ones(tmp_path: Path) -> None:
 def test_pictures_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([{"split": "train"}]))
     (tmp_path / "instances.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
-    with pytest.raises(rows.CorpusError, match="train2014 is missing: the pictures of COCO train2014"):
+    with pytest.raises(rows.CorpusError, match="train2014 is missing"):
         refcoco.read(str(tmp_path))
 
 
@@ -110,10 +110,10 @@ def test_grefcoco_is_read_back(grefs: Path) -> None:
 
 
 def test_a_folder_that_is_not_grefcoco_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(rows.CorpusError, match=r"grefs\(unc\).json is missing: the references of grefcoco"):
+    with pytest.raises(rows.CorpusError, match=r"grefs\(unc\).json is missing: .* grefcoco"):
         refcoco.read(str(tmp_path), corpus="grefcoco")
     (tmp_path / "grefs(unc).json").write_text(json.dumps([{"split": "train"}]))
-    with pytest.raises(rows.CorpusError, match="instances.json is missing: the objects of COCO train2014"):
+    with pytest.raises(rows.CorpusError, match="instances.json is missing"):
         refcoco.read(str(tmp_path), corpus="grefcoco")
 
 
@@ -251,7 +251,7 @@ def test_a_reference_makes_the_same_requests_at_every_visit(tmp_path: Path) -> N
         ({"ann_id": [5, 4]}, r"ann_id \[5, 4\] is not in instances.json"),
         ({"ann_id": []}, r"ann_id \[\] is not in instances.json"),
         ({"ann_id": [8]}, r"ann_id \[8\] means crowds only"),
-        ({"ann_id": 9}, "segmentation: found 'LEFT'; write a list of polygons or an RLE"),
+        ({"ann_id": 9}, "segmentation: found 'LEFT'"),
         ({"sentences": [{"sent": "\ufffd"}, {"sent": " "}]}, "found no sentence that can be read"),
         ({"sentences": None}, "found no sentences"),
         ({"ref_id": None}, "found no ref_id"),
@@ -270,7 +270,7 @@ def test_a_bad_reference_becomes_one_bad_row(tmp_path: Path, changed: dict, foun
     ("changed", "found"),
     [
         ({"file_name": "gone.jpg"}, "train2014/gone.jpg: no such file"),
-        ({"file_name": "../other.jpg"}, "found the path '../other.jpg'; write one relative to the corpus's folder"),
+        ({"file_name": "../other.jpg"}, "found the path '../other.jpg'"),
         ({"height": 21}, "found (20, 30) pixels, instances.json says (21, 30)"),
         ({"height": None}, "no name and size of the picture"),
     ],
@@ -289,7 +289,7 @@ def test_a_reference_that_stands_twice_is_taken_once() -> None:
 @pytest.mark.parametrize(
     ("refs", "found"),
     [
-        ({}, "refs.p: found a dict; it holds a list of dicts with 'split'"),
+        ({}, "refs.p: found a dict"),
         ([1], "found a list; it holds a list of dicts"),
         ([], "has no references of split 'train'; found nothing"),
     ],

@@ -69,7 +69,7 @@ def test_a_mask_may_be_a_jpeg_or_missing(corpus: Path) -> None:
 def test_a_folder_that_is_not_ultraedit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"edit_prompt": ["a"]}), tmp_path / "data" / "FreeForm-0.parquet")
-    with pytest.raises(rows.CorpusError, match="no column idx, source_image, edited_image; found edit_prompt"):
+    with pytest.raises(rows.CorpusError, match="no column idx, source_image.*found edit_prompt"):
         ultraedit.read(str(tmp_path))
 
 
