@@ -36,9 +36,10 @@ from fireedit.jobs.training.parts.painter import PainterRecipe, PainterTask
 from fireedit.jobs.training.parts.reader import SceneReaderRecipe, SceneReaderTask
 from fireedit.jobs.training.parts.tokenizers import train_tokenizers
 from fireedit.jobs.training.parts.vision import VisionRecipe, VisionTask
-from fireedit.jobs.training.recipe import CONFIGS
 from fireedit.models.model import preset
 from fireedit.platform import config, storage
+
+CONFIGS = Path(__file__).parent / "training" / "configs"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         return train_tokenizers(out)
     copy_tokenizers(out)
     if part == "corpora":
-        from fireedit.jobs.train import make_corpora  # needs Ray; the other parts run without it
+        from fireedit.jobs.training.stage_run import make_corpora  # needs Ray; the other parts run without it
 
         commands = [["--stage", stage, *stage_overrides(stage, overrides)] for stage in STAGES]
         return {"part": part, "corpora": make_corpora(commands)}

@@ -15,12 +15,12 @@ Source: FireEdit (arXiv 2503.19839), supplement; SmartEdit (arXiv 2312.06739) wh
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from fireedit.models.model import Conditions, FireEdit, Percepts
@@ -30,6 +30,7 @@ from fireedit.models.schedule import ScheduleConfig, prediction_target, signal_t
 from fireedit.models.text import text_states
 from fireedit.models.vae import Codec, encode_pixels, source_latents, target_latents
 
+Ratio = Annotated[float, Field(ge=0, le=1)]
 UNCHANGED = 0.1
 """Fraction of the latents' mean square below which a difference counts as noise."""
 LORA, NEW_ROWS, QFORMER = r"vlm\.llm\..*\.lora_[AB]\.", r"vlm\.new_(embeddings|head)\.", r"qformer\."
@@ -84,12 +85,16 @@ STAGES = {
 class DropoutConfig:
     """Condition dropout of training, for classifier-free guidance by text and image."""
 
-    text: float = 0.05
+    text: Ratio = 0.05
     """Probability that only the text is dropped."""
-    image: float = 0.05
+    image: Ratio = 0.05
     """Probability that only the image is dropped."""
-    both: float = 0.05
+    both: Ratio = 0.05
     """Probability that text and image are dropped."""
+
+    def __post_init__(self) -> None:
+        if (total := self.text + self.image + self.both) > 1:
+            raise ValueError(f"found text, image and both that sum to {total:g}; write shares of at most 1 together")
 
     def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Draw masks of the samples to drop text and image from, bool [B] each, from one uniform draw."""
@@ -109,7 +114,7 @@ class ObjectiveConfig:
     equal weight; None: the paper's plain mean."""
     snr_cap: PositiveFloat | None = None
     """Maximum of the factor (1 + sqrt(SNR))^2 on a sample's loss, for a schedule that predicts clean latents."""
-    pure_noise: NonNegativeFloat = 0.0
+    pure_noise: Ratio = 0.0
     """Fraction of samples at the last timestep; the others' timesteps are uniform."""
     denoise_weight: NonNegativeFloat = 1.0
     """Weight of the denoising loss. At 0 the UNet neither runs nor trains, which is several times cheaper: edit tokens

@@ -1,4 +1,4 @@
-"""Pictures side by side on one sheet, with titles, boxes and words: what a person looks at."""
+"""Sheets of pictures with titles, boxes and texts."""
 
 import functools
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ MARGIN = 8
 TITLE_HEIGHT = 24
 LINE_HEIGHT = 18
 GAP = 4
-"""Between the pictures of a card, and around its words."""
+"""Pixels between the pictures of a card, and around its text."""
 LINES = 2
-"""Of a card's words above its pictures."""
+"""Lines of text above a card's pictures."""
 MOST_LINES = 8
-"""Of those of a card that has no picture."""
+"""Most lines of a card that has no picture."""
 INK, PAPER, FRAME, EMPTY = (24, 24, 28), (255, 255, 255), (255, 45, 130), (241, 241, 244)
 
-Colour = tuple[int, int, int]
+RGB = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,27 +28,28 @@ class Panel:
     image: np.ndarray
     """uint8 RGB [H, W, 3]."""
     title: str = ""
-    """Stands above the picture; on a card nothing does."""
+    """Text above the picture; ignored on a card."""
     boxes: Sequence[Sequence[float]] = ()
     """xyxy in [0, 1] of the picture's sides, drawn as frames."""
     scores: Sequence[float] = ()
-    """As many as boxes, written beside them; or none."""
+    """Score of each box, written beside it; or none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Up to two pictures that belong together, below a coloured bar and what is said of them."""
+    """Up to two pictures that belong together, below a colored bar and a text."""
 
     title: str
-    """At the left of the bar."""
+    """Text at the left of the bar."""
     note: str
-    """At its right."""
-    colour: Colour
-    """Of the bar."""
+    """Text at the right of the bar."""
+    color: RGB
+    """Color of the bar."""
     words: str
+    """Text above the pictures."""
     panels: Sequence[Panel] = ()
     aside: str = ""
-    """Stands beside a single picture."""
+    """Text beside a single picture."""
 
 
 def sheet(panels: Sequence[Panel], columns: int, height: int) -> Image.Image:
@@ -62,7 +63,7 @@ def card_sheet(cards: Sequence[Card], columns: int, side: int) -> Image.Image:
 
 
 def _page(drawn: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Columns are all as wide as the widest picture, each row is as high as its highest."""
+    """Lay pictures out in columns as wide as the widest, and rows each as high as its highest."""
     rows = [drawn[first : first + columns] for first in range(0, len(drawn), columns)]
     width, heights = max(image.width for image in drawn), [max(image.height for image in row) for row in rows]
     size = (columns * (width + MARGIN) + MARGIN, sum(heights) + MARGIN * (len(rows) + 1))
@@ -99,7 +100,7 @@ def _card(card: Card, side: int) -> Image.Image:
 
 
 def _bar(card: Card, width: int) -> Image.Image:
-    bar, font = Image.new("RGB", (width, TITLE_HEIGHT), card.colour), _font()
+    bar, font = Image.new("RGB", (width, TITLE_HEIGHT), card.color), _font()
     pen, note = ImageDraw.Draw(bar), width - GAP - font.getlength(card.note)
     pen.text((GAP, 3), _fitted(card.title, note - 3 * GAP), fill=PAPER, font=font)
     pen.text((note, 3), card.note, fill=PAPER, font=font)
@@ -107,7 +108,7 @@ def _bar(card: Card, width: int) -> Image.Image:
 
 
 def _squared(panel: Panel, side: int) -> Image.Image:
-    """The panel's picture in the middle of a square."""
+    """Draw the panel's picture in the middle of a square."""
     height, width = panel.image.shape[:2]
     picture = _picture(panel, (round(width * side / max(height, width)), round(height * side / max(height, width))))
     square = Image.new("RGB", (side, side), EMPTY)
@@ -116,7 +117,7 @@ def _squared(panel: Panel, side: int) -> Image.Image:
 
 
 def _picture(panel: Panel, size: tuple[int, int]) -> Image.Image:
-    """The panel's picture at this width and height, with its boxes."""
+    """Draw the panel's picture at this width and height, with its boxes."""
     (width, height), font = size, _font()
     picture = Image.fromarray(panel.image).resize(size, Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(picture)
@@ -135,19 +136,19 @@ def _write(page: Image.Image, corner: tuple[int, int], lines: Sequence[str]) -> 
 
 
 def _wrapped(text: str, width: float, lines: int) -> list[str]:
-    """`text` on so many lines at the most, of `width` pixels each."""
-    rest, found = text.split(), list[str]()
-    while rest and len(found) < lines - 1:
+    """Break `text` into at most `lines` lines of `width` pixels."""
+    rest, wrapped = text.split(), list[str]()
+    while rest and len(wrapped) < lines - 1:
         count = 1
         while count < len(rest) and _font().getlength(" ".join(rest[: count + 1])) <= width:
             count += 1
-        found.append(_fitted(" ".join(rest[:count]), width))
+        wrapped.append(_fitted(" ".join(rest[:count]), width))
         rest = rest[count:]
-    return [*found, _fitted(" ".join(rest), width)] if rest else found
+    return [*wrapped, _fitted(" ".join(rest), width)] if rest else wrapped
 
 
 def _fitted(text: str, width: float) -> str:
-    """`text`, cut with an ellipsis where it is wider than `width` pixels."""
+    """Cut `text` with an ellipsis where it is wider than `width` pixels."""
     font = _font()
     if font.getlength(text) <= width:
         return text

@@ -14,15 +14,15 @@ from pyarrow import fs
 
 
 def home() -> str:
-    """Where corpora, runs and weights lie unless a recipe says otherwise: $FIREEDIT_HOME, else ~/fireedit.
+    """Default folder of corpora, runs and weights: $FIREEDIT_HOME, else ~/fireedit.
 
-    Not the working directory: a job submitted to Ray runs in an unpacked copy that is thrown away.
+    The working directory will not do: a submitted Ray job runs in an unpacked copy that is deleted.
     """
     return os.environ.get("FIREEDIT_HOME") or str(Path.home() / "fireedit")
 
 
 def join(folder: str, *names: str) -> str:
-    """A path below `folder`, which may be an `s3://` address with options."""
+    """Join names to `folder`, which may be an `s3://` address with options."""
     address, mark, options = folder.partition("?") if is_remote(folder) else (folder, "", "")
     return "/".join([address.rstrip("/"), *names]) + mark + options
 
@@ -32,15 +32,15 @@ def is_remote(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """The same place from every working directory; Ray's workers have others than the driver."""
+    """Make a path absolute; Ray's workers have other working directories than the driver."""
     return path if is_remote(path) else str(Path(path).expanduser().absolute())
 
 
 def filesystem(path: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a path and the path within it.
+    """Find the file system of a path, and the path within it.
 
-    `s3://bucket/key?endpoint_override=host:port&scheme=http` is a server of one's own, such as MinIO. Keys are taken as
-    they are written.
+    `s3://bucket/key?endpoint_override=host:port&scheme=http` addresses a private server, such as MinIO. Keys are not
+    decoded.
     """
     if not is_remote(path):
         return fs.LocalFileSystem(), absolute(path)
@@ -52,7 +52,7 @@ def filesystem(path: str) -> tuple[fs.FileSystem, str]:
 
 @functools.lru_cache(maxsize=32)
 def _bucket(address: str) -> fs.FileSystem:
-    """The client of a bucket, made once in a process: making one looks the bucket's region up."""
+    """Make the client of a bucket once in a process, as each looks up the bucket's region."""
     return fs.FileSystem.from_uri(address)[0]
 
 
@@ -73,12 +73,11 @@ def size(path: str) -> int:
 
 
 def names(folder: str) -> list[str]:
-    """What lies directly in `folder`, sorted; nothing if there is no such folder."""
+    """List the names directly in `folder`, sorted; none if there is no such folder."""
     files, inner = filesystem(folder)
     if not is_remote(folder):  # pyarrow's listing drops links to nowhere in silence
         return sorted(os.listdir(inner)) if os.path.isdir(inner) else []
-    found = files.get_file_info(fs.FileSelector(inner, allow_not_found=True))
-    return sorted(info.base_name for info in found)
+    return sorted(info.base_name for info in files.get_file_info(fs.FileSelector(inner, allow_not_found=True)))
 
 
 def read_bytes(path: str) -> bytes:
@@ -88,7 +87,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Write a file whole or not at all: nobody ever reads half of it."""
+    """Write a file atomically: readers see all of it or none."""
     files, inner = filesystem(path)
     if is_remote(path):  # an object appears only once its upload is complete
         with files.open_output_stream(inner) as stream:
@@ -103,10 +102,10 @@ def write_bytes(path: str, data: bytes) -> None:
 
 @contextmanager
 def writing_folder(path: str, last: str) -> Iterator[Path]:
-    """A local folder to fill, which becomes `path` when the block ends well; nothing is left behind if it fails.
+    """Give a local folder to fill, which becomes `path` at the end of the block; a failed block leaves nothing.
 
     Args:
-        last: the file that says that the folder is complete; it is copied last where a folder cannot be renamed.
+        last: file that marks the folder complete; it is copied last where a folder cannot be renamed.
     """
     if not is_remote(path):
         target = Path(path).expanduser().absolute()
@@ -133,10 +132,10 @@ def writing_folder(path: str, last: str) -> Iterator[Path]:
 
 @contextmanager
 def reading_folder(path: str) -> Iterator[Path]:
-    """The folder `path` as a local one; a remote one is downloaded and forgotten at the end of the block.
+    """Give the folder `path` as a local one; a remote one is downloaded, and removed at the end of the block.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: `path` is no folder.
     """
     if not is_remote(path):
         if not Path(absolute(path)).is_dir():

@@ -15,12 +15,13 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from fireedit.jobs.training.nano_folder import locked
 from fireedit.jobs.training.pool import SamplePool
 from fireedit.platform import storage
+from fireedit.platform.config import Decay, Seed
 from fireedit.platform.console import say
 from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.train.optimizer import (
@@ -49,13 +50,13 @@ class PretrainRecipe:
     optimizer: OptimizerConfig
     clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
-    average: NonNegativeFloat = 0.999
+    average: Decay = 0.999
     """Decay of the moving average of the weights, which is evaluated and saved."""
     workers: NonNegativeInt = 1
     """Processes that draw samples; 0 draws them between the steps."""
     pool: PositiveInt = 100_000
     """Samples kept in memory and repeated where drawing is slower than training."""
-    seed: int = 0
+    seed: Seed = 0
     init_from: Path | None = None
     """Folder of a small model, such as models/nano, whose weights training starts from; None: fresh ones."""
     home: str = field(default_factory=storage.home)

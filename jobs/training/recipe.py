@@ -1,5 +1,157 @@
-"""Recipes that ship with the project."""
+"""Recipe of one run of one stage: its fields, the command line that reads it, and the checks before Ray starts."""
 
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import AfterValidator, PositiveFloat, PositiveInt
+
+from fireedit.jobs.training.sizes import ModelSizes
+from fireedit.models.model import FireEdit
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.stages import STAGES, DropoutConfig, Idea, ObjectiveConfig, StagedFireEdit
+from fireedit.platform import config, storage
+from fireedit.platform.cluster import Demand
+from fireedit.platform.config import Decay, RecipeError, Seed
+from fireedit.platform.data.catalog import CORPORA
+from fireedit.platform.data.ingest import IngestConfig
+from fireedit.platform.data.mixture import check_weights
+from fireedit.platform.data.preparation import ScenesConfig
+from fireedit.platform.data.shards import INDEX
+from fireedit.platform.train.engine import EngineConfig, check_engine
+from fireedit.platform.train.launcher import WorkersConfig
+from fireedit.platform.train.optimizer import OptimizerConfig, check_prefixes, named_trained
 
 CONFIGS = Path(__file__).parent / "configs"
+FRESH, AUTO = "fresh", "auto"
+
+
+def _run_name(name: str) -> str:
+    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError(f"found {name!r}; write letters, digits, '.', '_' and '-', which make a folder's name")
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """Every setting that one run of one stage depends on."""
+
+    model: ModelSizes
+    """Sizes: a preset's name, `nano` or `paper`, or `{preset: nano, vlm: {lora_rank: 16}}`."""
+    stage: Literal[1, 2, 3]
+    """Stage, which `--stage` chooses; files need not give it."""
+    steps: PositiveInt | None = None
+    """Optimizer steps after which the run ends."""
+    minutes: PositiveFloat | None = None
+    """Minutes of training, over all sittings, after which the run ends; with `steps` too, whichever comes first.
+    To save an interrupted run as it is, resume it with fewer minutes than it has had."""
+    optimizer: OptimizerConfig
+    engine: EngineConfig
+    workers: WorkersConfig
+    mixture: Mapping[str, float]
+    """Corpus to share; shares need not sum to 1."""
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    scenes: ScenesConfig | None = None
+    """Procedural scenes to write and convert where a corpus has no shards; None requires published corpora."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    ema: Decay = 0.0
+    """Decay of the running average of the weights, which is saved in their place; 0 saves the last weights."""
+    without: tuple[Idea, ...] = ()
+    """Ideas of the paper that an ablation leaves out; the pipeline is saved without their parts."""
+    gradient_checkpointing: bool = False
+    """Trade a second forward pass of LLM and UNet for their activations' memory."""
+    init_from: str = AUTO
+    """Weights to start from: a pipeline folder, `fresh`, or `auto`: the last finished run of the stage before."""
+    home: str = field(default_factory=storage.home)
+    """Folder or s3:// address of corpora, shards and runs."""
+    run: Annotated[str, AfterValidator(_run_name)] = ""
+    """Name of the run; empty makes one from recipe and time. The name of an unfinished run resumes it."""
+    seed: Seed = 0
+    log_every: PositiveInt = 10
+    """Steps between reports."""
+    save_every: PositiveInt = 500
+    """Steps between checkpoints."""
+    keep_checkpoints: PositiveInt = 2
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of an optimizer step on all workers together."""
+        return self.engine.micro_batch * self.engine.accumulate * self.workers.count
+
+    @property
+    def length(self) -> str:
+        """Length of the run for a person: `60 steps or 5 minutes`."""
+        ends = [f"{self.steps} steps" * bool(self.steps), f"{self.minutes:g} minutes" if self.minutes else ""]
+        return " or ".join(end for end in ends if end)
+
+    @property
+    def demands(self) -> list[Demand]:
+        """Resources that the run holds on Ray: its workers, and a decoding task for each at least."""
+        workers = self.workers
+        return [
+            Demand(cpus=workers.cpus, gpus=workers.gpus, count=workers.count),
+            Demand(cpus=self.ingest.cpus_per_task, count=workers.count),
+        ]
+
+    def staged(self, editor: FireEdit | FireEditPipeline) -> StagedFireEdit:
+        """Build the module that the stage trains out of an editor's parts, less those that an ablation leaves out."""
+        stage = STAGES[self.stage].without(self.without)
+        model = FireEdit(**{name: getattr(editor, name) for name in stage.parts})
+        if self.gradient_checkpointing:
+            model.vlm.llm.activation_checkpointing_enable({"use_reentrant": False})
+            if model.unet is not None:
+                model.unet.enable_gradient_checkpointing()
+        return StagedFireEdit(model, stage, self.model.schedule, self.dropout, self.objective)
+
+
+def read_recipe(argv: Sequence[str]) -> TrainRecipe:
+    """Read the recipe of a command line; exits with a sentence and code 2 if it is wrong."""
+    parser = argparse.ArgumentParser(prog="train.py", description="Train one stage.")
+    parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True)
+    parser.add_argument("--config", default="nano", help="nano, paper, paper-771k, or a recipe's path (default: nano)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 model.vlm.lora_rank=16")
+    args = parser.parse_intermixed_args(argv)
+    name = args.config if args.config.endswith((".yaml", ".yml")) else f"{args.config}-stage{args.stage}"
+    try:
+        recipe = config.load(TrainRecipe, name, args.overrides, CONFIGS, defaults={"stage": args.stage})
+        recipe = replace(recipe, home=storage.absolute(recipe.home))
+        if recipe.stage != args.stage:
+            raise RecipeError(f"{name}: this is a recipe of stage {recipe.stage}; write --stage {recipe.stage}")
+        check(recipe, name)
+    except ValueError as error:
+        parser.exit(2, f"{error}\n")
+    return recipe
+
+
+def check(recipe: TrainRecipe, name: str) -> None:
+    """Raise ValueError where values, each in its range, do not go together or name nothing."""
+    if recipe.steps is None and recipe.minutes is None:
+        raise RecipeError(f"{name}: found no end of the run; write steps=N, minutes=M, or both")
+    check_weights(recipe.mixture)
+    for corpus in recipe.mixture:
+        if corpus not in CORPORA and not storage.exists(storage.join(recipe.home, "shards", corpus, INDEX)):
+            hint = config.nearest(corpus, list(CORPORA))
+            raise RecipeError(f"{name}: mixture: no corpus or folder of shards is called {corpus!r}; {hint}")
+    if recipe.init_from == FRESH and recipe.model.preset != "nano":
+        raise RecipeError(f"{name}: init_from: found fresh, which only nano has; write a folder that convert.py made")
+    check_engine(recipe.engine, recipe.optimizer, recipe.ema)
+    check_module(recipe, name)
+
+
+def check_module(recipe: TrainRecipe, name: str) -> None:
+    """Build the stage's module without memory for its weights, to check sizes and names of parameters.
+
+    Raises:
+        ValueError: the sizes make no model, or the optimizer names no parameter of it.
+    """
+    try:
+        with torch.device("meta"):
+            model = FireEdit.from_config(recipe.model)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise RecipeError(f"{name}: model: no model has these sizes: {error}") from error
+    check_prefixes(recipe.optimizer, [parameter for parameter, _ in named_trained(recipe.staged(model))])

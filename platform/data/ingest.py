@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import ray.data
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
 from fireedit.platform import storage
+from fireedit.platform.config import LogicalCPUs
 from fireedit.platform.data import shards
 from fireedit.platform.data.mixture import Draw, EpochOrder, Mixture
 from fireedit.platform.data.sample import Sample
@@ -36,7 +37,7 @@ class IngestError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    cpus_per_task: PositiveFloat = 1.0
+    cpus_per_task: LogicalCPUs = 1.0
     """Logical CPUs of a decoding task; a fraction lets several share the cores that training leaves."""
     tasks: PositiveInt = 2
     """Decoding tasks that run in parallel for each worker; its batches are dealt to them round-robin."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written by every worker, kept and found again by Ray Train, complete or not there at all."""
+"""Checkpoints of a run: written by every worker, registered whole or not at all by Ray Train."""
 
 import tempfile
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def save(engine: Engine, state: Mapping[str, Any], metrics: Mapping[str, Any]) -
 
 
 def resume(engine: Engine) -> dict[str, Any] | None:
-    """Load this run's latest checkpoint, if there is one; returns the `state` that was saved with it."""
+    """Load this run's latest checkpoint, if there is one; returns the `state` saved with it."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return None

@@ -29,9 +29,9 @@ from fireedit.platform.train.optimizer import (
 
 CHECKPOINT_TAG = "engine"
 STATE, AVERAGES = "state", "averages"
-"""Ours among what DeepSpeed keeps beside the tensors."""
+"""Keys of this engine's entries in DeepSpeed's client state."""
 WORKERS_FILE = "workers.json"
-"""Says, in a checkpoint, how many workers share it."""
+"""File of a checkpoint with the number of workers that share it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +39,22 @@ class EngineConfig:
     micro_batch: PositiveInt
     """Samples per worker and forward pass."""
     accumulate: PositiveInt = 1
-    """Forward passes per optimiser step."""
+    """Forward passes per optimizer step."""
     precision: Literal["fp32", "bf16"] = "bf16"
     zero_stage: Literal[0, 1, 2, 3] = 2
-    """What DeepSpeed shards over the workers: nothing, optimiser state, also gradients, also parameters."""
+    """DeepSpeed's sharding over the workers: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
     clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
 
     @property
     def whole(self) -> bool:
-        """Whether every worker updates whole float32 weights with the optimizer itself, as Muon needs."""
+        """True if every worker updates whole float32 weights with the optimizer itself, as Muon needs."""
         return self.zero_stage == 0 and self.precision == "fp32"
 
     def deepspeed(self) -> dict[str, Any]:
-        """DeepSpeed's own dictionary; it has no optimiser or scheduler, which would override the recipe's.
+        """Build DeepSpeed's own dictionary, without an optimizer or scheduler, which would override the recipe's.
 
-        Without ZeRO in fp32 it does not clip either: `ClippedTogether` does, and tells the norm.
+        Unsharded in fp32, DeepSpeed does not clip either: `ClippedTogether` does, and gives the norm.
         """
         return {
             "train_micro_batch_size_per_gpu": self.micro_batch,
@@ -78,14 +78,14 @@ def check_engine(config: EngineConfig, optimizer: OptimizerConfig, ema: float) -
 
 
 class Engine:
-    """A module and its optimiser under DeepSpeed, on this worker's device.
+    """A module and its optimizer under DeepSpeed, on this worker's device.
 
     Args:
-        module: its `forward` makes losses; its parameters that require a gradient are trained.
-        exact: frozen parts of the module that keep their precision; under ZeRO 3 all are rounded.
-        ema: decay of the running average of the trained parameters that `gathered` hands out; 0 keeps none.
+        module: module whose `forward` makes losses; its parameters that require a gradient are trained.
+        exact: frozen submodules that keep their precision; ZeRO 3 rounds all.
+        ema: decay of the running average of the trained parameters, which `gathered` gives; 0 keeps none.
     Raises:
-        ValueError: `check_engine` refuses these together.
+        ValueError: `check_engine` refuses the combination.
     """
 
     def __init__(
@@ -98,16 +98,16 @@ class Engine:
     ):
         check_engine(config, optimizer, ema)
         deepspeed = _deepspeed()
-        kept = [(parameter, parameter.data) for part in exact for parameter in part.parameters()]
-        parts = build_optimizers(named_trained(module), optimizer)
-        together: torch.optim.Optimizer = ClippedTogether(parts, config.clip) if config.whole else parts[0]
+        unrounded = [(parameter, parameter.data) for frozen in exact for parameter in frozen.parameters()]
+        optimizers = build_optimizers(named_trained(module), optimizer)
+        joint: torch.optim.Optimizer = ClippedTogether(optimizers, config.clip) if config.whole else optimizers[0]
         self.config, self._schedule = config, optimizer
-        self._rates = [group["lr"] for group in together.param_groups]
+        self._rates = [group["lr"] for group in joint.param_groups]
         self.model, self._optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=together, config=config.deepspeed()
+            model=module, optimizer=joint, config=config.deepspeed()
         )
         if config.zero_stage < 3:
-            for parameter, data in kept:
+            for parameter, data in unrounded:
                 parameter.data = data.to(self.device)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32, as convolutions are by default
@@ -119,19 +119,19 @@ class Engine:
 
     @property
     def learning_rate(self) -> float:
-        """Of the first parameter group."""
+        """Learning rate of the first parameter group."""
         return self._optimizer.param_groups[0]["lr"]
 
     @property
     def grad_norm(self) -> float:
-        """Of the last update, before clipping."""
+        """Gradient norm of the last update, before clipping."""
         return float(self.model.get_global_grad_norm() or 0.0)
 
     def step(self, loss: Tensor, done: float) -> None:
-        """Backward; at the end of an accumulation also clip, update and average.
+        """Run backward; at the end of an accumulation also clip, update and average.
 
         Args:
-            done: the share of the run that is behind, in [0, 1], which sets the learning rate.
+            done: share of the run in [0, 1] before this step, which sets the learning rate.
         """
         self.model.backward(loss)
         updates, rate = self.model.is_gradient_accumulation_boundary(), rate_at(done, self._schedule)
@@ -141,65 +141,62 @@ class Engine:
         if updates and self._averages is not None:
             self._averages.update()
 
-    def agreed(self, value: float) -> float:
-        """The number that the first worker has."""
+    def first_workers(self, value: float) -> float:
+        """Broadcast a number from the first worker to all."""
         if torch.distributed.get_world_size() == 1:
             return value
-        told = torch.tensor([value], dtype=torch.float64, device=self.device)
-        torch.distributed.broadcast(told, src=0)
-        return told.item()
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(shared, src=0)
+        return shared.item()
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Scalars, averaged over the workers."""
+        """Average scalars over the workers."""
         stacked = torch.stack([value.float() for value in values.values()])
         torch.distributed.all_reduce(stacked)
         return dict(zip(values, (stacked / torch.distributed.get_world_size()).tolist(), strict=True))
 
     def total(self, values: Tensor) -> Tensor:
-        """Numbers, summed over the workers."""
+        """Sum a tensor over the workers."""
         summed = values.float().to(self.device)
         torch.distributed.all_reduce(summed)
         return summed.cpu()
 
     def save(self, folder: Path, state: dict[str, Any]) -> None:
-        """This worker's share of the trained parameters and optimiser state, their averages, and `state`.
-
-        Every worker must call it.
-        """
-        ours = {STATE: state, AVERAGES: None if self._averages is None else self._averages.state_dict()}
-        self.model.save_checkpoint(folder, tag=CHECKPOINT_TAG, client_state=ours, exclude_frozen_parameters=True)
+        """Save this worker's shard of parameters and optimizer state, averages and `state`; all workers call it."""
+        entries = {STATE: state, AVERAGES: None if self._averages is None else self._averages.state_dict()}
+        self.model.save_checkpoint(folder, tag=CHECKPOINT_TAG, client_state=entries, exclude_frozen_parameters=True)
         (folder / WORKERS_FILE).write_text(json.dumps(torch.distributed.get_world_size()))
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Take up what `save` wrote, with whatever number of workers; returns its `state`."""
+        """Load a checkpoint that any number of workers saved; returns its `state`."""
         saved_by = json.loads((folder / WORKERS_FILE).read_text())
         if self.config.zero_stage == 0 or saved_by == torch.distributed.get_world_size():
             return self._load(folder)
         with _resharded(folder) as universal:
-            self.model._config.load_universal_checkpoint = True  # DeepSpeed asks for it when an engine is made
+            self.model._config.load_universal_checkpoint = True  # DeepSpeed reads it only when an engine is built
             state = self._load(universal)
             self.model._config.load_universal_checkpoint = False
         return state
 
     def _load(self, folder: Path) -> dict[str, Any]:
-        path, ours = self.model.load_checkpoint(str(folder), tag=CHECKPOINT_TAG, load_module_strict=False)
+        path, entries = self.model.load_checkpoint(str(folder), tag=CHECKPOINT_TAG, load_module_strict=False)
         if path is None:
-            raise FileNotFoundError(f"{folder}: no checkpoint of the engine lies here")
+            raise FileNotFoundError(f"{folder}: no checkpoint of the engine is in this folder")
         if self._averages is not None:
             self._averages = self._averaged(self._averages.decay)
-            if ours.get(AVERAGES) is not None:
-                self._averages.load_state_dict(ours[AVERAGES])
-        return ours[STATE]
+            if entries.get(AVERAGES) is not None:
+                self._averages.load_state_dict(entries[AVERAGES])
+        return entries[STATE]
 
     def _averaged(self, decay: float) -> AveragedWeights:
-        """Averages that begin with the trained parameters as they are."""
+        """Begin averages at the present values of the trained parameters."""
         return AveragedWeights((parameter for _, parameter in named_trained(self.model.module)), decay)
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:
-        """The module with whole parameters on every worker, also where ZeRO 3 shards them; averaged ones, if any are.
+        """Give the module with whole, averaged parameters on every worker, also if ZeRO 3 shards them.
 
-        They are in the engine's precision: of a bf16 run the float32 masters live on in its checkpoints only.
+        Parameters are in the engine's precision: the float32 masters of a bf16 run are in its checkpoints only.
         """
         zero = _deepspeed().zero
         parameters = list(self.model.module.parameters())
@@ -216,7 +213,7 @@ class Engine:
 
 @contextmanager
 def _resharded(folder: Path) -> Iterator[Path]:
-    """A checkpoint as one that any number of workers can load, on every node's disk; gone after the block."""
+    """Convert a checkpoint to one for any number of workers, on every node's disk; removed after the block."""
     name = [f"fireedit-{uuid.uuid4().hex}"]
     torch.distributed.broadcast_object_list(name)
     universal, first_here = Path(tempfile.gettempdir()) / name[0], os.environ.get("LOCAL_RANK", "0") == "0"
@@ -225,7 +222,7 @@ def _resharded(folder: Path) -> Iterator[Path]:
         command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *words, "--inject_missing_state"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{folder}: cannot be taken up by another number of workers:\n{done.stderr[-2000:]}")
+            raise RuntimeError(f"{folder}: cannot be resharded for other workers:\n{done.stderr[-2000:]}")
         (universal / "latest_universal").write_text(CHECKPOINT_TAG)
     torch.distributed.barrier()
     try:
@@ -237,14 +234,14 @@ def _resharded(folder: Path) -> Iterator[Path]:
 
 
 def _deepspeed() -> Any:
-    """DeepSpeed on the group that Ray Train has started; on CPUs without its collective that needs a compiler."""
+    """Import DeepSpeed on Ray Train's process group; on CPUs without its collective that needs a compiler."""
     backend = torch.distributed.get_backend()
     on_cpus = backend == "gloo"  # also on a machine with GPUs, if the recipe asks for none
     os.environ["DS_ACCELERATOR"] = "cpu" if on_cpus else "cuda"
     import deepspeed
     import deepspeed.ops
 
-    if on_cpus:  # on GPUs the mere look at this table would run a compiler for every operator
+    if on_cpus:  # on GPUs reading this table would compile every operator
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)  # DeepSpeed uses them
     if not deepspeed.comm.is_initialized():

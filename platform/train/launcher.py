@@ -1,23 +1,27 @@
-"""Ray Train: the same loop on every worker, restarted from its last checkpoint when one dies."""
+"""Ray Train: one loop on every worker, restarted from the last checkpoint when a worker fails."""
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from fireedit.platform.cluster import quiet_ray_data
+from fireedit.platform.config import LogicalCPUs, LogicalGPUs
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkersConfig:
+    """Workers of a run and the resources of each."""
+
     count: PositiveInt
-    cpus: PositiveFloat
-    """Logical CPUs of each worker; leave some of the machine's for Ray Data, or both wait for each other for ever."""
-    gpus: NonNegativeFloat = 0
+    cpus: LogicalCPUs
+    """Logical CPUs of each worker; Ray Data's tasks take theirs besides."""
+    gpus: LogicalGPUs = 0
+    """GPUs of each worker; 0 trains on CPUs."""
     max_failures: NonNegativeInt = 2
     """Restarts before the run gives up."""
 
@@ -33,7 +37,7 @@ def launch(
     """Run `loop(config)` on every worker and wait for it.
 
     Args:
-        folder, name: checkpoints and metrics lie in folder/name; a run of this name that was broken off goes on.
+        folder, name: folder/name takes checkpoints and metrics; an interrupted run of this name resumes.
     """
     trainer = TorchTrainer(
         _quietly(loop),
@@ -56,11 +60,11 @@ def launch(
 
 
 def _quietly(loop: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-    """The loop in a worker that says what the loop says, and not what Ray reports beside it."""
+    """Wrap the loop so that a worker prints the loop's lines only, without Ray's reports."""
 
     def quiet_loop(config: dict[str, Any]) -> None:
         quiet_ray_data()
-        logging.getLogger().setLevel(logging.WARNING)  # Ray Train tells of every report, by a logger without its name
+        logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs every report to the root logger
         loop(config)
 
     return quiet_loop

@@ -1,4 +1,4 @@
-"""AdamW, Muon for the matrices where a recipe asks for it, and the learning rate over a run."""
+"""AdamW, Muon for matrices, the learning rate over a run, and averaged weights."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,8 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from fireedit.platform.config import Decay, Ratio, nearest
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic that drives singular values toward 1. Source: Jordan et al., "Muon", 2024."""
 NEWTON_SCHULZ_STEPS = 5
@@ -16,26 +18,33 @@ NEWTON_SCHULZ_STEPS = 5
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     lr: PositiveFloat
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     weight_decay: NonNegativeFloat = 0.0
-    warmup_ratio: NonNegativeFloat = 0.0
-    """Share of the run in which the learning rate climbs linearly from 0; then it stays."""
-    cooldown_ratio: NonNegativeFloat = 0.0
-    """Share of the run, at its end, in which it falls linearly to 0; a longer run climbs back and goes on."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    lr_scale: Mapping[str, float] = field(default_factory=dict)
-    """Beginnings of parameter names whose learning rate is multiplied by this; the longest that fits counts."""
+    warmup_ratio: Ratio = 0.0
+    """Share of the run in which the learning rate climbs linearly from 0."""
+    cooldown_ratio: Ratio = 0.0
+    """Share of the run, at its end, in which the learning rate falls linearly to 0; a prolonged run climbs back."""
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    lr_scale: Mapping[str, NonNegativeFloat] = field(default_factory=dict)
+    """Prefixes of parameter names to factors of their learning rates; the longest matching prefix counts."""
     muon_lr: PositiveFloat | None = None
     """Learning rate of Muon, which then trains all weights of two or more dimensions; None: AdamW trains them too."""
     adamw_only: tuple[str, ...] = ()
-    """Beginnings of names of weights that Muon leaves to AdamW: embeddings, first and last layers."""
+    """Prefixes of names of weights that Muon leaves to AdamW: embeddings, first and last layers."""
+
+    def __post_init__(self) -> None:
+        if self.warmup_ratio + self.cooldown_ratio > 1:
+            raise ValueError(
+                f"warmup_ratio and cooldown_ratio: found {self.warmup_ratio} and {self.cooldown_ratio}, more than the "
+                "whole run; write ratios that sum to at most 1"
+            )
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrices are made orthogonal before they are applied; a convolution is a matrix [out, in k k].
+    """Momentum with orthogonalized updates; a convolution is taken as a matrix [out, in k k].
 
     Matrices of one shape are orthogonalized together, which on a GPU is several times faster than one by one.
-    `torch.optim.Muon` takes matrices only and goes through them singly.
+    `torch.optim.Muon` takes matrices only, one at a time.
     Source: Jordan et al., "Muon", 2024; the step is scaled as in Moonlight (arXiv 2502.16982) to AdamW's size.
     """
 
@@ -61,9 +70,8 @@ class Muon(torch.optim.Optimizer):
             for shape, indices in by_shape.items():
                 stacked = torch.stack([updates[index].reshape(shape) for index in indices])
                 scale = -group["lr"] * 0.2 * max(shape) ** 0.5
-                made = orthogonalized(stacked).mul_(scale)
-                for index, one in zip(indices, made, strict=True):
-                    parameters[index].add_(one.view(parameters[index].shape))
+                for index, update in zip(indices, orthogonalized(stacked).mul_(scale), strict=True):
+                    parameters[index].add_(update.view(parameters[index].shape))
 
     def _momentum(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]
@@ -73,7 +81,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """[N, R, C] matrices to nearly orthogonal ones of the same row and column spaces, float32.
+    """Replace matrices [N, R, C] by nearly orthogonal ones of the same row and column spaces, float32.
 
     Computed in bfloat16 on a GPU and in float32 on a CPU, where bfloat16 products are often emulated.
     """
@@ -91,26 +99,32 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 def build_optimizers(
     parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
 ) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon before it if the recipe gives it a learning rate; each parameter belongs to one of them.
+    """Build AdamW, and Muon before it if the recipe has a rate for it; each parameter belongs to one of them.
 
     Raises:
-        ValueError: an entry of `lr_scale` fits no parameter.
+        ValueError: a prefix in `lr_scale` matches no parameter.
     """
     named = list(parameters)
-    for beginning in sorted(config.lr_scale):
-        if not any(name.startswith(beginning) for name, _ in named):
-            raise ValueError(f"optimizer.lr_scale: no trained parameter begins with {beginning!r}")
+    check_prefixes(config, [name for name, _ in named])
     if config.muon_lr is None:
         return [_adamw(named, config)]
-
-    def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-        left_out = any(name.startswith(beginning) for beginning in config.adamw_only)
-        return parameter.ndim >= 2 and min(parameter.shape[:2]) > 1 and not left_out
-
-    matrices = [(name, parameter) for name, parameter in named if is_matrix(name, parameter)]
-    others = [(name, parameter) for name, parameter in named if not is_matrix(name, parameter)]
+    matrices = [(name, parameter) for name, parameter in named if _is_muons(name, parameter, config)]
+    others = [(name, parameter) for name, parameter in named if not _is_muons(name, parameter, config)]
     muon = Muon(_groups(matrices, config.muon_lr, config.lr_scale), config.muon_lr)
     return [muon, _adamw(others, config)] if others else [muon]
+
+
+def check_prefixes(config: OptimizerConfig, trained: Sequence[str]) -> None:
+    """Raise ValueError where a prefix in `lr_scale` matches none of the trained parameters' names."""
+    for prefix in sorted(config.lr_scale):
+        if not any(name.startswith(prefix) for name in trained):
+            modules = sorted({".".join(name.split(".")[: prefix.count(".") + 1]) for name in trained})
+            hint = nearest(prefix, modules)
+            raise ValueError(f"optimizer.lr_scale: no trained parameter begins with {prefix!r}; {hint}")
+
+
+def _is_muons(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> bool:
+    return parameter.ndim >= 2 and min(parameter.shape[:2]) > 1 and not name.startswith(config.adamw_only)
 
 
 def _adamw(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.AdamW:
@@ -121,53 +135,53 @@ def _adamw(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -
 def _groups(
     named: Iterable[tuple[str, nn.Parameter]], lr: float, lr_scale: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Parameters by their learning rates."""
+    """Group parameters by their learning rates."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in named:
-        fitting = [beginning for beginning in lr_scale if name.startswith(beginning)]
-        scale = lr_scale[max(fitting, key=len)] if fitting else 1.0
+        prefixes = [prefix for prefix in lr_scale if name.startswith(prefix)]
+        scale = lr_scale[max(prefixes, key=len)] if prefixes else 1.0
         groups.setdefault(scale, []).append(parameter)
     return [{"params": members, "lr": lr * scale} for scale, members in groups.items()]
 
 
 class ClippedTogether(torch.optim.Optimizer):
-    """Several optimizers as one, which first clip the gradients of all their parameters.
+    """Several optimizers as one, with one clipping of the gradients of all their parameters.
 
     Args:
-        parts: no parameter is in two of them.
+        members: optimizers that share no parameter.
         clip: largest norm of the gradient.
     """
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer], clip: float):
-        super().__init__([group for part in parts for group in part.param_groups], {})
-        self.parts, self.clip = list(parts), clip
-        self._global_grad_norm: Tensor | None = None  # where DeepSpeed looks for it
+    def __init__(self, members: Sequence[torch.optim.Optimizer], clip: float):
+        super().__init__([group for member in members for group in member.param_groups], {})
+        self.members, self.clip = list(members), clip
+        self._global_grad_norm: Tensor | None = None  # the name that DeepSpeed reads
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever passed
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         self._global_grad_norm = nn.utils.clip_grad_norm_(parameters, self.clip)
-        for part in self.parts:
-            part.step()
+        for member in self.members:
+            member.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
+        return {"parts": [member.state_dict() for member in self.members]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        for member, state in zip(self.members, state_dict["parts"], strict=True):
+            member.load_state_dict(state)
+        self.param_groups = [group for member in self.members for group in member.param_groups]
 
 
 def rate_at(done: float, config: OptimizerConfig) -> float:
-    """What to multiply the learning rate with where a share `done` in [0, 1] of the run is behind."""
+    """Factor in [0, 1] of the learning rate after a share `done` in [0, 1] of the run."""
     climbing = done / config.warmup_ratio if config.warmup_ratio else 1.0
     falling = (1 - done) / config.cooldown_ratio if config.cooldown_ratio else 1.0
     return max(0.0, min(1.0, climbing, falling))
 
 
 class AveragedWeights:
-    """An exponential moving average of parameters, float32 on their device; young averages forget faster."""
+    """Exponential moving average of parameters, float32 on their device; its first updates forget faster."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float):
         self.parameters, self.decay, self.updates = list(parameters), decay, 0
@@ -175,18 +189,18 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Count the parameters as they are now."""
+        """Move the averages toward the parameters' present values."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         torch._foreach_lerp_(self.means, [parameter.detach().float() for parameter in self.parameters], 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Put the averages in the place of the parameters, and the parameters in theirs."""
+        """Exchange the averages and the parameters' values."""
         for parameter, mean in zip(self.parameters, self.means, strict=True):
-            kept = parameter.detach().float().clone()
+            values = parameter.detach().float().clone()
             parameter.copy_(mean)
-            mean.copy_(kept)
+            mean.copy_(values)
 
     def state_dict(self) -> dict[str, object]:
         return {"means": self.means, "updates": self.updates}
@@ -198,5 +212,5 @@ class AveragedWeights:
 
 
 def named_trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that learn, by name."""
+    """Walk the parameters that require a gradient, by name."""
     return ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from fireedit.jobs import pretrain
-from fireedit.jobs.training.recipe import CONFIGS
 from fireedit.platform import config
 
 
@@ -32,4 +31,4 @@ def test_an_override_of_the_corpora_can_be_for_one_stage_alone() -> None:
 
 def test_every_trained_part_has_a_recipe() -> None:
     for part, trained in pretrain.TRAINED.items():
-        assert config.load(trained.recipe, f"nano-{part}", folder=CONFIGS).minutes
+        assert config.load(trained.recipe, f"nano-{part}", folder=pretrain.CONFIGS).minutes

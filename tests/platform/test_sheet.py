@@ -1,4 +1,4 @@
-"""A sheet shows every panel and card, its boxes where they belong."""
+"""Sheets show every panel and card, with boxes in their places."""
 
 import numpy as np
 
@@ -21,15 +21,15 @@ from fireedit.platform.sheet import (
 GREY = np.full((20, 40, 3), 128, np.uint8)
 SIDE, BAR = 100, (10, 60, 110)
 TOP = MARGIN + TITLE_HEIGHT + LINES * LINE_HEIGHT + 2 * GAP
-"""Where the pictures of the first row's cards begin."""
+"""Top of the pictures of the first row's cards, pixels."""
 
 
-def cards(*made: Card) -> np.ndarray:
-    return np.asarray(card_sheet(made, columns=2, side=SIDE))
+def drawn(*cards: Card) -> np.ndarray:
+    return np.asarray(card_sheet(cards, columns=2, side=SIDE))
 
 
 def card(*panels: Panel, words: str = "few words", aside: str = "") -> Card:
-    return Card(title="left", note="right", colour=BAR, words=words, panels=panels, aside=aside)
+    return Card(title="left", note="right", color=BAR, words=words, panels=panels, aside=aside)
 
 
 def test_panels_stand_in_rows_with_their_boxes() -> None:
@@ -43,7 +43,7 @@ def test_panels_stand_in_rows_with_their_boxes() -> None:
     assert (second == 128).all(), "a picture without boxes is drawn as it is, whatever its title"
 
 
-def test_a_box_around_everything_shows_all_its_edges() -> None:
+def test_a_box_around_the_whole_picture_shows_all_its_edges() -> None:
     page = np.asarray(sheet([Panel(image=GREY, boxes=[(0, 0, 1, 1)])], columns=1, height=100))
     picture = page[MARGIN + TITLE_HEIGHT :][:100, MARGIN : MARGIN + 200]
     for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]):
@@ -52,7 +52,7 @@ def test_a_box_around_everything_shows_all_its_edges() -> None:
 
 def test_a_card_shows_pictures_of_any_shape_side_by_side_in_squares() -> None:
     tall = Panel(image=np.full((40, 20, 3), 200, np.uint8))
-    page = cards(card(Panel(image=GREY), tall))
+    page = drawn(card(Panel(image=GREY), tall))
     assert page.shape[:2] == (TOP + SIDE + MARGIN, 2 * (2 * SIDE + GAP + MARGIN) + MARGIN)
     first, second = (page[TOP:, left:][:SIDE, :SIDE] for left in (MARGIN, MARGIN + SIDE + GAP))
     assert (first[25:75] == 128).all() and (first[:25] == EMPTY).all() and (first[75:] == EMPTY).all()
@@ -60,19 +60,19 @@ def test_a_card_shows_pictures_of_any_shape_side_by_side_in_squares() -> None:
     assert tuple(page[MARGIN, MARGIN]) == BAR == tuple(page[MARGIN + TITLE_HEIGHT - 1, MARGIN + 2 * SIDE + GAP - 1])
 
 
-def test_words_take_the_lines_they_need_and_never_a_pictures_place() -> None:
+def test_words_take_the_lines_they_need_and_no_pictures_place() -> None:
     pair, long = (Panel(image=GREY), Panel(image=GREY)), "many words " * 60
-    short_words, long_words = cards(card(*pair)), cards(card(*pair, words=long))
+    short_words, long_words = drawn(card(*pair)), drawn(card(*pair, words=long))
     assert short_words.shape == long_words.shape and (short_words[TOP:] == long_words[TOP:]).all()
     second_line = slice(MARGIN + TITLE_HEIGHT + GAP + LINE_HEIGHT, TOP)
     assert (short_words[second_line] == PAPER).all() and (long_words[second_line] == INK).all(axis=-1).any()
 
-    lone = cards(card(words="few words")), cards(card(words=long))
-    assert lone[0].shape[0] < lone[1].shape[0] < long_words.shape[0] + SIDE, "words alone get room, but not without end"
+    lone = drawn(card(words="few words")), drawn(card(words=long))
+    assert lone[0].shape[0] < lone[1].shape[0] < long_words.shape[0] + SIDE, "words alone get more lines, up to a limit"
 
 
-def test_what_is_said_beside_a_single_picture_stands_in_the_others_place() -> None:
-    page = cards(card(Panel(image=GREY), aside="a word"))
+def test_a_text_beside_a_single_picture_takes_the_second_ones_place() -> None:
+    page = drawn(card(Panel(image=GREY), aside="a word"))
     beside = page[TOP:, MARGIN + SIDE + GAP :][:SIDE, :SIDE]
     assert (beside[: LINE_HEIGHT + GAP] == INK).all(axis=-1).any() and (beside[LINE_HEIGHT + GAP :] == EMPTY).all()
 
@@ -80,4 +80,4 @@ def test_what_is_said_beside_a_single_picture_stands_in_the_others_place() -> No
 def test_rows_are_as_high_as_their_highest_card() -> None:
     wordy, pictured = card(), card(Panel(image=GREY))
     low, high = TOP - MARGIN, TOP - MARGIN + SIDE
-    assert cards(wordy, wordy, wordy, pictured).shape[0] == low + high + 3 * MARGIN
+    assert drawn(wordy, wordy, wordy, pictured).shape[0] == low + high + 3 * MARGIN

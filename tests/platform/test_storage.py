@@ -1,4 +1,4 @@
-"""Files and folders are there whole or not at all."""
+"""Files and folders are written whole or not at all."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from fireedit.platform import storage
 
 
-def test_home_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIREEDIT_HOME", "s3://bucket/fireedit")
     assert storage.home() == "s3://bucket/fireedit"
     monkeypatch.delenv("FIREEDIT_HOME")
@@ -22,12 +22,12 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return storage.join(request.getfixturevalue("s3"), tmp_path.name)
 
 
-def test_what_is_written_is_read_back(root: str) -> None:
+def test_written_bytes_are_read_back(root: str) -> None:
     path = storage.join(root, "a", "refs(unc) 100%.bin")
     storage.write_bytes(path, b"one")
     storage.write_bytes(path, b"two")
     assert storage.read_bytes(path) == b"two"
-    assert storage.names(storage.join(root, "a")) == ["refs(unc) 100%.bin"], "no draft is left beside it"
+    assert storage.names(storage.join(root, "a")) == ["refs(unc) 100%.bin"], "no draft is left"
     assert storage.exists(path) and not storage.exists(storage.join(root, "x"))
     assert storage.names(storage.join(root, "nowhere")) == []
     with pytest.raises(FileNotFoundError):
@@ -39,12 +39,12 @@ def test_a_listing_names_links_to_nowhere(tmp_path: Path) -> None:
     assert storage.names(str(tmp_path)) == ["lost"] and not storage.exists(str(tmp_path / "lost"))
 
 
-def test_a_path_is_joined_before_the_options_of_an_address() -> None:
-    assert storage.join("s3://b/k?scheme=http", "runs", "one") == "s3://b/k/runs/one?scheme=http"
+def test_names_are_joined_before_the_options_of_an_address() -> None:
+    assert storage.join("s3://b/k?scheme=http", "runs", "first") == "s3://b/k/runs/first?scheme=http"
     assert storage.join("/a/", "b") == "/a/b"
 
 
-def test_a_path_is_the_same_from_every_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_does_not_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert storage.absolute("runs") == str(tmp_path / "runs")
     assert storage.absolute("s3://bucket/runs") == "s3://bucket/runs"
@@ -58,7 +58,7 @@ def test_a_folder_appears_only_when_it_is_complete(root: str) -> None:
     assert storage.names(path) == ["index"]
 
 
-def test_a_folder_that_fails_leaves_the_old_one(root: str) -> None:
+def test_a_failed_folder_leaves_the_old_one(root: str) -> None:
     path = storage.join(root, "weights")
     with storage.writing_folder(path, last="index") as draft:
         (draft / "index").write_text("old")
@@ -77,7 +77,7 @@ def test_a_folder_in_a_bucket_is_read_from_a_copy(s3: str, tmp_path: Path) -> No
     assert not folder.exists()
 
 
-def test_a_local_folder_is_read_where_it_lies(tmp_path: Path) -> None:
+def test_a_local_folder_is_read_in_place(tmp_path: Path) -> None:
     with storage.reading_folder(str(tmp_path)) as folder:
         assert folder == tmp_path
     with pytest.raises(FileNotFoundError, match="no such folder"), storage.reading_folder(str(tmp_path / "x")):

@@ -176,7 +176,7 @@ class CLIPTask:
             card = Card(
                 title="right" if right else "wrong",
                 note=f"{cosines[number, nearest]:.2f}",
-                colour=RIGHT if right else WRONG,
+                color=RIGHT if right else WRONG,
                 words=captions[nearest],
                 aside="" if right else captions[number],
                 panels=[Panel(image=image.numpy())],

@@ -104,7 +104,7 @@ class LanguageTask:
             said = self._say(model, default_collate([row]))
             words = decode(said.words[0], skip_special_tokens=True).strip()
             panel = Panel(image=row["view"].numpy(), boxes=lesson.regions, scores=range(1, len(lesson.regions) + 1))
-            card = Card(title=turn.kind, note="", colour=RIGHT if words == turn.answer else WRONG, words=turn.question)
+            card = Card(title=turn.kind, note="", color=RIGHT if words == turn.answer else WRONG, words=turn.question)
             cards.append(replace(card, panels=(panel,), aside=f"{words} (wanted: {turn.answer})"))
         return card_sheet(cards, columns=3, side=192)
 

@@ -1,7 +1,8 @@
-"""Workers train under DeepSpeed as one plain loop would, whichever is killed and however many go on."""
+"""Workers train under DeepSpeed as one plain loop does, also killed and with changing numbers of workers."""
 
 import os
 import signal
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from fireedit.platform.train.engine import EngineConfig, check_engine
@@ -17,15 +19,17 @@ from fireedit.platform.train.optimizer import AveragedWeights, OptimizerConfig, 
 
 STEPS, SAVED_AT, KILLED_AT = 6, (2, 4), 5
 OPTIMIZER = OptimizerConfig(lr=0.01, warmup_ratio=0.5, cooldown_ratio=0.3)
+ENGINES = {0: (replace(OPTIMIZER, muon_lr=0.02), 0.7), 2: (OPTIMIZER, 0.7), 3: (OPTIMIZER, 0.0)}
+"""ZeRO stage to optimizer and decay of the averages: whole weights under Muon, shards of them under AdamW."""
 MICRO_BATCHES = 4
-"""In a step, on all workers together."""
+"""Micro batches of a step, on all workers together."""
 
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    frozen, learning = nn.Linear(8, 16), nn.Linear(16, 8)
+    frozen, trained = nn.Linear(8, 16), nn.Linear(16, 8)
     frozen.requires_grad_(False)
-    return nn.Sequential(frozen, nn.GELU(), learning)
+    return nn.Sequential(frozen, nn.GELU(), trained)
 
 
 def micro_batch(step: int, number: int) -> torch.Tensor:
@@ -33,41 +37,74 @@ def micro_batch(step: int, number: int) -> torch.Tensor:
 
 
 def loop(settings: dict[str, Any]) -> None:
+    """Train one engine after another in every step: a start of Ray Train takes longer than all their steps."""
     import ray.train
 
-    from fireedit.platform.train import checkpoints
     from fireedit.platform.train.engine import Engine
 
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     accumulate = MICRO_BATCHES // workers
-    config = EngineConfig(
-        micro_batch=4, accumulate=accumulate, precision="fp32", zero_stage=settings["zero_stage"], clip=0.5
-    )
-    engine = Engine(model(), config, settings["optimizer"], ema=settings["ema"])
-    resumed = checkpoints.resume(engine)
-    losses = resumed["losses"] if resumed else []
-    for step in range(len(losses) + 1, settings["stop"] + 1):
-        total = 0.0
-        for part in range(accumulate):
-            x = micro_batch(step, part * workers + rank)
-            loss = (engine.model(x) - x).square().mean()
-            engine.step(loss, step / (STEPS + 1))
-            total += engine.mean({"loss": loss.detach()})["loss"] / accumulate
-        losses.append(total)
+    engines = {
+        zero: Engine(
+            model(),
+            EngineConfig(micro_batch=4, accumulate=accumulate, precision="fp32", zero_stage=zero, clip=0.5),
+            optimizer,
+            ema=ema,
+        )
+        for zero, (optimizer, ema) in ENGINES.items()
+    }
+    losses = resume(engines)
+    resumed = bool(losses[0])
+    for step in range(len(losses[0]) + 1, settings["stop"] + 1):
+        for zero, engine in engines.items():
+            losses[zero].append(train_step(engine, step, accumulate, rank, workers))
         if step == KILLED_AT and rank == 1 and settings["killed"] and not os.path.exists(settings["killed"]):
             Path(settings["killed"]).touch()
-            time.sleep(3)  # the controller learns of a checkpoint at its next look
+            time.sleep(3)  # the controller learns of a checkpoint at its next poll
             os.kill(os.getpid(), signal.SIGKILL)
         if step in (*SAVED_AT, STEPS):
-            checkpoints.save(engine, {"losses": losses}, {"step": step})
-    with engine.gathered() as trained:
-        if rank == 0:
-            torch.save({"losses": losses, "state": trained.state_dict(), "resumed": bool(resumed)}, settings["out"])
+            save(engines, losses, step)
+    for zero, engine in engines.items():
+        with engine.gathered() as trained:
+            if rank == 0:
+                state = {"losses": losses[zero], "state": trained.state_dict(), "resumed": resumed}
+                torch.save(state, Path(settings["out"]) / f"{zero}.pt")
+
+
+def train_step(engine: Any, step: int, accumulate: int, rank: int, workers: int) -> float:
+    total = 0.0
+    for number in range(accumulate):
+        x = micro_batch(step, number * workers + rank)
+        loss = (engine.model(x) - x).square().mean()
+        engine.step(loss, step / (STEPS + 1))
+        total += engine.mean({"loss": loss.detach()})["loss"] / accumulate
+    return total
+
+
+def save(engines: dict[int, Any], losses: dict[int, list[float]], step: int) -> None:
+    import ray.train
+
+    with tempfile.TemporaryDirectory() as folder:
+        for zero, engine in engines.items():
+            engine.save(Path(folder) / str(zero), {"losses": losses[zero]})
+        checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report({"step": step}, checkpoint=checkpoint)
+
+
+def resume(engines: dict[int, Any]) -> dict[int, list[float]]:
+    """Load every engine from the latest checkpoint; returns their losses so far."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return {zero: [] for zero in engines}
+    with checkpoint.as_directory() as folder:
+        return {zero: engine.load(Path(folder) / str(zero))["losses"] for zero, engine in engines.items()}
 
 
 def plain_loop(config: OptimizerConfig, ema: float) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The same training in one process without any engine; the weights are averaged ones if `ema`."""
+    """Train in one process without an engine; returns losses and weights, averaged ones if `ema`."""
     module = model()
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     optimizers = build_optimizers(named, config)
@@ -91,63 +128,47 @@ def plain_loop(config: OptimizerConfig, ema: float) -> tuple[list[float], dict[s
     return losses, module.state_dict()
 
 
-def run(
-    folder: Path,
-    name: str,
-    workers: int,
-    stop: int,
-    zero_stage: int = 2,
-    killed: str = "",
-    optimizer: OptimizerConfig = OPTIMIZER,
-    ema: float = 0.0,
-) -> dict[str, Any]:
-    """Train until step `stop`, going on with the run of this name; what rank 0 saved at the end."""
-    out = folder / "out.pt"
-    settings = {"out": str(out), "stop": stop, "zero_stage": zero_stage, "killed": killed}
-    settings |= {"optimizer": optimizer, "ema": ema}
+def run(folder: Path, name: str, workers: int, stop: int, killed: str = "") -> None:
+    """Train until step `stop`, resuming the run of this name; the first worker writes what it has at the end."""
+    settings = {"out": str(folder), "stop": stop, "killed": killed}
     launch(loop, settings, WorkersConfig(count=workers, cpus=0.5, max_failures=1), str(folder), name, 1)
-    return torch.load(out, weights_only=True)
-
-
-def assert_as_a_plain_loop(trained: dict[str, Any], optimizer: OptimizerConfig = OPTIMIZER, ema: float = 0.0) -> None:
-    losses, state = plain_loop(optimizer, ema)
-    assert trained["resumed"], "the run went on from its checkpoint"
-    assert trained["losses"] == pytest.approx(losses, rel=1e-4)
-    for name, tensor in state.items():
-        torch.testing.assert_close(trained["state"][name], tensor, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_two_workers_one_of_them_killed_train_as_a_plain_loop_does(ray_session: None, tmp_path: Path) -> None:
-    assert_as_a_plain_loop(run(tmp_path, "killed", 2, STEPS, killed=str(tmp_path / "killed-once")))
-    kept = [path for path in (tmp_path / "killed").glob("checkpoint_*") if path.is_dir()]
-    assert len(kept) == 1, "only the newest checkpoint is kept"
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.parametrize(("zero_stage", "muon_lr", "ema"), [(0, 0.02, 0.7), (2, None, 0.7), (3, None, 0.0)])
-def test_a_run_goes_on_with_another_number_of_workers(
-    ray_session: None, tmp_path: Path, zero_stage: int, muon_lr: float | None, ema: float
-) -> None:
-    """Whole weights under Muon, shards of them under AdamW; averaged or not."""
-    optimizer = replace(OPTIMIZER, muon_lr=muon_lr)
-    for workers, stop in ((2, SAVED_AT[0]), (1, SAVED_AT[1]), (2, STEPS)):
-        trained = run(tmp_path, "resized", workers, stop, zero_stage, optimizer=optimizer, ema=ema)
-    assert_as_a_plain_loop(trained, optimizer, ema)
+def test_workers_resized_and_killed_train_as_a_plain_loop_does(ray_session: None, tmp_path: Path) -> None:
+    killed = tmp_path / "killed-once"
+    run(tmp_path, "resized", 2, SAVED_AT[0])
+    run(tmp_path, "resized", 1, SAVED_AT[1])
+    run(tmp_path, "resized", 2, STEPS, killed=str(killed))
+    assert killed.exists()
+    checkpoints = [path for path in (tmp_path / "resized").glob("checkpoint_*") if path.is_dir()]
+    assert len(checkpoints) == 1, "only the newest checkpoint is kept"
+    for zero, (optimizer, ema) in ENGINES.items():
+        trained = torch.load(tmp_path / f"{zero}.pt", weights_only=True)
+        losses, state = plain_loop(optimizer, ema)
+        assert trained["resumed"], "the run resumed from its checkpoint"
+        assert trained["losses"] == pytest.approx(losses, rel=1e-4), f"ZeRO {zero}"
+        for name, tensor in state.items():
+            torch.testing.assert_close(trained["state"][name], tensor, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("engine", "muon_lr", "ema", "said"),
+    ("engine", "muon_lr", "ema", "found"),
     [
-        (EngineConfig(micro_batch=1, zero_stage=3), None, 0.9, "ema: found 0.9 where ZeRO 3 shards the weights"),
-        (EngineConfig(micro_batch=1, precision="fp32"), 0.1, 0.0, "muon_lr: found ZeRO 2 in fp32, which flattens"),
+        (EngineConfig(micro_batch=1, zero_stage=3), None, 0.9, "ema: found 0.9 where ZeRO 3"),
+        (EngineConfig(micro_batch=1, precision="fp32"), 0.1, 0.0, "muon_lr: found ZeRO 2 in fp32"),
         (EngineConfig(micro_batch=1, zero_stage=0), 0.1, 0.0, "muon_lr: found ZeRO 0 in bf16.*engine.precision=fp32"),
     ],
 )
-def test_what_needs_whole_weights_is_refused_where_there_are_none(
-    engine: EngineConfig, muon_lr: float | None, ema: float, said: str
+def test_averages_and_muon_are_refused_without_whole_weights(
+    engine: EngineConfig, muon_lr: float | None, ema: float, found: str
 ) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=found):
         check_engine(engine, OptimizerConfig(lr=1, muon_lr=muon_lr), ema)
+
+
+@pytest.mark.parametrize("resources", [{"cpus": 0.5, "gpus": 1.5}, {"cpus": 2.5}, {"cpus": 0}, {"cpus": 1, "count": 0}])
+def test_resources_that_ray_cannot_reserve_are_refused(resources: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=str(list(resources.values())[-1])):
+        TypeAdapter(WorkersConfig).validate_python({"count": 1, **resources})

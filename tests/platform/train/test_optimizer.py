@@ -1,4 +1,4 @@
-"""Learning rates go where the recipe says."""
+"""Optimizers follow the recipe: learning rates, Muon's matrices, joint clipping, averages."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from fireedit.platform.train.optimizer import (
 )
 
 
-def test_the_longest_beginning_of_a_name_sets_its_learning_rate() -> None:
+def test_the_longest_prefix_of_a_name_sets_its_learning_rate() -> None:
     model = nn.ModuleDict({"tati": nn.Linear(2, 2), "unet": nn.Linear(2, 2)})
     config = OptimizerConfig(lr=0.1, lr_scale={"tati.": 10, "tati.bias": 100})
     rates = {
@@ -28,19 +28,24 @@ def test_the_longest_beginning_of_a_name_sets_its_learning_rate() -> None:
     assert by_name == pytest.approx(expected)
 
 
-def test_a_scale_that_fits_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no trained parameter begins with 'hvac'"):
+def test_a_prefix_that_matches_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="lr_scale.*'hvac'"):
         build_optimizers(nn.Linear(2, 2).named_parameters(), OptimizerConfig(lr=0.1, lr_scale={"hvac": 2}))
 
 
-def test_the_learning_rate_climbs_stays_and_falls_if_asked_to() -> None:
+def test_warmup_and_cooldown_that_overlap_are_refused() -> None:
+    with pytest.raises(ValueError, match="found 0.7 and 0.4"):
+        OptimizerConfig(lr=1, warmup_ratio=0.7, cooldown_ratio=0.4)
+
+
+def test_the_learning_rate_climbs_stays_and_falls() -> None:
     config = OptimizerConfig(lr=1, warmup_ratio=0.1, cooldown_ratio=0.2)
-    found = [rate_at(done, config) for done in (0, 0.05, 0.1, 0.5, 0.8, 0.9, 1)]
-    assert found == pytest.approx([0, 0.5, 1, 1, 1, 0.5, 0])
+    rates = [rate_at(done, config) for done in (0, 0.05, 0.1, 0.5, 0.8, 0.9, 1)]
+    assert rates == pytest.approx([0, 0.5, 1, 1, 1, 0.5, 0])
     assert [rate_at(done, OptimizerConfig(lr=1)) for done in (0, 0.5, 1)] == [1, 1, 1]
 
 
-def test_it_is_adamw_with_the_recipes_numbers() -> None:
+def test_adamw_takes_the_recipes_numbers() -> None:
     (optimizer,) = build_optimizers(nn.Linear(2, 2).named_parameters(), OptimizerConfig(lr=1e-5, betas=(0.9, 0.99)))
     assert isinstance(optimizer, torch.optim.AdamW)
     assert (optimizer.defaults["weight_decay"], optimizer.defaults["betas"]) == (0.0, (0.9, 0.99))
@@ -51,23 +56,23 @@ def small() -> nn.ModuleDict:
     return nn.ModuleDict({"body": nn.Linear(4, 4), "table": nn.Embedding(3, 4)})
 
 
-def test_muon_takes_the_matrices_that_it_may_at_their_own_rates() -> None:
+def test_muon_takes_the_matrices_left_to_it_at_their_own_rates() -> None:
     model = small()
     config = OptimizerConfig(lr=0.1, muon_lr=0.2, adamw_only=("table.",), lr_scale={"body.": 0.5})
     muon, adamw = build_optimizers(model.named_parameters(), config)
     assert isinstance(muon, Muon) and isinstance(adamw, torch.optim.AdamW)
     (group,) = muon.param_groups
     assert (group["params"], group["lr"]) == ([model["body"].weight], 0.1)
-    rates = {id(one): group["lr"] for group in adamw.param_groups for one in group["params"]}
+    rates = {id(parameter): group["lr"] for group in adamw.param_groups for parameter in group["params"]}
     assert rates == {id(model["body"].bias): 0.05, id(model["table"].weight): 0.1}
 
 
-def test_optimizers_step_together_clipped_and_are_taken_up_where_they_were() -> None:
-    def learn(steps: int, taken_up: bool) -> list[torch.Tensor]:
+def test_joint_optimizers_clip_together_and_resume_from_their_state() -> None:
+    def learn(steps: int, resumed: bool) -> list[torch.Tensor]:
         model, config = small(), OptimizerConfig(lr=0.1, muon_lr=0.2, adamw_only=("table.",))
         together = ClippedTogether(build_optimizers(model.named_parameters(), config), clip=0.5)
         for step in range(steps):
-            if step == 2 and taken_up:
+            if step == 2 and resumed:
                 state = together.state_dict()
                 together = ClippedTogether(build_optimizers(model.named_parameters(), config), clip=0.5)
                 together.load_state_dict(state)
@@ -76,15 +81,15 @@ def test_optimizers_step_together_clipped_and_are_taken_up_where_they_were() -> 
             together.zero_grad()
             (10 * model["body"](model["table"].weight)).square().mean().backward()
             together.step()
-            total = torch.stack([one.grad.square().sum() for one in model.parameters()]).sum().sqrt()
+            total = torch.stack([parameter.grad.square().sum() for parameter in model.parameters()]).sum().sqrt()
             assert together._global_grad_norm > 0.5 and float(total) == pytest.approx(0.5, rel=1e-3)
-        return [one.detach() for one in model.parameters()]
+        return [parameter.detach() for parameter in model.parameters()]
 
     for whole, broken in zip(learn(4, False), learn(4, True), strict=True):
         torch.testing.assert_close(whole, broken)
 
 
-def test_young_averages_forget_faster_and_take_the_weights_place_for_a_while() -> None:
+def test_early_averages_forget_faster_and_swap_with_the_weights() -> None:
     weight = nn.Parameter(torch.zeros(1))
     averages, mean = AveragedWeights([weight], 0.9), 0.0
     for update in range(20):
@@ -99,7 +104,7 @@ def test_young_averages_forget_faster_and_take_the_weights_place_for_a_while() -
     assert weight.item() == 19
 
 
-def test_saved_averages_go_on_as_the_ones_that_were_saved() -> None:
+def test_loaded_averages_continue_as_the_saved_ones() -> None:
     weight = nn.Parameter(torch.zeros(3))
     averages, again = AveragedWeights([weight], 0.9), AveragedWeights([weight], 0.9)
 
@@ -119,7 +124,7 @@ def test_saved_averages_go_on_as_the_ones_that_were_saved() -> None:
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 48), (48, 16), (20, 8, 3, 3), (80, 4, 2, 2)])
 def test_muons_update_has_singular_values_near_one_times_its_scale(shape: tuple[int, ...]) -> None:
-    """A convolution is taken as [out, in k k]; gradients of any size and one large direction step alike."""
+    """Take a convolution as [out, in k k]; gradients of any size step alike."""
     torch.manual_seed(0)
     weight = nn.Parameter(torch.zeros(shape))
     weight.grad = 1e-4 * torch.randn(shape)
@@ -128,7 +133,7 @@ def test_muons_update_has_singular_values_near_one_times_its_scale(shape: tuple[
     values = torch.linalg.svdvals(matrix) / (0.1 * 0.2 * max(matrix.shape) ** 0.5)
     assert values.max() < 1.3 and values.median() > 0.65 and values.min() > 0.2
     descent = (weight.grad * weight.detach()).sum()
-    assert descent < 0, "it goes down the gradient"
+    assert descent < 0, "the step goes down the gradient"
 
 
 def test_muon_turns_a_gradient_into_the_nearest_orthogonal_matrix() -> None:
@@ -143,7 +148,7 @@ def test_muon_turns_a_gradient_into_the_nearest_orthogonal_matrix() -> None:
 
 
 def test_matrices_of_one_shape_step_as_they_would_alone() -> None:
-    def learnt(*names: str) -> dict[str, torch.Tensor]:
+    def learned(*names: str) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         shapes = {"a": (6, 8), "b": (6, 8), "c": (6, 2, 2, 2), "d": (8, 6)}
         weights = {name: nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()}
@@ -152,9 +157,9 @@ def test_matrices_of_one_shape_step_as_they_would_alone() -> None:
         Muon([weights[name] for name in names], lr=0.1).step()
         return {name: weights[name].detach() for name in names}
 
-    together = learnt("a", "b", "c", "d")
+    together = learned("a", "b", "c", "d")
     for name, weight in together.items():
-        torch.testing.assert_close(weight, learnt(name)[name])
+        torch.testing.assert_close(weight, learned(name)[name])
 
 
 def test_each_parameter_belongs_to_exactly_one_optimizer() -> None:
@@ -170,14 +175,15 @@ def test_each_parameter_belongs_to_exactly_one_optimizer() -> None:
     model.queries = nn.Parameter(torch.zeros(1, 7, 4))  # type: ignore[assignment]
     config = OptimizerConfig(lr=0.1, muon_lr=0.2, adamw_only=("first.",))
     muon, adamw = build_optimizers(model.named_parameters(), config)
-    held = [id(one) for part in (muon, adamw) for group in part.param_groups for one in group["params"]]
+    members = [group["params"] for optimizer in (muon, adamw) for group in optimizer.param_groups]
+    held = [id(parameter) for parameters in members for parameter in parameters]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    taken = {names[id(one)] for group in muon.param_groups for one in group["params"]}
+    taken = {names[id(parameter)] for group in muon.param_groups for parameter in group["params"]}
     assert taken == {"convolution.weight", "linear.weight"}, "a column, a row or a left-out matrix is AdamW's"
 
 
-def test_muon_goes_on_from_its_saved_momentum_as_if_never_stopped() -> None:
+def test_muon_resumes_from_its_saved_momentum() -> None:
     torch.manual_seed(0)
     gradients = torch.randn(5, 6, 8)
     runs = []

@@ -1,4 +1,4 @@
-"""Which run a stage builds upon."""
+"""Runs are found by stage and sizes, the last finished first."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ from fireedit.platform.train import runs
 
 
 def finish(home: Path, name: str, model: str, stage: int, at: int, without: str = "[]") -> None:
+    """Write a finished run whose weights were modified `at` seconds."""
     run = runs.Run(str(home), name)
     storage.write_bytes(run.recipe, f"model: {model}\nstage: {stage}\nwithout: {without}\n".encode())
     index = storage.join(run.weights, "model_index.json")
@@ -15,19 +16,19 @@ def finish(home: Path, name: str, model: str, stage: int, at: int, without: str 
     os.utime(index, (at, at))
 
 
-def test_the_run_finished_last_is_found_whatever_its_name(tmp_path: Path) -> None:
+def test_the_last_finished_run_is_found_whatever_its_name(tmp_path: Path) -> None:
     finish(tmp_path, "z-first", "nano", 1, at=100)
     finish(tmp_path, "a-second", "nano", 1, at=200)
     finish(tmp_path, "other-stage", "nano", 2, at=300)
     finish(tmp_path, "other-size", "paper", 1, at=300)
     finish(tmp_path, "ablation", "nano", 1, at=300, without="[hvca]")
     storage.write_bytes(runs.Run(str(tmp_path), "unfinished").recipe, b"model: nano\nstage: 1\n")
-    found = runs.latest_finished(str(tmp_path), "nano", 1)
-    assert found == runs.Run(str(tmp_path), "a-second") and found.finished
+    latest = runs.latest_finished(str(tmp_path), 1, "nano".__eq__)
+    assert latest == runs.Run(str(tmp_path), "a-second") and latest.finished
 
 
-def test_no_run_is_found_where_none_is_finished(tmp_path: Path) -> None:
-    assert runs.latest_finished(str(tmp_path), "nano", 1) is None
+def test_no_run_is_found_if_none_has_finished(tmp_path: Path) -> None:
+    assert runs.latest_finished(str(tmp_path), 1, lambda model: True) is None
 
 
 def test_a_new_name_says_size_and_stage() -> None:

@@ -1,0 +1,144 @@
+"""Samples for a person: as cards of a sheet and as lines of a table, and the mixture that draws them."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from fireedit.jobs.training.recipe import TrainRecipe
+from fireedit.platform.data.catalog import open_corpus
+from fireedit.platform.data.ingest import Corpora
+from fireedit.platform.data.sample import Sample
+from fireedit.platform.images import decode
+from fireedit.platform.sheet import RGB, Card, Panel
+
+COLORS: dict[str, RGB] = {"edit": (36, 92, 168), "vqa": (18, 122, 92), "caption": (112, 84, 156)}
+SET_ASIDE: RGB = (190, 36, 44)
+TABLE_WIDTH, ID_WIDTH = 120, 38
+SHARE_DRAWS = 10_000
+CLOCKED_STEPS = 1000
+"""Steps that epochs are counted for where a recipe leaves the number of steps to the clock."""
+
+
+@dataclass(frozen=True)
+class ShownSample:
+    """A sample with its place: a row of its corpus, or a draw of a run."""
+
+    sample: Sample
+    number: int
+    note: str
+    """Place in words: `row 3`, or `draw 17, epoch 0`."""
+
+
+@dataclass(frozen=True)
+class CorpusShare:
+    """Share of a corpus in a mixture."""
+
+    weight: float
+    """Share that the recipe asks for, of 1."""
+    rows: int
+    epochs: float
+    """Passes through the corpus in the recipe's steps, or in CLOCKED_STEPS."""
+    share: float
+    """Share of the first SHARE_DRAWS draws."""
+
+
+def published(name: str, folder: str, split: str, start: int, stop: int) -> Iterator[ShownSample]:
+    """Read rows number start, ..., stop - 1 of a corpus in its reader's order.
+
+    Raises:
+        UnknownCorpusError, CorpusError: no such corpus, or a folder that is not what its name says.
+    """
+    for number, sample in enumerate(islice(open_corpus(name, folder, split), start, stop), start):
+        yield ShownSample(sample, number, f"row {number}")
+
+
+def drawn(corpora: Corpora, start: int, stop: int) -> Iterator[ShownSample]:
+    """Read draws number start, ..., stop - 1 of a run, with rows that the processor would refuse."""
+    read = corpora.reader()
+    for draw in corpora.mixture.draws(start, stop):
+        yield ShownSample(read(draw).sample, draw.number, f"draw {draw.number}, epoch {draw.epoch}")
+
+
+def shares_of(recipe: TrainRecipe, corpora: Corpora) -> dict[str, CorpusShare]:
+    """Count what the recipe's run draws from every corpus of its mixture."""
+    total, draws = sum(recipe.mixture.values()), (recipe.steps or CLOCKED_STEPS) * recipe.samples_per_step
+    counts = Counter(draw.corpus for draw in corpora.mixture.draws(0, SHARE_DRAWS))
+    return {
+        name: CorpusShare(
+            weight=round(weight / total, 4),
+            rows=corpora.sizes[name],
+            epochs=round(draws * weight / total / corpora.sizes[name], 4),
+            share=counts[name] / SHARE_DRAWS,
+        )
+        for name, weight in recipe.mixture.items()
+    }
+
+
+def report(shown: Sequence[ShownSample], shares: Mapping[str, CorpusShare]) -> dict[str, Any]:
+    """Count samples and bad ones, in all and of each corpus, beside the corpora's shares in a mixture."""
+    samples = Counter(row.sample.corpus for row in shown)
+    bad = Counter(row.sample.corpus for row in shown if row.sample.error)
+    corpora: dict[str, dict[str, float]] = {
+        name: {"samples": samples[name], "bad": bad[name]} for name in shares or samples
+    }
+    for name, share in shares.items():
+        corpora[name] |= asdict(share)
+    return {"samples": len(shown), "bad": bad.total(), "corpora": corpora}
+
+
+def card(shown: ShownSample) -> Card:
+    """Lay a sample out as a card: source with its boxes, then target or first answer."""
+    sample = shown.sample
+    pictures = [] if sample.error else [decode(data) for data in (sample.source, sample.target) if data]
+    words, aside = _texts(sample)
+    return Card(
+        title=f"{sample.task}   {sample.corpus}",
+        note=shown.note,
+        color=SET_ASIDE if sample.error else COLORS[sample.task],
+        words=words,
+        panels=[Panel(image=image, boxes=boxes) for image, boxes in zip(pictures, (sample.boxes, ()), strict=False)],
+        aside=aside,
+    )
+
+
+def _texts(sample: Sample) -> tuple[str, str]:
+    """Choose the text above a sample's pictures, and the one beside its source if that is the only picture."""
+    if sample.error:
+        return f"SET ASIDE: {sample.error}", ""
+    if sample.task == "vqa":
+        return sample.questions[0], sample.answers[0]
+    return sample.instruction, "no target" if sample.task == "edit" else ""
+
+
+def sample_table(shown: Sequence[ShownSample], cards: Sequence[Card]) -> str:
+    """Write a line for each sample; two sizes where source and target differ."""
+    lines = [[f"{'no.':>6s}", "id", "task", "size", "boxes", "words"]]
+    for row, its_card in zip(shown, cards, strict=True):
+        sizes = dict.fromkeys("{1}x{0}".format(*panel.image.shape) for panel in its_card.panels)
+        about = [row.sample.task, " > ".join(sizes) or "-", str(len(row.sample.boxes) or "-")]
+        words = f"{its_card.words} - {its_card.aside}" if row.sample.questions else its_card.words
+        lines.append([f"{row.number:6d}", _cut(row.sample.id, ID_WIDTH), *about, " ".join(words.split())])
+    return _aligned(lines)
+
+
+def mixture_table(shares: Mapping[str, CorpusShare], steps: int) -> str:
+    """Write a line for each corpus of a mixture, below an empty one."""
+    epochs, share_title = f"epochs in {steps:,} steps", f"share of {SHARE_DRAWS:,} draws"
+    lines = [["corpus", "weight", f"{'rows':>10s}", epochs, share_title]]
+    for name, share in shares.items():
+        numbers = [f"{share.weight:6.4f}", f"{share.rows:10,}", f"{share.epochs:{len(epochs)}.2f}"]
+        lines.append([name, *numbers, f"{share.share:{len(share_title)}.4f}"])
+    return "\n" + _aligned(lines)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Make columns as wide as their longest cell, and cut lines to TABLE_WIDTH."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return "\n".join(_cut(line, TABLE_WIDTH) for line in padded)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."

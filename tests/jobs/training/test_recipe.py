@@ -1,0 +1,98 @@
+"""A command line becomes a whole recipe, or a sentence that says what to write."""
+
+from pathlib import Path
+
+import pytest
+
+from fireedit.jobs.training.recipe import CONFIGS, read_recipe
+from fireedit.models.model import preset
+from fireedit.platform import config
+from fireedit.platform.data.catalog import CORPORA
+from fireedit.platform.data.shards import Index, Shard, write_index
+
+
+@pytest.mark.parametrize("file", sorted(path.stem for path in CONFIGS.glob("*-stage?.yaml")))
+def test_every_recipe_that_ships_can_be_read(file: str) -> None:
+    name, _, number = file.rpartition("-stage")
+    stage = int(number)
+    recipe = read_recipe(["--stage", number, "--config", name])
+    assert (recipe.model.preset, recipe.stage) == (name.partition("-")[0], stage)
+    assert set(recipe.mixture) <= set(CORPORA)
+    paper = {1: (2e-4, 120_000, 0.0), 2: (1e-5, 5_000, 0.001), 3: (1e-5, 25_000, 0.001)}
+    if recipe.model.preset == "nano":
+        shares = {name: weight / sum(recipe.mixture.values()) for name, weight in recipe.mixture.items()}
+        assert recipe.minutes and recipe.ema
+        assert stage == 1 or (shares["llava_instruct"] >= 0.12 and shares["refcoco"] + shares["grefcoco"] >= 0.15)
+    if recipe.model.preset == "paper":
+        assert (recipe.optimizer.lr, recipe.steps, recipe.optimizer.warmup_ratio) == paper[stage]
+        assert recipe.optimizer.weight_decay == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stepz=3"], "nano-stage2.yaml: unknown key 'stepz'; did you mean 'steps'?"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
+        (["log_every=0"], "log_every: Input should be greater than 0, found 0"),
+        (["stage=3"], "this is a recipe of stage 3; write --stage 3"),
+        (["minutes=null"], "found no end of the run; write steps=N, minutes=M, or both"),
+        (["ema=1"], "ema: Input should be less than 1, found 1"),
+        (["seed=-1"], "seed: Input should be greater than or equal to 0, found -1"),
+        (["run=@latest"], "run: found '@latest'; write letters, digits"),
+        (["run=%date%"], "run: found '%date%'; write letters, digits"),
+        (["run=../other"], "run: found '../other'; write letters, digits"),
+        (["optimizer.warmup_ratio=500"], "optimizer.warmup_ratio: Input should be less than or equal to 1, found 500"),
+        (["optimizer.warmup_ratio=0.9"], "optimizer: warmup_ratio and cooldown_ratio: found 0.9 and 0.4"),
+        (["optimizer.betas=[0.9, 1]"], "optimizer.betas.1: Input should be less than 1, found 1"),
+        (["optimizer.lr_scale={model.uned.: 0.1}"], "no trained parameter begins with 'model.uned.'"),
+        (["dropout={text: 0.5, image: 0.4, both: 0.3}"], "dropout: found text, image and both that sum to 1.2"),
+        (["workers.cpus=1.5"], "workers.cpus: found 1.5"),
+        (["mixture={}"], "mixture: no corpus"),
+        (["mixture={cocostuf: 1}"], "no corpus or folder of shards is called 'cocostuf'; did you mean 'cocostuff'?"),
+        (["mixture.cocostuff=-1"], "cocostuff: found weight -1"),
+        (["model=papr"], "model: no preset is called 'papr'; write 'paper' or 'nano'"),
+        (["model.vlm.lora_rang=16"], "model: vlm: unknown key 'lora_rang'; did you mean 'lora_rank'?"),
+        (["model.vlm.lora_rank=-1"], "model: no model has these sizes"),
+        (["model.vlm.heads=0"], "model: no model has these sizes"),
+        (["engine.zero_stage=2"], "muon_lr: found ZeRO 2 in fp32"),
+        (["--config", "paper", "engine.zero_stage=3", "ema=0.99"], "ZeRO 3 shards the weights"),
+        (["--config", "paper", "init_from=fresh"], "init_from: found fresh, which only nano has"),
+    ],
+)
+def test_a_wrong_command_says_what_to_write(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        read_recipe(["--stage", "2", *arguments])
+    assert exit_.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_options_can_stand_anywhere_in_the_command() -> None:
+    recipe = read_recipe(["steps=3", "--stage", "2", "seed=4"])
+    assert (recipe.stage, recipe.steps, recipe.seed) == (2, 3, 4)
+
+
+def test_a_mixture_can_name_shards_that_no_catalog_lists(tmp_path: Path) -> None:
+    write_index(str(tmp_path / "shards" / "mine"), Index("mine", "train", "", [Shard("000000-000", 3)]))
+    recipe = read_recipe(["--stage", "2", f"home={tmp_path}", "mixture.mine=0.5"])
+    assert recipe.mixture["mine"] == 0.5 and "cocostuff" in recipe.mixture
+
+
+@pytest.mark.parametrize("line", ["", "model: {preset: nano, vlm: {lora_rank: 16}}\n"])
+def test_sizes_are_overridden_and_the_saved_recipe_is_whole(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text((CONFIGS / "nano-stage2.yaml").read_text().replace("model: nano\n", line or "model: nano\n"))
+    recipe = read_recipe(["--stage", "2", "--config", str(path), *([] if line else ["model.vlm.lora_rank=16"])])
+    nano = preset("nano")
+    assert recipe.model.vlm.lora_rank == 16 and recipe.model.vlm.width == nano.vlm.width
+    assert recipe.model.unet == nano.unet
+    path.write_text(config.dump(recipe))
+    assert "lora_rank: 16" in path.read_text() and "block_out_channels" in path.read_text()
+    assert read_recipe(["--stage", "2", "--config", str(path)]) == recipe
+
+
+def test_the_paper_is_trained_on_both_mixtures_of_its_table() -> None:
+    less, more = (read_recipe(["--stage", "2", "--config", name]).mixture for name in ("paper-771k", "paper"))
+    assert sum(less.values()) == pytest.approx(1) and set(more) - set(less) == {"ultraedit"}
+    assert more["ultraedit"] == more["instructpix2pix"] == more["magicbrush"]
+    assert {name: more[name] for name in less} == less
