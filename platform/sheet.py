@@ -23,7 +23,7 @@ RGB = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One picture of a sheet."""
+    """Picture of a sheet, with a title and boxes."""
 
     image: np.ndarray
     """uint8 RGB [H, W, 3]."""

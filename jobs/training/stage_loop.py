@@ -57,7 +57,7 @@ def train_stage(settings: dict[str, Any]) -> None:
 
 
 class StageTrainer:
-    """One worker's engine, batches and records of a run.
+    """Engine, batches and records of a run on one worker.
 
     Args:
         init_from: pipeline folder to start from, or FRESH.

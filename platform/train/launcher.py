@@ -19,7 +19,7 @@ class WorkersConfig:
 
     count: PositiveInt
     cpus: LogicalCPUs
-    """Logical CPUs of each worker; Ray Data's tasks take theirs besides."""
+    """Logical CPUs of each worker; Ray Data's tasks take more."""
     gpus: LogicalGPUs = 0
     """GPUs of each worker; 0 trains on CPUs."""
     max_failures: NonNegativeInt = 2

@@ -7,7 +7,7 @@ from fireedit.platform import storage
 
 
 class Ledger:
-    """One worker's batches since the last checkpoint.
+    """Batches of a worker since the last checkpoint.
 
     Args:
         folder: the run's ledger, shared by all workers.

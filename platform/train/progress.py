@@ -23,7 +23,7 @@ class Progress:
     steps: int
     """Steps of the whole run; 0 if a clock ends it."""
     rows: list[dict[str, float]] = field(default_factory=list)
-    """All reports so far, with the earlier ones of a resumed run."""
+    """Reports so far, with the earlier ones of a resumed run."""
     shown: bool = True
     """Print a line at each report; False only keeps the rows."""
     _losses: dict[str, Any] = field(default_factory=dict)

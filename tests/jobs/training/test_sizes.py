@@ -1,4 +1,4 @@
-"""Weights and earlier runs of other sizes are told apart; a LoRA of another rank starts from the merged LLM."""
+"""Weights and runs of other sizes are refused; a LoRA of another rank begins on the merged LLM."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from fireedit.jobs.training.stage_loop import load_pipeline
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
+from fireedit.models.vlm import VLM
 from fireedit.platform.config import to_plain
 
 RANK_16 = {"preset": "nano", "vlm": {"lora_rank": 16}}
@@ -51,7 +52,7 @@ def test_another_rank_merges_the_trained_lora_and_begins_as_a_no_op(capsys: pyte
     require_sizes(recipe.model, str(NANO))
     assert "vlm.lora_rank 8" in capsys.readouterr().err
 
-    before, after = (FireEditPipeline.from_pretrained(NANO).vlm, load_pipeline(recipe, str(NANO)).vlm)
+    before, after = VLM.from_pretrained(NANO / "vlm"), load_pipeline(recipe, str(NANO)).vlm
     assert after.config["lora_rank"] == 16 and not any(parameter.requires_grad for parameter in after.parameters())
     names = {name for name, _ in after.named_parameters() if "lora_A" in name}
     assert names and all("q_proj" in name or "k_proj" in name for name in names)
