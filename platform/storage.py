@@ -57,7 +57,10 @@ def _bucket(address: str) -> fs.FileSystem:
 
 
 def exists(path: str) -> bool:
+    """Check for a file or folder; a link to nowhere is there too, so that opening it is an error."""
     files, inner = filesystem(path)
+    if isinstance(files, fs.LocalFileSystem):
+        return os.path.lexists(inner)
     return files.get_file_info(inner).type != fs.FileType.NotFound
 
 
@@ -75,7 +78,7 @@ def size(path: str) -> int:
 def names(folder: str) -> list[str]:
     """List the names directly in `folder`, sorted; none if there is no such folder."""
     files, inner = filesystem(folder)
-    if not is_remote(folder):  # pyarrow's listing drops links to nowhere in silence
+    if isinstance(files, fs.LocalFileSystem):  # pyarrow's listing drops links to nowhere in silence
         return sorted(os.listdir(inner)) if os.path.isdir(inner) else []
     return sorted(info.base_name for info in files.get_file_info(fs.FileSelector(inner, allow_not_found=True)))
 

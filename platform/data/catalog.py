@@ -157,7 +157,7 @@ MANIFEST = "prepared.json"
 def world_of(root: str) -> str:
     """World that a corpus's scenes were drawn from, `train` or a held-out one; empty for real pictures."""
     path = storage.join(root, MANIFEST)
-    manifest = rows.read_json(path) if rows.has(root, MANIFEST) else {"world": ""}
+    manifest = rows.read_json(path) if storage.exists(path) else {"world": ""}
     if not isinstance(manifest, dict) or not isinstance(manifest.get("world"), str):
         raise CorpusError(f"{path}: found no world; write the scenes again")
     return manifest["world"]

@@ -34,9 +34,11 @@ def test_written_bytes_are_read_back(root: str) -> None:
         storage.read_bytes(storage.join(root, "x"))
 
 
-def test_a_listing_names_links_to_nowhere(tmp_path: Path) -> None:
+def test_a_link_to_nowhere_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
-    assert storage.names(str(tmp_path)) == ["lost"] and not storage.exists(str(tmp_path / "lost"))
+    assert storage.names(str(tmp_path)) == ["lost"] and storage.exists(str(tmp_path / "lost"))
+    with pytest.raises(FileNotFoundError, match="lost"):
+        storage.read_bytes(str(tmp_path / "lost"))
 
 
 def test_names_are_joined_before_the_options_of_an_address() -> None:

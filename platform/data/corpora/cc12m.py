@@ -35,8 +35,8 @@ NO_SAMPLE = "tar members without a suffix"
 def read(root: str, split: str = "train") -> rows.Corpus:
     """Open every caption of ROOT/cc12m.tsv, or of all ROOT/*.tar; there is one split."""
     rows.require_split(CORPUS, split, ["train"])
-    if rows.has(root, FILE):
-        path = storage.join(root, FILE)
+    path = storage.join(root, FILE)
+    if storage.exists(path):
         read_part = functools.partial(read_chunk, path, columns=read_columns(path))
         return rows.Corpus(range(0, storage.size(path), CHUNK_BYTES), read_part, light=True)
     skipped: Counter[str] = Counter()

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fireedit.platform import images
+from fireedit.platform import images, storage
 from fireedit.platform.data.corpora import instances, masks, rows
 from fireedit.platform.data.sample import Sample
 
@@ -64,7 +64,7 @@ def read(root: str, split: str = "train") -> rows.Corpus:
     """Open the requests for every picture of ROOT/images/{train,val}2017 that has labels in ROOT/annotations."""
     rows.require_split(CORPUS, split, ["train", "val"])
     maps, file = f"annotations/{split}2017", f"annotations/stuff_{split}2017.json"
-    if rows.has(root, maps):
+    if storage.exists(storage.join(root, maps)):
         labels, skipped = read_labels(root), Counter[str]()
         names = rows.sliced(picture_names(root, split, skipped))
         return rows.Corpus(names, functools.partial(read_mapped, root, split, labels), skipped=skipped)

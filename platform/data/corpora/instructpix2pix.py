@@ -51,8 +51,8 @@ class PromptFolder:
 
 def read(root: str, split: str = "train") -> rows.Corpus:
     """Open every pair of ROOT/data/SPLIT-*.parquet; without ROOT/data, one pair of each folder in ROOT/seeds.json."""
-    if not rows.has(root, "data"):
-        if rows.has(root, FILE):
+    if not storage.exists(storage.join(root, "data")):
+        if storage.exists(storage.join(root, FILE)):
             return read_folders(root, split)
         wanted = f"neither data/{split}-*.parquet nor {FILE} beside its folders or shard-*.zip"
         raise rows.CorpusError(f"{root} has {wanted}; found {rows.listing(root)}")

@@ -45,7 +45,7 @@ class MagicBrushTurn:
 def read(root: str, split: str = "train") -> rows.Corpus:
     """Open every turn of ROOT/data/SPLIT-*.parquet; of the folder ROOT/SPLIT for test, and for dev if it is there."""
     rows.require_split(CORPUS, split, ["train", "dev", "test"])
-    if split == "test" or (split == "dev" and rows.has(root, split)):
+    if split == "test" or (split == "dev" and storage.exists(storage.join(root, split))):
         return rows.in_parts(find_turns(root, split), functools.partial(read_folder_turn, root))
     to_sample = functools.partial(read_turn, split=split)
     return parquet.records(root, CORPUS, (f"{split}-",), COLUMNS, PICTURES, to_sample, optional=[MASK])
@@ -87,7 +87,7 @@ def read_folder_turn(root: str, turn: MagicBrushTurn) -> Sample:
 def _descriptions(root: str, name: str) -> dict[str, Any]:
     """Read captions by picture and file name; training needs none, so the file may be missing."""
     path = storage.join(root, name)
-    return rows.read_object(path, "an object of captions by picture and file") if rows.has(root, name) else {}
+    return rows.read_object(path, "an object of captions by picture and file") if storage.exists(path) else {}
 
 
 def _turns(

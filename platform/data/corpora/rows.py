@@ -240,21 +240,6 @@ def inside(name: str) -> str:
     return name
 
 
-def has(root: str, name: str) -> bool:
-    """Check that the file or folder ROOT/NAME is there.
-
-    Raises:
-        CorpusError: its folder lists it and it cannot be opened.
-    """
-    path = storage.join(root, name)
-    if storage.exists(path):
-        return True
-    folder, _, base = name.rpartition("/")
-    if base in storage.names(storage.join(root, folder) if folder else root):
-        raise CorpusError(f"{path}: found a link to nowhere; mend or remove it")
-    return False
-
-
 def require(root: str, name: str, what: str) -> str:
     """Return the path of the file or folder ROOT/NAME.
 
@@ -264,7 +249,7 @@ def require(root: str, name: str, what: str) -> str:
         CorpusError: there is none.
     """
     path = storage.join(root, name)
-    if has(root, name):
+    if storage.exists(path):
         return path
     raise CorpusError(f"{path} is missing: {what}; found in {root}: {listing(root)}")
 

@@ -145,6 +145,16 @@ def read(form: Form, folder: Path) -> list[Sample]:
     return list(catalog.open_corpus(form.corpus, str(folder), form.split))
 
 
+def errors_of(form: Form, folder: Path) -> list[str]:
+    """Errors of the corpus or of its bad rows, which hold no picture."""
+    try:
+        samples = read(form, folder)
+    except rows.CorpusError as error:
+        return [str(error)]
+    assert not [sample for sample in samples if sample.error and (sample.source or sample.target)]
+    return [sample.error for sample in samples if sample.error]
+
+
 def test_every_corpus_of_the_catalog_is_in_the_suite() -> None:
     assert {form.corpus for form in FORMS.values()} == {*catalog.CORPORA, "pairs"}
 
@@ -164,11 +174,30 @@ def test_a_damaged_file_is_named(
     shutil.copytree(written(name), folder)
     path = min(folder.glob(pattern))
     DAMAGES[damage](path)
-    try:
-        samples = read(FORMS[name], folder)
-    except rows.CorpusError as error:
-        errors = [str(error)]
-    else:
-        errors = [sample.error for sample in samples if sample.error]
-        assert not [sample for sample in samples if sample.error and (sample.source or sample.target)]
-    assert errors and any(path.name in error for error in errors), (path, errors)
+    errors = errors_of(FORMS[name], folder)
+    assert any(path.name in error for error in errors), (path, errors)
+
+
+@pytest.mark.parametrize(
+    ("name", "subfolder"),
+    [
+        ("instructpix2pix", "data"),
+        ("cocostuff", "annotations/train2017"),
+        ("cocostuff", "images/train2017"),
+        ("refcoco", "train2014"),
+        ("llava_instruct", "train2017"),
+        ("magicbrush:test", "test"),
+        ("reasonedit:test", "4-Color"),
+        ("pairs:jsonl", "images"),
+        ("pairs:parquet", "data"),
+    ],
+)
+def test_a_folder_that_is_a_link_to_nowhere_is_named(
+    name: str, subfolder: str, written: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "corpus"
+    shutil.copytree(written(name), folder)
+    (folder / subfolder).rename(tmp_path / "moved")
+    (folder / subfolder).symlink_to(tmp_path / "nowhere")
+    errors = errors_of(FORMS[name], folder)
+    assert errors and all(subfolder in error for error in errors), errors
