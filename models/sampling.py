@@ -17,7 +17,7 @@ Sampler: TypeAlias = EulerAncestralDiscreteScheduler | DDIMScheduler
 
 @dataclass
 class SamplingState:
-    """State of a batch of N outputs between two denoising steps, from B sources."""
+    """State between two denoising steps of N outputs from B sources."""
 
     model: FireEdit
     settings: PaintSettings

@@ -1,4 +1,4 @@
-"""CLIP's text encoder, frozen: what stage 1 aligns the edit tokens with, and the text of no text in guidance."""
+"""CLIP's text encoder, frozen: target of the edit tokens in stage 1, unconditional prompt in guidance."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
+    """Sizes of CLIP-L's text encoder."""
+
     vocab_size: int = 49408
     width: int = 768
     mlp_width: int = 3072
     layers: int = 12
     heads: int = 12
     tokens: int = 77
-    """Length that every text is padded to."""
+    """Length of every text, after padding."""
     bos_token_id: int = 49406
     eos_token_id: int = 49407
 
@@ -36,11 +38,11 @@ def build_text_encoder(config: TextConfig) -> CLIPTextModel:
 
 
 def tokenize_text(tokenizer: PreTrainedTokenizerBase, texts: list[str], length: int) -> Tensor:
-    """Ids [B, length], cut and padded as Stable Diffusion does."""
+    """Tokenize to ids [B, length], truncated and padded as in Stable Diffusion."""
     padded = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
     return padded.input_ids
 
 
 def text_states(text_encoder: CLIPTextModel, input_ids: Tensor) -> Tensor:
-    """Ids [B, T] to states [B, T, width] after the final LayerNorm, padding included."""
+    """Encode ids [B, T] to states [B, T, width] after the final LayerNorm, padding included."""
     return text_encoder(input_ids).last_hidden_state

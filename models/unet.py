@@ -1,4 +1,4 @@
-"""The painter: Stable Diffusion's UNet with the source beside the noise and a second, image cross-attention."""
+"""UNet: Stable Diffusion's, with the source's latents as extra input channels and a second, image cross-attention."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -13,29 +13,31 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
+    """Sizes of the UNet; the defaults are Stable Diffusion 1.5's, with InstructPix2Pix's input channels."""
+
     sample_size: int = 64
-    """Side of the latents."""
+    """Side of the latents, cells."""
     in_channels: int = 8
-    """Noisy latents, then the source's latents."""
+    """Channels of the noisy latents and of the source's latents."""
     out_channels: int = 4
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     layers_per_block: int = 2
     attention_head_dim: int = 8
-    """Heads of every attention; diffusers' historical name."""
+    """Number of heads of every attention; diffusers' historical name."""
     cross_attention_dim: int = 768
     norm_num_groups: int = 32
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
-    """Whether the time embedding is added to a block's channels, or scales and shifts them."""
+    """Use of the time embedding in a block: added to its channels, or as their scale and shift."""
     reads_last_token: bool = False
-    """Whether the last condition token joins the time embedding, so that it modulates every block. CLIP's last state
-    has read the whole text, and edit tokens stand in its place."""
+    """True if the last condition token is added to the time embedding, so that it modulates every block. CLIP's last
+    state depends on the whole text; edit tokens replace it."""
     adds_source: bool = False
-    """Whether the output is what is to be added to the source's latents. A fresh network is then a perfect copy; it
-    needs latents of source and target of one scale, and a schedule that predicts the clean latents."""
+    """True if the output is a residual to the source's latents, so that a fresh network copies its source. Needs source
+    and target latents of equal scale, and a schedule that predicts clean latents."""
     detail_tokens: int = 16
-    """Length of HVCA's output, which the image attention reads."""
+    """Number of detail tokens v that the image attention reads."""
     detail_scale: float = 1.0
     """Lambda: weight of the image attention beside the text attention (paper: 1)."""
 
@@ -43,19 +45,19 @@ class UNetConfig:
 class EditUNet(UNet2DConditionModel, ModelMixin):
     """UNet2DConditionModel whose cross-attentions read edit tokens and, decoupled, detail tokens.
 
-    The image attention starts as an exact no-op: its values are zero, its keys are the text's.
+    The image attention starts as an exact no-op: zero values, keys of the text attention.
 
     Source: InstructPix2Pix (arXiv 2211.09800) for the input, IP-Adapter (arXiv 2308.06721) for the image attention.
     """
 
     def __init__(self, config: UNetConfig):
         sizes = asdict(config)
-        ours = {name: sizes.pop(name) for name in ("reads_last_token", "adds_source", "detail_tokens", "detail_scale")}
+        extra = {name: sizes.pop(name) for name in ("reads_last_token", "adds_source", "detail_tokens", "detail_scale")}
         if config.reads_last_token:
             sizes["class_embed_type"] = "projection"
             sizes["projection_class_embeddings_input_dim"] = config.cross_attention_dim
         super().__init__(**sizes)
-        self.register_to_config(**ours)
+        self.register_to_config(**extra)
         self.set_attn_processor(self._processors(config.detail_tokens, config.detail_scale))
         if config.adds_source:
             nn.init.zeros_(self.conv_out.weight)
@@ -63,7 +65,7 @@ class EditUNet(UNet2DConditionModel, ModelMixin):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Self | Any:
-        """Build from a config.json of ours or of a published UNet; entries that UNetConfig lacks are SD 1.5's."""
+        """Build from a config.json, also of a published UNet; entries that UNetConfig lacks are SD 1.5's."""
         known = {field.name: config[field.name] for field in fields(UNetConfig) if field.name in config}
         model = cls(TypeAdapter(UNetConfig).validate_python(known))
         return (model, kwargs) if return_unused_kwargs else model
@@ -71,14 +73,14 @@ class EditUNet(UNet2DConditionModel, ModelMixin):
     def predict(
         self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor, detail_tokens: Tensor | None
     ) -> Tensor:
-        """The noise in `noisy`, its velocity or the clean latents: what the schedule calls for.
+        """Predict noise, velocity or clean latents, as the schedule calls for.
 
         Args:
             noisy: [B, 4, h, w] latents at `timesteps`.
-            source: [B, 4, h, w] latents of the picture to edit, unscaled; zeros where the picture is dropped.
+            source: [B, 4, h, w] unscaled latents of the source; zeros where the image condition is dropped.
             timesteps: [B] or a scalar, 0 = clean; may be fractional.
-            tokens: [B, T, cross_attention_dim] edit tokens, timed in stage 3.
-            detail_tokens: [B, detail_tokens, cross_attention_dim]; None leaves the image attention out (stage 2).
+            tokens: [B, T, cross_attention_dim], timed tokens or, in stage 2, edit tokens.
+            detail_tokens: [B, detail_tokens, cross_attention_dim]; None omits the image attention (stage 2).
         """
         detail = [] if detail_tokens is None else [detail_tokens]
         output = self(
@@ -108,7 +110,7 @@ class EditUNet(UNet2DConditionModel, ModelMixin):
 
 
 def start_as_no_op(processor: IPAdapterAttnProcessor2_0, attention: Attention) -> None:
-    """Give the image attention the text attention's keys and zero values."""
+    """Initialize the image attention with the text attention's keys and zero values."""
     with torch.no_grad():
         processor.to_k_ip[0].weight.copy_(attention.to_k.weight)
         nn.init.zeros_(processor.to_v_ip[0].weight)

@@ -53,7 +53,7 @@ class EditVAE(AutoencoderKL, ModelMixin):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Self | Any:
-        """Build from the config.json of an EditVAE or of a published VAE; entries that VAEConfig lacks are SD 1.5's."""
+        """Build from a config.json, also of a published VAE; entries that VAEConfig lacks are SD 1.5's."""
         known = {field.name: config[field.name] for field in fields(VAEConfig) if field.name in config}
         model = cls(TypeAdapter(VAEConfig).validate_python(known))
         return (model, kwargs) if return_unused_kwargs else model

@@ -1,4 +1,4 @@
-"""Published weights under our modules' names: one function for each published part, from state dict to state dict."""
+"""Conversion of published weights: one function per checkpoint, from its state dict to that of a component."""
 
 import hashlib
 import re
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 SMARTEDIT_TOKENS = ("<img>", "<im_start>", "<im_end>", *(f"<img_{index}>" for index in range(32)))
-"""What the last 35 rows of SmartEdit's tables stand for; its first stage had no marks of the image, so 33."""
+"""Tokens of the last 35 rows of SmartEdit's tables; its first stage had no marks of the image, so 33."""
 
 
 class WeightsError(Exception):
-    """The tensors of a file do not fit the module that should take them."""
+    """Tensors of a checkpoint do not fit the module."""
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A short hash of a module's weights as bfloat16, so that saving them in half precision does not change it."""
+    """Compute a short hash of a module's weights as bfloat16, unchanged by saving in half precision."""
     digest = hashlib.blake2b(digest_size=4)
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -25,7 +25,7 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Vision's `dino.*` out of `facebook/dinov2-large` or any file of Groma's, which all hold it."""
+    """Extract Vision's `dino.*` from `facebook/dinov2-large` or any Groma checkpoint; all contain it."""
     tensors = {}
     for name, tensor in state.items():
         name = re.sub(r"^(perceiver\.)?vis_encoder\.", "", name)
@@ -36,21 +36,20 @@ def dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def clip_vision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Vision's `clip.*` out of `openai/clip-vit-large-patch14`."""
+    """Extract Vision's `clip.*` from `openai/clip-vit-large-patch14`."""
     return {f"clip.{name}": tensor for name, tensor in _below("vision_model.", state).items() if _is_weight(name)}
 
 
 def clip_text(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The text encoder's tensors out of `openai/clip-vit-large-patch14` or Stable Diffusion's `text_encoder`."""
+    """Extract the text encoder from `openai/clip-vit-large-patch14` or Stable Diffusion's `text_encoder`."""
     return {name: tensor for name, tensor in _below("text_model.", state).items() if _is_weight(name)}
 
 
 def groma_detector(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The Detector's tensors out of `FoundationVision/groma-det-pretrain` or any `FoundationVision/groma-7b-*`.
+    """Extract the Detector from `FoundationVision/groma-det-pretrain` or any `FoundationVision/groma-7b-*`.
 
-    Both hold DINOv2 too, and the 7b files the rest of Groma; that is left out. Groma's decoder names the heads a second
-    time (`decoder.bbox_embed` is `bbox_embed`); whichever of the two names a file kept will do. transformers has since
-    renamed parts of the layers.
+    The rest of these checkpoints is omitted. Groma's decoder names the heads a second time (`decoder.bbox_embed` is
+    `bbox_embed`); either name is accepted. transformers has since renamed parts of the layers.
     """
     tensors = {}
     for name, tensor in state.items():
@@ -66,19 +65,19 @@ def groma_detector(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def groma_region_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The RegionEncoder's tensors out of any `FoundationVision/groma-7b-*`; it needs `groma_compat=True`."""
+    """Extract the RegionEncoder from any `FoundationVision/groma-7b-*`; it needs `groma_compat=True`."""
     return _below("region_encoder.", state)
 
 
 def groma_adapter(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The VLM's `adapter.*` out of any `FoundationVision/groma-7b-*`."""
+    """Extract the VLM's `adapter.*` from any `FoundationVision/groma-7b-*`."""
     return {f"adapter.{name}": tensor for name, tensor in _below("img_txt_bridge.", state).items()}
 
 
 def language_model(state: Mapping[str, Tensor], vocab_size: int, lora_targets: Sequence[str]) -> dict[str, Tensor]:
-    """The VLM's `llm.*`, all but LoRA, out of Vicuna, LLaVA (the original or `llava-hf`) or any `groma-7b-*`.
+    """Extract the VLM's `llm.*`, all but LoRA, from Vicuna, LLaVA (the original or `llava-hf`) or any `groma-7b-*`.
 
-    Rows behind `vocab_size` stand for tokens that our prompts do not use, and go; so do eyes and projectors.
+    Rows from `vocab_size` on, of tokens that the prompts do not use, vision towers and projectors are omitted.
     """
     tensors = {}
     for name, tensor in state.items():
@@ -94,7 +93,7 @@ def language_model(state: Mapping[str, Tensor], vocab_size: int, lora_targets: S
 
 
 def smartedit_qformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The QFormer's tensors out of `TencentARC/SmartEdit-7B`, `embeddings_qformer/checkpoint-*.bin`."""
+    """Extract the QFormer from `TencentARC/SmartEdit-7B`, `embeddings_qformer/checkpoint-*.bin`."""
     tensors = {"query_tokens": state["sd_query_tokens"]} if "sd_query_tokens" in state else {}
     for name, tensor in _below("sd_qformer.", state).items():
         if _is_weight(name):
@@ -106,13 +105,13 @@ def smartedit_qformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def new_rows(tokens: Sequence[str], old: Tensor, smartedit: Tensor | None = None) -> Tensor:
-    """Rows for `tokens`: SmartEdit's by name where it has them, otherwise the mean of the old rows, as SmartEdit began.
+    """Initialize rows for `tokens`: SmartEdit's rows of the same tokens, otherwise the mean of the old rows.
 
     Args:
         old: [V, D], the published rows.
         smartedit: [35, D] or [V + 35, D], its table of the same kind.
     Raises:
-        WeightsError: the table has another number of rows: those of SmartEdit's first stage mean other tokens.
+        WeightsError: the table has another number of rows; in SmartEdit's first stage rows are of other tokens.
     """
     rows = old.float().mean(dim=0).repeat(len(tokens), 1)
     if smartedit is None:
@@ -130,11 +129,11 @@ def new_rows(tokens: Sequence[str], old: Tensor, smartedit: Tensor | None = None
 def stable_diffusion_unet(
     state: Mapping[str, Tensor], ip_adapter: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """EditUNet's tensors out of `timbrooks/instruct-pix2pix`, or of Stable Diffusion 1.5, which knows no source.
+    """Extract EditUNet from `timbrooks/instruct-pix2pix`, or from Stable Diffusion 1.5, which reads no source.
 
     Args:
-        ip_adapter: `h94/IP-Adapter`, `models/ip-adapter-plus_sd15.safetensors`, for its image attention; without it
-            that starts as a no-op: the text's keys and zero values.
+        ip_adapter: `h94/IP-Adapter`, `models/ip-adapter-plus_sd15.safetensors`, for the image attention; if None,
+            that starts as a no-op: keys of the text attention and zero values.
     """
     tensors, conv_in, latents = dict(state), state["conv_in.weight"], len(state["conv_out.weight"])
     source = conv_in.new_zeros(len(conv_in), 2 * latents - conv_in.shape[1], *conv_in.shape[2:])
@@ -151,58 +150,58 @@ def stable_diffusion_unet(
 
 
 def stable_diffusion_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The VAE's tensors out of the same; files from before diffusers 0.15 name its attention otherwise."""
+    """Extract the VAE from the same; checkpoints from before diffusers 0.15 have other names of its attention."""
     renamed = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
     pattern = r"(\.attentions\.0)\.(query|key|value|proj_attn)\."
     return {re.sub(pattern, lambda m: f"{m[1]}.{renamed[m[2]]}.", name): tensor for name, tensor in state.items()}
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put `state` into `module`: every tensor that it has, no other.
+    """Load `state` into `module`, whose tensors it must match exactly.
 
-    A module made on the meta device takes the tensors themselves, others copy them.
+    A module on the meta device takes the tensors themselves, others copy them.
 
     Args:
-        source: what the tensors should come from, for the error.
+        source: name of the checkpoint, for the error.
     Raises:
         WeightsError: tensors are missing, unexpected or of another shape.
     """
-    wanted = module.state_dict()
-    shared = [name for name in wanted if name in state]
+    expected = module.state_dict()
+    shared = [name for name in expected if name in state]
     problems = {
-        "missing": [f"{name} {list(wanted[name].shape)}" for name in wanted if name not in state],
-        "unexpected": [f"{name} {list(state[name].shape)}" for name in state if name not in wanted],
+        "missing": [f"{name} {list(expected[name].shape)}" for name in expected if name not in state],
+        "unexpected": [f"{name} {list(state[name].shape)}" for name in state if name not in expected],
         "of another shape": [
-            f"{name} {list(state[name].shape)} where {list(wanted[name].shape)} belongs"
+            f"{name} {list(state[name].shape)} where {list(expected[name].shape)} belongs"
             for name in shared
-            if state[name].shape != wanted[name].shape
+            if state[name].shape != expected[name].shape
         ],
     }
     if any(problems.values()):
-        lines = [f"  {len(found)} {kind}: {_few(found)}" for kind, found in problems.items() if found]
+        lines = [f"  {len(names)} {kind}: {_few(names)}" for kind, names in problems.items() if names]
         raise WeightsError(
-            f"{type(module).__name__}: {len(shared)} of its {len(wanted)} tensors are there\n"
+            f"{type(module).__name__}: {len(shared)} of its {len(expected)} tensors are present\n"
             + "\n".join(lines)
             + f"\n  give it the tensors of {source}"
         )
-    module.load_state_dict(dict(state), assign=any(tensor.is_meta for tensor in wanted.values()))
+    module.load_state_dict(dict(state), assign=any(tensor.is_meta for tensor in expected.values()))
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names start with `prefix`, without it."""
+    """Select the tensors whose names start with `prefix`, and remove the prefix."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _is_weight(name: str) -> bool:
-    """Whether a tensor is more than a table that old files carry and every module can make anew."""
+    """Return false for tables that old checkpoints contain and every module computes itself."""
     return not name.endswith(("position_ids", "rotary_emb.inv_freq"))
 
 
 def _ip_adapter_order(layer: str) -> tuple[int, ...]:
-    """IP-Adapter numbers layers as diffusers' UNet lists them: down, up, middle."""
+    """Return the sort key of a layer in IP-Adapter's numbering, that of diffusers' UNet: down, up, middle."""
     return ("down_blocks", "up_blocks", "mid_block").index(layer.split(".")[0]), *map(int, re.findall(r"\d+", layer))
 
 
 def _few(entries: Sequence[str], most: int = 4) -> str:
-    """The first few entries as one line."""
+    """Join the first few entries to one line."""
     return ", ".join(entries[:most]) + (", ..." if len(entries) > most else "")

@@ -1,23 +1,23 @@
-"""Boxes: the two ways to write one, how far two overlap, and which of many to keep."""
+"""Boxes: conversion between formats, intersection over union, non-maximum suppression."""
 
 import torch
 from torch import Tensor
 
 
 def to_xyxy(boxes: Tensor) -> Tensor:
-    """[..., 4] boxes as (centre x, centre y, width, height) -> as corners (left, top, right, bottom)."""
-    centre, size = boxes.split(2, dim=-1)
-    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+    """Convert boxes [..., 4] from (center x, center y, width, height) to corners (left, top, right, bottom)."""
+    center, size = boxes.split(2, dim=-1)
+    return torch.cat([center - size / 2, center + size / 2], dim=-1)
 
 
 def to_cxcywh(boxes: Tensor) -> Tensor:
-    """[..., 4] boxes as corners (left, top, right, bottom) -> as (centre x, centre y, width, height)."""
+    """Convert boxes [..., 4] from corners (left, top, right, bottom) to (center x, center y, width, height)."""
     top_left, bottom_right = boxes.split(2, dim=-1)
     return torch.cat([(top_left + bottom_right) / 2, bottom_right - top_left], dim=-1)
 
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """[N, 4] and [M, 4] xyxy -> [N, M] intersection over union in [0, 1], in float32; 0 where the union is empty."""
+    """Compute the intersection over union [N, M] of boxes [N, 4] and [M, 4] xyxy, float32; 0 for an empty union."""
     boxes, others = boxes.float(), others.float()
     top_left = torch.maximum(boxes[:, None, :2], others[None, :, :2])
     bottom_right = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
@@ -27,15 +27,15 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Greedy non-maximum suppression: walk from the best box down, drop each that overlaps a kept one too much.
+    """Select boxes by greedy non-maximum suppression: drop each box that overlaps a kept, better one too much.
 
-    A box stays if no better box that stays overlaps it. Asked again and again of all boxes at once, this settles after
-    as many rounds as the longest chain of overlaps (a handful), where a walk would wait for the GPU at every box.
+    All boxes are tested at once until the selection no longer changes, which takes as many rounds as the longest chain
+    of overlaps (a handful); a loop over boxes would wait for the GPU at every box.
 
     Args:
         boxes: [Q, 4] xyxy.
-        scores: [Q]; of two equal ones the earlier counts as better.
-        threshold: intersection over union above which the worse of two boxes goes.
+        scores: [Q]; of two equal scores the earlier ranks first.
+        threshold: intersection over union above which the lower-scored of two boxes is dropped.
     Returns:
         [R] indices into `boxes`, best first.
     """
@@ -50,5 +50,5 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def _area(boxes: Tensor) -> Tensor:
-    """[N, 4] xyxy -> [N], 0 for a box turned inside out."""
+    """Compute the areas [N] of boxes [N, 4] xyxy, 0 for an inverted box."""
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1)

@@ -1,4 +1,4 @@
-"""What every module of ours shares: it is built from a frozen dataclass and saves and loads itself."""
+"""Base class of the components: built from a frozen dataclass, saved and loaded by diffusers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 
 class Component(ModelMixin, ConfigMixin):
-    """A part of FireEdit with diffusers' `from_pretrained` and `save_pretrained` (safetensors beside config.json).
+    """Component of FireEdit with diffusers' `from_pretrained` and `save_pretrained` (safetensors beside config.json).
 
     A subclass `X` names its frozen dataclass `XConfig` in `config_class` and takes it as its only argument. It also
     names ModelMixin as a base: diffusers loads a class only if its module knows that name.

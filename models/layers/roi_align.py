@@ -1,4 +1,4 @@
-"""RoIAlign without a compiled kernel: a fixed number of samples from each box, on any device and in any float type."""
+"""RoIAlign in plain torch, no compiled kernel: a fixed number of samples per box, any device, any float dtype."""
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ def roi_align(
     spatial_scale: float,
     sampling_ratio: int = 2,
 ) -> Tensor:
-    """Cut boxes out of feature maps as small maps of one size: bilinear samples, averaged in each bin.
+    """Pool boxes from feature maps to maps of one size: bilinear samples, averaged in each bin.
 
-    Samples in float32 (on a map of 128 cells a bfloat16 place is up to a quarter of a cell off) and answers in the type
-    of `features`. All boxes of an image lie below one another in one sampling grid: no map is copied for each box.
+    Samples in float32 (on a map of 128 cells a bfloat16 location is off by up to a quarter of a cell) and returns the
+    dtype of `features`. All boxes of an image share one sampling grid, so that no map is copied for each box.
 
     Args:
         features: [B, C, H, W].
@@ -28,24 +28,24 @@ def roi_align(
     Returns:
         [N, C, output_size, output_size], in the order of `boxes`.
     Source: mmcv's CUDA kernel with aligned=True, pool_mode="avg". Like it, and unlike mmcv's CPU kernel, a box whose
-        right lies left of its left is sampled mirrored: Groma's released weights were trained on such boxes.
+        right is less than its left is sampled mirrored: Groma's released weights were trained on such boxes.
     """
     pooled = features.new_zeros(len(boxes), features.shape[1], output_size, output_size)
-    corners = boxes.float() * spatial_scale - 0.5  # so that whole numbers are the centres of cells
+    corners = boxes.float() * spatial_scale - 0.5  # whole numbers are the centers of cells
     for index, feature in enumerate(features):
         rows = (batch_index == index).nonzero()[:, 0]
         if len(rows) > 0:
-            pooled.index_copy_(0, rows, _roi_align_one(feature, corners[rows], output_size, sampling_ratio))
+            pooled.index_copy_(0, rows, _roi_align_image(feature, corners[rows], output_size, sampling_ratio))
     return pooled
 
 
-def _roi_align_one(feature: Tensor, corners: Tensor, output_size: int, sampling_ratio: int) -> Tensor:
-    """[C, H, W] and [N, 4] xyxy in cells -> [N, C, output_size, output_size]."""
+def _roi_align_image(feature: Tensor, corners: Tensor, output_size: int, sampling_ratio: int) -> Tensor:
+    """Pool corners [N, 4] xyxy, in cells, from one image [C, H, W] -> [N, C, output_size, output_size]."""
     height, width = feature.shape[-2:]
     left, top, right, bottom = corners.unbind(dim=1)
     columns = _sample_positions(left, right, output_size, sampling_ratio)
     rows = _sample_positions(top, bottom, output_size, sampling_ratio)
-    # A sample up to one cell outside takes the border's value; one further out counts as zero.
+    # A sample up to one cell outside takes the border's value; one further out is zero.
     inside = ((rows >= -1) & (rows <= height))[:, :, None] & ((columns >= -1) & (columns <= width))[:, None, :]
     x = _to_grid(columns, width)[:, None, :].expand(inside.shape)
     y = _to_grid(rows, height)[:, :, None].expand(inside.shape)
@@ -56,12 +56,12 @@ def _roi_align_one(feature: Tensor, corners: Tensor, output_size: int, sampling_
 
 
 def _sample_positions(start: Tensor, end: Tensor, output_size: int, sampling_ratio: int) -> Tensor:
-    """[N] and [N] -> [N, output_size * sampling_ratio]: the middles of equal steps from start to end."""
+    """Compute [N, output_size * sampling_ratio]: the centers of equal steps from start [N] to end [N]."""
     steps = output_size * sampling_ratio
-    middles = (torch.arange(steps, device=start.device) + 0.5) / steps
-    return start[:, None] + middles * (end - start)[:, None]
+    centers = (torch.arange(steps, device=start.device) + 0.5) / steps
+    return start[:, None] + centers * (end - start)[:, None]
 
 
 def _to_grid(positions: Tensor, size: int) -> Tensor:
-    """Cells, kept on the map, -> the [-1, 1] that grid_sample counts from edge to edge."""
+    """Convert cells, clamped to the map, to grid_sample's [-1, 1] from edge to edge."""
     return (positions.clamp(0, size - 1) + 0.5) * 2 / size - 1
