@@ -123,13 +123,8 @@ class Percepts:
         )
 
     def to(self, device: torch.device | str) -> Self:
-        return type(self)(
-            image_tokens=self.image_tokens.to(device),
-            region_tokens=tuple(tokens.to(device) for tokens in self.region_tokens),
-            boxes=tuple(boxes.to(device) for boxes in self.boxes),
-            scores=tuple(scores.to(device) for scores in self.scores),
-            detail=tuple(source.to(device) for source in self.detail),
-        )
+        lists = (self.region_tokens, self.boxes, self.scores, self.detail)
+        return type(self)(self.image_tokens.to(device), *(tuple(each.to(device) for each in some) for some in lists))
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,9 @@ class FireEditPipelineOutput(BaseOutput):
 
 
 class FireEditPipeline(DiffusionPipeline):
-    """Edits images by instructions: `perceive`, `understand`, `paint`, `decode`.
+    """Edits images by instructions: `perceive`, `understand`, `prepare`, `denoise` (one step), `finish`, `decode`.
 
-    Each of the first three can run in a process of its own, with the components that it names below.
+    Perceiving, understanding and the rest (painting) can run in processes of their own, with the components below.
 
     Source: FireEdit (arXiv 2503.19839).
     """
@@ -187,30 +187,6 @@ class FireEditPipeline(DiffusionPipeline):
         return self.model.understand(percepts.to(device), input_ids.to(device)).edit_tokens
 
     @torch.no_grad()
-    def paint(
-        self,
-        images: Sequence[ImageInput],
-        percepts: Percepts,
-        edit_tokens: Tensor,
-        settings: PaintSettings,
-        generators: Generators = None,
-        latents: Tensor | None = None,
-        copies: Sequence[int] | None = None,
-        on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """Sample edited latents [N, C, h, w]: `prepare`, all steps of `denoise`, `finish`.
-
-        Args:
-            on_step: called with (step, timestep, latents) after each step; returns the latents to continue with.
-        """
-        state = self.prepare(images, percepts, edit_tokens, settings, generators, latents, copies)
-        for step, timestep in enumerate(self.progress_bar(state.scheduler.timesteps)):
-            self.denoise(state)
-            if on_step is not None:
-                state.latents = on_step(step, timestep, state.latents)
-        return self.finish(state)
-
-    @torch.no_grad()
     def prepare(
         self,
         images: Sequence[ImageInput],
@@ -281,6 +257,19 @@ class FireEditPipeline(DiffusionPipeline):
         return text_states(self.text_encoder, ids.to(edit_tokens.device)).to(edit_tokens.dtype)
 
     @torch.no_grad()
+    def paint(self, state: SamplingState, on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None) -> Tensor:
+        """Run all steps of a prepared sampling; returns its edited latents.
+
+        Args:
+            on_step: called with (step, timestep, latents) after each step; returns the latents to continue with.
+        """
+        for step, timestep in enumerate(self.progress_bar(state.scheduler.timesteps)):
+            self.denoise(state)
+            if on_step is not None:
+                state.latents = on_step(step, timestep, state.latents)
+        return self.finish(state)
+
+    @torch.no_grad()
     def decode(self, latents: Tensor, sizes: Sequence[tuple[int, int]], output_type: str = "pil") -> Any:
         """Decode edited latents to images, each in the aspect ratio of its source.
 
@@ -341,7 +330,8 @@ class FireEditPipeline(DiffusionPipeline):
         percepts = self.perceive(images)
         edit_tokens = self.understand(percepts, prompts)
         copies = [num_images_per_prompt] * len(images)
-        edited = self.paint(images, percepts, edit_tokens, paint_settings, generator, latents, copies, on_step)
+        state = self.prepare(images, percepts, edit_tokens, paint_settings, generator, latents, copies)
+        edited = self.paint(state, on_step)
         sizes = [picture_size(image) for image in images for _ in range(num_images_per_prompt)]
         pictures = self.decode(edited, sizes, output_type)
         self.maybe_free_model_hooks()

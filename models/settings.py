@@ -25,12 +25,16 @@ class Setting:
     default: SettingValue
     """The paper's value."""
     help: str
-    """One line, without a full stop."""
+    """Description of one line; no full stop."""
     minimum: float
     maximum: float
     """Largest value; infinity leaves a finite number unbounded. Texts have no range."""
-    flag: str
-    """Name of the command line flag, with its dashes."""
+    short: str
+    """Name of the command line flag where it differs from the field's."""
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.short or self.name.replace('_', '-')}"
 
     @property
     def domain(self) -> str:
@@ -51,15 +55,15 @@ class Setting:
             raise ValueError(f"{self.name} is {value!r}; write {self.domain}")
 
 
-def _setting(default: Any, help: str, minimum: float = 0, maximum: float = math.inf, flag: str | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "flag": flag})
+def _setting(default: Any, help: str, minimum: float = 0, maximum: float = math.inf, short: str = "") -> Any:
+    return field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "short": short})
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaintSettings:
     """Sampler settings of an edit; edits with equal settings can share a batch. The defaults are the paper's."""
 
-    num_inference_steps: int = _setting(100, "denoising steps", 1, 1000, flag="--steps")
+    num_inference_steps: int = _setting(100, "denoising steps", 1, 1000, short="steps")
     guidance_scale: float = _setting(7.5, "s_T: strength of the guidance towards the instruction")
     image_guidance_scale: float = _setting(1.5, "s_I: strength of the guidance towards the source")
     keep_below: float = _setting(
@@ -95,18 +99,8 @@ class PaintSettings:
 
 def setting_fields() -> tuple[Setting, ...]:
     """List the declared settings in order."""
-    return tuple(
-        Setting(
-            name=declared.name,
-            type=declared.type,  # type: ignore[arg-type]
-            default=declared.default,  # type: ignore[arg-type]
-            help=declared.metadata["help"],
-            minimum=declared.metadata["minimum"],
-            maximum=declared.metadata["maximum"],
-            flag=declared.metadata["flag"] or f"--{declared.name.replace('_', '-')}",
-        )
-        for declared in dataclasses.fields(PaintSettings)
-    )
+    declared = dataclasses.fields(PaintSettings)
+    return tuple(Setting(each.name, each.type, each.default, **each.metadata) for each in declared)  # type: ignore[arg-type]
 
 
 def add_setting_flags(parser: argparse.ArgumentParser) -> None:

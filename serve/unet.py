@@ -85,15 +85,15 @@ class UNetDeployment(ModelDeployment):
                 raise EditCancelled
             return latents
 
-        latents = self.pipeline.paint(
+        state = self.pipeline.prepare(
             images=[edit.image for edit in edits],
             percepts=Percepts.join([edit.percepts for edit in edits]),
             edit_tokens=torch.cat([edit.edit_tokens for edit in edits]),
             settings=edits[0].settings,
             generators=[torch.Generator().manual_seed(seed) for edit in edits for seed in edit.seeds],
             copies=[len(edit.seeds) for edit in edits],
-            on_step=on_step,
         )
+        latents = self.pipeline.paint(state, on_step)
         sizes = [picture_size(edit.image) for edit in edits for _ in edit.seeds]
         images = iter(self.pipeline.decode(latents, sizes))
         return [_edited(edit, [np.asarray(next(images)) for _ in edit.seeds]) for edit in edits]

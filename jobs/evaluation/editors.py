@@ -249,7 +249,7 @@ def _paint(
     """Each from noise of its own seed, so that its picture does not depend on its neighbours."""
     noise = [torch.Generator().manual_seed(case.seed) for case in cases]
     pictures = [case.source for case in cases]
-    latents = pipeline.paint(pictures, percepts, tokens, settings, noise)
+    latents = pipeline.paint(pipeline.prepare(pictures, percepts, tokens, settings, noise))
     side = pipeline.vae.config.sample_size
     return _pixels(torch.from_numpy(pipeline.decode(latents, [(side, side)] * len(cases), "np")))
 

@@ -1,4 +1,4 @@
-"""The editor as people use it: diffusers' surface, the paper's guidance, pictures in the shape they came in."""
+"""FireEditPipeline: diffusers' interface, the paper's guidance, output sizes, samplers, arguments."""
 
 import json
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from fireedit.jobs.evaluation.cases import Cases
 from fireedit.models.model import NANO, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput, output_size
 from fireedit.models.processor import squash
+from fireedit.models.sampling import SamplingState
 from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PromptError
@@ -28,7 +29,7 @@ QUICK = {"num_inference_steps": 3}
 
 @pytest.fixture(scope="module")
 def editor() -> FireEditPipeline:
-    """With TATI, HVCA and image attention that do something, as after training; to be read only."""
+    """Pipeline whose TATI, HVCA and image attention affect the output, as after training; read only."""
     pipeline = FireEditPipeline.fresh_nano(seed=3)
     for part in (pipeline.tati, pipeline.hvca, pipeline.unet):
         shaken(part, scale=0.02)
@@ -64,43 +65,43 @@ def source_of(pipeline: FireEditPipeline, pixels: Tensor) -> Tensor:
 # Saving and loading
 
 
-def test_what_is_saved_paints_the_same_pixels_each_time_it_is_loaded(editor: FireEditPipeline, saved: Path) -> None:
+def test_a_saved_pipeline_gives_the_same_pixels_each_time_it_is_loaded(editor: FireEditPipeline, saved: Path) -> None:
     pictures = [edit(pipeline, output_type="np").images for pipeline in (loaded(saved), loaded(saved), editor)]
     assert np.array_equal(pictures[0], pictures[1])
-    assert np.allclose(pictures[0], pictures[2], atol=1e-5), "in a file tensors lie at other addresses, sums round anew"
+    assert np.allclose(pictures[0], pictures[2], atol=1e-5), "loaded tensors are aligned otherwise"
 
 
-def test_a_saved_pipeline_is_named_parts_without_pickles(saved: Path) -> None:
+def test_a_saved_pipeline_has_named_components_and_no_pickles(saved: Path) -> None:
     index = json.loads((saved / "model_index.json").read_text())
     parts = {name for name in index if not name.startswith("_")} - {"settings"}
     assert index["_class_name"] == "FireEditPipeline"
     assert parts == {*FireEditPipeline.PERCEIVING, *FireEditPipeline.UNDERSTANDING, *FireEditPipeline.PAINTING}
     assert index["tati"] == ["fireedit.models.tati", "TATI"]
     assert {path.suffix for path in saved.rglob("*") if path.is_file()} == {".json", ".safetensors"}
-    weighed = {path.parent.name for path in saved.rglob("*.safetensors")}
-    assert weighed == parts - {"scheduler", "tokenizer", "vlm_tokenizer"}
+    with_weights = {path.parent.name for path in saved.rglob("*.safetensors")}
+    assert with_weights == parts - {"scheduler", "tokenizer", "vlm_tokenizer"}
 
 
-def test_each_third_of_the_work_loads_alone(saved: Path) -> None:
-    """As three deployments would: one perceives, one understands, one paints."""
-    thirds = [FireEditPipeline.PERCEIVING, FireEditPipeline.UNDERSTANDING, FireEditPipeline.PAINTING]
-    eyes, mind, hand = (loaded(saved, parts=third) for third in thirds)
-    for pipeline, third in zip((eyes, mind, hand), thirds, strict=True):
-        assert {name for name, part in pipeline.components.items() if part is not None} == set(third)
+def test_perceiving_understanding_and_painting_load_separately(saved: Path) -> None:
+    """Run an edit as three deployments do."""
+    groups = [FireEditPipeline.PERCEIVING, FireEditPipeline.UNDERSTANDING, FireEditPipeline.PAINTING]
+    perceiving, understanding, painting = (loaded(saved, parts=group) for group in groups)
+    for pipeline, group in zip((perceiving, understanding, painting), groups, strict=True):
+        assert {name for name, part in pipeline.components.items() if part is not None} == set(group)
     image = picture(1)
-    percepts = eyes.perceive([image])
-    edit_tokens = mind.understand(percepts, ["make it red"])
-    latents = hand.paint([image], percepts, edit_tokens, hand.settings.but(num_inference_steps=3), seeded(0))
-    apart = hand.decode(latents, [(80, 60)], "np")
-    assert np.array_equal(apart, edit(loaded(saved), output_type="np").images)
+    percepts = perceiving.perceive([image])
+    edit_tokens = understanding.understand(percepts, ["make it red"])
+    settings = painting.settings.but(num_inference_steps=3)
+    latents = painting.paint(painting.prepare([image], percepts, edit_tokens, settings, seeded(0)))
+    separate = painting.decode(latents, [(80, 60)], "np")
+    assert np.array_equal(separate, edit(loaded(saved), output_type="np").images)
 
 
-def test_weights_know_how_they_paint_best(nano: FireEditPipeline, saved: Path) -> None:
+def test_settings_are_saved_with_the_weights(nano: FireEditPipeline, saved: Path) -> None:
     assert loaded(saved).settings == nano.settings == preset("nano").painting != PaintSettings()
-    assert (PaintSettings().num_inference_steps, PaintSettings().guidance_scale) == (100, 7.5), "the paper's"
 
 
-def test_what_ships_is_small_and_does_what_it_is_told_to() -> None:
+def test_the_shipped_weights_are_small_and_follow_instructions() -> None:
     assert sum(path.stat().st_size for path in NANO.rglob("*.safetensors")) <= 30e6, "with the judges"
     editor = FireEditPipeline.from_pretrained("nano", dtype=torch.float32)
     editor.set_progress_bar_config(disable=True)
@@ -112,7 +113,7 @@ def test_what_ships_is_small_and_does_what_it_is_told_to() -> None:
     ).images
     changed = (source != target).any(axis=-1)
     errors, before = (np.abs(pictures - target).mean(axis=-1) for pictures in (edited, source))
-    assert errors[changed].mean() < 0.8 * before[changed].mean(), "nearer to what was asked for than the source is"
+    assert errors[changed].mean() < 0.8 * before[changed].mean(), "closer to the target than the source is"
     assert errors[~changed].mean() < 0.06
 
 
@@ -143,17 +144,17 @@ def test_fresh_parts_are_frozen_and_in_eval_mode(editor: FireEditPipeline) -> No
 def test_it_runs_in_bfloat16(saved: Path) -> None:
     pipeline = loaded(saved, dtype=torch.bfloat16)
     dtypes = {name: {x.dtype for x in part.parameters()} for name, part in pipeline.model.named_children()}
-    assert dtypes.pop("detector") == {torch.float32}, "its queries go by the rank of scores, which rounding swaps"
-    assert dtypes.pop("vae") == set() and pipeline.vae.dtype == torch.bfloat16, "the codec has nothing to learn"
-    assert all(found == {torch.bfloat16} for found in dtypes.values())
+    assert dtypes.pop("detector") == {torch.float32}, "rounding would swap the ranks of its queries"
+    assert dtypes.pop("vae") == set() and pipeline.vae.dtype == torch.bfloat16, "the codec has no parameters"
+    assert all(dtype == {torch.bfloat16} for dtype in dtypes.values())
     image = edit(pipeline, output_type="np").images
     assert image.dtype == np.float32 and np.isfinite(image).all()
 
 
-# What comes out
+# Output
 
 
-def test_the_answer_has_pictures_and_the_regions_that_were_looked_at(editor: FireEditPipeline) -> None:
+def test_the_output_has_images_and_the_regions_that_the_vlm_read(editor: FireEditPipeline) -> None:
     output = edit(editor)
     assert isinstance(output.images[0], Image.Image) and output.images[0].size == (80, 60)
     regions = output.regions[0]
@@ -201,7 +202,7 @@ def test_a_batch_equals_single_runs(editor: FireEditPipeline) -> None:
         assert np.allclose(both.regions[row].boxes, alone.regions[0].boxes, atol=1e-5)
 
 
-def test_several_pictures_for_a_prompt_stand_side_by_side(editor: FireEditPipeline) -> None:
+def test_images_of_one_prompt_are_adjacent_and_equal_single_runs(editor: FireEditPipeline) -> None:
     generators = [seeded(seed) for seed in range(4)]
     images = [picture(1), picture(2)]
     output = editor(
@@ -221,13 +222,43 @@ def test_one_seed_gives_one_picture(editor: FireEditPipeline) -> None:
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-def test_given_latents_are_what_it_starts_from(editor: FireEditPipeline) -> None:
+def test_given_latents_replace_the_initial_noise(editor: FireEditPipeline) -> None:
     noise = torch.randn(1, 48, 16, 16, generator=seeded(0))
     generator = seeded(0)
-    wanted = edit(editor, output_type="latent").images
+    expected = edit(editor, output_type="latent").images
     torch.randn(1, 48, 16, 16, generator=generator)
-    got = editor("make it red", picture(1), latents=noise, generator=generator, output_type="latent", **QUICK).images
-    assert torch.equal(got, wanted)
+    result = editor("make it red", picture(1), latents=noise, generator=generator, output_type="latent", **QUICK).images
+    assert torch.equal(result, expected)
+
+
+def test_copies_of_a_source_share_its_encodings(editor: FireEditPipeline) -> None:
+    """Vision, HVCA, VAE and TATI run on sources, not on outputs; null text on one prompt."""
+    sizes = dict[str, set[int]]()
+    hooks = [
+        getattr(editor, name).register_forward_pre_hook(
+            lambda _, args, name=name: sizes.setdefault(name, set()).add(len(args[-1])), with_kwargs=False
+        )
+        for name in ("vision", "hvca", "text_encoder")
+    ]
+    edit(editor, num_images_per_prompt=3, guidance_scale=2.0)
+    for hook in hooks:
+        hook.remove()
+    assert sizes == {"vision": {1}, "hvca": {1}, "text_encoder": {1}}
+
+
+def test_samplings_can_be_stepped_in_turns(editor: FireEditPipeline) -> None:
+    percepts, edit_tokens = understood(editor, "make it red")
+    settings = [editor.settings.but(num_inference_steps=steps) for steps in (2, 3)]
+
+    def prepared(settings: PaintSettings) -> SamplingState:
+        return editor.prepare([picture(1)], percepts, edit_tokens, settings, [seeded(0)])
+
+    expected = [editor.paint(prepared(each)) for each in settings]
+    short, long = map(prepared, settings)
+    for state in (long, short, short, long, long):
+        editor.denoise(state)
+    assert (short.step, long.step) == (2, 3)
+    assert torch.equal(editor.finish(short), expected[0]) and torch.equal(editor.finish(long), expected[1])
 
 
 # Guidance
@@ -241,21 +272,21 @@ def understood(editor: FireEditPipeline, prompt: str) -> tuple[Percepts, Tensor]
 @torch.no_grad()
 @pytest.mark.parametrize(("s_text", "s_image"), [(6.0, 1.3), (1.0, 1.3), (1.0, 1.0)])
 def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline, s_text: float, s_image: float) -> None:
-    """e(0, 0) + s_I (e(I, 0) - e(0, 0)) + s_T (e(I, c) - e(I, 0)), one UNet call at a time."""
+    """Compute e(0, 0) + s_I (e(I, 0) - e(0, 0)) + s_T (e(I, c) - e(I, 0)), one UNet call at a time."""
     percepts, edit_tokens = understood(editor, "make it red")
     source = source_of(editor, torch.tensor(squash(picture(1), 64))[None])
     null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, ["blurry"], 77))
     detail = editor.hvca(percepts.detail, edit_tokens)
-    nothing, no_detail = torch.zeros_like(source), torch.zeros_like(detail)
+    no_source, no_detail = torch.zeros_like(source), torch.zeros_like(detail)
     scheduler, generator = type(editor.scheduler).from_config(editor.scheduler.config), seeded(4)
     scheduler.set_timesteps(4)
     latents = torch.randn(1, 48, 16, 16, generator=generator) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         noisy, timed = scheduler.scale_model_input(latents, t), editor.tati(edit_tokens, t[None])
         full = editor.unet.predict(noisy, source, t, timed, detail)
-        pictured = editor.unet.predict(noisy, source, t, null, detail)
-        bare = editor.unet.predict(noisy, nothing, t, null, no_detail)
-        noise = bare + s_image * (pictured - bare) + s_text * (full - pictured)
+        image_only = editor.unet.predict(noisy, source, t, null, detail)
+        unconditional = editor.unet.predict(noisy, no_source, t, null, no_detail)
+        noise = unconditional + s_image * (image_only - unconditional) + s_text * (full - image_only)
         latents = scheduler.step(noise, t, latents, generator=generator).prev_sample
     settings = {
         "guidance_scale": s_text,
@@ -263,25 +294,25 @@ def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline, s
         "negative_prompt": "blurry",
         "keep_below": 0.0,
     }
-    got = edit(editor, 4, num_inference_steps=4, output_type="latent", **settings).images
-    assert torch.allclose(got, latents, rtol=1e-3, atol=1e-3)
+    result = edit(editor, 4, num_inference_steps=4, output_type="latent", **settings).images
+    assert torch.allclose(result, latents, rtol=1e-3, atol=1e-3)
 
 
 def read_by_the_unet(editor: FireEditPipeline, **settings: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents, tokens and details of the last step of an edit."""
+    """Record latents, tokens and details of the last step of an edit."""
     read: list[Any] = []
 
-    def note(_: torch.nn.Module, inputs: tuple, keywords: dict) -> None:
+    def record(_: torch.nn.Module, inputs: tuple, keywords: dict) -> None:
         read[:] = [inputs[0], keywords["encoder_hidden_states"]]
 
-    hook = editor.unet.register_forward_pre_hook(note, with_kwargs=True)
+    hook = editor.unet.register_forward_pre_hook(record, with_kwargs=True)
     edit(editor, **settings)
     hook.remove()
     latents, (tokens, (details,)) = read
     return latents, tokens, details
 
 
-def test_guidance_asks_for_all_then_picture_alone_then_nothing(editor: FireEditPipeline) -> None:
+def test_the_branches_are_text_and_image_then_image_then_neither(editor: FireEditPipeline) -> None:
     latents, tokens, details = read_by_the_unet(editor, guidance_scale=7.5, image_guidance_scale=1.5)
     source = source_of(editor, torch.tensor(squash(picture(1), 64))[None])
     null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, [""], 77))
@@ -291,7 +322,7 @@ def test_guidance_asks_for_all_then_picture_alone_then_nothing(editor: FireEditP
     assert torch.equal(details[0], details[1]) and details[0].abs().max() > 0 and details[2].abs().max() == 0
 
 
-def test_guided_by_one_and_one_only_the_first_branch_is_computed(editor: FireEditPipeline) -> None:
+def test_at_scales_of_one_only_the_first_branch_is_computed(editor: FireEditPipeline) -> None:
     latents, tokens, details = read_by_the_unet(editor, guidance_scale=1.0, image_guidance_scale=1.0)
     assert len(latents) == len(tokens) == len(details) == 1
     alone = edit(editor, guidance_scale=1.0, image_guidance_scale=1.0, output_type="latent").images
@@ -303,21 +334,21 @@ def test_guided_by_one_and_one_only_the_first_branch_is_computed(editor: FireEdi
 
 
 def with_sampler(saved: Path, editor: FireEditPipeline, sampler: type[SchedulerMixin]) -> FireEditPipeline:
-    """The editor with another sampler, made of the config that is saved with its weights."""
+    """Replace the sampler by another class with the saved scheduler config."""
     scheduler = sampler.from_config(sampler.load_config(saved / "scheduler"))
     changed = FireEditPipeline(**{**editor.components, "scheduler": scheduler}, settings=editor.config.settings)
     changed.set_progress_bar_config(disable=True)
     return changed
 
 
-def painted_by_an_oracle(pipeline: FireEditPipeline, steps: int, monkeypatch: pytest.MonkeyPatch) -> float:
-    """Root mean square error of the latents if every prediction is the clean picture."""
+def error_of_an_oracle(pipeline: FireEditPipeline, steps: int, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Compute the root mean square error of the latents if every prediction is the clean image."""
     percepts, edit_tokens = understood(pipeline, "make it red")
     with torch.no_grad():
         clean = source_of(pipeline, torch.tensor(squash(picture(2), 64))[None])
     monkeypatch.setattr(pipeline.unet, "predict", lambda noisy, *_: clean.expand_as(noisy))
     settings = pipeline.settings.but(num_inference_steps=steps)
-    latents = pipeline.paint([picture(1)], percepts, edit_tokens, settings, [seeded(3)])
+    latents = pipeline.paint(pipeline.prepare([picture(1)], percepts, edit_tokens, settings, [seeded(3)]))
     return float((latents - clean).square().mean().sqrt())
 
 
@@ -333,19 +364,19 @@ def painted_by_an_oracle(pipeline: FireEditPipeline, steps: int, monkeypatch: py
         diffusers.UniPCMultistepScheduler,
     ],
 )
-def test_the_saved_schedule_fits_every_sampler_that_knows_clean_latents(
+def test_the_saved_schedule_fits_every_sampler_of_clean_latents(
     editor: FireEditPipeline, saved: Path, sampler: Any, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To 0.001: Euler's starts at 4096 times the latents, where float32 rounds to 0.0002."""
-    assert painted_by_an_oracle(with_sampler(saved, editor, sampler), steps, monkeypatch) < 1e-3
+    """Tolerance 0.001: Euler starts at 4096 times the latents, where float32 rounds to 0.0002."""
+    assert error_of_an_oracle(with_sampler(saved, editor, sampler), steps, monkeypatch) < 1e-3
 
 
 def test_deis_leaves_the_noise_of_the_schedules_first_timestep(
     editor: FireEditPipeline, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends there instead of at no noise: 0.03 of the latents' unit variance, less than two levels of a pixel."""
+    """DEIS ends there instead of at zero noise: 0.03 of the latents' unit variance, under two levels of a pixel."""
     pipeline = with_sampler(saved, editor, diffusers.DEISMultistepScheduler)
-    assert 0.02 < painted_by_an_oracle(pipeline, 10, monkeypatch) < 0.035
+    assert 0.02 < error_of_an_oracle(pipeline, 10, monkeypatch) < 0.035
 
 
 @pytest.mark.parametrize(
@@ -355,27 +386,27 @@ def test_deis_leaves_the_noise_of_the_schedules_first_timestep(
         (diffusers.EulerAncestralDiscreteScheduler, NotImplementedError),
     ],
 )
-def test_a_sampler_that_knows_no_clean_latents_refuses_them(
+def test_a_sampler_without_clean_latents_refuses_them(
     editor: FireEditPipeline, saved: Path, sampler: Any, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match="prediction_type"):
         edit(with_sampler(saved, editor, sampler), num_inference_steps=10)
 
 
-# Callbacks and wrong arguments
+# Callbacks and invalid arguments
 
 
 def test_a_callback_sees_every_step(editor: FireEditPipeline) -> None:
     seen: list[tuple[int, float, Sequence[str]]] = []
 
-    def keep(pipe: FireEditPipeline, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def record(pipe: FireEditPipeline, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         assert pipe is editor
         seen.append((step, float(timestep), list(tensors)))
         return tensors
 
     plain = edit(editor, output_type="latent").images
-    kept = edit(editor, output_type="latent", callback_on_step_end=keep).images
-    assert torch.equal(kept, plain)
+    recorded = edit(editor, output_type="latent", callback_on_step_end=record).images
+    assert torch.equal(recorded, plain)
     assert [step for step, _, _ in seen] == [0, 1, 2] and all(names == ["latents"] for _, _, names in seen)
     assert [timestep for _, timestep, _ in seen] == [999, 666, 332]
 
@@ -388,55 +419,52 @@ def test_a_callback_may_change_the_latents(editor: FireEditPipeline) -> None:
     assert edited.images.abs().max() == 0
 
 
-def test_a_callback_gets_only_what_there_is(editor: FireEditPipeline) -> None:
-    with pytest.raises(ValueError, match="it takes 'latents'"):
+def test_a_callback_input_that_does_not_exist_is_refused(editor: FireEditPipeline) -> None:
+    with pytest.raises(ValueError, match="noise.*latents"):
         edit(editor, callback_on_step_end_tensor_inputs=["noise"])
 
 
-def test_as_many_prompts_as_pictures(editor: FireEditPipeline) -> None:
-    with pytest.raises(ValueError, match="2 prompts for 1 images; write one prompt for each image"):
+def test_prompts_and_images_must_be_equal_in_number(editor: FireEditPipeline) -> None:
+    with pytest.raises(ValueError, match="2 prompts for 1 images"):
         editor(["one", "two"], picture(1))
 
 
 def test_a_prompt_that_is_too_long_is_refused(editor: FireEditPipeline) -> None:
-    with pytest.raises(PromptError, match="write a shorter text"):
+    with pytest.raises(PromptError, match="prompt of [0-9]+ tokens"):
         editor("paint " * 300, picture(1))
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("invalid", "message"),
     [
-        ({"num_inference_steps": 0}, "num_inference_steps is 0; write a whole number from 1 to 1000"),
-        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; write a whole number"),
-        ({"guidance_scale": float("nan")}, "guidance_scale is nan; write a number from 0"),
-        ({"image_guidance_scale": -1.0}, "image_guidance_scale is -1.0; write a number from 0"),
-        ({"keep_below": -0.1}, "keep_below is -0.1; write a number from 0"),
-        ({"negative_prompt": 1}, "write one text for all pictures"),
-        ({"prompt": "  "}, "a prompt is empty; write what to change"),
-        ({"prompt": [], "image": []}, "a prompt is empty"),
-        ({"image": np.zeros((8, 8, 3), np.float32)}, "write a PIL image or uint8 RGB"),
-        ({"image": torch.zeros(3, 8, 8)}, "an image is a Tensor; write a PIL image"),
-        ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0; write 1 or more"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"prompt": "  "}, "prompt is empty"),
+        ({"prompt": [], "image": []}, "prompt is empty"),
+        ({"image": np.zeros((8, 8, 3), np.float32)}, "image is a ndarray"),
+        ({"image": torch.zeros(3, 8, 8)}, "image is a Tensor"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
         ({"num_images_per_prompt": 2, "generator": [torch.Generator()]}, "1 generators for 2 pictures"),
         ({"latents": torch.zeros(2, 48, 16, 16)}, "2 latents for 1 pictures"),
-        ({"latents": torch.zeros(1, 4, 16, 16)}, r"latents of shape \[1, 4, 16, 16\]; write \[1, 48, 16, 16\]"),
-        ({"output_type": "jpg"}, "write 'pil', 'np', 'pt' or 'latent'"),
+        ({"latents": torch.zeros(1, 4, 16, 16)}, r"latents.*\[1, 4, 16, 16\].*\[1, 48, 16, 16\]"),
+        ({"output_type": "jpg"}, "output_type.*jpg"),
     ],
 )
-def test_a_wrong_argument_says_what_to_write(editor: FireEditPipeline, wrong: dict[str, Any], message: str) -> None:
-    right = {"prompt": "Remove the dog.", "image": np.zeros((64, 64, 3), np.uint8), "num_inference_steps": 1}
+def test_an_invalid_argument_is_refused_with_its_value(
+    editor: FireEditPipeline, invalid: dict[str, Any], message: str
+) -> None:
+    valid = {"prompt": "Remove the dog.", "image": np.zeros((64, 64, 3), np.uint8), "num_inference_steps": 1}
     with pytest.raises(ValueError, match=message):
-        editor(**{**right, **wrong})
+        editor(**{**valid, **invalid})
 
 
-def test_keeping_what_hardly_changes_brings_an_edit_nearer_to_its_source(editor: FireEditPipeline) -> None:
-    """A cell that was painted as far from its source as `keep_below` says, or farther, is left as it was painted."""
+def test_keep_below_draws_cells_that_hardly_change_back_to_the_source(editor: FireEditPipeline) -> None:
+    """Cells at a distance of `keep_below` or more stay unchanged."""
     canvas = torch.tensor(squash(picture(1), editor.vae.config.sample_size))[None]
     with torch.no_grad():
         source = source_of(editor, canvas) * editor.vae.config.scaling_factor
-    painted = edit(editor, output_type="latent", keep_below=0.0).images
-    below = float((painted - source).square().mean(dim=1).median())
+    sampled = edit(editor, output_type="latent", keep_below=0.0).images
+    below = float((sampled - source).square().mean(dim=1).median())
     kept = edit(editor, output_type="latent", keep_below=below).images
-    left = (painted - source).square().mean(dim=1, keepdim=True).expand_as(painted) >= below
-    assert 0 < left.float().mean() < 1 and torch.allclose(kept[left], painted[left], atol=1e-5)
-    assert ((kept - source).abs() < (painted - source).abs())[~left].float().mean() > 0.99
+    unchanged = (sampled - source).square().mean(dim=1, keepdim=True).expand_as(sampled) >= below
+    assert 0 < unchanged.float().mean() < 1 and torch.allclose(kept[unchanged], sampled[unchanged], atol=1e-5)
+    assert ((kept - source).abs() < (sampled - source).abs())[~unchanged].float().mean() > 0.99
