@@ -64,8 +64,8 @@ def find_parts(root: str, skipped: Counter[str] | None = None) -> list[EmuEditFi
         CorpusError: there are no such files, or the first of them has not the columns.
     """
     seen: set[tuple[Any, ...]] = set()
-    counts = Counter[str]() if skipped is None else skipped
-    paths = parquet.open_files(root, CORPUS, PREFIXES, COLUMNS, PICTURES, counts)
+    paths = parquet.list_files(root, CORPUS, PREFIXES, Counter() if skipped is None else skipped)
+    parquet.column_names(paths[0], COLUMNS, PICTURES)
     return [EmuEditFile(path, _repeated(path, seen)) for path in paths]
 
 

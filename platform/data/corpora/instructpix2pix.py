@@ -56,8 +56,8 @@ def read(root: str, split: str = "train") -> rows.Corpus:
             return read_folders(root, split)
         wanted = f"neither data/{split}-*.parquet nor {FILE} beside its folders or shard-*.zip"
         raise rows.CorpusError(f"{root} has {wanted}; found {rows.listing(root)}")
-    to_sample = functools.partial(read_pair, split=split)
-    return parquet.records(root, CORPUS, (f"{split}-",), COLUMNS, PICTURES, to_sample)
+    reader = parquet.RecordReader(CORPUS, COLUMNS, PICTURES, functools.partial(read_pair, split=split))
+    return parquet.records(root, (f"{split}-",), reader)
 
 
 def read_pair(record: dict[str, Any], split: str = "train") -> Sample:

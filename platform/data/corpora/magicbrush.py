@@ -47,8 +47,8 @@ def read(root: str, split: str = "train") -> rows.Corpus:
     rows.require_split(CORPUS, split, ["train", "dev", "test"])
     if split == "test" or (split == "dev" and storage.exists(storage.join(root, split))):
         return rows.in_parts(find_turns(root, split), functools.partial(read_folder_turn, root))
-    to_sample = functools.partial(read_turn, split=split)
-    return parquet.records(root, CORPUS, (f"{split}-",), COLUMNS, PICTURES, to_sample, optional=[MASK])
+    reader = parquet.RecordReader(CORPUS, COLUMNS, PICTURES, functools.partial(read_turn, split=split), [MASK])
+    return parquet.records(root, (f"{split}-",), reader)
 
 
 def read_turn(record: dict[str, Any], split: str = "train") -> Sample:

@@ -103,7 +103,8 @@ def _open_parquet(root: str, name: str, columns: Mapping[str, str]) -> rows.Corp
     if "mask" in columns:
         parquet.column_names(paths[0], optional, pictures=optional)
     required, to_sample = [*pictures, chosen["instruction"]], functools.partial(_read_pair, name, chosen)
-    opened = parquet.records_of(paths, corpus, required, pictures, to_sample, optional, skipped)
+    reader = parquet.RecordReader(corpus, required, pictures, to_sample, optional)
+    opened = parquet.records_of(paths, reader, skipped)
     return dataclasses.replace(opened, settings={"columns": chosen})
 
 

@@ -21,41 +21,56 @@ BUFFER_BYTES = 4 << 20
 """Bytes of a column that are read at once; without a buffer it would be the whole column of a row group."""
 
 
-def records(
-    root: str,
-    corpus: str,
-    prefixes: tuple[str, ...],
-    columns: Sequence[str],
-    pictures: Sequence[str],
-    to_sample: Callable[[dict[str, Any]], Sample],
-    optional: Sequence[str] = (),
-) -> rows.Corpus:
-    """Open the records of all ROOT/data/PREFIX*.parquet; each file is a part.
+@dataclasses.dataclass(frozen=True)
+class RecordReader:
+    """Reader of one parquet file's records as samples.
 
     Only `columns`, some of them `pictures`, are read, and the `optional` pictures that a file has (see `read_file`): in
     other columns the files of one set may disagree, null here and text there.
+    """
+
+    corpus: str
+    columns: Sequence[str]
+    pictures: Sequence[str]
+    to_sample: Callable[[dict[str, Any]], Sample]
+    optional: Sequence[str] = ()
+
+    def __call__(self, path: str) -> Iterator[Sample]:
+        try:
+            yield from map(self.to_sample, read_file(path, self.columns, self.pictures, self.optional))
+        except rows.BadRow as bad:
+            yield bad_file(self.corpus, path, bad)
+
+
+def records(root: str, prefixes: tuple[str, ...], reader: RecordReader) -> rows.Corpus:
+    """Open the records of all ROOT/data/PREFIX*.parquet; each file is a part.
 
     Raises:
-        CorpusError: no such files, or the first of them has not these columns. A later one that has not is a bad row.
+        CorpusError: no such files, or the first of them has not the columns. A later one that has not is a bad row.
     """
     skipped: Counter[str] = Counter()
-    paths = open_files(root, corpus, prefixes, columns, pictures, skipped)
-    return records_of(paths, corpus, columns, pictures, to_sample, optional, skipped)
+    return records_of(list_files(root, reader.corpus, prefixes, skipped), reader, skipped)
 
 
-def records_of(
-    paths: Sequence[str],
-    corpus: str,
-    columns: Sequence[str],
-    pictures: Sequence[str],
-    to_sample: Callable[[dict[str, Any]], Sample],
-    optional: Sequence[str] = (),
-    skipped: Mapping[str, int] | None = None,
-) -> rows.Corpus:
-    """Open these files as `records` does those of a published corpus."""
-    column_names(paths[0], columns, pictures)
-    read_part = _ReadRecords(corpus, tuple(columns), tuple(pictures), tuple(optional), to_sample)
-    return rows.Corpus(paths, read_part, skipped=skipped or {})
+def records_of(paths: Sequence[str], reader: RecordReader, skipped: Mapping[str, int]) -> rows.Corpus:
+    """Open the records of these files; only the first is looked at, for a set may have hundreds."""
+    column_names(paths[0], reader.columns, reader.pictures)
+    return rows.Corpus(paths, reader, skipped=skipped)
+
+
+def list_files(root: str, corpus: str, prefixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
+    """List the paths of all ROOT/data/PREFIX*.parquet; files there that are no data are counted in `skipped`.
+
+    Raises:
+        CorpusError: there are none.
+    """
+    folder = rows.require(root, "data", f"the folder of parquet files of {corpus}")
+    names = rows.data_names(folder, skipped)
+    paths = [storage.join(folder, name) for name in names if name.startswith(prefixes) and name.endswith(".parquet")]
+    if not paths:
+        wanted = " and no ".join(f"{prefix}*.parquet" for prefix in prefixes)
+        raise rows.CorpusError(f"{folder} has no {wanted}; found {rows.listing(folder)}")
+    return paths
 
 
 def column_names(path: str, columns: Sequence[str] = (), pictures: Sequence[str] = ()) -> list[str]:
@@ -69,32 +84,6 @@ def column_names(path: str, columns: Sequence[str] = (), pictures: Sequence[str]
             return list(file.schema_arrow.names)
     except rows.BadRow as bad:
         raise rows.CorpusError(str(bad)) from None
-
-
-def open_files(
-    root: str,
-    corpus: str,
-    prefixes: tuple[str, ...],
-    columns: Sequence[str],
-    pictures: Sequence[str],
-    skipped: Counter[str],
-) -> list[str]:
-    """List the paths of all ROOT/data/PREFIX*.parquet; only the first is opened, for a set may have hundreds.
-
-    Args:
-        skipped: counts the files there that are no data.
-    Raises:
-        CorpusError: there are none, or the first has not these columns.
-    """
-    folder = rows.require(root, "data", f"the folder of parquet files of {corpus}")
-    names = rows.data_names(folder, skipped)
-    names = [name for name in names if name.startswith(prefixes) and name.endswith(".parquet")]
-    if not names:
-        wanted = " and no ".join(f"{prefix}*.parquet" for prefix in prefixes)
-        raise rows.CorpusError(f"{folder} has no {wanted}; found {rows.listing(folder)}")
-    paths = [storage.join(folder, name) for name in names]
-    column_names(paths[0], columns, pictures)
-    return paths
 
 
 def read_file(
@@ -196,18 +185,3 @@ def _opened(path: str, columns: Sequence[str], pictures: Sequence[str]) -> Itera
 def _holds_pictures(kind: pa.DataType) -> bool:
     inner = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
     return pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
-
-
-@dataclasses.dataclass(frozen=True)
-class _ReadRecords:
-    corpus: str
-    columns: tuple[str, ...]
-    pictures: tuple[str, ...]
-    optional: tuple[str, ...]
-    to_sample: Callable[[dict[str, Any]], Sample]
-
-    def __call__(self, path: str) -> Iterator[Sample]:
-        try:
-            yield from map(self.to_sample, read_file(path, self.columns, self.pictures, self.optional))
-        except rows.BadRow as bad:
-            yield bad_file(self.corpus, path, bad)

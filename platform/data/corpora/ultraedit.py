@@ -20,7 +20,7 @@ MASK = "mask_image"
 def read(root: str, split: str = "train") -> rows.Corpus:
     """Open every pair of ROOT/data/{FreeForm,RegionBase}*.parquet; all of it is for training."""
     rows.require_split(CORPUS, split, ["train"])
-    return parquet.records(root, CORPUS, PREFIXES, COLUMNS, PICTURES, read_pair, optional=[MASK])
+    return parquet.records(root, PREFIXES, parquet.RecordReader(CORPUS, COLUMNS, PICTURES, read_pair, [MASK]))
 
 
 def read_pair(record: dict[str, Any]) -> Sample:

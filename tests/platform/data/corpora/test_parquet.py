@@ -26,8 +26,8 @@ def to_sample(record: dict[str, Any]) -> Sample:
 
 
 def open_columns(root: Path, *columns: str) -> rows.Corpus:
-    kinds = columns, columns[2:]
-    return parquet.records(str(root), "ultraedit", ("FreeForm", "RegionBase"), *kinds, to_sample, optional=["mask"])
+    reader = parquet.RecordReader("ultraedit", columns, columns[2:], to_sample, ["mask"])
+    return parquet.records(str(root), ("FreeForm", "RegionBase"), reader)
 
 
 def file_of(root: Path, name: str, **columns: Any) -> Path:
