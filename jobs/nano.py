@@ -96,7 +96,7 @@ def _edit_held_out(plan: NanoPlan) -> dict[str, float]:
     """Edit some held-out images and save a sheet of them; returns their figures, none without a painter."""
     if not (plan.out / "unet" / "config.json").is_file():
         return {}
-    from fireedit.jobs.evaluation.run import quick
+    from fireedit.jobs.evaluation.quick import quick
 
     figures, sheet = quick(plan.out, 1 if plan.tiny else 8, plan.device)
     (plan.out / "figures").mkdir(exist_ok=True)

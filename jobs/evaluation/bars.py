@@ -1,4 +1,4 @@
-"""Bars that the last row of a benchmark is held to, and whether it meets them."""
+"""Minimum figures (bars) for the last row of a benchmark, and whether it meets them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from fireedit.jobs.evaluation.metrics import Interval
 from fireedit.jobs.evaluation.results import Results
 
 SPLIT = "unseen_seeds"
-"""The split that the bars of families, of L1 and of sessions are about."""
+"""Split of the bars of families, of L1 and of sessions."""
 RELATIVE = {
     **dict.fromkeys(("remove", "recolor", "background", "style"), 0.8),
     **dict.fromkeys(
@@ -16,42 +16,42 @@ RELATIVE = {
     **dict.fromkeys(("move", "resize", "mirror"), 0.4),
     "no_op": 0.9,
 }
-"""By family, the least success relative to that of the true targets."""
+"""Least success of each family, relative to that of the true targets."""
 L1_OUTSIDE = 0.005
-"""The most, on edits of things."""
+"""Largest L1 outside the mask on edits of objects."""
 GROWTH = 1.5
-"""The most that L1 outside all masks may grow from the first turn of a session to the last."""
+"""Largest ratio of the L1 outside all masks after the last turn of a session to that after the first."""
 LAST_SCENE = 0.4
-"""The least success of the last scenes of sessions."""
+"""Least success of the last scenes of sessions."""
 KNOWLEDGE, BASELINE = "knowledge", "ip2p"
-"""The split that only dialogue prepares for, and the row that has had none."""
+"""Split that only dialogue prepares for, and the row trained without dialogue."""
 LEAD = 0.15
-"""The least lead over BASELINE on KNOWLEDGE; its interval must lie above 0 too."""
+"""Least lead over BASELINE on KNOWLEDGE; its interval must be above 0 too."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar, and how far the row comes."""
+    """Bar of one figure, and the figure measured."""
 
     name: str
-    found: Interval
+    measured: Interval
     wanted: float
     is_limit: bool = False
-    """Whether less is better."""
+    """True if the figure must be at most `wanted`."""
     above: float = float("-inf")
-    """The interval must lie above it."""
+    """Bound that the interval's lower end must exceed."""
     is_share: bool = True
-    """Whether it is told in percent."""
+    """True if reports show it in percent."""
 
     @property
     def met(self) -> bool:
         """False if nothing was measured."""
-        mean = self.found.mean  # NaN compares as False
-        return (mean <= self.wanted if self.is_limit else mean >= self.wanted) and self.found.low > self.above
+        mean = self.measured.mean  # NaN compares as False
+        return (mean <= self.wanted if self.is_limit else mean >= self.wanted) and self.measured.low > self.above
 
 
 def family_bars(results: Results) -> dict[str, Bar]:
-    """Relative success of the last row in the families that were asked for."""
+    """Bars on the relative success of the last row in each family of the benchmark."""
     last, families = results.rows[-1].name, results.scores.get(SPLIT, {})
     return {
         family: Bar(family, results.relative(SPLIT, [family], last), RELATIVE[family])
@@ -60,16 +60,17 @@ def family_bars(results: Results) -> dict[str, Bar]:
     }
 
 
-def other_bars(results: Results) -> list[Bar]:
-    """Bars of whole splits, those of them that were asked for."""
-    return list(_others(results, results.rows[-1].name))
+def split_bars(results: Results) -> list[Bar]:
+    """Bars on whole splits, as far as these were measured."""
+    return list(_split_bars(results, results.rows[-1].name))
 
 
 def all_bars(results: Results) -> list[Bar]:
-    return [*family_bars(results).values(), *other_bars(results)]
+    """Bars of families, then of splits."""
+    return [*family_bars(results).values(), *split_bars(results)]
 
 
-def _others(results: Results, last: str) -> Iterator[Bar]:
+def _split_bars(results: Results, last: str) -> Iterator[Bar]:
     outside = results.outside(SPLIT, last) if SPLIT in results.scores else None
     if outside is not None and outside.count:
         yield Bar("L1 outside the mask, edits of things", outside, L1_OUTSIDE, is_limit=True, is_share=False)

@@ -1,4 +1,4 @@
-"""What is asked of the editors: held-out edits by split and family, requests for what is not there, and sessions."""
+"""Held-out edits of the benchmark: single edits by split and family, no-ops, and sessions of several turns."""
 
 import random
 from dataclasses import dataclass
@@ -14,26 +14,28 @@ from fireedit.platform.scenes.world import WORLDS, World
 SPLITS = tuple(name for name in WORLDS if name != "train")
 FAMILIES = (*families.FAMILIES, families.NO_OP)
 TURNS = 3
-_LOCAL_TURNS = 40
-"""Tries to go on from a scene with an edit that leaves most of the picture as it is."""
+"""Edits of a session."""
+LOCAL_TRIES = 40
+"""Follow-up edits drawn from a scene until one of them is local."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """One edit that is asked for."""
+class EditCase:
+    """Held-out edit with its rendered source and target."""
 
     split: str
     family: str
     number: int
-    """In its split and family, from 0."""
+    """Index within its split and family, from 0."""
     seed: int
-    """Of the edit; editors draw their noise from it."""
+    """Seed of the edit, from which editors draw their noise too."""
     edit: Edit
     source: np.ndarray
     """uint8 RGB [S, S, 3]."""
     target: np.ndarray
+    """uint8 RGB [S, S, 3]."""
     boxes: tuple[Box, ...]
-    """Of all that stands in the source, also in its mirror: regions as a perfect proposer finds them."""
+    """Boxes of all objects of the source, reflections and the mirror included: the regions of a perfect detector."""
 
     @property
     def instruction(self) -> str:
@@ -41,13 +43,13 @@ class Case:
 
 
 class Cases:
-    """Draws the cases of splits, pictures of `side` pixels: 500 of every family within a minute."""
+    """Generator of the cases of every split at `side` pixels; 500 of every family take about a minute."""
 
     def __init__(self, side: int):
         self.side, self.renderer = side, Renderer()
 
-    def of(self, split: str, family: str, count: int) -> list[Case]:
-        """The first `count` cases of a family; none if the split has no such edits."""
+    def of(self, split: str, family: str, count: int) -> list[EditCase]:
+        """Draw the first `count` cases of a family; none if the split has no such edits."""
         world = WORLDS[split]
         if family not in families_of(split):
             return []
@@ -56,45 +58,45 @@ class Cases:
             for number, seed in enumerate(world.seeds[:count])
         ]
 
-    def sessions(self, split: str, count: int) -> list[list[Case]]:
-        """The first `count` sessions of `TURNS` local edits, each of which goes on from the one before.
+    def sessions(self, split: str, count: int) -> list[list[EditCase]]:
+        """Draw the first `count` sessions of `TURNS` local edits, each of which edits the target of the one before.
 
-        A split whose edits are all of families that change no given scene has none.
+        A split without edits that apply to a given scene has none.
         """
         world = WORLDS[split]
         if not set(families_of(split)) & set(PLAIN):
             return []
-        found: list[list[Edit]] = []
+        sessions: list[list[Edit]] = []
         for seed in world.seeds:
-            if len(found) == count:
+            if len(sessions) == count:
                 break
             if (turns := session(world, seed)) is not None:
-                found.append(turns)
+                sessions.append(turns)
         return [
             [self._case(world, f"session_{turn}", number, edit) for turn, edit in enumerate(turns, start=1)]
-            for number, turns in enumerate(found)
+            for number, turns in enumerate(sessions)
         ]
 
-    def _case(self, world: World, family: str, number: int, edit: Edit) -> Case:
+    def _case(self, world: World, family: str, number: int, edit: Edit) -> EditCase:
         source, target = (self.renderer.draw(scene, self.side).image for scene in (edit.source, edit.target))
         seed = world.seeds[number]
-        return Case(world.name, family, number, seed, edit, source, target, boxes=_boxes(edit.source))
+        return EditCase(world.name, family, number, seed, edit, source, target, boxes=_boxes(edit.source))
 
 
 def families_of(split: str) -> tuple[str, ...]:
-    """The families that a split has edits of, and requests for what is not there unless it names all of them."""
+    """List the families of a split, no-ops included unless the split declares all of its families."""
     world = WORLDS[split]
-    drawn = families.families_of(world)
-    return drawn if world.families else (*drawn, families.NO_OP)
+    names = families.families_of(world)
+    return names if world.families else (*names, families.NO_OP)
 
 
 def session(world: World, seed: int) -> list[Edit] | None:
-    """The turns of a seed, none of them about the whole picture; None if its scene has no room for so many."""
+    """Draw the local edits of a seed's session; None if its scene leaves no room for `TURNS` of them."""
     rng = random.Random(seed)
     first = families.make_edit(world, seed, rng.choice([family for family in PLAIN if family in families.LOCAL]))
     turns = [first]
     while len(turns) < TURNS:
-        tries = (families.follow_up(world, turns[-1].target, rng) for _ in range(_LOCAL_TURNS))
+        tries = (families.follow_up(world, turns[-1].target, rng) for _ in range(LOCAL_TRIES))
         turn = next((turn for turn in tries if turn is not None and _can_follow(turns, turn)), None)
         if turn is None:
             return None
@@ -103,11 +105,11 @@ def session(world: World, seed: int) -> list[Edit] | None:
 
 
 def _can_follow(turns: list[Edit], turn: Edit) -> bool:
-    """Whether one can tell if a turn was done: it is local, and moves nothing whose place was left open before."""
+    """Return whether a turn can be judged: it is local and moves no object whose place an earlier turn left open."""
     if turn.family not in families.LOCAL:
         return False
-    new = {number for before in turns if before.operation in ("add", "replace") for number in before.edited}
-    return turn.operation not in ("move", "resize") or new.isdisjoint(turn.edited)
+    added = {number for before in turns if before.operation in ("add", "replace") for number in before.edited}
+    return turn.operation not in ("move", "resize") or added.isdisjoint(turn.edited)
 
 
 def _boxes(scene: Scene) -> tuple[Box, ...]:

@@ -1,4 +1,4 @@
-"""Editors, the rows of the benchmark: from one that does nothing to one that hands over the target."""
+"""Editors, the rows of a benchmark: FireEdit, ablations of it, and the baselines copy, VAE and target."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,61 +11,61 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
-from fireedit.jobs.evaluation.cases import Case
+from fireedit.jobs.evaluation.cases import EditCase
 from fireedit.models.model import NANO, FireEditConfig, Percepts
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.schedule import sampler
-from fireedit.models.settings import PaintSettings
+from fireedit.models.settings import PaintSettings, SettingValue
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.unet import EditUNet
 from fireedit.models.vae import Codec, decode_latents, encode_pixels, load_vae, source_latents
 from fireedit.models.weights import fingerprint
 
 RegionSource = Literal["predicted", "true", "none"]
-"""What the VLM gets to see of regions: the detector's, those of the scene, or none at all."""
+"""Regions that the VLM gets: the detector's, the scene's true ones, or none."""
 REGION_SOURCES: tuple[RegionSource, ...] = ("predicted", "true", "none")
 TEXT_ROWS = ("ip2p", "ip2p_plain")
-"""Rows that leave out a VLM even where there is one; the second reads the plain words of an instruction."""
-Changes = Mapping[str, int | float | None]
-"""Fields of PaintSettings in the place of those that were saved with the weights; None leaves one as it was saved."""
+"""Rows that skip the VLM even if the folder has one; the second reads instructions that name their object."""
+Changes = Mapping[str, SettingValue | None]
+"""Fields of PaintSettings that replace those saved with the weights; None keeps a saved one."""
 
 
 class EditorError(ValueError):
-    """A row that cannot be made; the message says what to write instead."""
+    """Row or option that cannot be run; the message says what to write instead."""
 
 
 class Editor(Protocol):
-    """Makes edited pictures of cases."""
+    """Editor of the cases of a benchmark."""
 
     weights: str
-    """A hash; empty if it has none, so that its pictures are not worth keeping."""
+    """Fingerprint; empty for an editor without weights, whose pictures are not cached."""
     manner: str
-    """All else that its pictures depend on: settings, sampler, what it gets to see."""
+    """Settings, sampler and inputs: everything besides the weights that its pictures depend on."""
 
-    def edit(self, cases: Sequence[Case]) -> np.ndarray:
-        """The edited pictures, uint8 RGB [B, S, S, 3]; only cheats look at a case's target."""
+    def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
+        """Edit cases to uint8 RGB [B, S, S, 3]; only the baselines may read a case's target."""
 
 
 class Copy:
-    """Leaves everything as it is: what any edit must beat."""
+    """Baseline that returns the source."""
 
     weights = manner = ""
 
-    def edit(self, cases: Sequence[Case]) -> np.ndarray:
+    def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
         return np.stack([case.source for case in cases])
 
 
 class Target:
-    """Hands over what was asked for: how often the reader itself is right."""
+    """Baseline that returns the target: its success is the scene reader's own accuracy."""
 
     weights = manner = ""
 
-    def edit(self, cases: Sequence[Case]) -> np.ndarray:
+    def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
         return np.stack([case.target for case in cases])
 
 
 class Reconstruction:
-    """The target as the VAE keeps it: the ceiling of all that paint in its latents."""
+    """Baseline that returns the target after the VAE: the upper bound of editors that sample its latents."""
 
     manner = ""
 
@@ -73,36 +73,37 @@ class Reconstruction:
         self.vae, self.weights = vae, fingerprint(vae)
 
     @torch.no_grad()
-    def edit(self, cases: Sequence[Case]) -> np.ndarray:
+    def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
         canvas = torch.from_numpy(np.stack([case.target for case in cases])).to(self.vae.device)
         latents = source_latents(self.vae, encode_pixels(self.vae, canvas)) * self.vae.config.scaling_factor
         return _pixels((decode_latents(self.vae, latents).permute(0, 2, 3, 1) + 1) / 2)
 
 
 class FireEditor:
-    """FireEdit, whole or with parts left out."""
+    """FireEdit, complete or an ablation."""
 
     def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, regions: RegionSource):
         self.pipeline, self.settings, self.regions = pipeline, settings, regions
         self.weights = fingerprint(pipeline.model)
-        self.manner = f"regions {regions} {_painting(pipeline, settings)}"
+        self.manner = f"regions {regions} {_manner(pipeline, settings)}"
 
     @torch.no_grad()
-    def edit(self, cases: Sequence[Case]) -> np.ndarray:
-        percepts = self._look(cases)
+    def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
+        percepts = self.perceive(cases)
         tokens = self.pipeline.understand(percepts, [case.instruction for case in cases])
         return _paint(self.pipeline, cases, percepts, tokens, self.settings)
 
     @torch.no_grad()
-    def distances_to_text(self, cases: Sequence[Case]) -> list[float]:
-        """Mean squared distance of each case's edit tokens to CLIP's states of its instruction, or of the plain one if
-        that is nearer: both say what to do."""
-        tokens = self.pipeline.understand(self._look(cases), [case.instruction for case in cases])
+    def distances_to_text(self, cases: Sequence[EditCase]) -> list[float]:
+        """Return the MSE of each case's edit tokens to CLIP's states of its instruction or of the plain instruction,
+        whichever is smaller."""
+        tokens = self.pipeline.understand(self.perceive(cases), [case.instruction for case in cases])
         texts = ([case.instruction for case in cases], [case.edit.plain for case in cases])
-        distances = [(tokens - _read(self.pipeline, own)).square().mean(dim=(1, 2)) for own in texts]
+        distances = [(tokens - _text_states(self.pipeline, each)).square().mean(dim=(1, 2)) for each in texts]
         return torch.minimum(*distances).tolist()
 
-    def _look(self, cases: Sequence[Case]) -> Percepts:
+    def perceive(self, cases: Sequence[EditCase]) -> Percepts:
+        """Encode the sources and the regions of the row's region source."""
         boxes: list[Tensor] | None = None
         if self.regions == "true":
             boxes = [torch.tensor(case.boxes).view(-1, 4) for case in cases]
@@ -112,29 +113,28 @@ class FireEditor:
 
 
 class TextEditor:
-    """InstructPix2Pix's way: the UNet reads CLIP's text states of the instruction, and no VLM looks at the picture."""
+    """InstructPix2Pix's conditioning: the UNet gets CLIP's text states of the instruction, without a VLM."""
 
     def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, plain: bool = False):
         """
         Args:
-            plain: read the words that name the object, also where the instruction only says what it is for: what
-                a perfect VLM would make of them.
+            plain: read the instruction with every object named, as a perfect VLM would resolve one that describes it.
         """
         self.pipeline, self.settings, self.plain = pipeline, settings, plain
         self.weights = fingerprint(pipeline.model)
-        self.manner = f"{'plain' if plain else 'as told'} {_painting(pipeline, settings)}"
+        self.manner = f"{'plain' if plain else 'as told'} {_manner(pipeline, settings)}"
 
     @torch.no_grad()
-    def edit(self, cases: Sequence[Case]) -> np.ndarray:
-        tokens = _read(self.pipeline, [case.edit.plain if self.plain else case.instruction for case in cases])
-        nothing = torch.zeros(len(cases), 0, 0)
-        percepts = Percepts(image_tokens=nothing, region_tokens=(), boxes=(), scores=(), detail=())
+    def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
+        tokens = _text_states(self.pipeline, [case.edit.plain if self.plain else case.instruction for case in cases])
+        empty = torch.zeros(len(cases), 0, 0)
+        percepts = Percepts(image_tokens=empty, region_tokens=(), boxes=(), scores=(), detail=())
         return _paint(self.pipeline, cases, percepts, tokens, self.settings)
 
 
 @dataclass(frozen=True)
 class RowName:
-    """A row as it is asked for: `NAME`, `NAME=FOLDER` or `NAME=FOLDER@REGIONS`."""
+    """Row of the command line: `NAME`, `NAME=FOLDER` or `NAME=FOLDER@REGIONS`."""
 
     name: str
     folder: str
@@ -142,26 +142,39 @@ class RowName:
 
     @classmethod
     def parse(cls, text: str, weights: str, regions: RegionSource) -> "RowName":
-        """Fill in what is not said.
+        """Parse a row, with `weights` and `regions` as defaults.
 
         Raises:
-            EditorError: REGIONS is none of ours.
+            EditorError: REGIONS is not one of `REGION_SOURCES`.
         """
-        text, _, own = text.partition("@")
+        text, _, suffix = text.partition("@")
         name, _, folder = text.partition("=")
-        if own and own not in REGION_SOURCES:
-            raise EditorError(f"row {name!r}: regions {own!r}; write one of {', '.join(REGION_SOURCES)}")
-        chosen = next((source for source in REGION_SOURCES if source == own), regions)
-        return cls(f"{name}@{own}" if own else name, folder or weights, chosen)
+        if suffix and suffix not in REGION_SOURCES:
+            raise EditorError(f"row {name!r}: regions {suffix!r}; write one of {', '.join(REGION_SOURCES)}")
+        chosen = next((source for source in REGION_SOURCES if source == suffix), regions)
+        return cls(f"{name}@{suffix}" if suffix else name, folder or weights, chosen)
+
+
+def parse_rows(text: str, weights: str, regions: RegionSource) -> list[RowName]:
+    """Parse rows separated by commas; `target` is put first if it is missing.
+
+    Raises:
+        EditorError: two rows have one name, or a row's regions are unknown.
+    """
+    rows = [RowName.parse(row, weights, regions) for row in text.split(",")]
+    names = [row.name for row in rows]
+    if len(set(names)) < len(names):
+        raise EditorError(f"--rows {text}: two rows have one name")
+    return rows if "target" in names else [RowName.parse("target", weights, regions), *rows]
 
 
 def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: str) -> Editor:
-    """The editor of a row: `copy`, `target` and `vae`, or what lies in the row's folder, for TEXT_ROWS without its VLM.
+    """Make the editor of a row: `copy`, `target` or `vae`, or else the weights in the row's folder.
 
-    Settings are those that were saved with a pipeline, for a folder of mere parts those of `sizes`, with `changes`.
+    Settings are those saved with a pipeline, or `sizes.painting` for a folder of components alone, with `changes`.
 
     Raises:
-        EditorError: there is nothing in the folder that edits.
+        EditorError: the folder has no weights of an editor.
     """
     if row.name == "copy":
         return Copy()
@@ -170,29 +183,29 @@ def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: s
     folder = NANO if row.folder == "nano" else Path(row.folder).expanduser()
     if row.name == "vae":
         if not (folder / "vae").is_dir():
-            raise EditorError(f"{folder / 'vae'} is not there; give --weights a folder with a VAE")
+            raise EditorError(f"{folder / 'vae'} is missing; give --weights a folder with a VAE")
         return Reconstruction(load_vae(folder / "vae").to(device))
     if row.name not in TEXT_ROWS and has_vlm(folder):
         pipeline = FireEditPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
         pipeline.set_progress_bar_config(disable=True)
-        regions = row.regions if pipeline.detector is not None else "none"  # an ablation that proposes none
+        regions = row.regions if pipeline.detector is not None else "none"  # the ablation without a detector
         return FireEditor(pipeline, pipeline.settings.but(**changes), regions)
     if (folder / "unet").is_dir():
         settings = _saved_settings(folder) or sizes.painting
         pipeline = _saved_text_pipeline(folder, sizes).to(device)
         return TextEditor(pipeline, settings.but(**changes), plain=row.name == "ip2p_plain")
-    raise EditorError(f"row {row.name!r}: {folder} holds neither a pipeline nor a UNet; write {row.name}=FOLDER")
+    raise EditorError(f"row {row.name!r}: {folder} has neither a pipeline nor a UNet; write {row.name}=FOLDER")
 
 
 def has_vlm(folder: Path) -> bool:
-    """Tell a pipeline that understands by itself from parts that need CLIP's text states."""
+    """Tell a whole pipeline from components that need CLIP's text states."""
     return (folder / "model_index.json").is_file() and (folder / "vlm").is_dir()
 
 
 def text_pipeline(
     unet: EditUNet, vae: Codec, text_encoder: CLIPTextModel, tokenizer: PreTrainedTokenizerBase, sizes: FireEditConfig
 ) -> FireEditPipeline:
-    """The parts that TextEditor paints with."""
+    """Build the pipeline of a TextEditor."""
     left_out = (*FireEditPipeline.PERCEIVING, *FireEditPipeline.UNDERSTANDING, "hvca", "tati")
     parts: dict[str, Any] = dict.fromkeys(left_out) | {
         "unet": unet,
@@ -207,46 +220,44 @@ def text_pipeline(
 
 
 def _saved_text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipeline:
-    """Read the parts `unet`, `vae`, `text_encoder` and `tokenizer` in a folder; all but the UNet may lie beside nano's
-    weights instead."""
-
-    def found(name: str) -> Path:
-        return folder / name if (folder / name).is_dir() else NANO / name
-
+    """Load the pipeline of a TextEditor; components that the folder lacks, except the UNet, are nano's."""
+    vae, text_encoder, tokenizer = (
+        folder / name if (folder / name).is_dir() else NANO / name for name in ("vae", "text_encoder", "tokenizer")
+    )
     return text_pipeline(
         EditUNet.from_pretrained(folder / "unet", dtype=torch.float32).eval(),
-        load_vae(found("vae")),
-        CLIPTextModel.from_pretrained(found("text_encoder"), dtype=torch.float32).eval(),
-        AutoTokenizer.from_pretrained(found("tokenizer")),
+        load_vae(vae),
+        CLIPTextModel.from_pretrained(text_encoder, dtype=torch.float32).eval(),
+        AutoTokenizer.from_pretrained(tokenizer),
         sizes,
     )
 
 
 def _saved_settings(folder: Path) -> PaintSettings | None:
-    """Settings of the pipeline in a folder; None where only parts lie."""
+    """Settings saved with the pipeline in a folder; None for a folder of components alone."""
     index = folder / "model_index.json"
     saved = json.loads(index.read_text()).get("settings") if index.is_file() else None
     return PaintSettings(**saved) if saved else None
 
 
-def _painting(pipeline: FireEditPipeline, settings: PaintSettings) -> str:
-    """How a pipeline paints, in words that differ where its pictures may."""
+def _manner(pipeline: FireEditPipeline, settings: PaintSettings) -> str:
+    """Describe settings and sampler: a part of the cache key, so descriptions differ where pictures may."""
     scheduler = pipeline.scheduler
-    known = sorted((name, value) for name, value in scheduler.config.items() if not name.startswith("_"))
-    return f"{settings} {type(scheduler).__name__} {known}"
+    config = sorted((name, value) for name, value in scheduler.config.items() if not name.startswith("_"))
+    return f"{settings} {type(scheduler).__name__} {config}"
 
 
-def _read(pipeline: FireEditPipeline, texts: Sequence[str]) -> Tensor:
-    """CLIP's text states, [B, 77, W]."""
+def _text_states(pipeline: FireEditPipeline, texts: Sequence[str]) -> Tensor:
+    """Encode texts to CLIP's text states, [B, 77, W]."""
     text_encoder = pipeline.text_encoder
     ids = tokenize_text(pipeline.tokenizer, list(texts), text_encoder.config.max_position_embeddings)
     return text_states(text_encoder, ids.to(text_encoder.device))
 
 
 def _paint(
-    pipeline: FireEditPipeline, cases: Sequence[Case], percepts: Percepts, tokens: Tensor, settings: PaintSettings
+    pipeline: FireEditPipeline, cases: Sequence[EditCase], percepts: Percepts, tokens: Tensor, settings: PaintSettings
 ) -> np.ndarray:
-    """Each from noise of its own seed, so that its picture does not depend on its neighbours."""
+    """Sample each case from noise of its own seed, independent of the rest of the batch."""
     noise = [torch.Generator().manual_seed(case.seed) for case in cases]
     pictures = [case.source for case in cases]
     latents = pipeline.paint(pipeline.prepare(pictures, percepts, tokens, settings, noise))
@@ -255,5 +266,5 @@ def _paint(
 
 
 def _pixels(pictures: Tensor) -> np.ndarray:
-    """[B, S, S, 3] in [0, 1] to uint8."""
+    """Round [B, S, S, 3] in [0, 1] to uint8."""
     return (pictures.float() * 255).round().byte().cpu().numpy()

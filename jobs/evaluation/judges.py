@@ -1,19 +1,20 @@
-"""Judges of edited pictures: the scene reader, errors of pixels, and likenesses by stand-ins for the usual backbones.
+"""Judges of edited pictures: the scene reader, pixel errors, and similarities under the small model's encoders.
 
-A stand-in is trained on our scenes and says so in its name: its numbers compare the rows of one table and no others.
+These encoders are trained on the project's scenes, and the measures' names say so: their values compare the rows of one
+table and cannot be compared with published ones.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fireedit.jobs.evaluation.cases import Case
+from fireedit.jobs.evaluation.cases import EditCase
 from fireedit.jobs.evaluation.clip import JUDGE, CLIPJudge
-from fireedit.jobs.evaluation.metrics import edit_mask, likeness, perceptual_distance, pixel_scores
+from fireedit.jobs.evaluation.metrics import cosine, edit_mask, perceptual_distance, pixel_scores
 from fireedit.jobs.evaluation.scene_reader import SceneReader, load_reader, signed
 from fireedit.jobs.evaluation.success import judge
 from fireedit.models.vision import Vision
@@ -21,15 +22,16 @@ from fireedit.models.weights import fingerprint
 from fireedit.platform.scenes import language
 
 BATCH = 64
+"""Pictures judged together."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Findings of the judges on one edited picture; None where a judge is absent, NaN where nothing is there."""
+    """Measures of one edited picture; None where a judge is absent, NaN where a mask has no pixels."""
 
     success: bool
     wrong: tuple[str, ...]
-    """Why it is no success."""
+    """Reasons for a failure."""
     l1: float
     l1_inside: float
     l1_outside: float
@@ -38,11 +40,11 @@ class Score:
     perceptual: float
     """Distance from the target in the features of the reader's trunk."""
     dino: float | None = None
-    """Cosine with the target of nano's DINOv2."""
+    """Cosine with the target under the small model's DINOv2."""
     clip_i: float | None = None
-    """Cosine with the target of nano's CLIP."""
+    """Cosine with the target under the small model's CLIP."""
     clip_t: float | None = None
-    """Cosine with the target's caption of nano's CLIP."""
+    """Cosine with the target's caption under the small model's CLIP."""
 
 
 MEASURES = {
@@ -57,21 +59,21 @@ MEASURES = {
     "clip_i": "nano-CLIP-I",
     "clip_t": "nano-CLIP-T",
 }
-"""Fields of a score that are averaged, and what their columns are called."""
+"""Column headings of the fields of `Score` that are averaged."""
 
 
 class Judges:
-    """All judges, the same for every row."""
+    """Judges of a benchmark, the same for every row."""
 
     def __init__(self, reader: SceneReader, vision: Vision | None = None, clip: CLIPJudge | None = None):
         self.reader, self.vision, self.clip = reader, vision, clip
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> "Judges":
-        """Load whichever lie among the parts in `folder`; only the reader must.
+        """Load the judges in a pipeline's folder; only the scene reader is required.
 
         Raises:
-            FileNotFoundError: there is no reader.
+            FileNotFoundError: there is no scene reader.
         """
         reader, vision, clip = load_reader(folder), None, None
         if (folder / "vision").is_dir():
@@ -83,71 +85,65 @@ class Judges:
 
     @property
     def weights(self) -> dict[str, str]:
-        """A hash of each who is there."""
-        found = {"parser": fingerprint(self.reader)}
+        """Fingerprint of each judge, by its name in benchmark.json."""
+        fingerprints = {"parser": fingerprint(self.reader)}
         if self.vision is not None:
-            found["dino"] = fingerprint(self.vision.dino)
+            fingerprints["dino"] = fingerprint(self.vision.dino)
         if self.clip is not None:
-            found["clip"] = fingerprint(self.clip.clip)
-        return found
+            fingerprints["clip"] = fingerprint(self.clip.clip)
+        return fingerprints
 
     @property
-    def known(self) -> str:
-        """The training of the reader, and what the stand-ins are, for a report."""
+    def description(self) -> str:
+        """Training data of the judges, for a report."""
         config = self.reader.config
         return (
-            "The reader was trained on renders of seeds of training, clean and noisy, speckled or soft as editors may "
-            f"return them, of {len(config.names)} things and {len(config.backgrounds)} backgrounds in the artwork "
+            "The scene reader was trained on renders of training seeds, clean and degraded (noise, speckles, blur), of "
+            f"{len(config.names)} things and {len(config.backgrounds)} backgrounds in the artwork "
             f"{' and '.join(config.artworks)}. "
-            "Measures called nano- are cosines by nano's own CLIP and of the mean patch states of its vision tower: "
-            "they compare the rows of this table and nothing else."
+            "Measures called nano- are cosines under nano's own CLIP and of the mean patch states of its vision tower: "
+            "they compare the rows of this table only."
         )
 
     @property
     def absent(self) -> list[str]:
-        """Names of the measures that nobody here takes."""
+        """Measures whose judges were not loaded."""
         missing = ["dino"] if self.vision is None else []
         return missing + (["clip_i", "clip_t"] if self.clip is None else [])
 
-    def scores(self, cases: Sequence[Case], edited: np.ndarray) -> list[Score]:
-        """Of edited pictures, uint8 RGB [B, S, S, 3]."""
-        found = []
-        for first in range(0, len(cases), BATCH):
-            found += self._scores(cases[first : first + BATCH], edited[first : first + BATCH])
-        return found
+    def scores(self, cases: Sequence[EditCase], edited: np.ndarray) -> list[Score]:
+        """Score edited pictures, uint8 RGB [B, S, S, 3]."""
+        starts = range(0, len(cases), BATCH)
+        batches = [self._batch(cases[start : start + BATCH], edited[start : start + BATCH]) for start in starts]
+        return [score for batch in batches for score in batch]
 
     @torch.no_grad()
-    def _scores(self, cases: Sequence[Case], edited: np.ndarray) -> list[Score]:
-        source, target = (np.stack([getattr(case, name) for case in cases]) for name in ("source", "target"))
+    def _batch(self, cases: Sequence[EditCase], edited: np.ndarray) -> list[Score]:
         device = next(self.reader.parameters()).device
-        made, wanted = torch.from_numpy(edited).to(device), torch.from_numpy(target).to(device)
+        arrays = (np.stack([case.source for case in cases]), edited, np.stack([case.target for case in cases]))
+        source, output, target = (torch.from_numpy(array).to(device) for array in arrays)
+        pixels = pixel_scores(output, target, edit_mask(source, target))
+        trunk = (self.reader.features(signed(pictures)) for pictures in (output, target))
+        columns = vars(pixels) | {"perceptual": perceptual_distance(*trunk)}
+        columns |= self._dino(output, target) | self._clip(cases, output, target)
+        lists = {name: column.tolist() for name, column in columns.items()}
         verdicts = [judge([case.edit], reading) for case, reading in zip(cases, self.reader.read(edited), strict=True)]
-        pixels = pixel_scores(made, wanted, edit_mask(torch.from_numpy(source).to(device), wanted))
-        perceptual = perceptual_distance(self.reader.features(signed(made)), self.reader.features(signed(wanted)))
-        clip_i, clip_t = self._clip(cases, made, wanted)
-        columns = {field.name: getattr(pixels, field.name) for field in fields(pixels)} | {
-            "perceptual": perceptual,
-            "dino": self._dino(made, wanted),
-            "clip_i": clip_i,
-            "clip_t": clip_t,
-        }
-        known = {name: column.tolist() for name, column in columns.items() if column is not None}
         return [
-            Score(verdict.success, verdict.wrong, **{name: column[index] for name, column in known.items()})
+            Score(verdict.success, verdict.wrong, **{name: values[index] for name, values in lists.items()})
             for index, verdict in enumerate(verdicts)
         ]
 
-    def _dino(self, made: Tensor, wanted: Tensor) -> Tensor | None:
-        """Cosines of the mean patch states; a class token means something only to a DINOv2 trained with one."""
+    def _dino(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Cosines of the mean patch states: nano's DINOv2 is trained without its class token."""
         if self.vision is None:
-            return None
-        one, other = (self.vision(pictures, detail=False).maps[-1].mean(dim=(2, 3)) for pictures in (made, wanted))
-        return likeness(one, other)
+            return {}
+        pair = (self.vision(view, detail=False).maps[-1].mean(dim=(2, 3)) for view in (output, target))
+        return {"dino": cosine(*pair)}
 
-    def _clip(self, cases: Sequence[Case], made: Tensor, wanted: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def _clip(self, cases: Sequence[EditCase], output: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Cosines with the target and with its caption."""
         if self.clip is None:
-            return None, None
-        pictures = self.clip.pictures(made)
+            return {}
+        embedded = self.clip.pictures(output)
         captions = self.clip.texts([language.caption(case.edit.target) for case in cases])
-        return likeness(pictures, self.clip.pictures(wanted)), likeness(pictures, captions)
+        return {"clip_i": cosine(embedded, self.clip.pictures(target)), "clip_t": cosine(embedded, captions)}

@@ -1,4 +1,4 @@
-"""What an edited picture is worth in numbers: errors inside and outside the edit, likenesses, intervals."""
+"""Measures of edited pictures: errors inside and outside the edit, feature similarities, bootstrap intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,29 +8,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST_DB = 60.0
-"""PSNR of equal pictures, which has no number; rounding to 8 bits alone leaves 59."""
+MAX_DB = 60.0
+"""PSNR given to equal pictures instead of infinity; rounding to 8 bits alone leaves 59."""
 RESAMPLES = 2000
-MOST_DRAWN = 500_000
+"""Bootstrap resamples of an interval."""
+MAX_DRAWN = 500_000
 """Cases that a bootstrap draws at once, which bounds its memory."""
 
 
 @dataclass(frozen=True)
 class PixelScores:
-    """Errors of B edited pictures, each [B]; NaN where there are no such pixels."""
+    """Errors of B edited pictures, each [B]; NaN where a region has no pixels."""
 
     l1: Tensor
-    """Mean absolute error, of 1."""
+    """Mean absolute error of values in [0, 1]."""
     l1_inside: Tensor
     l1_outside: Tensor
     psnr_inside: Tensor
-    """dB."""
+    """In dB."""
     psnr_outside: Tensor
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and where it lies with 95 % certainty."""
+    """Mean with its 95 % confidence interval, of `count` values."""
 
     mean: float
     low: float
@@ -39,17 +40,17 @@ class Interval:
 
 
 UNKNOWN = Interval(mean=float("nan"), low=float("nan"), high=float("nan"), count=0)
-"""Nothing was measured."""
+"""Interval of no values."""
 
 
 def edit_mask(source: Tensor, target: Tensor, grow: int = 2) -> Tensor:
-    """Where an edit changes its picture, and `grow` pixels around: uint8 [B, S, S, 3] twice to bool [B, S, S]."""
+    """Mask the pixels that an edit changes, dilated by `grow`: uint8 [B, S, S, 3] twice to bool [B, S, S]."""
     changed = (source != target).any(dim=-1)
     return F.max_pool2d(changed[:, None].float(), 2 * grow + 1, stride=1, padding=grow)[:, 0] > 0
 
 
 def pixel_scores(edited: Tensor, target: Tensor, mask: Tensor) -> PixelScores:
-    """Compare uint8 [B, S, S, 3] pictures with their targets, apart inside and outside bool [B, S, S] masks."""
+    """Compare uint8 [B, S, S, 3] pictures with their targets inside and outside bool [B, S, S] masks."""
     errors = (edited.float() - target.float()) / 255
     absolute, squared = errors.abs().mean(dim=-1), errors.square().mean(dim=-1)
     return PixelScores(
@@ -62,63 +63,62 @@ def pixel_scores(edited: Tensor, target: Tensor, mask: Tensor) -> PixelScores:
 
 
 def l1_where(edited: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute error, of 1, of the pixels in bool [B, S, S] masks; [B], NaN where a mask is empty."""
+    """Mean absolute error of values in [0, 1] inside bool [B, S, S] masks; [B], NaN where a mask is empty."""
     return _mean_where((edited.float() - target.float()).abs().mean(dim=-1) / 255, mask)
 
 
 def psnr(squared_error: Tensor) -> Tensor:
-    """Of mean squared errors of pixels in [0, 1], in dB, at most `MOST_DB`."""
-    return (-10 * torch.log10(squared_error)).clamp(max=MOST_DB)
+    """Convert mean squared errors of values in [0, 1] to dB, at most `MAX_DB`."""
+    return (-10 * torch.log10(squared_error)).clamp(max=MAX_DB)
 
 
 def perceptual_distance(features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    """How far two lists of feature maps [B, C_l, h_l, w_l] lie apart, [B]: 0 for equal ones.
+    """Distance [B] of two lists of feature maps [B, C_l, h_l, w_l]; 0 for equal ones.
 
     Source: LPIPS (arXiv 1801.03924) without its learned weights: channels of unit length, squared differences.
     """
-    apart = [
-        (F.normalize(one.float(), dim=1) - F.normalize(other.float(), dim=1)).square().sum(dim=1).mean(dim=(1, 2))
-        for one, other in zip(features, others, strict=True)
-    ]
-    return torch.stack(apart).mean(dim=0)
+    pairs = zip(features, others, strict=True)
+    differences = [F.normalize(level.float(), dim=1) - F.normalize(other.float(), dim=1) for level, other in pairs]
+    return torch.stack([levels.square().sum(dim=1).mean(dim=(1, 2)) for levels in differences]).mean(dim=0)
 
 
-def likeness(embeddings: Tensor, others: Tensor) -> Tensor:
-    """Cosines of [B, D] and [B, D], [B]."""
+def cosine(embeddings: Tensor, others: Tensor) -> Tensor:
+    """Cosine similarities [B] of [B, D] and [B, D]."""
     return F.cosine_similarity(embeddings.float(), others.float(), dim=-1)
 
 
 def interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
-    """Mean and 95 % bootstrap interval of values, those that are NaN left out; NaN if there are none."""
+    """Mean and 95 % bootstrap interval of the values that are not NaN; `UNKNOWN` if there are none."""
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     if len(known) == 0:
         return UNKNOWN
     low, high = np.quantile(_resampled(known[None], seed), (0.025, 0.975))
-    return Interval(mean=float(known.mean()), low=float(low), high=float(high), count=len(known))
+    return Interval(float(known.mean()), float(low), float(high), len(known))
 
 
 def ratio(values: Sequence[float] | np.ndarray, references: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
-    """Mean of values over the mean of as many references, with the 95 % interval of a bootstrap that draws both of a
-    case together; cases in which either is NaN are left out. NaN if the references' mean is 0."""
+    """Ratio of the means of values and references, with a 95 % bootstrap interval that resamples them in pairs.
+
+    Pairs with a NaN are left out; `UNKNOWN` if the references' mean is 0.
+    """
     pairs = np.array([values, references], np.float64)
     pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
     if not pairs[1].any():
         return UNKNOWN
-    ours, theirs = _resampled(pairs, seed)
-    low, high = np.quantile(ours[theirs > 0] / theirs[theirs > 0], (0.025, 0.975))
-    mean = float(pairs[0].mean() / pairs[1].mean())
-    return Interval(mean=mean, low=float(low), high=float(high), count=pairs.shape[1])
+    means, divisors = _resampled(pairs, seed)
+    low, high = np.quantile(means[divisors > 0] / divisors[divisors > 0], (0.025, 0.975))
+    return Interval(float(pairs[0].mean() / pairs[1].mean()), float(low), float(high), pairs.shape[1])
 
 
 def _resampled(columns: np.ndarray, seed: int) -> np.ndarray:
-    """Means of float [C, N] over `RESAMPLES` draws of N cases each, [C, RESAMPLES]."""
+    """Means [C, RESAMPLES] of float [C, N] over bootstrap draws of N cases each."""
     count, rng = columns.shape[1], np.random.default_rng(seed)
-    at_once = max(1, MOST_DRAWN // count)
+    at_once = max(1, MAX_DRAWN // count)
     sizes = [min(at_once, RESAMPLES - first) for first in range(0, RESAMPLES, at_once)]
     return np.concatenate([columns[:, rng.integers(count, size=(size, count))].mean(axis=2) for size in sizes], axis=1)
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    """[B, S, S] -> [B]; NaN where a mask is empty."""
+    """Average [B, S, S] within each mask to [B]; NaN where a mask is empty."""
     return torch.where(mask, values, 0).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))

@@ -1,52 +1,52 @@
-"""A benchmark for people: tables of successes and measures by split, and sheets of pictures."""
+"""Report of a benchmark: tables of success and of measures by split, contact sheets and galleries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fireedit.jobs.evaluation.bars import KNOWLEDGE, SPLIT, Bar, all_bars, family_bars, other_bars
-from fireedit.jobs.evaluation.cases import Case
+from fireedit.jobs.evaluation.bars import KNOWLEDGE, SPLIT, Bar, all_bars, family_bars, split_bars
+from fireedit.jobs.evaluation.cases import EditCase
 from fireedit.jobs.evaluation.judges import MEASURES, Judges, Score
 from fireedit.jobs.evaluation.metrics import Interval, interval
 from fireedit.jobs.evaluation.results import REFERENCE, UNDERSTANDING, Results
 from fireedit.platform.sheet import Panel, sheet
 
 SHOWN = 8
-"""Cases of a sheet: the first ones."""
+"""Cases of a contact sheet: the first ones."""
 GALLERY = 2
 """Cases of each family in a gallery."""
 PICTURE = 160
 """Side of a picture on a sheet, pixels."""
 GAP = 4
+"""Space between pictures, pixels."""
 HEADER = 32
-"""Height of the line above a gallery, pixels."""
+"""Height of a gallery's title, pixels."""
 
-Shown = Sequence[tuple[Case, np.ndarray]]
-"""Cases with what an editor made of them, uint8 RGB [S, S, 3]."""
+Gallery = Sequence[tuple[EditCase, np.ndarray]]
+"""Cases with their edited pictures, uint8 RGB [S, S, 3]."""
 
-_HOW = """\
-An edit is a success if the scene reader reads in the edited picture what was asked for *and* everything else as it was:
-names, places, sizes and colors of all objects, no object too many, background, style, mirror. Row `target` shows how
-often the reader itself is right, row `copy` what doing nothing earns. "Relative" is a row's success over that of the
-true targets of the same cases (of a no-op: over that of the untouched source). Percent with 95 % bootstrap intervals,
-those of relative figures and of leads paired by case.
+_METHOD = """\
+An edit succeeds if the scene reader detects the requested change in the edited picture *and* everything else unchanged:
+names, places, sizes and colors of all objects, no additional object, background, style, mirror. Row `target` is the
+scene reader's own accuracy, row `copy` the success of returning the source. "Relative" is a row's success divided by
+that of the true targets of the same cases (for a no-op, of the unchanged source). Percent with 95 % bootstrap
+intervals; relative success and leads are resampled in pairs by case.
 """
 
 
 def markdown(results: Results, judges: Judges, command: str) -> str:
-    """The whole report."""
-    absent = judges.absent
-    asked, rows = results.settings, results.rows
-    lines = ["# Benchmark", "", _HOW]
-    lines += [f"Made by `{command}`: {asked.edits} edits a family, pictures of {asked.side} px.", ""]
+    """Format the report."""
+    absent, rows = judges.absent, results.rows
+    lines = ["# Benchmark", "", _METHOD]
+    lines += [f"Made by `{command}`: {results.config.edits} edits a family, pictures of {results.config.side} px.", ""]
     cells = [[row.name, row.weights or "-", row.regions or "-", row.painting or "-"] for row in rows]
     lines += _table(["row", "weights", "regions", "painting"], cells)
     lines += ["", "Judges: " + ", ".join(f"{name} `{weights}`" for name, weights in results.judges.items()) + "."]
-    lines += [judges.known]
+    lines += [judges.description]
     if absent:
-        columns = ", ".join(MEASURES[measure] for measure in absent)
-        lines += ["", f"Left out, for want of their judges: {columns}."]
+        lines += ["", f"Not measured, for lack of the judges: {', '.join(MEASURES[measure] for measure in absent)}."]
     lines += _bars(results)
     for split in results.scores:
         lines += ["", f"## {split}", "", *_successes(results, split), *_leads(results, split)]
@@ -56,8 +56,37 @@ def markdown(results: Results, judges: Judges, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def contact_sheet(cases: Sequence[Case], edited: dict[str, np.ndarray], scores: dict[str, list[Score]]) -> Image.Image:
-    """The first cases of a family: source, what each row made of it and whether that succeeds, target."""
+def summary(results: Results) -> dict[str, object]:
+    """Success and relative success of each row over all families of each split; L1, sessions and bars of the last."""
+    rows, last = [row.name for row in results.rows], results.rows[-1].name
+    splits = {split: list(by_family) for split, by_family in results.scores.items()}
+    bars = all_bars(results)
+    success, relative = (
+        {row: {split: _figure(figure(split, splits[split], row)) for split in splits} for row in rows}
+        for figure in (lambda split, families, row: results.mean(split, families, row, "success"), results.relative)
+    )
+    sessions = {
+        split: {
+            "last_turn_over_first": _figure(results.growth(split, last)),
+            "last_scene": _figure(results.last_scene(split, last)),
+        }
+        for split in results.sessions
+    }
+    return {
+        "success": success,
+        "relative": relative,
+        "l1_outside": {split: _figure(results.outside(split, last)) for split in splits},
+        "sessions": sessions,
+        "bars": {bar.name: {"found": _figure(bar.measured), "wanted": bar.wanted, "met": bar.met} for bar in bars},
+        "bars_met": sum(bar.met for bar in bars),
+        "bars_of": len(bars),
+    }
+
+
+def contact_sheet(
+    cases: Sequence[EditCase], edited: Mapping[str, np.ndarray], scores: Mapping[str, Sequence[Score]]
+) -> Image.Image:
+    """Draw the first cases of a family: the source, each row's picture and success, the target."""
     rows, panels = [row for row in edited if row != "target"], []
     for index, case in enumerate(cases[:SHOWN]):
         pictures = [case.source, *(edited[row][index] for row in rows), case.target]
@@ -67,12 +96,12 @@ def contact_sheet(cases: Sequence[Case], edited: dict[str, np.ndarray], scores: 
     return sheet(panels, columns=1, height=PICTURE)
 
 
-def gallery(shown: dict[str, Shown], title: str, columns: int = GALLERY) -> Image.Image:
-    """Source, edited and target of some cases of each family, one after another, under a title."""
+def gallery(shown: Mapping[str, Gallery], title: str, columns: int = GALLERY) -> Image.Image:
+    """Draw source, edited picture and target of cases by family under a title."""
     panels = [
         Panel(image=_side_by_side([case.source, picture, case.target]), title=f"{family}: {case.instruction}")
-        for family, edited in shown.items()
-        for case, picture in edited
+        for family, cases in shown.items()
+        for case, picture in cases
     ]
     pictures = sheet(panels, columns=columns, height=PICTURE)
     page = Image.new("RGB", (pictures.width, pictures.height + HEADER), "white")
@@ -81,93 +110,105 @@ def gallery(shown: dict[str, Shown], title: str, columns: int = GALLERY) -> Imag
     return page
 
 
-def passed(cases: Sequence[Case], edited: np.ndarray, scores: Sequence[Score]) -> Shown:
-    """The first case whose edited picture the judge passed; nothing if there is none."""
-    right = [(case, picture) for case, picture, score in zip(cases, edited, scores, strict=True) if score.success]
-    return right[:1]
+def save_galleries(out: Path, split: str, first: Mapping[str, Gallery], passed: Mapping[str, Gallery]) -> None:
+    """Write SPLIT-gallery.png and SPLIT-passed.png; the latter is deleted if no edit passed."""
+    order = "(source, edited, target)"
+    page = gallery(first, f"{split}: the first edits of every family, unselected {order}")
+    page.save(out / f"{split}-gallery.png")
+    path = out / f"{split}-passed.png"
+    path.unlink(missing_ok=True)
+    if any(passed.values()):
+        title = f"{split}: the first edit of every family that the judge passed {order}"
+        gallery(passed, title, columns=4).save(path)
+
+
+def unselected(cases: Sequence[EditCase], edited: np.ndarray) -> Gallery:
+    """Pair the first `GALLERY` cases of a family with their edited pictures."""
+    return list(zip(cases, edited, strict=True))[:GALLERY]
+
+
+def first_passed(cases: Sequence[EditCase], edited: np.ndarray, scores: Sequence[Score]) -> Gallery:
+    """Select the first case whose edited picture succeeds; empty if there is none."""
+    passed = [(case, picture) for case, picture, score in zip(cases, edited, scores, strict=True) if score.success]
+    return passed[:1]
 
 
 def _bars(results: Results) -> list[str]:
-    """How many bars the last row meets, and those that are about a whole split."""
-    bars, others, last = all_bars(results), other_bars(results), results.rows[-1].name
+    """Count the bars that the last row meets, and list those of whole splits."""
+    bars, others, last = all_bars(results), split_bars(results), results.rows[-1].name
     if not bars:
         return []
     met = sum(bar.met for bar in bars)
-    lines = ["", f"`{last}` meets {met} of {len(bars)} bars; those of families stand in the table of {SPLIT}."]
+    lines = ["", f"`{last}` meets {met} of {len(bars)} bars; those of families are in the table of {SPLIT}."]
     if others:
-        body = [[bar.name, _found(bar), _wanted(bar), _met(bar)] for bar in others]
+        body = [[bar.name, _measured(bar), _wanted(bar), _met(bar)] for bar in others]
         lines += ["", *_table(["bar", f"`{last}`", "wanted", "met"], body)]
     return lines
 
 
 def _successes(results: Results, split: str) -> list[str]:
-    """Families down, rows across: success of each, then relative to that of the true targets, then the bars."""
-    names, families = [row.name for row in results.rows], list(results.scores[split])
-    groups = [(family, [family]) for family in families]
-    hard = [family for family in UNDERSTANDING if family in families]
-    groups += [("**understanding**", hard)] if len(hard) > 1 else []
-    groups += [("**all**", families)] if len(families) > 1 else []
-    edit = [row.name for row in results.rows if row.weights] if REFERENCE in names else []
-    bars = family_bars(results) if split == SPLIT else {}
-    body = []
-    for title, members in groups:
+    """Tabulate success by family and row, then relative success, then the bars."""
+    names = [row.name for row in results.rows]
+    editors = [row.name for row in results.rows if row.weights] if REFERENCE in names else []
+    bars, body = family_bars(results) if split == SPLIT else {}, []
+    for title, members in _groups(list(results.scores[split])):
         means = [results.mean(split, members, name, "success") for name in names]
         cells = [title, str(means[0].count), *map(_percent, means)]
-        cells += [_percent(results.relative(split, members, name)) for name in edit]
+        cells += [_percent(results.relative(split, members, name)) for name in editors]
         if bars:
             bar = bars.get(title)
             cells += [_wanted(bar), _met(bar)] if bar else ["", ""]
         body.append(cells)
-    heads = ["family", "edits", *names, *(f"{name}, relative" for name in edit)]
+    heads = ["family", "edits", *names, *(f"{name}, relative" for name in editors)]
     return _table([*heads, *(["wanted", "met"] if bars else [])], body)
 
 
+def _groups(families: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Title each family, the understanding families together, and all together."""
+    groups = [(family, [family]) for family in families]
+    hard = [family for family in UNDERSTANDING if family in families]
+    groups += [("**understanding**", hard)] if len(hard) > 1 else []
+    return groups + ([("**all**", list(families))] if len(families) > 1 else [])
+
+
 def _measures(results: Results, split: str, absent: Sequence[str]) -> list[str]:
-    """All measures of each row, over all families and outside the mask of things, then the last row's by family."""
+    """Tabulate all measures of each row over all families, then of the last row by family."""
     families, last = list(results.scores[split]), results.rows[-1].name
-    shown = [measure for measure in MEASURES if measure not in (*absent, "success")]
+    columns = [measure for measure in MEASURES if measure not in (*absent, "success")]
 
     def line(title: str, members: Sequence[str], row: str) -> list[str]:
-        means = {measure: results.mean(split, members, row, measure) for measure in shown}
+        means = {measure: results.mean(split, members, row, measure) for measure in columns}
         return [title, *(_plain(mean, 1 if measure.startswith("psnr") else 4) for measure, mean in means.items())]
 
-    heads = [MEASURES[measure] for measure in shown]
-    return [
-        "All families:",
-        "",
-        *_table(["row", *heads], [line(row.name, families, row.name) for row in results.rows]),
-        "",
-        *_outside(results, split),
-        f"`{last}` by family:",
-        "",
-        *_table(["family", *heads], [line(family, [family], last) for family in families]),
-    ]
+    heads = [MEASURES[measure] for measure in columns]
+    by_row = _table(["row", *heads], [line(row.name, families, row.name) for row in results.rows])
+    by_family = _table(["family", *heads], [line(family, [family], last) for family in families])
+    return ["All families:", "", *by_row, "", *_outside(results, split), f"`{last}` by family:", "", *by_family]
 
 
 def _outside(results: Results, split: str) -> list[str]:
-    found = [(row.name, results.outside(split, row.name)) for row in results.rows]
-    told = [f"{name} {_plain(mean)}" for name, mean in found if mean.count]
-    return ["L1 outside the mask on edits of things: " + "; ".join(told) + ".", ""] if told else []
+    means = {row.name: results.outside(split, row.name) for row in results.rows}
+    figures = [f"{name} {_plain(mean)}" for name, mean in means.items() if mean.count]
+    return ["L1 outside the mask on edits of things: " + "; ".join(figures) + ".", ""] if figures else []
 
 
 def _leads(results: Results, split: str) -> list[str]:
-    """How far the last row is ahead of the others: on the split of knowledge, and where one must understand."""
-    families = list(results.scores[split])
-    hard = [family for family in UNDERSTANDING if family in families]
+    """List the leads of the last row over the others on the understanding families."""
+    hard = [family for family in UNDERSTANDING if family in results.scores[split]]
     if not hard or len(results.rows) < 2:
         return []
     *others, last = (row.name for row in results.rows)
     leads = [f"{other} {_percent(results.lead(split, hard, last, other))}" for other in others]
-    where = "here" if split == KNOWLEDGE else "on the understanding families"
-    return ["", f"`{last}` succeeds oftener {where}, in points, than " + "; ".join(leads) + "."]
+    where = "this split" if split == KNOWLEDGE else "the understanding families"
+    return ["", f"Lead of `{last}` on {where}, in points, over " + "; ".join(leads) + "."]
 
 
 def _sessions(results: Results, split: str) -> list[str]:
-    rows, seed = results.sessions[split], results.settings.bootstrap_seed
-    turns = max(len(one.l1_outside) for one in rows.values())
+    sessions, seed = results.sessions[split], results.config.bootstrap_seed
+    turns = max(len(scores.l1_outside) for scores in sessions.values())
     body = []
-    for name, one in rows.items():
-        means = [_plain(interval(values, seed)) for values in one.l1_outside]
+    for name, scores in sessions.items():
+        means = [_plain(interval(values, seed)) for values in scores.l1_outside]
         body.append([name, *means, _plain(results.growth(split, name), 2), _percent(results.last_scene(split, name))])
     heads = [f"L1 outside all masks after turn {turn + 1}" for turn in range(turns)]
     return _table(["row", *heads, "last turn over first", "success of the last scene"], body)
@@ -188,8 +229,12 @@ def _plain(mean: Interval, digits: int = 4) -> str:
     return f"{mean.mean:.{digits}f} ({mean.low:.{digits}f} to {mean.high:.{digits}f})"
 
 
-def _found(bar: Bar) -> str:
-    return _percent(bar.found) if bar.is_share else _plain(bar.found)
+def _figure(mean: Interval) -> float | None:
+    return round(mean.mean, 4) if mean.count else None
+
+
+def _measured(bar: Bar) -> str:
+    return _percent(bar.measured) if bar.is_share else _plain(bar.measured)
 
 
 def _wanted(bar: Bar) -> str:
@@ -202,7 +247,7 @@ def _met(bar: Bar) -> str:
 
 
 def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures of one size, uint8 [S, S, 3], enlarged as they are and set in a row."""
+    """Enlarge pictures of one size, uint8 [S, S, 3], by repeating pixels, and concatenate them."""
     scale = max(1, PICTURE // pictures[0].shape[0])
     large = [picture.repeat(scale, axis=0).repeat(scale, axis=1) for picture in pictures]
     gap = np.full((large[0].shape[0], GAP, 3), 255, np.uint8)

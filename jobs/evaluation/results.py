@@ -1,164 +1,174 @@
-"""Findings of a benchmark, and their means with intervals."""
+"""Scores of a benchmark, and their means with intervals."""
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fireedit.jobs.evaluation.cases import Case
+from fireedit.jobs.evaluation.cases import EditCase
 from fireedit.jobs.evaluation.judges import MEASURES, Score
 from fireedit.jobs.evaluation.metrics import Interval, interval, ratio
 from fireedit.platform.scenes.families import LOCAL
 
 REFERENCE = "target"
-"""The row that others are measured by: how often the judge passes the true targets of the same cases. A no-op's target
-is its untouched source."""
+"""Row that relative success divides by: the judge's pass rate on the true targets of the same cases. The target of a
+no-op is its unchanged source."""
 UNDERSTANDING = ("left_right", "relative_size", "color", "ordinal", "multiple", "reasoning")
-"""Families whose instructions have to be worked out."""
+"""Families whose instructions do not name the object directly."""
 DIGITS = 4
-"""Behind the point, in JSON."""
+"""Decimals in JSON: as many as agree between machines."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The request."""
+class BenchmarkConfig:
+    """Cases of a benchmark."""
 
     splits: list[str]
     families: list[str]
     edits: int
-    """Of a family."""
+    """Edits of each family."""
     sessions: int
+    """Sessions of each split."""
     side: int
-    """Of the pictures, pixels."""
+    """Side of the pictures, pixels."""
     bootstrap_seed: int = 0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One editor, as a table names it."""
+    """Editor as the tables describe it."""
 
     name: str
     weights: str
-    """Hash; empty if it has none."""
+    """Fingerprint; empty for an editor without weights."""
     regions: str
-    """Where those that its VLM sees come from; empty if it has no VLM."""
+    """Region source of the VLM; empty without a VLM."""
     painting: str = ""
-    """Steps and guidance; empty if it paints nothing."""
+    """Steps and guidance; empty for an editor that does not sample."""
 
 
 @dataclass(frozen=True)
-class Turns:
-    """Outcome of sessions of several turns, each on the picture that the editor had made before."""
+class SessionScores:
+    """Scores of sessions, each turn of which edits the picture that the editor returned in the turn before."""
 
     l1_outside: list[list[float]]
-    """By turn, of each session: outside all of its masks, from its first source. NaN where they cover everything."""
+    """L1 to the first source outside all of a session's masks, by turn and session; NaN if the masks cover all."""
     success: list[bool]
-    """Of the last scene."""
+    """Success of the last scene of each session."""
 
 
 @dataclass
 class Results:
     """Scores by split, family and row, in the order of the cases."""
 
-    settings: Settings
+    config: BenchmarkConfig
     rows: list[Row]
     judges: dict[str, str]
-    """A hash of each judge's weights."""
+    """Fingerprint of each judge's weights."""
     scores: dict[str, dict[str, dict[str, list[Score]]]] = field(default_factory=dict)
-    sessions: dict[str, dict[str, Turns]] = field(default_factory=dict)
+    """By split, family and row."""
+    sessions: dict[str, dict[str, SessionScores]] = field(default_factory=dict)
     """By split and row."""
+
+    @property
+    def key(self) -> str:
+        """Hash that names the folder of the verdicts."""
+        # The config's class was called Settings when results/ was made; the hash stays what it was.
+        text = repr((self.config, self.rows, self.judges)).replace(BenchmarkConfig.__name__, "Settings", 1)
+        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
     def add(self, split: str, family: str, row: str, scores: list[Score]) -> None:
         self.scores.setdefault(split, {}).setdefault(family, {})[row] = scores
 
-    def measured(self, split: str, families: Sequence[str], row: str, measure: str) -> list[float]:
-        """All values of a measure in these families, one after the other; those of absent judges are left out."""
+    def values(self, split: str, families: Sequence[str], row: str, measure: str) -> list[float]:
+        """Concatenate a measure's values over families; those of absent judges are left out."""
         scores = [score for family in families for score in self.scores[split].get(family, {}).get(row, [])]
         values = [getattr(score, measure) for score in scores]
         return [float(value) for value in values if value is not None]
 
     def mean(self, split: str, families: Sequence[str], row: str, measure: str) -> Interval:
-        return interval(self.measured(split, families, row, measure), self.settings.bootstrap_seed)
+        return interval(self.values(split, families, row, measure), self.config.bootstrap_seed)
 
     def relative(self, split: str, families: Sequence[str], row: str) -> Interval:
-        """A row's success over that of the true targets of the same cases."""
-        ours, theirs = (self.measured(split, families, name, "success") for name in (row, REFERENCE))
-        return ratio(ours, theirs, self.settings.bootstrap_seed)
+        """Divide a row's success by that of the true targets of the same cases."""
+        successes, references = (self.values(split, families, name, "success") for name in (row, REFERENCE))
+        return ratio(successes, references, self.config.bootstrap_seed)
 
     def lead(self, split: str, families: Sequence[str], row: str, other: str) -> Interval:
-        """How much oftener `row` succeeds than `other`, case by case."""
-        ours, theirs = (self.measured(split, families, name, "success") for name in (row, other))
-        return interval([one - two for one, two in zip(ours, theirs, strict=True)], self.settings.bootstrap_seed)
+        """Mean difference of the successes of `row` and `other`, paired by case."""
+        pairs = zip(*(self.values(split, families, name, "success") for name in (row, other)), strict=True)
+        return interval([success - baseline for success, baseline in pairs], self.config.bootstrap_seed)
 
     def outside(self, split: str, row: str) -> Interval:
-        """L1 outside the mask on edits of things."""
+        """L1 outside the mask on edits of objects."""
         return self.mean(split, LOCAL, row, "l1_outside")
 
     def growth(self, split: str, row: str) -> Interval:
-        """L1 outside all masks after the last turn of a session over that after the first."""
+        """Ratio of the L1 outside all masks after the last turn of a session to that after the first."""
         turns = self.sessions[split][row].l1_outside
-        return ratio(turns[-1], turns[0], self.settings.bootstrap_seed)
+        return ratio(turns[-1], turns[0], self.config.bootstrap_seed)
 
     def last_scene(self, split: str, row: str) -> Interval:
-        """Success of the last scenes of sessions."""
-        success = self.sessions[split][row].success
-        return interval([float(one) for one in success], self.settings.bootstrap_seed)
+        """Success rate of the last scenes of sessions."""
+        return interval(list(map(float, self.sessions[split][row].success)), self.config.bootstrap_seed)
 
     def as_json(self) -> dict[str, Any]:
-        """Means with intervals, [mean, low, high]; nothing that depends on the machine."""
-        return {
-            "settings": asdict(self.settings),
-            "rows": [asdict(row) for row in self.rows],
-            "judges": self.judges,
-            "splits": {
-                split: {family: {row: self._row(split, family, row) for row in rows} for family, rows in found.items()}
-                for split, found in self.scores.items()
-            },
-            "l1_outside": {
-                split: {row.name: _told(self.outside(split, row.name)) for row in self.rows} for split in self.scores
-            },
-            "sessions": {
-                split: {row: self._turns(split, row) for row in rows} for split, rows in self.sessions.items()
-            },
+        """Means with intervals as [mean, low, high]; contains nothing that depends on the machine."""
+        splits = {
+            split: {
+                family: {row: self._family_json(split, family, row) for row in rows}
+                for family, rows in by_family.items()
+            }
+            for split, by_family in self.scores.items()
         }
+        outside = {
+            split: {row.name: _rounded(self.outside(split, row.name)) for row in self.rows} for split in self.scores
+        }
+        sessions = {
+            split: {row: self._session_json(split, row) for row in rows} for split, rows in self.sessions.items()
+        }
+        rows = [asdict(row) for row in self.rows]
+        head = {"settings": asdict(self.config), "rows": rows, "judges": self.judges}
+        return head | {"splits": splits, "l1_outside": outside, "sessions": sessions}
 
-    def _row(self, split: str, family: str, row: str) -> dict[str, Any]:
+    def _family_json(self, split: str, family: str, row: str) -> dict[str, Any]:
         means = {measure: self.mean(split, [family], row, measure) for measure in MEASURES}
         return {
             "edits": len(self.scores[split][family][row]),
-            "relative": _told(self.relative(split, [family], row)),
-            **{measure: _told(mean) for measure, mean in means.items() if mean.count},
+            "relative": _rounded(self.relative(split, [family], row)),
+            **{measure: _rounded(mean) for measure, mean in means.items() if mean.count},
         }
 
-    def _turns(self, split: str, row: str) -> dict[str, Any]:
-        turns, seed = self.sessions[split][row], self.settings.bootstrap_seed
+    def _session_json(self, split: str, row: str) -> dict[str, Any]:
+        sessions, seed = self.sessions[split][row], self.config.bootstrap_seed
         return {
-            "sessions": len(turns.success),
-            "l1_outside": [_told(interval(values, seed)) for values in turns.l1_outside],
-            "last_over_first": _told(self.growth(split, row)),
-            "success": _told(self.last_scene(split, row)),
+            "sessions": len(sessions.success),
+            "l1_outside": [_rounded(interval(values, seed)) for values in sessions.l1_outside],
+            "last_over_first": _rounded(self.growth(split, row)),
+            "success": _rounded(self.last_scene(split, row)),
         }
 
 
-def score_lines(split: str, family: str, row: str, cases: Sequence[Case], scores: Sequence[Score]) -> str:
-    """One JSON object a line for each edit: what was asked, the verdict, the measures; None where there is none."""
+def score_lines(split: str, family: str, row: str, cases: Sequence[EditCase], scores: Sequence[Score]) -> str:
+    """Format each edit's instruction, verdict and measures as a line of JSON; unknown measures are null."""
     lines = []
     for case, score in zip(cases, scores, strict=True):
         measures = {name: _known(getattr(score, name)) for name in MEASURES if name != "success"}
-        told = {"split": split, "family": family, "row": row, "number": case.number, "seed": case.seed}
-        told |= {"instruction": case.instruction, "success": score.success, "wrong": score.wrong} | measures
-        lines.append(json.dumps(told) + "\n")
+        record = {"split": split, "family": family, "row": row, "number": case.number, "seed": case.seed}
+        record |= {"instruction": case.instruction, "success": score.success, "wrong": score.wrong} | measures
+        lines.append(json.dumps(record) + "\n")
     return "".join(lines)
 
 
 def compact(value: Any, indent: str = "") -> str:
-    """JSON in which everything that holds no object stands on one line."""
-    if isinstance(value, dict) and any(_holds_object(one) for one in value.values()):
-        lines = [f"{indent} {json.dumps(name)}: {compact(one, indent + ' ')}" for name, one in value.items()]
+    """Format JSON with each value that contains no object on one line."""
+    if isinstance(value, dict) and any(map(_holds_object, value.values())):
+        lines = [f"{indent} {json.dumps(name)}: {compact(item, indent + ' ')}" for name, item in value.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-    if isinstance(value, list) and any(_holds_object(one) for one in value):
-        return "[\n" + ",\n".join(f"{indent} {compact(one, indent + ' ')}" for one in value) + f"\n{indent}]"
+    if isinstance(value, list) and any(map(_holds_object, value)):
+        return "[\n" + ",\n".join(f"{indent} {compact(item, indent + ' ')}" for item in value) + f"\n{indent}]"
     return json.dumps(value, allow_nan=False)
 
 
@@ -166,8 +176,8 @@ def _holds_object(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(map(_holds_object, value)))
 
 
-def _told(mean: Interval) -> list[float] | None:
-    """To as many digits as are the same on every machine; None if nothing was measured."""
+def _rounded(mean: Interval) -> list[float] | None:
+    """Round [mean, low, high] to `DIGITS`; None if nothing was measured."""
     return [round(value, DIGITS) for value in (mean.mean, mean.low, mean.high)] if mean.count else None
 
 

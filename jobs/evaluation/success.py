@@ -1,72 +1,73 @@
-"""Whether an edit succeeded: what was asked for happened, and nothing else did.
+"""Success of an edit: the requested change took place, and nothing else changed.
 
-A reading of the edited picture is held against the scene that was asked for, object by object. What an instruction
-leaves open is left open here too: where on the left a thing is added, in which colour it replaces another.
+The reading of the edited picture is compared with the target scene object by object. Where an instruction leaves
+something open, such as the place of an added object or the color of its replacement, every choice succeeds.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fireedit.jobs.evaluation.scene_reader import Reading, Seen, iou
+from fireedit.jobs.evaluation.scene_reader import DetectedObject, SceneReading, iou
 from fireedit.platform.scenes import language
 from fireedit.platform.scenes.edits import Edit
 from fireedit.platform.scenes.scene import Placed, Scene
 
-SAME_PLACE_IOU = 0.5
-SAME_SIZE = 1.22
-"""Factor of the sides, either way: about half of what an edit makes bigger or smaller."""
-SAME_FOOT = 0.12
-"""Of the side: as far may a thing stand from where the one stood that it replaces, and a mirror from its place."""
+MIN_IOU = 0.5
+"""Least IoU of an object with its expected box."""
+MAX_SCALE = 1.22
+"""Largest factor between the sides of an object and of its expected box: about half of a resize edit."""
+MAX_SHIFT = 0.12
+"""Largest distance, in picture sides, of a replacement from the object it replaces, or of the mirror from its place."""
 TOP = 0.6
-"""Of the side: above it lies the lower edge of a thing "at the top"."""
+"""Height, in picture sides, that the lower edge of an object "at the top" is above."""
 COLORLESS = ("black and white", "sepia")
-"""Effects after which nobody can tell a colour."""
+"""Effects that hide colors."""
 
-Place = Callable[[Seen], bool]
-"""Whether an object stands where one is wanted."""
+Place = Callable[[DetectedObject], bool]
+"""Predicate: the object is where one is expected."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An object that the edited picture should show."""
+class ExpectedObject:
+    """Object that the edited picture should show."""
 
     name: str
     reflection: bool
     color: str
-    """Empty if any will do."""
-    stands: Place
+    """Empty if any color succeeds."""
+    place: Place
 
-    def told(self, seen: Seen) -> bool:
-        """Whether this is what was read, where it was wanted."""
-        return seen.name == self.name and seen.reflection == self.reflection and self.stands(seen)
+    def matches(self, detected: DetectedObject) -> bool:
+        """Compare kind and place; the color is judged apart."""
+        return detected.name == self.name and detected.reflection == self.reflection and self.place(detected)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an edit succeeded, and if not, why."""
+    """Verdict on an edited picture."""
 
     wrong: tuple[str, ...]
-    """Such as "no dog" or "a cat too many"."""
+    """Reasons for a failure, such as "no dog" or "a cat too many"."""
 
     @property
     def success(self) -> bool:
         return not self.wrong
 
 
-def judge(edits: Sequence[Edit], reading: Reading) -> Verdict:
-    """Hold the reading of a picture against the scene that one edit asks for, or the last of several in a row."""
+def judge(edits: Sequence[Edit], reading: SceneReading) -> Verdict:
+    """Compare the reading of a picture with the target of an edit, or of the last of several consecutive edits."""
     scene = edits[-1].target
-    wrong, left = [], list(reading.objects)
-    for wanted in wanted_objects(edits):
-        seen = next((seen for seen in left if wanted.told(seen)), None)
-        if seen is None:
-            wrong.append(_missing(wanted, left))
+    wrong, rest = [], list(reading.objects)
+    for expected in expected_objects(edits):
+        detected = next((detected for detected in rest if expected.matches(detected)), None)
+        if detected is None:
+            wrong.append(_missing(expected, rest))
             continue
-        left.remove(seen)
-        if wanted.color and seen.color != wanted.color:
-            wrong.append(f"a {seen.color} {seen.name}, not {wanted.color}")
-    wrong += [f"a {seen.name} too many" for seen in left]
+        rest.remove(detected)
+        if expected.color and detected.color != expected.color:
+            wrong.append(f"a {detected.color} {detected.name}, not {expected.color}")
+    wrong += [f"a {detected.name} too many" for detected in rest]
     if reading.background != scene.background:
         wrong.append(f"before {reading.background}")
     if reading.effect != scene.effect:
@@ -76,8 +77,8 @@ def judge(edits: Sequence[Edit], reading: Reading) -> Verdict:
     return Verdict(tuple(wrong))
 
 
-def wanted_objects(edits: Sequence[Edit]) -> list[Wanted]:
-    """What the last of some edits in a row should leave; those whose place is given come first."""
+def expected_objects(edits: Sequence[Edit]) -> list[ExpectedObject]:
+    """List the objects of the last of several consecutive edits' target, those with a definite place first."""
     open_places = dict[int, Place]()
     open_colors = dict[int, bool]()
     for edit in edits:
@@ -86,82 +87,76 @@ def wanted_objects(edits: Sequence[Edit]) -> list[Wanted]:
                 continue
             if edit.operation in ("add", "replace"):
                 open_colors[placed.id] = not placed.color
-                open_places[placed.id] = _asked_place(edit, placed)
+                open_places[placed.id] = _open_place(edit, placed)
             elif edit.operation == "recolor":
                 open_colors[placed.id] = False
     scene = edits[-1].target
-    objects = sorted(scene.objects, key=lambda placed: placed.id in open_places)
     return [
-        Wanted(
+        ExpectedObject(
             name=placed.name,
             reflection=placed.reflection,
             color="" if open_colors.get(placed.id) or scene.effect in COLORLESS else placed.looks,
-            stands=open_places.get(placed.id) or _exactly(placed),
+            place=open_places.get(placed.id) or _exact_place(placed),
         )
-        for placed in objects
+        for placed in sorted(scene.objects, key=lambda placed: placed.id in open_places)
     ]
 
 
-def _exactly(placed: Placed) -> Place:
-    """Where and as big as an object is."""
-
-    def stands(seen: Seen) -> bool:
-        ratio = math.sqrt(max(_area(seen.box), 1e-9) / _area(placed.box))
-        return iou(seen.box, placed.box) >= SAME_PLACE_IOU and 1 / SAME_SIZE <= ratio <= SAME_SIZE
-
-    return stands
+def true_reading(scene: Scene) -> SceneReading:
+    """Reading of a scene's picture without errors."""
+    objects = tuple(DetectedObject(each.name, each.box, each.looks, each.reflection, 1.0) for each in scene.objects)
+    mirror = (scene.mirror.x, scene.mirror.y) if scene.mirror else None
+    return SceneReading(objects, scene.background, scene.effect, mirror)
 
 
-def _asked_place(edit: Edit, placed: Placed) -> Place:
-    """Where the words of an edit want its new object."""
+def _exact_place(placed: Placed) -> Place:
+    """Accept objects at the place and of the size of `placed`."""
+
+    def accepts(detected: DetectedObject) -> bool:
+        ratio = math.sqrt(max(_area(detected.box), 1e-9) / _area(placed.box))
+        return iou(detected.box, placed.box) >= MIN_IOU and 1 / MAX_SCALE <= ratio <= MAX_SCALE
+
+    return accepts
+
+
+def _open_place(edit: Edit, placed: Placed) -> Place:
+    """Accept objects wherever the instruction allows its new object."""
     if edit.operation == "replace":
-        return lambda seen: abs(seen.middle - placed.x) <= SAME_FOOT and abs(seen.box[3] - placed.y) <= SAME_FOOT
+        return lambda new: abs(new.middle - placed.x) <= MAX_SHIFT and abs(new.box[3] - placed.y) <= MAX_SHIFT
     text = edit.instruction.removesuffix(".")
     if text.endswith("at the top"):
-        return lambda seen: seen.box[3] < TOP
+        return lambda new: new.box[3] < TOP
     for side in ("left", "right"):
         borders = [other.x for other in edit.source.objects if _is_beside(edit.source, other, text, side)]
         border = borders[0] if borders else 0.5
         if borders or text.endswith(f"on the {side}"):
             return _left_of(border) if side == "left" else _right_of(border)
-    raise ValueError(f"{edit.instruction!r} says no place that is known here")
+    raise ValueError(f"instruction {edit.instruction!r} names no place; write one that ends 'on the left', for example")
 
 
 def _is_beside(scene: Scene, other: Placed, text: str, side: str) -> bool:
-    return any(text.endswith(f"to the {side} of {who}") for who in language.expressions(scene, other))
+    return any(text.endswith(f"to the {side} of {noun}") for noun in language.expressions(scene, other))
 
 
 def _left_of(border: float) -> Place:
-    return lambda seen: seen.middle < border
+    return lambda new: new.middle < border
 
 
 def _right_of(border: float) -> Place:
-    return lambda seen: seen.middle > border
+    return lambda new: new.middle > border
 
 
-def _missing(wanted: Wanted, left: Sequence[Seen]) -> str:
-    elsewhere = any(seen.name == wanted.name and seen.reflection == wanted.reflection for seen in left)
-    return f"the {wanted.name} elsewhere" if elsewhere else f"no {wanted.name}"
+def _missing(expected: ExpectedObject, rest: Sequence[DetectedObject]) -> str:
+    elsewhere = any(new.name == expected.name and new.reflection == expected.reflection for new in rest)
+    return f"the {expected.name} elsewhere" if elsewhere else f"no {expected.name}"
 
 
-def _same_mirror(scene: Scene, reading: Reading) -> bool:
+def _same_mirror(scene: Scene, reading: SceneReading) -> bool:
     if scene.mirror is None or reading.mirror is None:
         return scene.mirror is None and reading.mirror is None
-    there, read = (scene.mirror.x, scene.mirror.y), reading.mirror
-    return all(abs(one - other) <= SAME_FOOT for one, other in zip(there, read, strict=True))
+    x, y = reading.mirror
+    return abs(scene.mirror.x - x) <= MAX_SHIFT and abs(scene.mirror.y - y) <= MAX_SHIFT
 
 
 def _area(box: Sequence[float]) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def true_reading(scene: Scene) -> Reading:
-    """What a reader that never errs reads in a scene's picture."""
-    objects = tuple(_as_seen(scene.objects))
-    mirror = (scene.mirror.x, scene.mirror.y) if scene.mirror else None
-    return Reading(objects, scene.background, scene.effect, mirror)
-
-
-def _as_seen(objects: Sequence[Placed]) -> Iterator[Seen]:
-    for placed in objects:
-        yield Seen(placed.name, placed.box, placed.looks, placed.reflection, 1.0)

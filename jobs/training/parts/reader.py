@@ -13,14 +13,14 @@ from PIL import Image
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from fireedit.jobs.evaluation.cases import Case, Cases, families_of
+from fireedit.jobs.evaluation.cases import Cases, EditCase, families_of
 from fireedit.jobs.evaluation.scene_reader import (
     BOX_UNIT,
     Maps,
-    Reading,
     SceneReader,
     SceneReaderConfig,
-    cell_middles,
+    SceneReading,
+    cell_centers,
     iou,
     load_reader,
     save_reader,
@@ -215,7 +215,7 @@ def table(scene: Scene, config: SceneReaderConfig) -> dict[str, Tensor]:
 def truth_of(tables: Mapping[str, Tensor], cells: int) -> Truth:
     """Turn the tables of N pictures, stacked, into maps of `cells` cells a side, on their device."""
     boxes, there = tables["boxes"], tables["names"] != UNTOLD
-    middles = cell_middles(torch.arange(cells * cells, device=boxes.device), cells)
+    middles = cell_centers(torch.arange(cells * cells, device=boxes.device), cells)
     apart = _apart(middles, boxes, cells)  # [N, M, h w, 2]
     squared = apart.square().sum(dim=-1)
     own = (apart.abs().amax(dim=-1) < NEAR + 0.5) & there[..., None]
@@ -265,7 +265,7 @@ def pass_rates(reader: SceneReader, side: int, count: int) -> dict[str, float]:
     return figures | {"copies_pass": round(sum(copies) / len(copies), 4)}
 
 
-def _passed(reader: SceneReader, cases: Sequence[Case], edited: np.ndarray) -> float:
+def _passed(reader: SceneReader, cases: Sequence[EditCase], edited: np.ndarray) -> float:
     readings = reader.read(edited)
     verdicts = [judge([case.edit], reading) for case, reading in zip(cases, readings, strict=True)]
     return round(sum(verdict.success for verdict in verdicts) / len(verdicts), 4)
@@ -277,7 +277,7 @@ class _Tally:
     def __init__(self) -> None:
         self.right, self.asked = dict[str, float](), dict[str, float]()
 
-    def add(self, readings: list[Reading], scenes: list[Scene]) -> None:
+    def add(self, readings: list[SceneReading], scenes: list[Scene]) -> None:
         for reading, scene in zip(readings, scenes, strict=True):
             self._count("background", reading.background == scene.background)
             self._count("effect", reading.effect == scene.effect)

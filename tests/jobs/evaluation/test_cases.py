@@ -1,4 +1,4 @@
-"""Cases are their seeds, and every family asks what its name says."""
+"""Cases depend on their seeds alone, and families contain the edits they are named after."""
 
 import numpy as np
 
@@ -9,28 +9,28 @@ from fireedit.platform.scenes.world import WORLDS
 WORLD = WORLDS["unseen_seeds"]
 
 
-def test_cases_are_their_seeds_however_many_are_drawn() -> None:
+def test_a_case_depends_on_its_seed_alone() -> None:
     few, more = (Cases(32).of("unseen_seeds", "resize", count) for count in (3, 5))
     assert [case.edit for case in more[:3]] == [case.edit for case in few]
-    assert all(np.array_equal(one.source, other.source) for one, other in zip(more, few, strict=False))
+    assert all(np.array_equal(case.source, other.source) for case, other in zip(more, few, strict=False))
     assert [case.number for case in more] == list(range(5)) and more[4].seed == WORLD.seeds[4]
     assert more[0].source.shape == (32, 32, 3) and not np.array_equal(more[0].source, more[0].target)
 
 
-def test_boxes_lie_in_the_picture_and_hold_all_that_stands_there() -> None:
+def test_boxes_cover_all_objects_and_the_mirror_within_the_picture() -> None:
     for case in Cases(32).of("unseen_seeds", "mirror", 5):
         assert len(case.boxes) == len(case.edit.source.objects) + 1
         assert all(0 <= edge <= 1 for box in case.boxes for edge in box)
 
 
-def test_sessions_go_on_with_edits_that_leave_most_as_it_is() -> None:
+def test_sessions_continue_with_local_edits() -> None:
     for turns in Cases(32).sessions("unseen_seeds", 4):
         assert len(turns) == TURNS and all(turn.edit.family in LOCAL for turn in turns)
-        for one, following in zip(turns, turns[1:], strict=False):
-            assert np.array_equal(one.target, following.source)
+        for turn, following in zip(turns, turns[1:], strict=False):
+            assert np.array_equal(turn.target, following.source)
 
 
-def test_a_split_lacks_families_that_cannot_be_about_its_things() -> None:
+def test_a_split_has_only_the_families_that_suit_it() -> None:
     assert families_of("unseen_seeds") == FAMILIES
     assert not {"background", "style"} & set(families_of("unseen_pairs"))
     assert Cases(32).of("unseen_pairs", "style", 2) == []

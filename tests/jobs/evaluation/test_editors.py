@@ -1,4 +1,4 @@
-"""Editors edit cases, each in its own way; parts that are left out make no difference where they had none."""
+"""Editors and baselines edit cases; leaving out a freshly initialized component changes nothing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from fireedit.jobs.evaluation import editors
-from fireedit.jobs.evaluation.cases import Case, Cases
+from fireedit.jobs.evaluation.cases import Cases, EditCase
 from fireedit.jobs.evaluation.editors import FireEditor, RowName, TextEditor, make_editor
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
+from fireedit.models.text import text_states, tokenize_text
 
 SIZES = preset("nano")
 FEW = PaintSettings(num_inference_steps=2)
@@ -33,7 +34,7 @@ def folder(pipeline: FireEditPipeline, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def cases() -> list[Case]:
+def cases() -> list[EditCase]:
     return Cases(SIZES.vae.sample_size).of("unseen_seeds", "remove", 2)
 
 
@@ -41,61 +42,61 @@ def row(text: str, folder: Path) -> RowName:
     return RowName.parse(text, str(folder), "predicted")
 
 
-def test_a_row_says_what_edits_and_what_it_sees_of_regions() -> None:
+def test_a_row_names_its_folder_and_its_region_source() -> None:
     assert RowName.parse("full", "nano", "true") == RowName("full", "nano", "true")
     assert RowName.parse("base=runs/a@none", "nano", "true") == RowName("base@none", "runs/a", "none")
     with pytest.raises(editors.EditorError, match="predicted, true, none"):
         RowName.parse("base=runs/a@some", "nano", "true")
 
 
-def test_baselines_hand_over_source_target_or_what_the_vae_keeps(folder: Path, cases: list[Case]) -> None:
-    made = {name: make_editor(row(name, folder), SIZES, {}, "cpu").edit(cases) for name in ("copy", "target", "vae")}
-    assert np.array_equal(made["copy"][1], cases[1].source) and np.array_equal(made["target"][1], cases[1].target)
-    assert np.array_equal(made["vae"], made["target"]), "nano's codec loses nothing"
+def test_baselines_return_source_target_or_the_vaes_reconstruction(folder: Path, cases: list[EditCase]) -> None:
+    edited = {name: make_editor(row(name, folder), SIZES, {}, "cpu").edit(cases) for name in ("copy", "target", "vae")}
+    assert np.array_equal(edited["copy"][1], cases[1].source) and np.array_equal(edited["target"][1], cases[1].target)
+    assert np.array_equal(edited["vae"], edited["target"]), "nano's codec is lossless"
 
 
-def test_the_pipeline_edits_with_whatever_regions_it_is_shown(pipeline: FireEditPipeline, cases: list[Case]) -> None:
+def test_the_pipeline_edits_with_every_region_source(pipeline: FireEditPipeline, cases: list[EditCase]) -> None:
     for regions in editors.REGION_SOURCES:
         editor = FireEditor(pipeline, FEW, regions)
-        seen = [len(boxes) for boxes in editor._look(cases).boxes]
-        assert regions == "predicted" or seen == [len(case.boxes) if regions == "true" else 0 for case in cases]
+        counts = [len(boxes) for boxes in editor.perceive(cases).boxes]
+        assert regions == "predicted" or counts == [len(case.boxes) if regions == "true" else 0 for case in cases]
         assert editor.edit(cases).shape == (2, 64, 64, 3)
 
 
-def test_a_picture_does_not_depend_on_its_neighbours(pipeline: FireEditPipeline, cases: list[Case]) -> None:
+def test_a_picture_does_not_depend_on_its_batch(pipeline: FireEditPipeline, cases: list[EditCase]) -> None:
     editor = FireEditor(pipeline, FEW, "true")
     both, alone = editor.edit(cases), editor.edit(cases[1:])
     assert np.abs(both[1].astype(int) - alone[0].astype(int)).max() <= 2
 
 
-def test_true_regions_are_encoded_as_predicted_ones_are(pipeline: FireEditPipeline, cases: list[Case]) -> None:
+def test_true_regions_are_encoded_like_predicted_ones(pipeline: FireEditPipeline, cases: list[EditCase]) -> None:
     percepts = pipeline.perceive([cases[0].source])
     boxes = tuple(map(tuple, percepts.boxes[0].tolist()))
     same = [replace(cases[0], boxes=boxes)]
-    found = FireEditor(pipeline, FEW, "true")._look(same)
-    torch.testing.assert_close(found.region_tokens[0], percepts.region_tokens[0], rtol=1e-3, atol=1e-4)
+    given = FireEditor(pipeline, FEW, "true").perceive(same)
+    torch.testing.assert_close(given.region_tokens[0], percepts.region_tokens[0], rtol=1e-3, atol=1e-4)
 
 
-def test_left_out_parts_are_exactly_what_fresh_ones_do(pipeline: FireEditPipeline, cases: list[Case]) -> None:
-    """TATI and HVCA start as no-ops, so a fresh pipeline paints the same without them."""
+def test_leaving_out_fresh_parts_changes_nothing(pipeline: FireEditPipeline, cases: list[EditCase]) -> None:
+    """TATI and HVCA start as no-ops, so a fresh pipeline samples the same without them."""
     whole = FireEditor(pipeline, FEW, "predicted").edit(cases)
     bare = FireEditPipeline(**{**pipeline.components, "hvca": None, "tati": None})
     bare.set_progress_bar_config(disable=True)
     assert np.abs(FireEditor(bare, FEW, "predicted").edit(cases).astype(int) - whole.astype(int)).max() <= 1
 
 
-def test_a_folder_is_edited_with_by_what_lies_in_it(folder: Path, cases: list[Case], tmp_path: Path) -> None:
+def test_the_weights_in_a_folder_determine_the_editor(folder: Path, cases: list[EditCase], tmp_path: Path) -> None:
     full = make_editor(row("full", folder), SIZES, {}, "cpu")
     assert isinstance(full, FireEditor) and full.weights == make_editor(row("again", folder), SIZES, {}, "cpu").weights
     for part in ("unet", "vae", "text_encoder", "tokenizer"):
         (tmp_path / part).symlink_to(folder / part)
     plain = make_editor(row(f"ip2p={tmp_path}", folder), SIZES, {}, "cpu")
     assert isinstance(plain, TextEditor) and plain.edit(cases).shape == (2, 64, 64, 3)
-    with pytest.raises(editors.EditorError, match="neither a pipeline nor a UNet"):
+    with pytest.raises(editors.EditorError, match="none.*neither a pipeline"):
         make_editor(row(f"none={tmp_path / 'vae'}", folder), SIZES, {}, "cpu")
 
 
-def test_settings_are_those_saved_with_the_weights_but_for_what_is_asked(
+def test_settings_are_those_saved_with_the_weights_unless_changed(
     pipeline: FireEditPipeline, folder: Path, tmp_path: Path
 ) -> None:
     saved = pipeline.settings
@@ -110,18 +111,32 @@ def test_settings_are_those_saved_with_the_weights_but_for_what_is_asked(
     assert isinstance(parts, TextEditor) and parts.settings == SIZES.painting
 
 
-def test_the_plain_row_reads_words_that_name_the_object(folder: Path, cases: list[Case]) -> None:
-    told, plain = (make_editor(row(name, folder), SIZES, {}, "cpu") for name in ("ip2p", "ip2p_plain"))
-    assert isinstance(plain, TextEditor) and plain.plain and plain.weights == told.weights
-    assert plain.manner != told.manner, "pictures of the one are not taken for the other's"
+def test_the_plain_row_reads_instructions_that_name_the_object(folder: Path, cases: list[EditCase]) -> None:
+    instructed, plain = (make_editor(row(name, folder), SIZES, {}, "cpu") for name in ("ip2p", "ip2p_plain"))
+    assert isinstance(plain, TextEditor) and plain.plain and plain.weights == instructed.weights
+    assert plain.manner != instructed.manner, "the cache distinguishes them"
     assert plain.edit(cases).shape == (2, 64, 64, 3)
 
 
-def test_an_ablation_without_regions_is_shown_none(
-    pipeline: FireEditPipeline, cases: list[Case], tmp_path: Path
+def test_an_ablation_without_a_detector_gets_no_regions(
+    pipeline: FireEditPipeline, cases: list[EditCase], tmp_path: Path
 ) -> None:
     ablation = FireEditPipeline(**pipeline.components | {"detector": None, "region_encoder": None})
     ablation.save_pretrained(tmp_path)
     base = make_editor(row(f"base={tmp_path}@true", tmp_path), SIZES, {}, "cpu")
     assert isinstance(base, FireEditor) and base.regions == "none"
     assert base.edit(cases).shape == (2, 64, 64, 3)
+
+
+def test_edit_tokens_are_compared_with_the_nearer_of_both_instructions(pipeline: FireEditPipeline) -> None:
+    editor, cases = FireEditor(pipeline, FEW, "predicted"), Cases(32).of("knowledge", "reasoning", 3)
+    instructions, plain = [case.instruction for case in cases], [case.edit.plain for case in cases]
+    tokens = pipeline.understand(editor.perceive(cases), instructions)
+    distances = [
+        (tokens - text_states(pipeline.text_encoder, tokenize_text(pipeline.tokenizer, texts, 77)))
+        .square()
+        .mean((1, 2))
+        for texts in (instructions, plain)
+    ]
+    nearer = torch.stack(distances).amin(dim=0)
+    assert editor.distances_to_text(cases) == pytest.approx(nearer.tolist(), rel=1e-4) and instructions != plain

@@ -1,4 +1,4 @@
-"""The reader finds each peak once, survives saving, and says where it should be made if it is not there."""
+"""The scene reader detects each object once, can be saved, and names the command that trains a missing one."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ SMALL = SceneReaderConfig(widths=(8, 16), groups=4)
 
 
 def blank(cells: int = 8) -> Maps:
-    """Nothing is there."""
+    """Maps of an empty picture."""
     return Maps(
         objects=torch.full((1, cells, cells), -9.0),
         boxes=torch.ones(1, cells, cells, 4),
@@ -57,7 +57,7 @@ def test_two_peaks_in_one_box_are_one_object() -> None:
     assert len(SceneReader(SMALL).readings(maps)[0].objects) == 2
 
 
-def test_a_saved_parser_reads_as_before(tmp_path: Path) -> None:
+def test_a_saved_reader_reads_the_same(tmp_path: Path) -> None:
     reader = SceneReader(SMALL).half().float().eval()
     save_reader(reader, tmp_path)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
@@ -65,17 +65,17 @@ def test_a_saved_parser_reads_as_before(tmp_path: Path) -> None:
     assert (tmp_path / FOLDER / WEIGHTS).stat().st_size < 200_000
 
 
-def test_a_block_starts_as_the_shortcut_alone() -> None:
+def test_a_block_is_initialized_to_the_identity() -> None:
     x = torch.randn(2, 8, 8, 8)
     assert torch.equal(SceneReader(SMALL).blocks[0](x), x)
 
 
-def test_texture_and_cells_have_their_levels() -> None:
+def test_features_have_three_levels_by_default() -> None:
     fine, cells, coarse = SceneReader(SceneReaderConfig()).features(torch.zeros(1, 3, 64, 64))
     assert (fine.shape[-1], cells.shape[-1], coarse.shape[-1]) == (32, 16, 8)
 
 
-def test_a_missing_parser_says_how_it_is_made(tmp_path: Path) -> None:
+def test_a_missing_reader_names_the_command_that_trains_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="pretrain.py scene_reader"):
         load_reader(tmp_path)
 

@@ -1,0 +1,27 @@
+"""The quick check measures a folder's edits, with or without a scene reader."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fireedit.jobs.evaluation.quick import quick
+from fireedit.jobs.evaluation.report import PICTURE
+from fireedit.jobs.evaluation.scene_reader import SceneReader, SceneReaderConfig, save_reader
+from fireedit.models.pipeline import FireEditPipeline
+
+
+def test_a_quick_check_measures_the_edits_of_a_folder(tmp_path: Path) -> None:
+    FireEditPipeline.fresh_nano(seed=0).save_pretrained(tmp_path)
+    figures, page = quick(tmp_path, edits=1)
+    names = {f"{row}_{name}" for row in ("full", "ip2p") for name in ("l1_inside", "l1_outside", "inside_over_copy")}
+    assert set(figures) == names | {"full_distance_to_text"}, "without a scene reader"
+    assert figures["full_inside_over_copy"] == pytest.approx(1, abs=0.05), "fresh weights return the source"
+    assert page.height > 8 * PICTURE, "two families in each line"
+    torch.manual_seed(0)
+    save_reader(SceneReader(SceneReaderConfig(widths=(8, 16), groups=4)), tmp_path)
+    shutil.rmtree(tmp_path / "vlm")
+    judged, _ = quick(tmp_path, edits=1)
+    assert judged["ip2p_success"] == judged["ip2p_success_remove"] == 0 and "full_success" not in judged
+    assert judged["ip2p_inside_over_copy"] == figures["ip2p_inside_over_copy"]
