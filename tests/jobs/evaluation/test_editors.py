@@ -132,11 +132,7 @@ def test_edit_tokens_are_compared_with_the_nearer_of_both_instructions(pipeline:
     editor, cases = FireEditor(pipeline, FEW, "predicted"), Cases(32).of("knowledge", "reasoning", 3)
     instructions, plain = [case.instruction for case in cases], [case.edit.plain for case in cases]
     tokens = pipeline.understand(editor.perceive(cases), instructions)
-    distances = [
-        (tokens - text_states(pipeline.text_encoder, tokenize_text(pipeline.tokenizer, texts, 77)))
-        .square()
-        .mean((1, 2))
-        for texts in (instructions, plain)
-    ]
+    ids = [tokenize_text(pipeline.tokenizer, texts, 77) for texts in (instructions, plain)]
+    distances = [(tokens - text_states(pipeline.text_encoder, each)).square().mean((1, 2)) for each in ids]
     nearer = torch.stack(distances).amin(dim=0)
     assert editor.distances_to_text(cases) == pytest.approx(nearer.tolist(), rel=1e-4) and instructions != plain
