@@ -11,7 +11,7 @@ from fireedit.jobs.training.recipe import AUTO, FRESH, TrainRecipe, read_recipe
 from fireedit.jobs.training.sizes import require_sizes, same_sizes
 from fireedit.models.model import NANO
 from fireedit.platform import config, storage
-from fireedit.platform.cluster import Demand, require_resources, start_ray
+from fireedit.platform.cluster import start_ray
 from fireedit.platform.console import say
 from fireedit.platform.data.ingest import Corpora, set_aside
 from fireedit.platform.data.preparation import prepare_missing
@@ -119,6 +119,5 @@ def make_corpora(commands: Sequence[Sequence[str]]) -> list[str]:
     recipes = [read_recipe(argv) for argv in commands]
     start_ray()
     for recipe in recipes:
-        require_resources([Demand(cpus=recipe.ingest.cpus_per_task)], "write a smaller ingest.cpus_per_task")
         prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
     return sorted({name for recipe in recipes for name in recipe.mixture})

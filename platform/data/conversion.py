@@ -14,10 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 import ray.data
-from pydantic import PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import PositiveInt, TypeAdapter
 
 from fireedit.platform import images, storage
 from fireedit.platform.cluster import Demand, require_resources
+from fireedit.platform.config import LogicalCPUs, Ratio
 from fireedit.platform.console import say
 from fireedit.platform.data import catalog, shards
 from fireedit.platform.data.catalog import CatalogEntry
@@ -43,10 +44,10 @@ class ConversionConfig:
     """Upper bound of a picture's shorter side, pixels."""
     quality: PositiveInt = 95
     """JPEG quality of scaled and lossless pictures; colors keep their full resolution."""
-    max_bad_fraction: float = 0.01
+    max_bad_fraction: Ratio = 0.01
     judge_after: PositiveInt = 1000
     """Rows read before a corpus is given up for its bad ones; a smaller corpus is read to its end first."""
-    cpus_per_task: PositiveFloat = 1.0
+    cpus_per_task: LogicalCPUs = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

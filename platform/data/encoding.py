@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray.data
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
 from fireedit.platform import storage
 from fireedit.platform.cluster import Demand, require_resources
+from fireedit.platform.config import LogicalCPUs, LogicalGPUs
 from fireedit.platform.console import say
 from fireedit.platform.data import shards
 from fireedit.platform.data.sample import Sample
@@ -34,13 +35,13 @@ Encode = Callable[[Arrays], Arrays]
 class EncodersConfig:
     count: PositiveInt = 1
     """Encoders that run in parallel."""
-    cpus: PositiveFloat = 1.0
+    cpus: LogicalCPUs = 1.0
     """Logical CPUs of each encoder."""
-    gpus: NonNegativeFloat = 0.0
+    gpus: LogicalGPUs = 0.0
     """GPUs of each encoder."""
     batch: PositiveInt = 16
     """Rows of one forward pass."""
-    cpus_per_task: PositiveFloat = 1.0
+    cpus_per_task: LogicalCPUs = 1.0
     """Logical CPUs of a task that reads, decodes or writes a shard."""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
@@ -65,7 +65,7 @@ RIGHT, WRONG = (40, 120, 70), (170, 50, 50)
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPRecipe(PretrainRecipe):
-    instruction_weight: float = 0.1
+    instruction_weight: NonNegativeFloat = 0.1
     """Weight of the summed cross entropy of the questions; the contrastive loss has weight 1."""
     held_out: PositiveInt = 256
     """Held-out edits that the figures are computed on."""

@@ -31,6 +31,7 @@ from fireedit.jobs.training.held_out import HELD_OUT, held_out_batches
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.parts.corruption import noisy, speckled, spoiled
 from fireedit.models.model import NANO, FireEditConfig
+from fireedit.platform.config import Ratio
 from fireedit.platform.scenes import assets
 from fireedit.platform.scenes.backgrounds import BACKGROUNDS
 from fireedit.platform.scenes.families import NO_OP, make_edit
@@ -61,7 +62,7 @@ _SECOND_ARTWORK = dataclasses.replace(_EVERYTHING, artwork="noto")
 
 @dataclass(frozen=True, kw_only=True)
 class SceneReaderRecipe(PretrainRecipe):
-    spoiled_share: float = 0.75
+    spoiled_share: Ratio = 0.75
     """Share of the pictures that are learned from as an editor may return them: noisy, speckled, a little soft."""
     held_out: PositiveInt = 256
     """Held-out edits whose source and target are read for the figures."""

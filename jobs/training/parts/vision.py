@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from fireedit.jobs.evaluation.clip import normalized
@@ -27,6 +27,7 @@ from fireedit.models.model import FireEditConfig
 from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.tokens import IGNORED
 from fireedit.models.vision import IMAGENET_MEAN, IMAGENET_STD, Vision, VisionFeatures
+from fireedit.platform.config import Ratio
 from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.objects import COLORS
 from fireedit.platform.scenes.render import MIRROR, Renderer, Rendering, box_of
@@ -56,11 +57,11 @@ SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True)
 class VisionRecipe(PretrainRecipe):
-    region_share: float = 0.25
+    region_share: Ratio = 0.25
     """Share of a batch whose regions are encoded: the region encoder costs ten times as much as the tower."""
-    jitter: float = 0.08
+    jitter: Ratio = 0.08
     """Standard deviation of the noise on the edges of true boxes, in sides of the box."""
-    detection_weight: float = 0.2
+    detection_weight: NonNegativeFloat = 0.2
     """Weight of the set loss, a sum over layers; the cross entropies have weight 1."""
     held_out: PositiveInt = 512
     """Held-out scenes that the figures are computed on."""
