@@ -49,11 +49,18 @@ def check_file(path: Path) -> None:
 
 def check_pipeline(folder: Path, components: Iterable[str]) -> None:
     """Check the files of a saved pipeline's components before anything is loaded."""
-    paths = [folder / "model_index.json"] if folder.is_dir() else []
-    paths += [path for name in components for path in sorted((folder / name).glob("*"))]
-    for path in paths:
+    if folder.is_dir():
+        check_file(folder / "model_index.json")
+    for name in components:
+        check_folder(folder / name)
+
+
+def check_folder(folder: Path) -> Path:
+    """Check the JSON and safetensors files of a saved component; returns the folder."""
+    for path in sorted(folder.glob("*")):
         if path.suffix in (".json", ".safetensors"):
             check_file(path)
+    return folder
 
 
 def tensor_files(path: Path) -> list[Path]:

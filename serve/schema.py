@@ -105,7 +105,7 @@ class EditRequest:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One seed per image."""
+        """Seeds of the images, in order."""
         return tuple(range(self.seed, self.seed + self.n))
 
 
@@ -123,7 +123,7 @@ class Edited:
 
 @dataclass(frozen=True)
 class ImageData:
-    """One image of a response."""
+    """Edited image in a response."""
 
     b64_json: str
     revised_prompt: None = None
@@ -259,7 +259,7 @@ class _Fields:
         return value
 
     def choice(self, name: str, options: Sequence[str]) -> Any:
-        """One of the options; the first is the default."""
+        """Read a field with a fixed set of values; the first is the default."""
         text = self.texts.get(name, options[0])
         if text not in options:
             raise BadRequest(f"{name}: found {text[:40]!r}; write {' or '.join(options)}", name, "unsupported_value")

@@ -19,7 +19,7 @@ from fireedit.serve.schema import Edited
 
 
 class EditCancelled(Exception):
-    """All clients of a batch have disconnected."""
+    """Every client of the batch has disconnected."""
 
 
 @dataclass(frozen=True)

@@ -108,16 +108,14 @@ def run(
         SystemExit: it failed; the message names the log and quotes its end.
     """
     lines = []
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command, cwd=CHECKOUT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+    pipes: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with log.open("w") as file, subprocess.Popen(command, cwd=CHECKOUT, env=environment, **pipes) as process:
         assert process.stdout is not None
         for line in process.stdout:
             file.write(line)
             lines.append(line.rstrip("\n"))
             watch(lines[-1])
-    if process.wait() != 0:
+    if process.returncode != 0:
         tail = "\n".join(lines[-15:])
         sys.exit(f"{' '.join(command)} failed; its output is in {log} and ends\n{tail}")
     return lines

@@ -7,10 +7,10 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModel, PreTrainedTokenizerBase
 
+from fireedit.models.checkpoint_files import check_folder, read_tensors
 from fireedit.models.text import tokenize_text
 from fireedit.models.vision import CLIP_MEAN, CLIP_STD, Vision
 
@@ -66,10 +66,10 @@ class CLIPJudge:
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Load the encoders, the tokenizer and `JUDGE` from the folder of a pipeline."""
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-        vision = Vision.from_pretrained(folder / "vision", dtype=torch.float32)
+        text_encoder = CLIPTextModel.from_pretrained(check_folder(folder / "text_encoder"), dtype=torch.float32)
+        vision = Vision.from_pretrained(check_folder(folder / "vision"), dtype=torch.float32)
         clip = CLIP(text_encoder, vision.clip)
-        for name, value in load_file(folder / JUDGE).items():
+        for name, value in read_tensors(folder / JUDGE).items():
             clip.get_parameter(name).data.copy_(value)
         return cls(clip, AutoTokenizer.from_pretrained(folder / "tokenizer"), vision.config.image_size)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.jobs.evaluation.cases import EditCase
+from fireedit.models.checkpoint_files import check_folder
 from fireedit.models.model import NANO, FireEditConfig, Percepts
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.schedule import sampler
@@ -222,10 +223,11 @@ def text_pipeline(
 def _saved_text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipeline:
     """Load the pipeline of a TextEditor; components that the folder lacks, except the UNet, are nano's."""
     vae, text_encoder, tokenizer = (
-        folder / name if (folder / name).is_dir() else NANO / name for name in ("vae", "text_encoder", "tokenizer")
+        check_folder((folder if (folder / name).is_dir() else NANO) / name)
+        for name in ("vae", "text_encoder", "tokenizer")
     )
     return text_pipeline(
-        EditUNet.from_pretrained(folder / "unet", dtype=torch.float32).eval(),
+        EditUNet.from_pretrained(check_folder(folder / "unet"), dtype=torch.float32).eval(),
         load_vae(vae),
         CLIPTextModel.from_pretrained(text_encoder, dtype=torch.float32).eval(),
         AutoTokenizer.from_pretrained(tokenizer),

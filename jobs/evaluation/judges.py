@@ -17,6 +17,7 @@ from fireedit.jobs.evaluation.clip import JUDGE, CLIPJudge
 from fireedit.jobs.evaluation.metrics import cosine, edit_mask, perceptual_distance, pixel_scores
 from fireedit.jobs.evaluation.scene_reader import SceneReader, load_reader, signed
 from fireedit.jobs.evaluation.success import judge
+from fireedit.models.checkpoint_files import check_folder
 from fireedit.models.vision import Vision
 from fireedit.models.weights import fingerprint
 from fireedit.platform.scenes import language
@@ -77,7 +78,7 @@ class Judges:
         """
         reader, vision, clip = load_reader(folder), None, None
         if (folder / "vision").is_dir():
-            vision = Vision.from_pretrained(folder / "vision", dtype=torch.float32).eval()
+            vision = Vision.from_pretrained(check_folder(folder / "vision"), dtype=torch.float32).eval()
         if (folder / JUDGE).is_file():
             clip = CLIPJudge.from_pretrained(folder)
             clip.clip.to(device)

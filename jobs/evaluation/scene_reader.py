@@ -12,9 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fireedit.models.checkpoint_files import read_tensors
 from fireedit.models.layers.boxes import nms
 from fireedit.platform.scenes.backgrounds import BACKGROUNDS
 from fireedit.platform.scenes.objects import COLORS, THINGS
@@ -260,7 +261,7 @@ def load_reader(folder: Path) -> SceneReader:
     if not (judges / WEIGHTS).is_file():
         raise FileNotFoundError(f"{judges / WEIGHTS} is missing; run: jobs/pretrain.py scene_reader --out {folder}")
     reader = SceneReader(TypeAdapter(SceneReaderConfig).validate_json((judges / CONFIG).read_bytes()))
-    reader.load_state_dict({name: tensor.float() for name, tensor in load_file(judges / WEIGHTS).items()})
+    reader.load_state_dict({name: tensor.float() for name, tensor in read_tensors(judges / WEIGHTS).items()})
     return reader.eval().requires_grad_(False)
 
 

@@ -1,6 +1,9 @@
 """The whole demo with everything minimal, behind a proxy that does not work."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,15 @@ from PIL import Image
 from fireedit.jobs.demo import main
 from fireedit.jobs.demonstration.steps import is_healthy
 
+ROOT = Path(__file__).parents[2]
 DEAD_PROXY = "http://127.0.0.1:9"
 """Address of a port that nothing listens on."""
+
+
+def demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), DEAD_PROXY)
+    command = [sys.executable, "jobs/demo.py", "--out", str(out), *options]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_folder_of_something_else_is_kept(tmp_path: Path) -> None:
@@ -23,21 +33,17 @@ def test_folder_of_something_else_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_demo_trains_serves_and_edits_despite_a_dead_proxy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, DEAD_PROXY)
+def test_demo_trains_serves_and_edits_despite_a_dead_proxy(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     try:
-        main(["--out", str(out), "--rows", "16", "--steps", "1", "--stages", "1"])
-        report = json.loads(capsys.readouterr().out.splitlines()[-1])
+        finished = demo(out, "--rows", "16", "--steps", "1", "--stages", "1")
+        assert finished.returncode == 0, finished.stderr
+        report = json.loads(finished.stdout)
+        endpoint = report["endpoint"].removesuffix("/v1/images/edits")
         (stage,) = report["stages"]
         assert stage["step"] == 1 and (Path(stage["weights"]) / "model_index.json").is_file()
-        picture = np.asarray(Image.open(report["picture"]))
-        assert picture.std() > 10
-        assert is_healthy(report["endpoint"].removesuffix("/v1/images/edits"))
+        assert np.asarray(Image.open(report["picture"])).std() > 10
+        assert is_healthy(endpoint)
     finally:
-        main(["--out", str(out), "--stop"])
-    assert "the demo's Ray is stopped" in capsys.readouterr().err
-    assert not is_healthy(report["endpoint"].removesuffix("/v1/images/edits"))
+        stopped = demo(out, "--stop")
+    assert "the demo's Ray is stopped" in stopped.stderr and not is_healthy(endpoint)
