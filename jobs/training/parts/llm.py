@@ -1,11 +1,11 @@
-"""The LLM at nano size: it reads a picture, its regions and an instruction, and says in words what it understood.
+"""The LLM at nano size: it answers questions about an image, its regions and an instruction.
 
-The paper takes a LLaVA that can do this before it learns to edit. Ours learns it here, from exact answers about drawn
-scenes: what is there, which region is which, what an instruction means, and what the picture shows after it.
+The paper starts from a LLaVA that can do this before it learns to edit. Here it learns from exact answers about
+procedural scenes: their contents, regions, referents of instructions, and the image after an edit.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from transformers import AutoTokenizer
 
+from fireedit.jobs.training.conversations import KNOWLEDGE, Conversation, conversation_by_use, make_conversation
 from fireedit.jobs.training.held_out import HELD_OUT
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import frozen, load_weights
-from fireedit.jobs.training.parts.lessons import KNOWLEDGE, Lesson, known_by_use, make_lesson
 from fireedit.models.detector import Detector
 from fireedit.models.model import FireEdit, FireEditConfig
 from fireedit.models.region_encoder import RegionEncoder
@@ -33,19 +33,35 @@ from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.sheet import Card, Panel, card_sheet
 
 OPEN = ("description", "after")
-"""Kinds that have several good answers; the others are right or wrong."""
+"""Kinds of questions with several good answers; the others are counted as right or wrong."""
 SHOWN = 12
+"""Questions on the sheet."""
+BATCH = 64
+"""Questions answered at once in the figures."""
 RIGHT, WRONG = (38, 120, 60), (170, 50, 50)
+"""RGB of the title bars of cards."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageRecipe(PretrainRecipe):
     held_out: PositiveInt = 256
-    """Held-out lessons whose every question is asked."""
+    """Held-out conversations whose every question is asked for the figures."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Greedy and true answers to B prompts."""
+
+    predicted: tuple[Tensor, ...]
+    """Ids [T_b] of the likeliest tokens, each after the true ones before it."""
+    true: tuple[Tensor, ...]
+    """Ids [T_b] of the true answers."""
+    token_nll: float
+    """Negative log likelihood of the true tokens, summed."""
 
 
 class LanguageTask:
-    """VLM's own LLaMA, adapter and rows of the marks; LoRA stays a no-op and the [IMG] rows fresh for the stages."""
+    """LLaMA, adapter and rows of the mark tokens; LoRA stays a no-op and the [IMG] rows fresh for the stages."""
 
     name = "llm"
 
@@ -55,57 +71,61 @@ class LanguageTask:
             AutoTokenizer.from_pretrained(out / "vlm_tokenizer"), sizes.vlm.vocab_size, sizes.vlm.prompt
         )
         vlm = VLM(sizes.vlm)
-        self.eyes = FireEdit(
+        self.perception = FireEdit(
             vision=frozen(Vision(sizes.vision), out / "vision"),
             detector=frozen(Detector(sizes.detector), out / "detector"),
             region_encoder=frozen(RegionEncoder(sizes.region_encoder), out / "region_encoder"),
         )
         for name, parameter in vlm.named_parameters():
-            # Of the new tokens only marks are read and none is said: the [IMG] rows get no gradient.
+            # Of the new tokens only marks are read and none is predicted: the [IMG] rows get no gradient.
             parameter.requires_grad_("lora_" not in name and not name.startswith("new_head"))
         self.model: nn.Module = vlm
 
     def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
-        return self._row(renderer, make_lesson(TRAIN, seed))
+        """Draw a conversation; see `row`."""
+        return self.row(renderer, make_conversation(TRAIN, seed))
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ids, labels = batch["input_ids"].long(), batch["labels"].long()
-        return {"loss": model(ids, labels, *self._seen(batch)).loss}
+        return {"loss": model(ids, labels, *self.perceive(batch)).loss}
 
     def figures(self, model: nn.Module) -> dict[str, float]:
-        """On held-out scenes, every question in a prompt of its own: perplexity of a token of an answer over all kinds,
-        and for each kind with one good answer the share that is said word for word, each token after the right ones.
-        Instructions of the world `knowledge` are asked beside them."""
-        draw, asked, surprise, tokens = Renderer(), list[tuple[str, Mapping[str, Tensor]]](), 0.0, 0
-        lessons = [make_lesson(HELD_OUT, seed) for seed in HELD_OUT.seeds[: self.recipe.held_out]]
-        lessons += [known_by_use(seed) for seed in KNOWLEDGE.seeds[: self.recipe.held_out // 2]]
-        for lesson in lessons:
-            for turn in lesson.turns:
-                asked.append((turn.kind, self._row(draw, replace(lesson, turns=(turn,)))))
-        right: dict[str, list[bool]] = {}
-        for first in range(0, len(asked), 64):
-            kinds, rows = zip(*asked[first : first + 64], strict=True)
-            said = self._say(model, default_collate(list(rows)))
-            surprise, tokens = surprise + said.surprise, tokens + sum(len(words) for words in said.wanted)
-            for kind, words, wanted in zip(kinds, said.words, said.wanted, strict=True):
-                right.setdefault(kind, []).append(torch.equal(words, wanted))
-        exact = {f"exact_{kind}": sum(those) / len(those) for kind, those in sorted(right.items()) if kind not in OPEN}
-        return {"perplexity": round(math.exp(surprise / tokens), 4), **{name: round(x, 4) for name, x in exact.items()}}
+        """Ask every question of held-out conversations in a prompt of its own, and some of the world `knowledge`.
+
+        Returns:
+            perplexity of the answers' tokens over all kinds of questions; for each kind with one good answer the share
+            that is predicted word for word, each token after the true ones.
+        """
+        kinds, rows = zip(*self._held_out_questions(), strict=True)
+        nll, tokens, right = 0.0, 0, dict[str, list[bool]]()
+        for first in range(0, len(rows), BATCH):
+            answers = self.answer(model, default_collate(list(rows[first : first + BATCH])))
+            nll, tokens = nll + answers.token_nll, tokens + sum(map(len, answers.true))
+            for kind, predicted, true in zip(kinds[first:], answers.predicted, answers.true, strict=False):
+                right.setdefault(kind, []).append(torch.equal(predicted, true))
+        exact = {f"exact_{kind}": round(sum(hits) / len(hits), 4) for kind, hits in sorted(right.items())}
+        scored = {name: share for name, share in exact.items() if name.removeprefix("exact_") not in OPEN}
+        return {"perplexity": round(math.exp(nll / tokens), 4), **scored}
 
     def preview(self, model: nn.Module) -> Image.Image:
-        """The first held-out lessons with pictures, a question each; beside a given region stands its number."""
-        draw, cards, decode = Renderer(), list[Card](), self.prompts.tokenizer.decode
+        """Draw the first held-out conversations with images, one question each; given regions are numbered."""
+        renderer, cards, decode = Renderer(), list[Card](), self.prompts.tokenizer.decode
         for seed in HELD_OUT.seeds[: 4 * SHOWN]:
-            lesson = make_lesson(HELD_OUT, seed)
-            if not lesson.turns or len(cards) == SHOWN:
+            conversation = make_conversation(HELD_OUT, seed)
+            if not conversation.turns or len(cards) == SHOWN:
                 continue
-            turn = lesson.turns[0]
-            row = self._row(draw, replace(lesson, turns=(turn,)))
-            said = self._say(model, default_collate([row]))
-            words = decode(said.words[0], skip_special_tokens=True).strip()
-            panel = Panel(image=row["view"].numpy(), boxes=lesson.regions, scores=range(1, len(lesson.regions) + 1))
-            card = Card(title=turn.kind, note="", color=RIGHT if words == turn.answer else WRONG, words=turn.question)
-            cards.append(replace(card, panels=(panel,), aside=f"{words} (wanted: {turn.answer})"))
+            turn, boxes = conversation.turns[0], conversation.regions
+            row = self.row(renderer, replace(conversation, turns=(turn,)))
+            answer = decode(self.answer(model, default_collate([row])).predicted[0], skip_special_tokens=True).strip()
+            card = Card(
+                title=turn.kind,
+                note="",
+                color=RIGHT if answer == turn.answer else WRONG,
+                words=turn.question,
+                panels=(Panel(image=row["view"].numpy(), boxes=boxes, scores=range(1, len(boxes) + 1)),),
+                aside=f"{answer} (true: {turn.answer})",
+            )
+            cards.append(card)
         return card_sheet(cards, columns=3, side=192)
 
     def load(self, folder: Path) -> None:
@@ -115,73 +135,69 @@ class LanguageTask:
         assert isinstance(model, VLM)
         model.half().save_pretrained(folder / "vlm")
 
-    def _row(self, renderer: Renderer, lesson: Lesson) -> dict[str, Tensor]:
-        """One lesson as tensors of fixed sizes.
+    def row(self, renderer: Renderer, conversation: Conversation) -> dict[str, Tensor]:
+        """Encode a conversation as tensors of fixed sizes.
 
         Returns:
-            view: uint8 [S, S, 3]. input_ids, labels: int16 [max_tokens]. boxes: [max_regions, 4], of which the first
-            `given`, uint8 [], are given.
+            view: uint8 [S, S, 3]. input_ids, labels: int16 [max_tokens]. boxes: [max_regions, 4] xyxy in [0, 1];
+            given: uint8 [], number of boxes that are given.
         """
-        prompt, longest = self._prompt(lesson), self.prompts.config.max_tokens
+        prompt, longest = self._prompt(conversation), self.prompts.config.max_tokens
         ids, labels = np.full(longest, PADDING, np.int16), np.full(longest, IGNORED, np.int16)
         ids[: len(prompt.input_ids)], labels[: len(prompt.labels)] = prompt.input_ids, prompt.labels
         boxes = np.zeros((self.sizes.detector.proposals.max_regions, 4), np.float32)
-        boxes[: len(lesson.regions)] = np.array(lesson.regions, np.float32).reshape(-1, 4)
+        boxes[: len(conversation.regions)] = np.array(conversation.regions, np.float32).reshape(-1, 4)
         return {
-            "view": torch.from_numpy(renderer.draw(lesson.scene, self.sizes.vision.image_size).image.copy()),
+            "view": torch.from_numpy(renderer.draw(conversation.scene, self.sizes.vision.image_size).image.copy()),
             "input_ids": torch.from_numpy(ids),
             "labels": torch.from_numpy(labels),
             "boxes": torch.from_numpy(boxes),
-            "given": torch.tensor(len(lesson.regions), dtype=torch.uint8),
+            "given": torch.tensor(len(conversation.regions), dtype=torch.uint8),
         }
 
-    def _prompt(self, lesson: Lesson) -> Prompt:
-        if lesson.turns:
-            return self.prompts.dialogue(
-                [turn.question for turn in lesson.turns], [turn.answer for turn in lesson.turns]
-            )
-        # Stage 1's prompt without the [IMG] tokens that answer it: here its own words are learnt.
-        seed = lesson.scene.background_seed
-        prompt = self.prompts.caption(language.caption(lesson.scene, seed), template=seed)
+    def _prompt(self, conversation: Conversation) -> Prompt:
+        """Tokenize the turns of a conversation, or the caption of one without turns."""
+        if turns := conversation.turns:
+            return self.prompts.dialogue([turn.question for turn in turns], [turn.answer for turn in turns])
+        # Stage 1's prompt without the [IMG] tokens that answer it: here the LLM learns the prompt's own words.
+        seed = conversation.scene.background_seed
+        prompt = self.prompts.caption(language.caption(conversation.scene, seed), template=seed)
         ids = [token for token in prompt.input_ids if token < self.sizes.vlm.vocab_size]
         return Prompt(ids, ids)
 
     @torch.no_grad()
-    def _seen(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+    def perceive(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         """Compute image tokens and tokens of the given regions, or else of the detector's."""
         counts = batch["given"].tolist()
         boxes = [own[:count] if count else None for own, count in zip(batch["boxes"].cpu(), counts, strict=True)]
-        percepts = self.eyes.to(batch["view"].device).perceive(batch["view"], boxes, detail=False)
+        percepts = self.perception.to(batch["view"].device).perceive(batch["view"], boxes, detail=False)
         return percepts.image_tokens, percepts.region_tokens
 
     @torch.no_grad()
-    def _say(self, model: nn.Module, batch: Mapping[str, Tensor]) -> "_Said":
-        """What the LLM finds likeliest at every token of the answers, each after the right ones before it."""
+    def answer(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Answers:
+        """Predict every token of the answers, each after the true ones before it."""
         assert isinstance(model, VLM)
         batch = {name: value.to(model.device) for name, value in batch.items()}
-        logits = list[Tensor]()  # of the answers' tokens alone, one prompt after another
+        logits = list[Tensor]()  # of the answers' tokens alone, concatenated over the prompts
         heads = (model.llm.lm_head, model.new_head)
         hooks = [head.register_forward_hook(lambda head, inputs, output: logits.append(output)) for head in heads]
         labels = batch["labels"].long()
-        understood = model(batch["input_ids"].long(), labels, *self._seen(batch))
+        output = model(batch["input_ids"].long(), labels, *self.perceive(batch))
         for hook in hooks:
             hook.remove()
-        learnt = labels[:, 1:] != IGNORED
-        counts = learnt.sum(dim=1)
-        return _Said(
-            words=torch.cat(logits, dim=-1).argmax(dim=-1).split(counts.tolist()),
-            wanted=labels[:, 1:][learnt].split(counts.tolist()),
-            surprise=float((understood.losses * counts).sum()),
+        labelled = labels[:, 1:] != IGNORED
+        counts = labelled.sum(dim=1)
+        return Answers(
+            predicted=torch.cat(logits, dim=-1).argmax(dim=-1).split(counts.tolist()),
+            true=labels[:, 1:][labelled].split(counts.tolist()),
+            token_nll=float((output.losses * counts).sum()),
         )
 
-
-@dataclass(frozen=True)
-class _Said:
-    """Answers to B prompts."""
-
-    words: tuple[Tensor, ...]
-    """Ids [T_b] of each answer."""
-    wanted: tuple[Tensor, ...]
-    """As many."""
-    surprise: float
-    """Cross entropy, summed over all tokens."""
+    def _held_out_questions(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield kind and row of every question of the held-out conversations."""
+        renderer, count = Renderer(), self.recipe.held_out
+        conversations = [make_conversation(HELD_OUT, seed) for seed in HELD_OUT.seeds[:count]]
+        conversations += [conversation_by_use(seed) for seed in KNOWLEDGE.seeds[: count // 2]]
+        for conversation in conversations:
+            for turn in conversation.turns:
+                yield turn.kind, self.row(renderer, replace(conversation, turns=(turn,)))

@@ -27,9 +27,9 @@ from fireedit.jobs.evaluation.scene_reader import (
     signed,
 )
 from fireedit.jobs.evaluation.success import COLORLESS, judge
+from fireedit.jobs.training.corruption import noisy, speckled, spoiled
 from fireedit.jobs.training.held_out import HELD_OUT, held_out_batches
 from fireedit.jobs.training.loop import PretrainRecipe
-from fireedit.jobs.training.parts.corruption import noisy, speckled, spoiled
 from fireedit.models.model import NANO, FireEditConfig
 from fireedit.platform.config import Ratio
 from fireedit.platform.scenes import assets

@@ -3,7 +3,7 @@
 import torch
 
 from fireedit.jobs.evaluation.scene_reader import signed
-from fireedit.jobs.training.parts.corruption import noisy, speckled, spoiled
+from fireedit.jobs.training.corruption import noisy, speckled, spoiled
 from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.world import TRAIN
