@@ -129,10 +129,10 @@ def test_truncated_data_is_refused(file_format: str) -> None:
             images.decode(whole[:cut])
 
 
-@pytest.mark.parametrize("found", [b"", b"GIF89a....", b"<svg>", b"%PDF-1.4"])
-def test_other_formats_are_refused_with_what_to_send(found: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"GIF89a....", b"<svg>", b"%PDF-1.4"])
+def test_other_formats_are_refused(data: bytes) -> None:
     with pytest.raises(images.ImageError, match="send a PNG, JPEG or WebP picture"):
-        images.decode(found)
+        images.decode(data)
 
 
 def test_a_git_lfs_pointer_is_named() -> None:
@@ -231,7 +231,7 @@ def test_one_label_under_a_colormap_is_its_index() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "message"),
     [
         (images.encode_png(picture()), "found colors in a PNG of mode RGB"),
         (
@@ -242,8 +242,8 @@ def test_one_label_under_a_colormap_is_its_index() -> None:
         (images.encode_jpeg(picture()), "found a JPEG; a label map is a PNG"),
     ],
 )
-def test_a_picture_is_no_label_map(data: bytes, found: str) -> None:
-    with pytest.raises(images.ImageError, match=found):
+def test_a_picture_is_no_label_map(data: bytes, message: str) -> None:
+    with pytest.raises(images.ImageError, match=message):
         images.decode_labels(data)
 
 

@@ -28,7 +28,7 @@ ABSENT_SHARE = 0.2
 NEVER_DRAWN = frozenset(
     ("street sign", "hat", "shoe", "eye glasses", "plate", "mirror", "window", "desk", "door", "blender", "hair brush")
 )
-"""Classes that COCO lists and never labelled: a picture may well show one, so none is called absent."""
+"""Classes that COCO lists and never labeled: a picture may well show one, so none is called absent."""
 OTHER = 183
 """Class, in the JSON form, of the pixels that are not stuff: it has no name to ask for."""
 UNLABELED = 255
@@ -47,7 +47,7 @@ class OutlinedPicture:
     error: str = ""
 
     def label_map(self) -> np.ndarray:
-        """Draw [height, width] uint8, as the PNG maps are: class id minus 1, 255 where nothing is labelled.
+        """Draw [height, width] uint8, as the PNG maps are: class id minus 1, 255 where nothing is labeled.
 
         Raises:
             BadRow: the record or one of its outlines is damaged.
@@ -170,7 +170,7 @@ def draw_class(
         label_map: [H, W] uint8, class id minus 1.
         used: classes that are drawn only where no other is left.
     Returns:
-        Its value in the map, None where nothing is labelled.
+        Its value in the map, None where nothing is labeled.
     """
     present = [value for value in np.unique(label_map).tolist() if value in labels]
     if not present:
@@ -233,9 +233,9 @@ def _requests(
     except rows.BadRow as bad:
         yield Sample(id=stem, corpus=CORPUS, task="edit", error=f"{stem}: {bad}")
         return
-    labelled = bool(np.isin(label_map, list(labels)).any())
+    labeled = bool(np.isin(label_map, list(labels)).any())
     used: list[int | None] = []
-    for number in range(REQUESTS_PER_PICTURE if labelled else 1):
+    for number in range(REQUESTS_PER_PICTURE if labeled else 1):
         row_id = f"{stem}-{number}"
         rng = random.Random(row_id)
         window = square(rng, *label_map.shape)

@@ -110,8 +110,8 @@ def _sample(record: dict[str, Any], place: str, repeated: bool) -> Sample:
     sample = Sample(id=name, corpus=CORPUS, task="edit", instruction=parquet.text_of(record, "instruction"))
     try:
         if not has_key:
-            found = "stands twice" if repeated and digest else "is no key"
-            raise rows.BadRow(f"idx {number} with hash {digest!r:.40} {found}")
+            fault = "stands twice" if repeated and digest else "is no key"
+            raise rows.BadRow(f"idx {number} with hash {digest!r:.40} {fault}")
         if not sample.instruction:
             raise rows.BadRow("instruction: found no text")
         source = rows.check_picture(parquet.picture_bytes(record, "image"), "image")

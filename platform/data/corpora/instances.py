@@ -15,7 +15,7 @@ from fireedit.platform.data.corpora import rows
 
 FILE = "instances.json"
 FARTHEST = 2
-"""Distance, in sides of the picture, at which a corner may still lie; farther is damage and expensive to draw."""
+"""Distance, in sides of the picture, at which a corner may still be; farther is damage and expensive to draw."""
 CORNERS = 3
 """Fewest corners of a polygon with an area; COCO's published loaders skip parts that have fewer."""
 

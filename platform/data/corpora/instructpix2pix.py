@@ -124,8 +124,8 @@ def _folder(prefix: str, index: int, entry: Any, seen: set[str]) -> PromptFolder
         if not isinstance(seeds, list) or not seeds or not all(text.isdecimal() for text in (name, *seeds)):
             raise ValueError
     except (ValueError, TypeError, AttributeError):
-        found = f"{FILE}: found {entry!r:.40}; write [NNNNNNN, [SEED, ...]], all of them texts of digits"
-        return PromptFolder(id=f"{prefix}/at-{index}", error=found)
+        error = f"{FILE}: found {entry!r:.40}; write [NNNNNNN, [SEED, ...]], all of them texts of digits"
+        return PromptFolder(id=f"{prefix}/at-{index}", error=error)
     if name in seen:
         return PromptFolder(id=f"{prefix}/at-{index}", error=f"{FILE}: the folder {name} stands twice")
     seen.add(name)

@@ -94,8 +94,8 @@ def _turns(
     split: str, key: str, session: Any, whole: dict[str, Any], local: dict[str, Any]
 ) -> Iterator[MagicBrushTurn]:
     if not isinstance(session, list):
-        found = f"found a {type(session).__name__}; write a list of turns"
-        yield MagicBrushTurn(id=f"{CORPUS}/{split}/{key}", error=found)
+        error = f"found a {type(session).__name__}; write a list of turns"
+        yield MagicBrushTurn(id=f"{CORPUS}/{split}/{key}", error=error)
         return
     for number, record in enumerate(session, start=1):
         name = f"{CORPUS}/{split}/{key}-{number}"

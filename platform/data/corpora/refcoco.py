@@ -118,8 +118,8 @@ def join(
         raise rows.CorpusError(f"{path}: found a {type(refs).__name__}; it holds a list of dicts with 'split'")
     chosen = [(index, ref) for index, ref in enumerate(refs) if ref["split"] == split]
     if not chosen:
-        found = ", ".join(sorted({str(ref["split"]) for ref in refs})) or "nothing"
-        raise rows.CorpusError(f"{path} has no references of split {split!r}; found {found}")
+        splits = ", ".join(sorted({str(ref["split"]) for ref in refs})) or "nothing"
+        raise rows.CorpusError(f"{path} has no references of split {split!r}; found {splits}")
     with_sentence = [(index, ref) for index, ref in chosen if not _is_silent(ref)]
     if skipped is not None and len(with_sentence) < len(chosen):
         skipped[NO_SENTENCE] += len(chosen) - len(with_sentence)
@@ -136,7 +136,7 @@ def read_requests(root: str, part: Sequence[ReferredObjects]) -> Iterator[Sample
         except rows.BadRow as bad:
             yield Sample(id=referred.id, corpus=referred.corpus, task="edit", error=f"{referred.id}: {bad}")
             continue
-        encoded, meant = images.encode_jpeg(source), np.any(outlined, axis=0)
+        encoded, union = images.encode_jpeg(source), np.any(outlined, axis=0)
         boxes = tuple(masks.box(mask) for mask in outlined)
         for place, sentence in enumerate(referred.sentences):
             row_id = f"{referred.id}-{place}"
@@ -149,7 +149,7 @@ def read_requests(root: str, part: Sequence[ReferredObjects]) -> Iterator[Sample
                 instruction=instruction,
                 plain=plain if referred.name else "",
                 source=encoded,
-                target=images.encode_jpeg(masks.paint(source, meant, color)) if outlined else encoded,
+                target=images.encode_jpeg(masks.paint(source, union, color)) if outlined else encoded,
                 boxes=boxes,
             )
 
@@ -173,8 +173,8 @@ def _joined(
         try:
             if not isinstance(number, int) or number in seen:
                 name = f"{corpus}/{split}/at-{index}"
-                found = f"ref_id {number} stands twice" if isinstance(number, int) else "found no ref_id"
-                raise rows.BadRow(found)
+                is_number = isinstance(number, int)
+                raise rows.BadRow(f"ref_id {number} stands twice" if is_number else "found no ref_id")
             seen.add(number)
             yield _resolved(corpus, name, ref, known)
         except rows.BadRow as bad:

@@ -208,7 +208,7 @@ def test_a_linked_member_is_read_or_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "found"),
+    ("members", "message"),
     [
         ([("000.jpg", b"")], "000: found no caption (KeyError('json'))"),
         ([("000.txt", b"\xff")], "000: found no caption (UnicodeDecodeError"),
@@ -219,11 +219,11 @@ def test_a_linked_member_is_read_or_named(tmp_path: Path) -> None:
     ],
 )
 def test_bad_samples_become_bad_rows_between_good_ones(
-    tmp_path: Path, members: list[tuple[str, bytes]], found: str
+    tmp_path: Path, members: list[tuple[str, bytes]], message: str
 ) -> None:
     (before, bad, after), _ = read_tar(tar_of(tmp_path, ("good.txt", b"before"), *members, ("last.txt", b"after")))
     assert (before.instruction, after.instruction) == ("before", "after")
-    assert bad.id == "cc12m/train/000" and bad.error.startswith(f"00000.tar: {found}")
+    assert bad.id == "cc12m/train/000" and bad.error.startswith(f"00000.tar: {message}")
 
 
 def test_a_key_that_stands_twice_is_taken_once(tmp_path: Path) -> None:

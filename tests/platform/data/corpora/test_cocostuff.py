@@ -83,7 +83,7 @@ def test_one_request_in_five_is_for_a_class_that_is_truly_absent() -> None:
     for seed in range(2000):
         value = cocostuff.draw_class(random.Random(seed), label_map, LABELS, used=[0, 91] if seed % 2 else [1])
         absent += value == 1
-        assert value in (0, 1, 91), "hat is listed by COCO but never labelled: not absent"
+        assert value in (0, 1, 91), "hat is listed by COCO but never labeled: not absent"
     assert 330 < absent < 470
 
 
@@ -231,7 +231,7 @@ POLYGON = [[0.0, 0.0, 4.0, 0.0, 4.0, 4.0, 0.0, 4.0]]
 
 
 def content(**changed: Any) -> dict[str, Any]:
-    """Picture whose left half is labelled as grass, the right one as other."""
+    """Picture whose left half is labeled as grass, the right one as other."""
     plain = {
         "images": [{"id": 7, "file_name": "000000000007.jpg", "height": 4, "width": 8}],
         "annotations": [
@@ -262,7 +262,7 @@ def opened(folder: Path, listed: dict[str, Any]) -> list[cocostuff.OutlinedPictu
     [{"size": [4, 8], "counts": RUNS}, {"size": [4, 8], "counts": [0, 16, 16]}, POLYGON],
     ids=["compressed RLE", "plain RLE", "polygons where an RLE is expected"],
 )
-def test_every_form_of_outline_is_drawn_and_other_is_left_unlabelled(tmp_path: Path, segmentation: Any) -> None:
+def test_every_form_of_outline_is_drawn_and_other_is_left_unlabeled(tmp_path: Path, segmentation: Any) -> None:
     listed = content()
     listed["annotations"][0]["segmentation"] = segmentation
     (picture,) = opened(tmp_path, listed)
@@ -293,7 +293,7 @@ def test_a_picture_of_another_size_than_listed_is_one_bad_row(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("image", "found"),
+    ("image", "message"),
     [
         ({"file_name": None}, "image 7: found no name and size"),
         ({"height": 0}, "image 7: found no name and size"),
@@ -301,13 +301,13 @@ def test_a_picture_of_another_size_than_listed_is_one_bad_row(tmp_path: Path) ->
         ({"file_name": "../7.jpg"}, "write one relative to the corpus's folder"),
     ],
 )
-def test_a_damaged_record_of_a_picture_is_a_bad_row(tmp_path: Path, image: dict[str, Any], found: str) -> None:
+def test_a_damaged_record_of_a_picture_is_a_bad_row(tmp_path: Path, image: dict[str, Any], message: str) -> None:
     (picture,) = opened(tmp_path, content(images=[content()["images"][0] | image]))
-    assert picture.name == "image-7" and found in picture.error
+    assert picture.name == "image-7" and message in picture.error
 
 
 @pytest.mark.parametrize(
-    ("annotation", "found"),
+    ("annotation", "message"),
     [
         ({"category_id": 92}, "annotation 1: found the category 92"),
         ({"category_id": [124]}, r"annotation 1: found the category \[124\]"),
@@ -315,9 +315,9 @@ def test_a_damaged_record_of_a_picture_is_a_bad_row(tmp_path: Path, image: dict[
         ({"segmentation": {"size": [8, 4], "counts": RUNS}}, "found an RLE of size"),
     ],
 )
-def test_a_damaged_annotation_spoils_its_picture(tmp_path: Path, annotation: dict[str, Any], found: str) -> None:
+def test_a_damaged_annotation_spoils_its_picture(tmp_path: Path, annotation: dict[str, Any], message: str) -> None:
     (picture,) = opened(tmp_path, content(annotations=[content()["annotations"][0] | annotation]))
-    with pytest.raises(rows.BadRow, match=found):
+    with pytest.raises(rows.BadRow, match=message):
         picture.label_map()
 
 

@@ -98,7 +98,7 @@ def test_a_key_that_stands_twice_is_a_bad_row_in_whichever_file(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("changed", "found"),
+    ("changed", "message"),
     [
         ({"instruction": None}, "instruction: found no text"),
         ({"image": {"bytes": None, "path": "a.png"}}, "image: found no bytes"),
@@ -108,12 +108,12 @@ def test_a_key_that_stands_twice_is_a_bad_row_in_whichever_file(tmp_path: Path) 
         ({"idx": None}, "idx None with hash 'a' is no key"),
     ],
 )
-def test_bad_records_become_bad_rows(tmp_path: Path, changed: dict[str, Any], found: str) -> None:
+def test_bad_records_become_bad_rows(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     whole = {"idx": 7, "edited_image": {"bytes": PICTURE, "path": None}}
     file_of(tmp_path, "test-0.parquet", whole, whole | {"idx": 1} | changed)
     good, bad = emu_edit.read(str(tmp_path))
     assert not good.error and good.target
-    assert bad.error.startswith(f"{bad.id}: {found}") and not bad.source and not bad.target
+    assert bad.error.startswith(f"{bad.id}: {message}") and not bad.source and not bad.target
 
 
 def test_captions_may_be_missing(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_an_outline_without_an_area_is_an_empty_mask(segmentation: object) -> No
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "found"),
+    ("segmentation", "message"),
     [
         (None, "found None"),
         ([SQUARE[:-1]], "polygon.*write an x and a y for every corner"),
@@ -47,13 +47,13 @@ def test_an_outline_without_an_area_is_an_empty_mask(segmentation: object) -> No
         ({"size": [6, 8], "counts": "9999999"}, "Invalid RLE mask"),
     ],
 )
-def test_a_damaged_outline_is_a_bad_row(segmentation: object, found: str) -> None:
-    with pytest.raises(rows.BadRow, match=found):
+def test_a_damaged_outline_is_a_bad_row(segmentation: object, message: str) -> None:
+    with pytest.raises(rows.BadRow, match=message):
         instances.draw(segmentation, 6, 8)
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "message"),
     [
         ("[]", "found no list of 'images' with ids"),
         (json.dumps({"images": [{"id": 1}]}), "found no list of 'annotations' with ids"),
@@ -61,7 +61,7 @@ def test_a_damaged_outline_is_a_bad_row(segmentation: object, found: str) -> Non
         (json.dumps({"images": [], "annotations": []}), "found no list of 'categories' with ids"),
     ],
 )
-def test_a_file_that_is_not_cocos_is_refused(tmp_path: Path, content: str, found: str) -> None:
+def test_a_file_that_is_not_cocos_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "instances.json").write_text(content)
-    with pytest.raises(rows.CorpusError, match=found):
+    with pytest.raises(rows.CorpusError, match=message):
         instances.read(str(tmp_path))

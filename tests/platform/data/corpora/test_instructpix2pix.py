@@ -49,7 +49,7 @@ def test_ids_follow_the_content_not_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "found"),
+    ("changed", "message"),
     [
         ({"edit_prompt": None}, "edit_prompt: found no text"),
         ({"original_image": None}, "original_image: found no bytes"),
@@ -57,9 +57,9 @@ def test_ids_follow_the_content_not_its_place(tmp_path: Path) -> None:
         ({"edited_image": {"bytes": PICTURE[:-30], "path": None}}, "edited_image: found a damaged PNG"),
     ],
 )
-def test_bad_records_become_bad_rows(changed: dict, found: str) -> None:
+def test_bad_records_become_bad_rows(changed: dict, message: str) -> None:
     sample = instructpix2pix.read_pair(pair(**changed))
-    assert sample.error.startswith(f"{sample.id}: {found}") and not sample.source
+    assert sample.error.startswith(f"{sample.id}: {message}") and not sample.source
 
 
 def test_a_folder_without_parquet_is_refused(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_generators_own_prompt_files_are_read_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("files", "message"),
     [
         (folder_of(prompt=b"{"), "prompt.json is not JSON"),
         (folder_of(prompt=b"[]"), "prompt.json: found []"),
@@ -175,9 +175,9 @@ def test_the_generators_own_prompt_files_are_read_too() -> None:
         ({}, "0000003/prompt.json: no such file"),
     ],
 )
-def test_bad_folders_become_bad_rows(files: dict[str, bytes], found: str) -> None:
+def test_bad_folders_become_bad_rows(files: dict[str, bytes], message: str) -> None:
     sample = sample_of(files)
-    assert sample.error.startswith("instructpix2pix/train/0000003: ") and found in sample.error
+    assert sample.error.startswith("instructpix2pix/train/0000003: ") and message in sample.error
     assert not sample.source and not sample.target
 
 
@@ -249,12 +249,12 @@ def test_a_damaged_or_missing_member_of_a_zip_is_a_bad_row(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "message"),
     [("{}", "found a dict; it holds a list"), ("[]", "none is of split 'train'")],
 )
-def test_other_contents_than_a_list_of_folders_are_refused(tmp_path: Path, content: str, found: str) -> None:
+def test_other_contents_than_a_list_of_folders_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "seeds.json").write_text(content)
-    with pytest.raises(rows.CorpusError, match=found):
+    with pytest.raises(rows.CorpusError, match=message):
         instructpix2pix.read(str(tmp_path))
 
 

@@ -61,7 +61,7 @@ def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("record", "found"),
+    ("record", "message"),
     [
         ({"image": "none.jpg", "conversations": turns("q", "a")}, "train2017/none.jpg: no such file"),
         ({"image": "../a.jpg", "conversations": turns("q", "a")}, "write one relative to the corpus's folder"),
@@ -75,9 +75,9 @@ def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> Non
         ("text", "found 'text'"),
     ],
 )
-def test_bad_records_become_bad_rows(corpus: Path, record: object, found: str) -> None:
+def test_bad_records_become_bad_rows(corpus: Path, record: object, message: str) -> None:
     sample = llava_instruct.read_dialogue(str(corpus), (7, record))
-    assert sample.error.startswith("llava_instruct_150k.json, conversation 7: ") and found in sample.error
+    assert sample.error.startswith("llava_instruct_150k.json, conversation 7: ") and message in sample.error
 
 
 def test_a_folder_that_is_not_llava_is_refused(tmp_path: Path) -> None:

@@ -155,9 +155,9 @@ def test_folder_and_parquet_hold_the_same_edits(benchmark: Path, tmp_path: Path)
 
 
 def test_the_files_are_those_that_magicbrushs_own_scripts_ask_for(benchmark: Path) -> None:
-    found = {path.name for path in (benchmark / "test").iterdir()}
+    names = {path.name for path in (benchmark / "test").iterdir()}
     descriptions = {"global_descriptions.json", "local_descriptions.json"}
-    assert found == {"images", "edit_turns.json", "edit_sessions.json"} | descriptions
+    assert names == {"images", "edit_turns.json", "edit_sessions.json"} | descriptions
     sessions = json.loads((benchmark / "test" / "edit_sessions.json").read_text())
     turns = json.loads((benchmark / "test" / "edit_turns.json").read_text())
     assert turns == [turn for session in sessions.values() for turn in session]
@@ -200,7 +200,7 @@ def test_a_turn_of_a_folder_is_whole_without_its_mask(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("session", "found"),
+    ("session", "message"),
     [
         ({"input": "a.png"}, "found a dict; write a list of turns"),
         (["text"], "found 'text'"),
@@ -213,9 +213,9 @@ def test_a_turn_of_a_folder_is_whole_without_its_mask(tmp_path: Path) -> None:
         ([listed_turn()], "test/images/7/7-input.png: no such file"),
     ],
 )
-def test_a_record_that_is_no_turn_is_a_bad_row(tmp_path: Path, session: Any, found: str) -> None:
+def test_a_record_that_is_no_turn_is_a_bad_row(tmp_path: Path, session: Any, message: str) -> None:
     (sample,) = magicbrush.read(sessions_of(tmp_path, {"7": session}), "test")
-    assert sample.error.startswith(f"{sample.id}: ") and found in sample.error and not sample.source
+    assert sample.error.startswith(f"{sample.id}: ") and message in sample.error and not sample.source
     assert sample.id in ("magicbrush/test/7", "magicbrush/test/7-1")
 
 

@@ -48,7 +48,7 @@ def test_records_that_a_set_calls_alike_have_different_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "found"),
+    ("changed", "message"),
     [
         ({"words": None}, "words: found no text"),
         ({"words": 7}, "words: found no text"),
@@ -57,9 +57,9 @@ def test_records_that_a_set_calls_alike_have_different_ids() -> None:
         ({"after": {"bytes": WIDE[:-30], "path": None}}, "after: found a damaged PNG"),
     ],
 )
-def test_bad_records_become_bad_rows(changed: dict, found: str) -> None:
+def test_bad_records_become_bad_rows(changed: dict, message: str) -> None:
     sample = pair(**changed)
-    assert sample.error.startswith(f"{sample.id}: {found}") and not sample.source
+    assert sample.error.startswith(f"{sample.id}: {message}") and not sample.source
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_every_instruction_that_differs_becomes_a_row_and_the_first_is_the_other
 
 
 @pytest.mark.parametrize(
-    ("record", "found"),
+    ("record", "message"),
     [
         (edit(instruction="Remove it."), "found 'Remove it.'"),
         (edit(instruction=[]), "found []; write an object"),
@@ -62,23 +62,23 @@ def test_every_instruction_that_differs_becomes_a_row_and_the_first_is_the_other
         (edit(target_img_path="../a.png"), "found the path '../a.png'"),
     ],
 )
-def test_a_bad_record_becomes_one_bad_row(corpus: Path, record: object, found: str) -> None:
+def test_a_bad_record_becomes_one_bad_row(corpus: Path, record: object, message: str) -> None:
     (sample,) = reasonedit.read_edits(str(corpus), [("0003", record)])
-    assert sample.error.startswith("SyntheticData_info_new.json, edit '0003': ") and found in sample.error
+    assert sample.error.startswith("SyntheticData_info_new.json, edit '0003': ") and message in sample.error
     assert sample.id == "reasonedit/train/0003" and not sample.source and not sample.target
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "message"),
     [
         ("[]", "found a list"),
         ("{}", "found an empty object"),
         ('{"0000": {}, "0000": {}}', "the key '0000' stands twice; fetch it again"),
     ],
 )
-def test_a_file_that_is_not_reasonedits_is_refused(tmp_path: Path, content: str, found: str) -> None:
+def test_a_file_that_is_not_reasonedits_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "SyntheticData_info_new.json").write_text(content)
-    with pytest.raises(rows.CorpusError, match=found):
+    with pytest.raises(rows.CorpusError, match=message):
         reasonedit.read(str(tmp_path))
 
 

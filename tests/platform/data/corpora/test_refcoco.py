@@ -243,7 +243,7 @@ def test_a_reference_makes_the_same_requests_at_every_visit(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("changed", "found"),
+    ("changed", "message"),
     [
         ({"image_id": 4}, "image_id 4 is not in instances.json"),
         ({"ann_id": 4}, "ann_id 4 is not in instances.json with image_id 1"),
@@ -259,15 +259,15 @@ def test_a_reference_makes_the_same_requests_at_every_visit(tmp_path: Path) -> N
         ({"image_id": [1]}, r"image_id \[1\] is not in instances.json"),
     ],
 )
-def test_a_bad_reference_becomes_one_bad_row(tmp_path: Path, changed: dict, found: str) -> None:
+def test_a_bad_reference_becomes_one_bad_row(tmp_path: Path, changed: dict, message: str) -> None:
     (sample,) = samples_of(tmp_path, ref(**changed))
-    with pytest.raises(rows.BadRow, match=found):
+    with pytest.raises(rows.BadRow, match=message):
         raise rows.BadRow(sample.error)
     assert sample.error.startswith(f"{sample.id}: ") and not sample.source
 
 
 @pytest.mark.parametrize(
-    ("changed", "found"),
+    ("changed", "message"),
     [
         ({"file_name": "gone.jpg"}, "train2014/gone.jpg: no such file"),
         ({"file_name": "../other.jpg"}, "found the path '../other.jpg'"),
@@ -275,9 +275,9 @@ def test_a_bad_reference_becomes_one_bad_row(tmp_path: Path, changed: dict, foun
         ({"height": None}, "no name and size of the picture"),
     ],
 )
-def test_a_bad_picture_becomes_one_bad_row(tmp_path: Path, changed: dict, found: str) -> None:
+def test_a_bad_picture_becomes_one_bad_row(tmp_path: Path, changed: dict, message: str) -> None:
     (sample,) = samples_of(tmp_path, ref(), known(**changed))
-    assert found in sample.error
+    assert message in sample.error
 
 
 def test_a_reference_that_stands_twice_is_taken_once() -> None:
@@ -287,15 +287,15 @@ def test_a_reference_that_stands_twice_is_taken_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refs", "found"),
+    ("refs", "message"),
     [
         ({}, "refs.p: found a dict"),
         ([1], "found a list; it holds a list of dicts"),
         ([], "has no references of split 'train'; found nothing"),
     ],
 )
-def test_other_contents_than_a_list_of_references_are_refused(refs: Any, found: str) -> None:
-    with pytest.raises(rows.CorpusError, match=found):
+def test_other_contents_than_a_list_of_references_are_refused(refs: Any, message: str) -> None:
+    with pytest.raises(rows.CorpusError, match=message):
         refcoco.join("refcoco", "train", "refs.p", refs, known())
 
 
