@@ -66,7 +66,7 @@ def test_members_keep_their_order(tmp_path: Path) -> None:
         (b'{"cat": {"age": 1, "age": 2}}', "the key 'age' stands twice; fetch it again"),
     ],
 )
-def test_other_contents_than_an_object_with_single_keys_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_other_contents_than_an_object_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(rows.CorpusError, match=f"a.json.*{message}"):
         rows.read_object(str(tmp_path / "a.json"), "an object of cats")
