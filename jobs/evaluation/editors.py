@@ -28,7 +28,7 @@ REGION_SOURCES: tuple[RegionSource, ...] = ("predicted", "true", "none")
 TEXT_ROWS = ("ip2p", "ip2p_plain")
 """Rows that skip the VLM even if the folder has one; the second reads instructions that name their object."""
 Changes = Mapping[str, SettingValue | None]
-"""Fields of PaintSettings that replace those saved with the weights; None keeps a saved one."""
+"""Fields of PaintSettings that replace those saved with the weights; None leaves one unchanged."""
 
 
 class EditorError(ValueError):
@@ -199,7 +199,7 @@ def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: s
 
 
 def has_vlm(folder: Path) -> bool:
-    """Tell a whole pipeline from components that need CLIP's text states."""
+    """Return whether a folder is a whole pipeline, not components that need CLIP's text states."""
     return (folder / "model_index.json").is_file() and (folder / "vlm").is_dir()
 
 

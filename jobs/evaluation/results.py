@@ -61,16 +61,16 @@ class SessionScores:
 
 @dataclass
 class Results:
-    """Scores by split, family and row, in the order of the cases."""
+    """Outcome of a benchmark; scores are in the order of the cases."""
 
     config: BenchmarkConfig
     rows: list[Row]
     judges: dict[str, str]
     """Fingerprint of each judge's weights."""
     scores: dict[str, dict[str, dict[str, list[Score]]]] = field(default_factory=dict)
-    """By split, family and row."""
+    """Scores by split, family and row."""
     sessions: dict[str, dict[str, SessionScores]] = field(default_factory=dict)
-    """By split and row."""
+    """Session scores by split and row."""
 
     @property
     def key(self) -> str:

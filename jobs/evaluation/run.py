@@ -42,9 +42,10 @@ class Contestant:
         """
         editor, painting = make_editor(name, sizes, changes, device), ""
         if isinstance(editor, FireEditor | TextEditor):
-            how = editor.settings
-            painting = f"steps {how.num_inference_steps}, s_T {how.guidance_scale:g}, s_I {how.image_guidance_scale:g}"
-            painting += f", keep below {how.keep_below:g}" if how.keep_below else ""
+            used = editor.settings
+            painting = f"steps {used.num_inference_steps}, s_T {used.guidance_scale:g}"
+            painting += f", s_I {used.image_guidance_scale:g}"
+            painting += f", keep below {used.keep_below:g}" if used.keep_below else ""
         regions = editor.regions if isinstance(editor, FireEditor) else ""
         return cls(Row(name.name, editor.weights, regions, painting), editor)
 

@@ -117,12 +117,12 @@ class SceneReader(nn.Module):
         super().__init__()
         self.config = config
         widths, depths, groups = config.widths, config.depths, config.groups
-        steps = list(zip(widths, widths[1:], strict=False))  # from each level to the next coarser one
+        transitions = list(zip(widths, widths[1:], strict=False))  # from each level to the next coarser one
         self.stem = nn.Conv2d(3, widths[0], 2, stride=2)
         self.patches = nn.Conv2d(3, widths[1], STRIDE, stride=STRIDE)
-        self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
+        self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in transitions)
         self.blocks = nn.ModuleList(_blocks(width, depth, groups) for width, depth in zip(widths, depths, strict=False))
-        self.ups = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in steps[1:])
+        self.ups = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in transitions[1:])
         merged = list(zip(widths, depths, strict=False))[1:-1]
         self.merged = nn.ModuleList(_blocks(width, max(depth // 2, 1), groups) for width, depth in merged)
         self.shared = nn.Sequential(nn.GroupNorm(groups, widths[1]), nn.SiLU())
