@@ -152,3 +152,12 @@ def test_no_drafts_are_left_beside_a_checkpoint(recipe: PretrainRecipe, tmp_path
     pretrain(Line(), recipe, tmp_path)
     folder = Path(recipe.home) / "pretraining" / "line"
     assert sorted(path.name for path in folder.iterdir()) == sorted((CHECKPOINT, METRICS, SHEET))
+
+
+def test_a_checkpoint_under_a_parts_earlier_name_is_resumed(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    before, after = Line(), Line()
+    before.name, after.name = "parser", "scene_reader"
+    pretrain(before, recipe, tmp_path)
+    assert pretrain(after, replace(recipe, steps=2 * STEPS), tmp_path)["samples"] == 8 * 2 * STEPS
+    saved = torch.load(Path(recipe.home) / "pretraining" / "parser" / CHECKPOINT, weights_only=True)
+    assert saved["at"]["step"] == 2 * STEPS and not (Path(recipe.home) / "pretraining" / "scene_reader").exists()
