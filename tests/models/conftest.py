@@ -1,4 +1,4 @@
-"""The small model that the tests of models/ share; who changes a weight builds a model of its own."""
+"""Small model shared by the tests of models/; a test that changes weights builds its own."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from fireedit.models.pipeline import FireEditPipeline
 
 @pytest.fixture(scope="session")
 def nano() -> FireEditPipeline:
-    """Fresh weights; to be read only."""
+    """Pipeline of fresh weights; read only."""
     pipeline = FireEditPipeline.fresh_nano(seed=0)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -1,4 +1,4 @@
-"""HVCA's detail tokens depend on the words and on every one of the four sources."""
+"""HVCA's detail tokens depend on the text and on each of the four sources."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def edit_tokens() -> Tensor:
     return torch.randn(2, 77, 96, generator=torch.Generator().manual_seed(2))
 
 
-def test_it_answers_with_sixteen_tokens_of_the_unets_width(
+def test_the_output_is_sixteen_tokens_of_the_unets_width(
     hvca: HVCA, sources: list[Tensor], edit_tokens: Tensor
 ) -> None:
     assert hvca(sources, edit_tokens).shape == (2, 16, 96)
@@ -49,7 +49,7 @@ def test_each_source_matters(hvca: HVCA, sources: list[Tensor], edit_tokens: Ten
     assert (hvca(sources, edit_tokens) - before).abs().max() > 1e-3
 
 
-def test_the_queries_meet_the_text_before_the_picture(hvca: HVCA, sources: list[Tensor], edit_tokens: Tensor) -> None:
+def test_the_queries_read_the_text_before_the_image(hvca: HVCA, sources: list[Tensor], edit_tokens: Tensor) -> None:
     order = []
     for name, module in hvca.named_modules():
         if isinstance(module, CrossAttention):
@@ -70,11 +70,11 @@ def test_attention_equals_the_plain_formula() -> None:
     assert torch.allclose(attention(queries, keys), attention.to_out(torch.cat(heads, dim=-1)), atol=1e-6)
 
 
-def test_a_missing_source_is_told(hvca: HVCA, sources: list[Tensor], edit_tokens: Tensor) -> None:
-    with pytest.raises(AssertionError, match="3 sources for 4 projections"):
+def test_a_missing_source_is_an_error(hvca: HVCA, sources: list[Tensor], edit_tokens: Tensor) -> None:
+    with pytest.raises(AssertionError, match="3 sources.*4"):
         hvca(sources[:3], edit_tokens)
 
 
-def test_it_has_the_size_that_makes_up_table_1() -> None:
+def test_its_size_agrees_with_table_1() -> None:
     with torch.device("meta"):
         assert parameter_count(HVCA(HVCAConfig())) == 37_528_832

@@ -1,4 +1,4 @@
-"""One picture and one text become the same tensors wherever they are processed."""
+"""Training and serving process an image and a text to the same tensors."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def processor(nano: FireEditPipeline) -> Processor:
 
 @pytest.fixture(scope="module")
 def encoded(nano: FireEditPipeline) -> Processor:
-    """What reads corpora that are stored with their encodings."""
+    """Processor of corpora that are stored with their encodings."""
     return Processor(nano.vlm_tokenizer, nano.tokenizer, ProcessorConfig.of(preset("nano"), encoded=True))
 
 
@@ -52,15 +52,15 @@ def test_squashing_does_not_keep_the_aspect() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
-def test_any_kind_of_picture_becomes_rgb(mode: str) -> None:
+def test_images_of_any_mode_become_rgb(mode: str) -> None:
     assert squash(Image.fromarray(picture(0)).convert(mode), 8).shape == (8, 8, 3)
 
 
-def test_an_array_and_its_picture_are_squashed_alike() -> None:
+def test_an_array_and_its_pil_image_are_squashed_alike() -> None:
     assert np.array_equal(squash(picture(0), 32), squash(Image.fromarray(picture(0)), 32))
 
 
-def test_a_picture_of_the_right_size_is_taken_as_it_is() -> None:
+def test_an_image_of_the_right_size_is_not_copied() -> None:
     image = np.ascontiguousarray(squash(picture(0), 32))
     assert squash(image, 32) is image
 
@@ -69,10 +69,10 @@ def test_clip_reads_the_plain_form_of_an_instruction_and_the_vlm_the_instruction
     nano: FireEditPipeline, processor: Processor
 ) -> None:
     sample = edit_sample(1, instruction="Remove what cuts paper.") | {"plain": "Remove the scissors."}
-    row, unsaid = processor.row(sample), processor.row(sample | {"plain": ""})
+    row, without = processor.row(sample), processor.row(sample | {"plain": ""})
     assert row["text_ids"].tolist() == clip_ids(nano, "Remove the scissors.")
-    assert unsaid["text_ids"].tolist() == clip_ids(nano, "Remove what cuts paper.")
-    assert np.array_equal(row["input_ids"], unsaid["input_ids"])
+    assert without["text_ids"].tolist() == clip_ids(nano, "Remove what cuts paper.")
+    assert np.array_equal(row["input_ids"], without["input_ids"])
 
 
 def test_rows_have_the_columns_that_batch_declares(nano: FireEditPipeline, processor: Processor) -> None:
@@ -99,7 +99,7 @@ def test_an_edit_row_has_source_and_target_on_the_canvas(nano: FireEditPipeline,
     assert (row["labels"][len(prompt.labels) :] == IGNORED).all()
 
 
-def test_a_dialogue_row_is_looked_at_but_not_painted(nano: FireEditPipeline, processor: Processor) -> None:
+def test_a_dialogue_row_has_a_view_and_black_pixels(nano: FireEditPipeline, processor: Processor) -> None:
     sample = vqa_sample(2)
     row = processor.row(sample)
     assert row["text_ids"].tolist() == clip_ids(nano, "")
@@ -109,20 +109,20 @@ def test_a_dialogue_row_is_looked_at_but_not_painted(nano: FireEditPipeline, pro
     assert row["input_ids"][: len(prompt.input_ids)].tolist() == prompt.input_ids
 
 
-def test_a_caption_row_is_black_and_carries_its_words_for_clip(nano: FireEditPipeline, processor: Processor) -> None:
+def test_a_caption_row_has_no_images_and_has_its_text_for_clip(nano: FireEditPipeline, processor: Processor) -> None:
     row = processor.row(caption_sample(3))
     assert row["view"].tolist() == [[[0, 0, 0]]] and not {"source_pixels", "source_moments"} & row.keys()
     assert row["is_edit"] is False and row["text_ids"].tolist() == clip_ids(nano, "a red circle on a table")
 
 
-def test_a_captions_template_hangs_on_its_id(processor: Processor) -> None:
+def test_a_captions_template_depends_on_its_id(processor: Processor) -> None:
     rows = [processor.row(caption_sample(seed)) for seed in range(20)]
     again = [processor.row(caption_sample(seed)) for seed in range(20)]
     assert all(np.array_equal(a["input_ids"], b["input_ids"]) for a, b in zip(rows, again, strict=True))
     assert len({row["input_ids"].tobytes() for row in rows}) > 3
 
 
-def test_captions_carry_no_pictures_and_stay_among_themselves(nano: FireEditPipeline) -> None:
+def test_captions_have_no_images_and_batches_of_their_own(nano: FireEditPipeline) -> None:
     batch = batch_of(nano, caption_sample(1), caption_sample(2))
     assert batch.view.shape == (2, 1, 1, 3) and batch.source_pixels is batch.target_moments is None
     with pytest.raises(ValueError, match="captions and pictures"):
@@ -146,16 +146,16 @@ def test_a_batch_moves_with_its_tensors_and_keeps_its_names(nano: FireEditPipeli
 
 
 def test_train_and_serve_process_one_image_alike(nano: FireEditPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a training batch holds is what the pipeline hands to the eyes, to the VAE and to the VLM."""
+    """The pipeline's inputs of vision, VAE and VLM equal those of a training batch."""
     sample, encode = edit_sample(5), nano.vae.encode
     batch = batch_of(nano, sample)
     read: dict[str, Any] = {}
 
-    def encode_and_tell(pixels: torch.Tensor) -> Any:
+    def encode_and_record(pixels: torch.Tensor) -> Any:
         read.update(canvas=pixels)
         return encode(pixels)
 
-    monkeypatch.setattr(nano.vae, "encode", encode_and_tell)
+    monkeypatch.setattr(nano.vae, "encode", encode_and_record)
     hooks = [
         nano.vision.register_forward_pre_hook(lambda _, args: read.update(view=args[0])),
         nano.vlm.register_forward_pre_hook(lambda _, args: read.update(input_ids=args[0])),
@@ -168,11 +168,11 @@ def test_train_and_serve_process_one_image_alike(nano: FireEditPipeline, monkeyp
 
 
 def test_a_text_that_is_too_long_is_an_error(processor: Processor) -> None:
-    with pytest.raises(PromptError, match="write a shorter text"):
+    with pytest.raises(PromptError, match="prompt of [0-9]+ tokens"):
         processor.row(edit_sample(1, instruction="paint " * 300))
 
 
-def test_an_encoded_edit_brings_its_moments_and_is_still_looked_at(encoded: Processor) -> None:
+def test_an_encoded_edit_has_moments_and_a_view(encoded: Processor) -> None:
     sample = encoded_edit(1)
     row = encoded.row(sample)
     assert np.array_equal(row["view"], squash(sample["source"], 64))
@@ -188,7 +188,7 @@ def test_encoded_edits_and_dialogue_share_a_batch(encoded: Processor) -> None:
     assert batch.text_states is None and batch.source_pixels is None
 
 
-def test_encoded_captions_bring_what_clip_makes_of_them(encoded: Processor) -> None:
+def test_encoded_captions_have_clip_text_states(encoded: Processor) -> None:
     samples = [caption_sample(seed) | {"text_states": stored(seed, 77, 96)} for seed in range(2)]
     batch = encoded.batch(stacked([encoded.row(sample) for sample in samples]))
     assert batch.text_states is not None and batch.text_states.dtype == torch.float16
@@ -198,26 +198,26 @@ def test_encoded_captions_bring_what_clip_makes_of_them(encoded: Processor) -> N
         encoded.batch(stacked([encoded.row(samples[0]), encoded.row(vqa_sample(2))]))
 
 
-def test_encodings_are_left_alone_where_nobody_asked_for_them(processor: Processor) -> None:
+def test_encodings_are_ignored_unless_configured(processor: Processor) -> None:
     plain, caption = edit_sample(1), caption_sample(2)
     row = processor.row(encoded_edit(1) | {"target": plain["target"]})
-    assert all(np.array_equal(row[name], wanted) for name, wanted in processor.row(plain).items())
+    assert all(np.array_equal(row[name], expected) for name, expected in processor.row(plain).items())
     assert "text_states" not in processor.row(caption | {"text_states": stored(2, 77, 96)})
 
 
 @pytest.mark.parametrize("missing", ["source_moments", "target_moments", "text_states"])
 @pytest.mark.parametrize("absent", [True, False])
-def test_a_missing_encoding_is_told_with_the_command_that_makes_it(
+def test_a_missing_encoding_is_an_error_that_names_sample_and_encoding(
     encoded: Processor, missing: str, absent: bool
 ) -> None:
     sample = caption_sample(1) if missing == "text_states" else encoded_edit(1)
     sample[missing] = None
     if absent:
         del sample[missing]
-    with pytest.raises(EncodingError, match=rf"{sample['id']} has no {missing}; run `.*shards --encode latents`"):
+    with pytest.raises(EncodingError, match=rf"{sample['id']} has no {missing}"):
         encoded.row(sample)
 
 
-def test_an_encoding_of_another_models_size_is_told(encoded: Processor) -> None:
-    with pytest.raises(EncodingError, match=r"target_moments is \[8, 64, 64\], and this model reads \[96, 16, 16\]"):
+def test_an_encoding_of_another_models_size_is_an_error(encoded: Processor) -> None:
+    with pytest.raises(EncodingError, match=r"target_moments.*\[8, 64, 64\].*\[96, 16, 16\]"):
         encoded.row(encoded_edit(1) | {"target_moments": stored(1, 8, 64, 64)})

@@ -1,4 +1,4 @@
-"""The Q-Former is SmartEdit's: its size, its cross-attentions, an answer in the shape of CLIP's text states."""
+"""The Q-Former is SmartEdit's: size, cross-attentions, output in the shape of CLIP's text states."""
 
 import torch
 
@@ -21,7 +21,7 @@ def test_every_second_layer_reads_the_img_states() -> None:
     assert reading == {"0", "2", "4"}
 
 
-def test_its_answer_depends_on_every_img_state() -> None:
+def test_its_output_depends_on_every_img_state() -> None:
     torch.manual_seed(0)
     qformer, states = QFormer(preset("nano").qformer).eval(), torch.randn(2, 32, 192)
     before = qformer(states)

@@ -1,4 +1,4 @@
-"""Training and sampling know one noise: the paper's is that of Stable Diffusion and InstructPix2Pix."""
+"""Training and sampling share one noise schedule, that of Stable Diffusion and InstructPix2Pix."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_the_betas_are_stable_diffusions() -> None:
     assert torch.allclose(training_noise(ScheduleConfig()).betas, betas)
 
 
-def test_sampling_walks_from_noise_to_clean_by_fractional_timesteps() -> None:
+def test_sampling_goes_from_noise_to_clean_by_fractional_timesteps() -> None:
     schedule = sampler(ScheduleConfig())
     schedule.set_timesteps(7)
     assert len(schedule.timesteps) == 7 and schedule.timesteps[0] == 999 and schedule.timesteps[-1] == 0
@@ -34,11 +34,11 @@ def test_timestep_0_is_nearly_clean_and_the_last_nearly_noise() -> None:
     assert kept[0] > 0.999 and kept[1] < 0.07
 
 
-def test_a_schedule_of_velocities_asks_for_them_and_samples_by_them() -> None:
+def test_a_velocity_schedule_trains_and_samples_velocities() -> None:
     config = ScheduleConfig(prediction_type="v_prediction")
     schedule, clean, noise = training_noise(config), torch.ones(2, 4, 2, 2), torch.full((2, 4, 2, 2), 3.0)
-    wanted = prediction_target(schedule, clean, noise, torch.tensor([0, 999]))[:, 0, 0, 0]
-    assert wanted[0] > 2.8 and -1 < wanted[1] < -0.7  # nearly the noise, nearly the negated picture
+    expected = prediction_target(schedule, clean, noise, torch.tensor([0, 999]))[:, 0, 0, 0]
+    assert expected[0] > 2.8 and -1 < expected[1] < -0.7  # nearly the noise, nearly the negated image
     assert torch.equal(prediction_target(training_noise(ScheduleConfig()), clean, noise, torch.tensor([0, 999])), noise)
     sampled = sampler(config)
     sampled.set_timesteps(7)
@@ -73,7 +73,7 @@ def test_a_zero_snr_schedule_starts_from_pure_noise() -> None:
         assert sampled.timesteps[0] == 999 and len(sampled.timesteps) == steps
 
 
-def test_a_schedule_of_clean_latents_asks_for_them_and_the_last_step_paints_them() -> None:
+def test_a_clean_latents_schedule_trains_and_samples_clean_latents() -> None:
     schedule, sampled = training_noise(NANO), sampler(NANO)
     clean, noise = torch.full((2, 4, 2, 2), 5.0), torch.randn(2, 4, 2, 2)
     assert prediction_target(schedule, clean, noise, torch.tensor([0, 999])) is clean

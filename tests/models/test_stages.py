@@ -1,4 +1,4 @@
-"""Each stage trains what the paper says it trains, with the losses that it has, and nothing else moves."""
+"""Each stage trains the paper's parameters with the paper's losses; no other tensor changes."""
 
 from dataclasses import replace
 
@@ -37,14 +37,14 @@ SCHEDULE = preset("nano").schedule
 def staged(
     number: int, seed: int = 0, dropout: DropoutConfig = KEEP_ALL, without: tuple[Idea, ...] = ()
 ) -> StagedFireEdit:
-    """One stage, perhaps of an ablation, on fresh nano weights with the parts that it names."""
+    """Build a stage, or its ablation, on fresh nano weights of the components that it names."""
     pipeline, stage = FireEditPipeline.fresh_nano(seed), STAGES[number].without(without)
     model = FireEdit(**{name: getattr(pipeline, name) for name in stage.parts})
     return StagedFireEdit(model, stage, SCHEDULE, dropout)
 
 
 def no_copy(module: StagedFireEdit) -> StagedFireEdit:
-    """The same with a UNet that adds something to its source, as after the first step."""
+    """Give the UNet a residual that is not zero, as after the first step."""
     torch.nn.init.normal_(module.model.unet.conv_out.weight, std=0.02, generator=torch.Generator().manual_seed(0))
     return module
 
@@ -56,13 +56,13 @@ def mixed(nano: FireEditPipeline, stage: int) -> Batch:
 
 
 def expected_names(stage: int) -> set[str]:
-    """What the stage should train at nano size, written without the code's own patterns."""
+    """List the parameters that a stage should train at nano size, independent of the code's patterns."""
     with torch.device("meta"):
         model = FireEdit.from_config(preset("nano"))
         plain = UNet2DConditionModel(**diffusers_sizes(preset("nano").unet))
         plain_unet = {f"unet.{name}" for name, _ in plain.named_parameters()}
-    everything = {name for name, _ in model.named_parameters()}
-    parts = {part: {name for name in everything if name.split(".")[0] == part} for part in ("qformer", "tati", "hvca")}
+    all_names = {name for name, _ in model.named_parameters()}
+    parts = {part: {name for name in all_names if name.split(".")[0] == part} for part in ("qformer", "tati", "hvca")}
     lora = {
         f"{LLM}.{layer}.self_attn.{which}_proj.lora_{matrix}.default.weight"
         for layer in range(4)
@@ -71,7 +71,7 @@ def expected_names(stage: int) -> set[str]:
     }
     new_rows = {"vlm.new_embeddings.weight", "vlm.new_head.weight"}
     adapter = {f"vlm.adapter.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
-    image_attention = {name for name in everything if name.startswith("unet.")} - plain_unet
+    image_attention = {name for name in all_names if name.startswith("unet.")} - plain_unet
     assert len(image_attention) == 2 * 6, "keys and values of the 6 cross-attentions"
     return {
         1: new_rows | parts["qformer"],
@@ -81,12 +81,12 @@ def expected_names(stage: int) -> set[str]:
 
 
 def tensors(module: torch.nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers, those that are not saved included."""
+    """Copy all parameters and buffers, non-persistent ones included."""
     return {name: tensor.detach().clone() for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
 
 
-def seen_gradients(module: StagedFireEdit, batch: Batch, steps: int) -> list[set[str]]:
-    """After each of some optimiser steps: the trainable parameters that never had a gradient other than zero."""
+def missing_gradients(module: StagedFireEdit, batch: Batch, steps: int) -> list[set[str]]:
+    """List, after each optimizer step, the trainable parameters without a nonzero gradient so far."""
     trained = {name: parameter for name, parameter in module.model.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-3, weight_decay=0)
     missing, history = set(trained), []
@@ -101,41 +101,41 @@ def seen_gradients(module: StagedFireEdit, batch: Batch, steps: int) -> list[set
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_trains_its_parameters_by_name_and_no_other_tensor_moves(nano: FireEditPipeline, stage: int) -> None:
+def test_a_stage_trains_its_parameters_by_name_and_no_other_tensor_changes(nano: FireEditPipeline, stage: int) -> None:
     module = staged(stage)
     expected, before = expected_names(stage), tensors(module.model)
     assert {name for name, p in module.model.named_parameters() if p.requires_grad} == expected
-    history = seen_gradients(module, mixed(nano, stage), steps=3)
-    moved = {name for name, now in tensors(module.model).items() if not torch.equal(now, before[name])}
-    assert moved == expected
+    history = missing_gradients(module, mixed(nano, stage), steps=3)
+    changed = {name for name, now in tensors(module.model).items() if not torch.equal(now, before[name])}
+    assert changed == expected
     assert history[-1] == set()
 
 
 @pytest.mark.parametrize("without", [("regions",), ("tati",), ("hvca",), ("regions", "tati", "hvca")])
-def test_an_ablation_trains_what_it_does_not_leave_out(nano: FireEditPipeline, without: tuple[Idea, ...]) -> None:
+def test_an_ablation_trains_the_remaining_components(nano: FireEditPipeline, without: tuple[Idea, ...]) -> None:
     module = staged(3, without=without)
     expected = {name for name in expected_names(3) if not name.startswith(tuple(f"{idea}." for idea in without))}
     if "hvca" in without:
         expected -= {name for name in expected if "_ip." in name}
     assert {name for name, p in module.model.named_parameters() if p.requires_grad} == expected
-    assert seen_gradients(module, mixed(nano, 3), steps=3)[-1] == set()
+    assert missing_gradients(module, mixed(nano, 3), steps=3)[-1] == set()
 
 
-def test_without_a_proposer_the_vlm_reads_no_regions(nano: FireEditPipeline) -> None:
-    seen = staged(3, without=("regions",)).model.perceive(mixed(nano, 3).view)
-    assert [tokens.numel() for tokens in seen.region_tokens] == [0, 0] and len(seen.detail) == 4
+def test_without_a_detector_the_vlm_reads_no_regions(nano: FireEditPipeline) -> None:
+    percepts = staged(3, without=("regions",)).model.perceive(mixed(nano, 3).view)
+    assert [tokens.numel() for tokens in percepts.region_tokens] == [0, 0] and len(percepts.detail) == 4
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_what_lies_behind_a_zero_waits_one_step_for_its_gradient(nano: FireEditPipeline, stage: int) -> None:
-    """LoRA's A behind its B; TATI behind token_out; HVCA and the image keys behind the image values."""
+def test_only_parameters_before_a_zero_weight_lack_a_first_gradient(nano: FireEditPipeline, stage: int) -> None:
+    """LoRA's A before its B; TATI before token_out; HVCA and the image keys before the image values."""
     module = staged(stage) if stage == 1 else no_copy(staged(stage))
-    waiting = seen_gradients(module, mixed(nano, stage), steps=1)[0]
+    missing = missing_gradients(module, mixed(nano, stage), steps=1)[0]
     expected = {name for name in expected_names(stage) if ".lora_A." in name} if stage > 1 else set()
     if stage == 3:
-        behind = {name for name in expected_names(3) if name.startswith(("tati.", "hvca.")) or "to_k_ip" in name}
-        expected |= behind - {"tati.token_out.weight", "tati.token_out.bias"}
-    assert waiting == expected
+        blocked = {name for name in expected_names(3) if name.startswith(("tati.", "hvca.")) or "to_k_ip" in name}
+        expected |= blocked - {"tati.token_out.weight", "tati.token_out.bias"}
+    assert missing == expected
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -145,19 +145,20 @@ def test_a_copy_has_the_loss_of_a_copy_and_moves_the_unets_last_layer_first(nano
     losses.total.backward()
     copy, clean = (latents_of(nano, pixels) for pixels in (batch.source_pixels, batch.target_pixels))
     assert torch.allclose(losses.denoise, F.mse_loss(copy, clean), rtol=1e-5)
-    moved = {name for name, p in module.model.unet.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
-    assert moved == {"conv_out.weight", "conv_out.bias"}
+    gradients = {name: p.grad for name, p in module.model.unet.named_parameters() if p.grad is not None}
+    nonzero = {name for name, gradient in gradients.items() if gradient.abs().max() > 0}
+    assert nonzero == {"conv_out.weight", "conv_out.bias"}
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("stage", [2, 3])
 def test_by_default_the_noise_loss_is_the_papers_plain_mean(nano: FireEditPipeline, stage: int) -> None:
     module, batch = no_copy(staged(stage)), batch_of(nano, edit_sample(1), edit_sample(5))
-    said: list[Tensor] = []
+    outputs: list[Tensor] = []
     predict = module.model.unet.predict
-    module.model.unet.predict = lambda *given: said.append(predict(*given)) or said[-1]  # type: ignore[method-assign]
+    module.model.unet.predict = lambda *args: outputs.append(predict(*args)) or outputs[-1]  # type: ignore[method-assign]
     losses = module(batch)
-    assert torch.allclose(losses.denoise, F.mse_loss(said[0], latents_of(nano, batch.target_pixels)), rtol=1e-5)
+    assert torch.allclose(losses.denoise, F.mse_loss(outputs[0], latents_of(nano, batch.target_pixels)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -167,13 +168,13 @@ def test_a_batch_of_dialogue_alone_denoises_nothing_and_stays_finite(nano: FireE
     losses.total.backward()
     assert losses.denoise == 0 and losses.img > 0
     gradients = [p.grad for p in module.model.parameters() if p.requires_grad]
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients), "or workers would wait"
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
     assert module.model.vlm.new_head.weight.grad.abs().max() > 0
     trained = [p.grad for p in module.model.unet.parameters() if p.requires_grad]
     assert trained and all(gradient.abs().max() == 0 for gradient in trained)
 
 
-def test_the_noise_loss_counts_edits_only_but_divides_by_all(nano: FireEditPipeline) -> None:
+def test_the_noise_loss_sums_edits_and_divides_by_all_samples(nano: FireEditPipeline) -> None:
     module = no_copy(staged(2)).eval()
     torch.manual_seed(0)
     alone = module(batch_of(nano, edit_sample(1), edit_sample(1)))
@@ -184,7 +185,7 @@ def test_the_noise_loss_counts_edits_only_but_divides_by_all(nano: FireEditPipel
 
 @pytest.mark.parametrize("seed", range(3))
 def test_stage_3_starts_exactly_where_stage_2_ended(nano: FireEditPipeline, seed: int) -> None:
-    """TATI and HVCA draw no random numbers, so that both stages see the same noise, timesteps and dropout."""
+    """TATI and HVCA draw no random numbers, so both stages have the same noise, timesteps and dropout."""
     second = no_copy(staged(2, dropout=DropoutConfig(text=0.3, image=0.3, both=0.3)))
     fresh = FireEditPipeline.fresh_nano(seed=7)
     model = FireEdit(**dict(second.model.named_children()), tati=fresh.tati, hvca=fresh.hvca)
@@ -197,16 +198,16 @@ def test_stage_3_starts_exactly_where_stage_2_ended(nano: FireEditPipeline, seed
     assert torch.equal(before.denoise, after.denoise) and torch.equal(before.img, after.img)
 
 
-def test_a_picture_that_is_dropped_takes_its_details_along(nano: FireEditPipeline) -> None:
-    """Without the picture the UNet sees neither source nor detail, without the text CLIP's states of no words."""
+def test_dropping_the_image_also_drops_its_details(nano: FireEditPipeline) -> None:
+    """The UNet then reads neither source nor detail; dropped text is replaced by the text states of \"\"."""
     module = staged(3, dropout=DropoutConfig(text=0.0, image=0.0, both=1.0)).eval()
     read: list[Tensor] = []
 
-    def note(_unet: torch.nn.Module, inputs: tuple, keywords: dict) -> None:
+    def record(_unet: torch.nn.Module, inputs: tuple, keywords: dict) -> None:
         tokens, (detail,) = keywords["encoder_hidden_states"]
         read.extend([inputs[0], tokens, detail])
 
-    module.model.unet.register_forward_pre_hook(note, with_kwargs=True)
+    module.model.unet.register_forward_pre_hook(record, with_kwargs=True)
     batch = batch_of(nano, edit_sample(1))
     module(batch)
     latents, tokens, detail = read
@@ -214,7 +215,7 @@ def test_a_picture_that_is_dropped_takes_its_details_along(nano: FireEditPipelin
     assert torch.equal(tokens, module.model.text_encoder(batch.null_text_ids).last_hidden_state)
 
 
-def test_dropout_takes_text_picture_and_both_from_five_percent_each() -> None:
+def test_dropout_drops_text_image_and_both_at_five_percent_each() -> None:
     torch.manual_seed(0)
     text, image = DropoutConfig().draw(100_000, torch.device("cpu"))
     shares = torch.stack([text & ~image, text & image, ~text & image]).float().mean(dim=1)
@@ -230,7 +231,7 @@ def test_frozen_parts_stay_in_eval_mode(stage: int) -> None:
         module.eval().train()
 
 
-def test_stage_1_needs_neither_eyes_nor_painter(nano: FireEditPipeline) -> None:
+def test_stage_1_needs_neither_vision_nor_unet(nano: FireEditPipeline) -> None:
     module = staged(1)
     assert {name for name, _ in module.model.named_children()} == {"vlm", "qformer", "text_encoder"}
     losses = module(mixed(nano, 1))
@@ -252,33 +253,33 @@ def test_stage_1_comes_closer_to_clips_states(nano: FireEditPipeline) -> None:
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_edit_tokens_can_be_held_to_the_words_of_an_edit(nano: FireEditPipeline, stage: int) -> None:
-    """Of an edit only: dialogue has no words for CLIP, and gives its edit tokens no gradient."""
+def test_edit_tokens_can_be_aligned_with_the_text_of_an_edit(nano: FireEditPipeline, stage: int) -> None:
+    """Alignment is for edits only: dialogue has no text for CLIP."""
     module, batch = staged(stage).eval(), batch_of(nano, edit_sample(1), vqa_sample(2))
-    paper = drawn(module, batch)
+    paper = seeded_losses(module, batch)
     module.objective = ObjectiveConfig(align_weight=0.5)
-    losses = drawn(module, batch)
+    losses = seeded_losses(module, batch)
     assert [name for name, _ in losses.named()] == ["loss", "img", "align", "denoise", "diversity"]
     assert torch.allclose(losses.total, paper.total + 0.5 * losses.align)
 
-    alone = drawn(module, batch_of(nano, edit_sample(1))).align
+    alone = seeded_losses(module, batch_of(nano, edit_sample(1))).align
     assert torch.allclose(losses.align, alone / 2, rtol=1e-5)  # divides by both, as `denoise`
     assert torch.allclose(losses.each - paper.each, torch.stack([0.5 * alone, torch.zeros(())]), rtol=1e-3, atol=1e-5)
     other = replace(batch, text_ids=batch.null_text_ids.expand(2, -1))
-    assert not torch.allclose(drawn(module, other).align, losses.align, rtol=5e-4)
+    assert not torch.allclose(seeded_losses(module, other).align, losses.align, rtol=5e-4)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_a_stage_without_its_painter_trains_what_understands_alone(nano: FireEditPipeline, stage: int) -> None:
+def test_without_denoising_a_stage_trains_vlm_and_qformer_alone(nano: FireEditPipeline, stage: int) -> None:
     fresh = FireEditPipeline.fresh_nano(0)
     parts = {name: getattr(fresh, name) for name in STAGES[stage].parts}
     objective = ObjectiveConfig(denoise_weight=0, align_weight=1)
     module = StagedFireEdit(FireEdit(**parts), STAGES[stage], preset("nano").schedule, objective=objective)
-    losses = drawn(module, mixed(nano, stage))
+    losses = seeded_losses(module, mixed(nano, stage))
     assert [name for name, _ in losses.named()] == ["loss", "img", "align", "diversity"]
     assert torch.allclose(losses.total, losses.img + losses.align)
-    learning = {name.split(".")[1] for name, parameter in module.named_parameters() if parameter.requires_grad}
-    assert learning == {"vlm", "qformer"}
+    trained = {name.split(".")[1] for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert trained == {"vlm", "qformer"}
 
 
 def test_it_trains_in_bfloat16_beside_an_exact_detector(nano: FireEditPipeline) -> None:
@@ -292,8 +293,8 @@ def test_it_trains_in_bfloat16_beside_an_exact_detector(nano: FireEditPipeline) 
     assert losses.total.isfinite() and losses.denoise.dtype == torch.float32
 
 
-def drawn(module: StagedFireEdit, batch: Batch, seed: int = 0) -> Losses:
-    """The stage's losses with this seed's noise, timesteps and dropout."""
+def seeded_losses(module: StagedFireEdit, batch: Batch, seed: int = 0) -> Losses:
+    """Compute the losses with noise, timesteps and dropout of a seed."""
     torch.manual_seed(seed)
     return module(batch)
 
@@ -302,7 +303,7 @@ def drawn(module: StagedFireEdit, batch: Batch, seed: int = 0) -> Losses:
 def test_a_sample_alone_has_the_total_as_its_loss(nano: FireEditPipeline, stage: int) -> None:
     module = staged(stage)
     for sample in [caption_sample(1)] if stage == 1 else [edit_sample(1), vqa_sample(2)]:
-        losses = drawn(module, batch_of(nano, sample))
+        losses = seeded_losses(module, batch_of(nano, sample))
         assert torch.allclose(losses.each[0], losses.total, rtol=1e-6)
         assert losses.each.shape == (1,) and losses.each.dtype == torch.float32 and not losses.each.requires_grad
 
@@ -314,19 +315,19 @@ def test_each_caption_has_the_loss_that_it_has_alone(nano: FireEditPipeline) -> 
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_each_sample_has_its_own_answers_and_its_own_noise(nano: FireEditPipeline, stage: int) -> None:
-    """The words' losses are those of each sample alone; the noise, which hangs on the whole draw, has the batch's."""
+def test_losses_of_a_sample_do_not_depend_on_the_rest_of_the_batch(nano: FireEditPipeline, stage: int) -> None:
+    """LM losses equal those of each sample alone; the noise depends on the batch's shape."""
     module, edit, dialogue = staged(stage).eval(), edit_sample(1), vqa_sample(2)
     img_of_edit, img_of_dialogue = (module(batch_of(nano, sample)).img for sample in (edit, dialogue))
     assert not torch.allclose(img_of_edit, img_of_dialogue, rtol=1e-4)
-    mixed = drawn(module, batch_of(nano, edit, dialogue))
-    wanted = torch.stack([img_of_edit + 2 * mixed.denoise, img_of_dialogue])  # `denoise` divides by both
-    assert torch.allclose(mixed.each, wanted, rtol=1e-5)
+    mixed = seeded_losses(module, batch_of(nano, edit, dialogue))
+    expected = torch.stack([img_of_edit + 2 * mixed.denoise, img_of_dialogue])  # `denoise` divides by both
+    assert torch.allclose(mixed.each, expected, rtol=1e-5)
 
-    painted = drawn(module, batch_of(nano, edit, edit_sample(5)))
-    assert torch.allclose(painted.each[0], mixed.each[0], rtol=1e-5), "whoever stands beside it"
-    assert torch.allclose(painted.each.mean(), painted.total, rtol=1e-5), "as many labelled tokens each"
-    assert not torch.allclose(painted.each[0], painted.each[1], rtol=0.001)
+    edits = seeded_losses(module, batch_of(nano, edit, edit_sample(5)))
+    assert torch.allclose(edits.each[0], mixed.each[0], rtol=1e-5)
+    assert torch.allclose(edits.each.mean(), edits.total, rtol=1e-5), "as many labelled tokens each"
+    assert not torch.allclose(edits.each[0], edits.each[1], rtol=0.001)
 
 
 def latents_of(nano: FireEditPipeline, pixels: Tensor) -> Tensor:
@@ -345,7 +346,7 @@ def with_encodings(nano: FireEditPipeline, batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stored_encodings_train_as_the_pictures_and_words_do(
+def test_stored_encodings_give_the_losses_of_images_and_text(
     nano: FireEditPipeline, stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = staged(stage, dropout=DropoutConfig(text=0.3, image=0.3, both=0.3))
@@ -358,15 +359,15 @@ def test_stored_encodings_train_as_the_pictures_and_words_do(
         encode = module.model.vae.encode
         monkeypatch.setattr(module.model.vae, "encode", lambda pictures: calls.append(1) or encode(pictures))
     for seed in range(3):
-        wanted, losses = drawn(module, plain, seed), drawn(module, encoded, seed)
-        assert torch.allclose(losses.total, wanted.total, rtol=1e-6)
-        assert torch.allclose(losses.each, wanted.each, rtol=1e-6)
+        expected, losses = seeded_losses(module, plain, seed), seeded_losses(module, encoded, seed)
+        assert torch.allclose(losses.total, expected.total, rtol=1e-6)
+        assert torch.allclose(losses.each, expected.each, rtol=1e-6)
     assert len(calls) == 3 * (1 if stage == 1 else 2), "the encoder runs for the plain batch only"
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_half_precision_is_enough_to_store_encodings(nano: FireEditPipeline, stage: int) -> None:
-    """From samples with float16 arrays, as a corpus holds them, through the processor."""
+    """Samples have float16 arrays, as in a corpus, and pass through the processor."""
     samples = [caption_sample(1), caption_sample(2)] if stage == 1 else [edit_sample(1), vqa_sample(2)]
     exact = with_encodings(nano, batch_of(nano, *samples))
     for index, sample in enumerate(samples):
@@ -379,80 +380,80 @@ def test_half_precision_is_enough_to_store_encodings(nano: FireEditPipeline, sta
     processor = Processor(nano.vlm_tokenizer, nano.tokenizer, ProcessorConfig.of(preset("nano"), encoded=True))
     stored = processor.batch(stacked([processor.row(sample) for sample in samples]))
     module = staged(stage)
-    assert torch.allclose(drawn(module, stored).total, drawn(module, exact).total, rtol=1e-5)
+    assert torch.allclose(seeded_losses(module, stored).total, seeded_losses(module, exact).total, rtol=1e-5)
 
 
-def test_what_an_edit_changes_counts_more_and_every_sample_as_much() -> None:
+def test_changed_cells_weigh_more_and_all_samples_weigh_the_same() -> None:
     source = torch.randn(3, 4, 8, 8)
     target = source + 0.01 * torch.randn_like(source)
     target[0, :, :2, :2] += 2
     target[1] += torch.randn(4, 8, 8)
     weights = change_weights(source, target, weight=4.0)
     assert weights.shape == (3, 1, 8, 8) and torch.allclose(weights.mean(dim=(1, 2, 3)), torch.ones(3))
-    there, elsewhere = weights[0, 0, :2, :2].mean(), weights[0, 0, 2:, 2:].mean()
-    assert there / elsewhere == pytest.approx(5, rel=0.05)
+    changed, unchanged = weights[0, 0, :2, :2].mean(), weights[0, 0, 2:, 2:].mean()
+    assert changed / unchanged == pytest.approx(5, rel=0.05)
     assert weights[2].max() < 1.05 and torch.equal(change_weights(source, target, 0.0), torch.ones(3, 1, 8, 8))
 
 
-def pictures_before_and_after() -> tuple[Tensor, Tensor]:
-    """[4, 48, 16, 16] latents; the second edit changes ten times as much as the first, the others less and nothing."""
+def latents_before_and_after() -> tuple[Tensor, Tensor]:
+    """Draw latents [4, 48, 16, 16] of four edits with changes of scale 0.3, 3, 0.03 and 0."""
     source = torch.randn(4, 48, 16, 16, generator=torch.Generator().manual_seed(0))
     change = torch.randn(4, 48, 16, 16, generator=torch.Generator().manual_seed(1))
     return source, source + change * torch.tensor([0.3, 3.0, 0.03, 0.0])[:, None, None, None]
 
 
 def test_without_an_objective_errors_are_plain_mean_squares() -> None:
-    source, clean = pictures_before_and_after()
-    predicted, wanted, snr = torch.randn_like(clean), torch.randn_like(clean), torch.rand(4)
-    errors = edit_errors(predicted, wanted, source, clean, snr, ObjectiveConfig())
+    source, clean = latents_before_and_after()
+    predicted, target, snr = torch.randn_like(clean), torch.randn_like(clean), torch.rand(4)
+    errors = edit_errors(predicted, target, source, clean, snr, ObjectiveConfig())
     assert errors.shape == (4,) and errors.dtype == torch.float32
-    assert torch.equal(errors, (predicted - wanted).square().mean(dim=(1, 2, 3)))
-    assert torch.allclose(errors.mean(), F.mse_loss(predicted, wanted))
-    half = edit_errors(predicted.half(), wanted.half(), source, clean, snr, ObjectiveConfig())
+    assert torch.equal(errors, (predicted - target).square().mean(dim=(1, 2, 3)))
+    assert torch.allclose(errors.mean(), F.mse_loss(predicted, target))
+    half = edit_errors(predicted.half(), target.half(), source, clean, snr, ObjectiveConfig())
     assert half.dtype == torch.float32
 
 
 @pytest.mark.parametrize("changed_weight", [0.0, 4.0])
-def test_with_a_floor_every_edit_counts_alike_however_large_it_is(changed_weight: float) -> None:
-    """A copy costs nearly 1, a third of the edit left undone a ninth; where nothing changes, a copy costs nothing."""
-    source, clean = pictures_before_and_after()
+def test_with_a_floor_edits_of_any_size_weigh_the_same(changed_weight: float) -> None:
+    """A copy has a loss near 1, an edit that is two thirds done a ninth of it; a copy for an edit of nothing 0."""
+    source, clean = latents_before_and_after()
     objective = ObjectiveConfig(copy_floor=1e-4, changed_weight=changed_weight)
     copies = edit_errors(source, clean, source, clean, torch.zeros(4), objective)
     assert torch.allclose(copies[:2], torch.ones(2), atol=2e-3) and 0.85 < copies[2] < 1 and copies[3] == 0
     halfway = edit_errors(clean + (source - clean) / 3, clean, source, clean, torch.zeros(4), objective)
     assert torch.allclose(halfway, copies / 9, atol=1e-5)
-    spoiled = edit_errors(source + 0.1, clean, source, clean, torch.zeros(4), objective)
-    assert spoiled[3] == pytest.approx(0.01 / 1e-4, rel=1e-3), "what should stay and does not is dear"
+    damaged = edit_errors(source + 0.1, clean, source, clean, torch.zeros(4), objective)
+    assert damaged[3] == pytest.approx(0.01 / 1e-4, rel=1e-3)
 
 
-def test_samples_with_little_noise_count_more_up_to_the_cap() -> None:
-    source, clean = pictures_before_and_after()
-    given = torch.randn_like(clean), clean, source, clean, torch.tensor([0.0, 1.0, 4.0, 1e6])
-    plain, capped = (edit_errors(*given, ObjectiveConfig(snr_cap=cap)) for cap in (None, 5.0))
+def test_samples_with_little_noise_weigh_more_up_to_the_cap() -> None:
+    source, clean = latents_before_and_after()
+    args = torch.randn_like(clean), clean, source, clean, torch.tensor([0.0, 1.0, 4.0, 1e6])
+    plain, capped = (edit_errors(*args, ObjectiveConfig(snr_cap=cap)) for cap in (None, 5.0))
     assert torch.allclose(capped / plain, torch.tensor([1.0, 4.0, 5.0, 5.0]))
 
 
-def test_pure_noise_gets_its_share_and_the_rest_is_uniform() -> None:
+def test_pure_noise_has_its_fraction_and_the_rest_is_uniform() -> None:
     schedule, device = training_noise(SCHEDULE), torch.device("cpu")
     torch.manual_seed(0)
     plain = draw_timesteps(schedule, ObjectiveConfig(), 100_000, device)
     torch.manual_seed(0)
     assert torch.equal(plain, torch.randint(0, 1000, (100_000,))), "the paper's draw"
-    found = draw_timesteps(schedule, ObjectiveConfig(pure_noise=0.4), 100_000, device)
-    assert found.shape == (100_000,) and found.dtype == torch.int64
-    assert float((found == 999).float().mean()) == pytest.approx(0.4006, abs=0.01)
-    others = found[found < 999].float()
+    timesteps = draw_timesteps(schedule, ObjectiveConfig(pure_noise=0.4), 100_000, device)
+    assert timesteps.shape == (100_000,) and timesteps.dtype == torch.int64
+    assert float((timesteps == 999).float().mean()) == pytest.approx(0.4006, abs=0.01)
+    others = timesteps[timesteps < 999].float()
     assert float(others.mean()) == pytest.approx(499, abs=5) and others.min() == 0 and others.max() == 998
 
 
 @torch.no_grad()
-def test_at_pure_noise_the_unet_sees_nothing_of_the_target(nano: FireEditPipeline) -> None:
+def test_at_pure_noise_the_input_does_not_depend_on_the_target(nano: FireEditPipeline) -> None:
     module, batch = staged(2), batch_of(nano, edit_sample(1))
     module.objective = ObjectiveConfig(pure_noise=1.0)
     read: list[Tensor] = []
-    module.model.unet.conv_in.register_forward_pre_hook(lambda _, given: read.append(given[0][:, :48]))
+    module.model.unet.conv_in.register_forward_pre_hook(lambda _, args: read.append(args[0][:, :48]))
     for target in (batch.target_pixels, batch.source_pixels):
-        drawn(module, replace(batch, target_pixels=target))
+        seeded_losses(module, replace(batch, target_pixels=target))
     assert torch.equal(*read)
 
 
@@ -469,7 +470,7 @@ def test_losses_are_weighted_one_to_one() -> None:
     }
 
 
-def test_the_diversity_is_zero_when_all_queries_say_the_same() -> None:
+def test_the_diversity_is_zero_for_equal_edit_tokens() -> None:
     collapsed = torch.randn(2, 1, 96).expand(-1, 77, -1)
     assert query_diversity(collapsed).abs() < 1e-6
     assert query_diversity(torch.randn(2, 77, 96)) > 0.9

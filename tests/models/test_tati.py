@@ -1,4 +1,4 @@
-"""TATI changes nothing at first and learns to tell timesteps apart, fractional ones too."""
+"""TATI starts as a no-op and depends on the timestep once trained, fractional ones included."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_it_starts_as_a_no_op_at_every_timestep(edit_tokens: Tensor) -> None:
         assert torch.equal(tati(edit_tokens, timesteps), edit_tokens)
 
 
-def test_once_trained_it_tells_fractional_timesteps_apart(edit_tokens: Tensor) -> None:
+def test_once_trained_it_depends_on_fractional_timesteps(edit_tokens: Tensor) -> None:
     tati = shaken(fresh())
     at = {t: tati(edit_tokens, torch.full((2,), t)) for t in (500.0, 500.5, 501.0)}
     half, whole = (at[500.5] - at[500.0]).abs().max(), (at[501.0] - at[500.0]).abs().max()
@@ -41,13 +41,13 @@ def test_each_row_has_its_own_timestep(edit_tokens: Tensor) -> None:
         assert torch.allclose(both[row : row + 1], alone, atol=1e-5)
 
 
-def test_two_optimiser_steps_teach_it_the_time(edit_tokens: Tensor) -> None:
+def test_after_two_optimizer_steps_it_depends_on_the_time(edit_tokens: Tensor) -> None:
     tati = fresh().train()
     optimizer = torch.optim.AdamW(tati.parameters(), lr=1e-3)
-    wanted = torch.stack([edit_tokens[0] + 1, edit_tokens[0] - 1])
+    expected = torch.stack([edit_tokens[0] + 1, edit_tokens[0] - 1])
     for _ in range(2):
         timed = tati(edit_tokens[:1].expand(2, -1, -1), torch.tensor([10.0, 900.0]))
-        (timed - wanted).square().mean().backward()
+        (timed - expected).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     early, late = (tati(edit_tokens[:1], torch.tensor([t])) for t in (10.0, 900.0))

@@ -1,4 +1,4 @@
-"""The painter is Stable Diffusion's UNet, exactly, until its image attention has learnt something."""
+"""The UNet equals Stable Diffusion's until its image attention is trained."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ NANO = preset("nano").unet
 
 @pytest.fixture(scope="module")
 def fresh() -> EditUNet:
-    """To be read only."""
+    """Read only."""
     torch.manual_seed(0)
     return EditUNet(PAPERLIKE_UNET).eval()
 
@@ -56,10 +56,10 @@ def test_it_has_the_published_size_and_image_attention_beside_it() -> None:
     assert sum(isinstance(p, IPAdapterAttnProcessor2_0) for p in unet.attn_processors.values()) == 16
 
 
-def test_the_papers_is_stable_diffusions_with_a_source_beside_the_noise() -> None:
-    """Every entry of its config and every weight, but for the image attention."""
+def test_the_papers_is_stable_diffusions_with_source_channels() -> None:
+    """Config and weights agree, except for the image attention."""
     with torch.device("meta"):
-        ours = EditUNet(preset("paper").unet)
+        unet = EditUNet(preset("paper").unet)
         published = UNet2DConditionModel(
             sample_size=64,
             in_channels=8,
@@ -69,10 +69,10 @@ def test_the_papers_is_stable_diffusions_with_a_source_beside_the_noise() -> Non
             attention_head_dim=8,
             cross_attention_dim=768,
         )
-    shapes = {name: tensor.shape for name, tensor in ours.state_dict().items() if "_ip." not in name}
+    shapes = {name: tensor.shape for name, tensor in unet.state_dict().items() if "_ip." not in name}
     assert shapes == {name: tensor.shape for name, tensor in published.state_dict().items()}
     added = {"reads_last_token": False, "adds_source": False, "detail_tokens": 16, "detail_scale": 1.0}
-    config = {name: value for name, value in ours.config.items() if name != "_use_default_values"}
+    config = {name: value for name, value in unet.config.items() if name != "_use_default_values"}
     assert config == {name: value for name, value in {**published.config, **added}.items() if name in config}
     assert config.keys() == {*published.config, *added} - {"_use_default_values"}
 
@@ -86,15 +86,15 @@ def test_the_image_attention_starts_as_an_exact_no_op(fresh: EditUNet, inputs: d
 def test_without_details_it_equals_stable_diffusions_unet(trained: EditUNet, inputs: dict[str, Tensor]) -> None:
     plain = plain_with_the_weights_of(trained)
     with torch.no_grad():
-        wanted = plain(
+        expected = plain(
             torch.cat([inputs["noisy"], inputs["source"]], dim=1),
             inputs["timesteps"],
             encoder_hidden_states=inputs["tokens"],
         ).sample
-        assert torch.allclose(trained.predict(**inputs, detail_tokens=None), wanted, atol=1e-5)
+        assert torch.allclose(trained.predict(**inputs, detail_tokens=None), expected, atol=1e-5)
 
 
-def test_image_keys_begin_as_the_texts_and_image_values_as_zero(fresh: EditUNet) -> None:
+def test_image_keys_start_as_the_texts_and_image_values_as_zero(fresh: EditUNet) -> None:
     for name, processor in fresh.attn_processors.items():
         if name.endswith("attn2.processor"):
             attention = fresh.get_submodule(name.removesuffix(".processor"))
@@ -103,7 +103,7 @@ def test_image_keys_begin_as_the_texts_and_image_values_as_zero(fresh: EditUNet)
 
 
 def test_trained_image_attention_adds_to_the_text_attention(trained: EditUNet) -> None:
-    """softmax(Q K1) V1 + lambda softmax(Q K2) V2, both through the shared output."""
+    """Output is softmax(Q K1) V1 + lambda softmax(Q K2) V2, through a shared projection."""
     attention = trained.down_blocks[0].attentions[0].transformer_blocks[0].attn2
     generator = torch.Generator().manual_seed(3)
     hidden, tokens, detail = (torch.randn(1, n, w, generator=generator) for n, w in ((9, 64), (77, 96), (16, 96)))
@@ -118,7 +118,7 @@ def test_trained_image_attention_adds_to_the_text_attention(trained: EditUNet) -
     assert torch.allclose(got, attention.to_out[0](both), atol=1e-5)
 
 
-def test_the_source_stands_behind_the_noise(fresh: EditUNet, inputs: dict[str, Tensor]) -> None:
+def test_the_source_channels_follow_the_noise(fresh: EditUNet, inputs: dict[str, Tensor]) -> None:
     read = []
     hook = fresh.conv_in.register_forward_pre_hook(lambda _, args: read.append(args[0]))
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_the_source_stands_behind_the_noise(fresh: EditUNet, inputs: dict[str, T
     assert torch.equal(read[0], torch.cat([inputs["noisy"], inputs["source"]], dim=1))
 
 
-def test_fractional_timesteps_count(trained: EditUNet, inputs: dict[str, Tensor]) -> None:
+def test_the_output_depends_on_fractional_timesteps(trained: EditUNet, inputs: dict[str, Tensor]) -> None:
     with torch.no_grad():
         at = [trained.predict(**{**inputs, "timesteps": torch.tensor(t)}, detail_tokens=None) for t in (500.0, 500.5)]
     assert (at[0] - at[1]).abs().max() > 1e-6
@@ -194,7 +194,7 @@ def test_a_fresh_unet_that_adds_its_source_is_a_perfect_copy_whatever_the_noise(
 
 
 @torch.no_grad()
-def test_what_it_learns_is_added_to_the_source() -> None:
+def test_its_output_is_added_to_the_source() -> None:
     adding = shaken(EditUNet(NANO).eval(), scale=0.02)
     plain, inputs = EditUNet(UNetConfig(**{**vars(NANO), "adds_source": False})).eval(), nano_inputs()
     plain.load_state_dict(adding.state_dict())
@@ -204,10 +204,10 @@ def test_what_it_learns_is_added_to_the_source() -> None:
 
 @torch.no_grad()
 def test_nanos_equals_diffusers_unet_with_the_last_token_for_its_class() -> None:
-    ours, inputs = shaken(EditUNet(NANO).eval(), scale=0.02), nano_inputs()
+    unet, inputs = shaken(EditUNet(NANO).eval(), scale=0.02), nano_inputs()
     plain = UNet2DConditionModel(**diffusers_sizes(NANO)).eval()
-    plain.load_state_dict({name: tensor for name, tensor in ours.state_dict().items() if "_ip." not in name})
-    wanted = (
+    plain.load_state_dict({name: tensor for name, tensor in unet.state_dict().items() if "_ip." not in name})
+    expected = (
         inputs["source"]
         + plain(
             torch.cat([inputs["noisy"], inputs["source"]], dim=1),
@@ -216,14 +216,14 @@ def test_nanos_equals_diffusers_unet_with_the_last_token_for_its_class() -> None
             class_labels=inputs["tokens"][:, 76],
         ).sample
     )
-    assert torch.allclose(ours.predict(**{**inputs, "detail_tokens": None}), wanted, atol=1e-5)
+    assert torch.allclose(unet.predict(**{**inputs, "detail_tokens": None}), expected, atol=1e-5)
 
 
 def modulations(unet: EditUNet, inputs: dict[str, Tensor]) -> list[Tensor]:
-    """The embedding that every block of convolutions is given beside its pixels."""
+    """Record the time embedding that every residual block reads."""
     read: list[Tensor] = []
     blocks = [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]
-    hooks = [block.register_forward_pre_hook(lambda _, given: read.append(given[1])) for block in blocks]
+    hooks = [block.register_forward_pre_hook(lambda _, args: read.append(args[1])) for block in blocks]
     unet.predict(**inputs)
     for hook in hooks:
         hook.remove()
@@ -256,7 +256,7 @@ def test_the_last_token_modulates_every_block_and_none_of_the_papers() -> None:
 
 
 @torch.no_grad()
-def test_nanos_saves_and_loads_what_it_does_beside(tmp_path: Path) -> None:
+def test_nanos_options_are_saved_and_loaded(tmp_path: Path) -> None:
     unet, inputs = shaken(EditUNet(NANO).eval(), scale=0.02), nano_inputs()
     unet.save_pretrained(tmp_path)
     loaded = EditUNet.from_pretrained(tmp_path).eval()

@@ -1,4 +1,4 @@
-"""Latents of the source are an unscaled mode, of the target a scaled sample. A codec loses nothing."""
+"""Source latents are an unscaled mode, target latents a scaled sample; the codec is lossless."""
 
 import json
 from pathlib import Path
@@ -47,40 +47,40 @@ def canvas() -> Tensor:
 
 def test_source_latents_are_the_unscaled_mode(vae: EditVAE, canvas: Tensor) -> None:
     with torch.no_grad():
-        wanted = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean
-        assert torch.equal(source_latents(vae, encode_pixels(vae, canvas)), wanted)
-    assert wanted.shape == (2, 4, 8, 8)
+        expected = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean
+        assert torch.equal(source_latents(vae, encode_pixels(vae, canvas)), expected)
+    assert expected.shape == (2, 4, 8, 8)
 
 
 def test_target_latents_are_a_scaled_sample(vae: EditVAE, canvas: Tensor) -> None:
     with torch.no_grad():
         distribution = vae.encode(canvas.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
         torch.manual_seed(4)
-        wanted = (distribution.mean + distribution.std * torch.randn(2, 4, 8, 8)) * 0.18215
+        expected = (distribution.mean + distribution.std * torch.randn(2, 4, 8, 8)) * 0.18215
         torch.manual_seed(4)
-        assert torch.allclose(target_latents(vae, encode_pixels(vae, canvas)), wanted, atol=1e-6)
+        assert torch.allclose(target_latents(vae, encode_pixels(vae, canvas)), expected, atol=1e-6)
 
 
 @torch.no_grad()
-def test_stored_moments_stand_in_for_their_pictures(vae: EditVAE, canvas: Tensor) -> None:
+def test_stored_moments_replace_pixels(vae: EditVAE, canvas: Tensor) -> None:
     stored = encode_pixels(vae, canvas)
     assert stored.shape == (2, *TINY.moments_shape) == (2, 8, 8, 8)
     assert torch.equal(source_latents(vae, stored), source_latents(vae, encode_pixels(vae, canvas)))
     torch.manual_seed(4)
-    wanted = target_latents(vae, encode_pixels(vae, canvas))
+    expected = target_latents(vae, encode_pixels(vae, canvas))
     torch.manual_seed(4)
-    assert torch.equal(target_latents(vae, stored), wanted)
+    assert torch.equal(target_latents(vae, stored), expected)
 
 
 @torch.no_grad()
 def test_moments_of_another_dtype_draw_the_same_random_numbers(vae: EditVAE, canvas: Tensor) -> None:
-    """Drawn in the VAE's dtype: those of half precision are others, not roundings."""
+    """Half precision would draw other numbers, not rounded ones, so sampling runs in the VAE's dtype."""
     stored = encode_pixels(vae, canvas).half()
     torch.manual_seed(4)
-    wanted = target_latents(vae, encode_pixels(vae, canvas))
+    expected = target_latents(vae, encode_pixels(vae, canvas))
     torch.manual_seed(4)
     sampled = target_latents(vae, stored)
-    assert sampled.dtype == torch.float32 and torch.allclose(sampled, wanted, atol=1e-3)
+    assert sampled.dtype == torch.float32 and torch.allclose(sampled, expected, atol=1e-3)
 
 
 def test_decoding_undoes_the_scaling(vae: EditVAE, canvas: Tensor) -> None:
@@ -91,7 +91,7 @@ def test_decoding_undoes_the_scaling(vae: EditVAE, canvas: Tensor) -> None:
     assert decoded.shape == (2, 3, 64, 64)
 
 
-def test_pictures_become_numbers_from_minus_one_to_one(vae: EditVAE) -> None:
+def test_pixels_are_scaled_to_minus_one_to_one(vae: EditVAE) -> None:
     read = []
     hook = vae.encoder.register_forward_pre_hook(lambda _, args: read.append(args[0]))
     canvas = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
@@ -132,7 +132,7 @@ def test_cells_that_hardly_change_are_drawn_back_to_the_source() -> None:
     assert torch.equal(keep_unchanged(painted, source, below=0.0), painted)
 
 
-def test_how_far_a_cell_is_kept_hangs_on_all_its_channels() -> None:
+def test_the_distance_of_a_cell_is_over_all_its_channels() -> None:
     source, painted = torch.zeros(1, 2, 1, 1), torch.tensor([0.6, 0.0]).view(1, 2, 1, 1)
     assert torch.allclose(keep_unchanged(painted, source, below=0.36).flatten(), torch.tensor([0.3, 0.0]))
 
@@ -141,19 +141,19 @@ def test_how_far_a_cell_is_kept_hangs_on_all_its_channels() -> None:
 
 
 def pixels(pictures: Tensor) -> Tensor:
-    """[B, 3, S, S] in [-1, 1] to uint8 [B, S, S, 3]."""
+    """Convert [B, 3, S, S] in [-1, 1] to uint8 [B, S, S, 3]."""
     return ((pictures + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def every_level() -> Tensor:
-    """uint8 [3, 64, 64, 3] in which every channel has every level, and noise between them."""
+    """Build uint8 [3, 64, 64, 3] with every level in every channel, and noise."""
     levels = torch.arange(64 * 64).remainder(256).view(1, 64, 64, 1).expand(1, 64, 64, 3)
     noise = torch.randint(0, 256, (2, 64, 64, 3), generator=torch.Generator().manual_seed(0))
     return torch.cat([levels, noise]).to(torch.uint8)
 
 
 @torch.no_grad()
-def test_the_codec_loses_nothing_of_any_picture(codec: PatchCodec) -> None:
+def test_the_codec_is_lossless(codec: PatchCodec) -> None:
     canvas = every_level()
     moments = encode_pixels(codec, canvas)
     for latents in (source_latents(codec, moments) * codec.config.scaling_factor, target_latents(codec, moments)):
@@ -170,7 +170,7 @@ def test_a_cell_of_the_codec_is_one_square_of_pixels(codec: PatchCodec) -> None:
     assert dark.nonzero().tolist() == [[0, 1, 2]] and latents.abs().allclose(torch.tensor(1.7))
 
 
-def test_the_codec_has_nothing_to_learn_and_the_sizes_that_it_names(codec: PatchCodec, canvas: Tensor) -> None:
+def test_the_codec_has_no_parameters_and_the_declared_sizes(codec: PatchCodec, canvas: Tensor) -> None:
     sizes = preset("nano").vae
     assert isinstance(sizes, PatchCodecConfig) and sizes.latent_channels == 48
     assert parameter_count(codec) == 0 and not any(parameter.requires_grad for parameter in codec.parameters())
@@ -179,7 +179,7 @@ def test_the_codec_has_nothing_to_learn_and_the_sizes_that_it_names(codec: Patch
 
 
 @torch.no_grad()
-def test_moments_of_the_codec_in_half_precision_stand_in_for_pictures(codec: PatchCodec) -> None:
+def test_moments_of_the_codec_in_half_precision_replace_pixels(codec: PatchCodec) -> None:
     canvas = every_level()
     stored = encode_pixels(codec, canvas).half()
     assert stored.isfinite().all()

@@ -1,4 +1,4 @@
-"""The frozen eyes: raw states, Groma's 2 x 2 merge, and four sources of detail at two resolutions."""
+"""Vision tower: raw states, Groma's 2 x 2 merge, and four detail sources at two resolutions."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.factories import parameter_count, picture, shaken
 
 @pytest.fixture(scope="module")
 def vision() -> Vision:
-    """With layer scales and norms that differ from one; to be read only."""
+    """Vision tower whose layer scales and norms differ from one; read only."""
     torch.manual_seed(0)
     return shaken(Vision(preset("nano").vision)).eval()
 
@@ -39,8 +39,8 @@ def test_maps_are_the_last_four_raw_states_without_the_class_token(vision: Visio
     maps = vision(view, detail=False).maps
     states = vision.dino(normalised(view, IMAGENET_MEAN, IMAGENET_STD), output_hidden_states=True)
     assert len(maps) == 4
-    for found, wanted in zip(maps, states.hidden_states[-4:], strict=True):
-        assert torch.allclose(found.flatten(2).transpose(1, 2), wanted[:, 1:], atol=1e-5)
+    for actual, expected in zip(maps, states.hidden_states[-4:], strict=True):
+        assert torch.allclose(actual.flatten(2).transpose(1, 2), expected[:, 1:], atol=1e-5)
     deepest = maps[-1].flatten(2).transpose(1, 2)
     assert torch.allclose(vision.dino.layernorm(deepest), states.last_hidden_state[:, 1:], atol=1e-5)
     assert not torch.allclose(deepest, states.last_hidden_state[:, 1:], atol=1e-2), "raw: before the final norm"
@@ -78,7 +78,7 @@ def test_details_come_from_both_encoders_at_two_sizes(vision: Vision, view: Tens
 
 
 @torch.no_grad()
-def test_the_coarse_sources_see_the_picture_at_half_its_size(vision: Vision, view: Tensor) -> None:
+def test_the_coarse_sources_encode_the_image_at_half_its_size(vision: Vision, view: Tensor) -> None:
     small = F.interpolate(view.permute(0, 3, 1, 2) / 255, size=(32, 32), mode="bicubic", antialias=True).clamp(0, 1)
     detail = vision(view).detail
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
@@ -102,6 +102,6 @@ def test_views_of_another_shape_are_refused(vision: Vision, shape: tuple[int, ..
         vision(torch.zeros(shape, dtype=torch.uint8))
 
 
-def test_views_that_are_no_bytes_are_refused(vision: Vision) -> None:
+def test_views_of_another_dtype_are_refused(vision: Vision) -> None:
     with pytest.raises(AssertionError):
         vision(torch.zeros(1, 64, 64, 3))

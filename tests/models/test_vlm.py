@@ -1,4 +1,4 @@
-"""The VLM reads a prompt once and answers as if it had spoken the [IMG] tokens one after another."""
+"""A single prefill of the VLM equals decoding the [IMG] tokens one after another."""
 
 from dataclasses import replace
 
@@ -22,14 +22,14 @@ PICTURED = [0, IMAGE_START, IMAGE_END, 17, REGIONS_START, REGIONS_END, 21, 22, 2
 
 @pytest.fixture(scope="module")
 def vlm() -> VLM:
-    """With no weight left at its initial value, LoRA's included; to be read only."""
+    """VLM with all weights changed from their initial values, LoRA's included; read only."""
     torch.manual_seed(0)
     return shaken(VLM(CONFIG)).eval()
 
 
 @pytest.fixture(scope="module")
-def seen() -> tuple[Tensor, list[Tensor]]:
-    """Image tokens of two pictures, and their regions: three and one."""
+def visual() -> tuple[Tensor, list[Tensor]]:
+    """Image tokens of two images, and region tokens of three and one regions."""
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(2, 16, CONFIG.image_width, generator=generator)
     return image, [torch.randn(count, WIDTH, generator=generator) for count in (3, 1)]
@@ -41,13 +41,13 @@ def rows(*prompts: list[int], padding: int = PADDING) -> Tensor:
 
 
 def embedded(vlm: VLM, ids: list[int]) -> Tensor:
-    """Each id's row, from the LLM's own table or from that of the new tokens."""
+    """Look up each id in the LLM's own table or in that of the new tokens."""
     old, new = vlm.llm.model.embed_tokens.weight, vlm.new_embeddings.weight
     return torch.stack([old[i] if i < VOCABULARY else new[i - VOCABULARY] for i in ids])
 
 
 def plain_states(vlm: VLM, ids: list[int], image: Tensor, regions: Tensor) -> tuple[Tensor, int]:
-    """Normed last states of a prompt that starts with PICTURED, put together by hand; how many were put in."""
+    """Compute normed last states of a prompt that starts with PICTURED, and the number of visual tokens."""
     adapted = vlm.adapter(image)
     parts = [embedded(vlm, ids[:2]), adapted, embedded(vlm, ids[2:5]), regions, embedded(vlm, ids[5:])]
     states = vlm.llm.model(inputs_embeds=torch.cat(parts)[None]).last_hidden_state[0]
@@ -55,32 +55,32 @@ def plain_states(vlm: VLM, ids: list[int], image: Tensor, regions: Tensor) -> tu
 
 
 @torch.no_grad()
-def test_image_and_regions_stand_behind_their_marks_and_states_are_read_at_img(vlm: VLM, seen: tuple) -> None:
-    image, regions = seen
+def test_image_and_regions_follow_their_marks_and_states_are_read_at_img(vlm: VLM, visual: tuple) -> None:
+    image, regions = visual
     ids = [*PICTURED, *IMG, 1]
-    wanted, added = plain_states(vlm, ids, image[0], regions[0])
+    expected, added = plain_states(vlm, ids, image[0], regions[0])
     start = len(PICTURED) + added
     answer = vlm(rows(ids), None, image[:1], regions[:1])
-    assert torch.allclose(answer.img_states[0], wanted[start : start + 4], atol=1e-5)
+    assert torch.allclose(answer.img_states[0], expected[start : start + 4], atol=1e-5)
 
 
 @torch.no_grad()
-def test_the_loss_is_the_plain_cross_entropy_of_the_labelled_tokens(vlm: VLM, seen: tuple) -> None:
-    image, regions = seen
+def test_the_loss_is_the_plain_cross_entropy_of_the_labelled_tokens(vlm: VLM, visual: tuple) -> None:
+    image, regions = visual
     ids = [*PICTURED, *IMG]
     labels = [IGNORED] * len(PICTURED) + IMG
     answer = vlm(rows(ids), rows(labels), image[:1], regions[:1])
     states, added = plain_states(vlm, ids, image[0], regions[0])
     logits = states @ torch.cat([vlm.llm.lm_head.weight, vlm.new_head.weight]).T
-    before = len(PICTURED) + added - 1  # the state that speaks [IMG] 0
-    wanted = -sum(F.log_softmax(logits[before + index], dim=-1)[token] for index, token in enumerate(IMG)) / 4
-    assert torch.allclose(answer.loss, wanted, atol=1e-5)
+    before = len(PICTURED) + added - 1  # the state that predicts [IMG] 0
+    expected = -sum(F.log_softmax(logits[before + index], dim=-1)[token] for index, token in enumerate(IMG)) / 4
+    assert torch.allclose(answer.loss, expected, atol=1e-5)
 
 
 @torch.no_grad()
-def test_each_row_of_a_batch_equals_its_single_run(vlm: VLM, seen: tuple) -> None:
+def test_each_row_of_a_batch_equals_its_single_run(vlm: VLM, visual: tuple) -> None:
     """Right padding: prompts and numbers of regions differ in length."""
-    image, regions = seen
+    image, regions = visual
     prompts = [[*PICTURED, 40, 41, 42, 43, *IMG], [*PICTURED, *IMG]]
     labels = [[IGNORED] * (len(ids) - 4) + IMG for ids in prompts]
     both = vlm(rows(*prompts), rows(*labels, padding=IGNORED), image, regions)
@@ -104,14 +104,14 @@ def test_each_prompts_loss_is_the_mean_over_its_own_labels(vlm: VLM) -> None:
     assert torch.allclose(first.losses[0], first.loss, rtol=1e-6)
 
 
-def test_where_nothing_is_labelled_every_loss_is_zero(vlm: VLM) -> None:
+def test_losses_without_labels_are_zero(vlm: VLM) -> None:
     answer = vlm(rows([0, 5, 6], [0, 7]))
     assert answer.loss == 0 and answer.losses.tolist() == [0, 0] and answer.losses.dtype == torch.float32
 
 
 @torch.no_grad()
-def test_a_prompt_without_img_tokens_answers_zeros(vlm: VLM, seen: tuple) -> None:
-    image, regions = seen
+def test_img_states_of_a_prompt_without_img_tokens_are_zero(vlm: VLM, visual: tuple) -> None:
+    image, regions = visual
     alone = vlm(rows(PICTURED), None, image[:1], regions[:1]).img_states
     assert alone.shape == (1, 4, WIDTH) and alone.abs().max() == 0
     beside = vlm(rows(PICTURED, [*PICTURED, *IMG]), None, image, regions).img_states
@@ -119,9 +119,9 @@ def test_a_prompt_without_img_tokens_answers_zeros(vlm: VLM, seen: tuple) -> Non
 
 
 @torch.no_grad()
-def test_one_prefill_equals_feeding_the_img_tokens_one_by_one(vlm: VLM, seen: tuple) -> None:
-    """As SmartEdit decodes: with a cache of keys and values, reading the state at each token that is fed in."""
-    image, regions = seen
+def test_one_prefill_equals_feeding_the_img_tokens_one_by_one(vlm: VLM, visual: tuple) -> None:
+    """SmartEdit decodes with a cache of keys and values and reads the state at each token."""
+    image, regions = visual
     prefix = torch.cat(
         [
             embedded(vlm, PICTURED[:2]),
@@ -140,9 +140,9 @@ def test_one_prefill_equals_feeding_the_img_tokens_one_by_one(vlm: VLM, seen: tu
     assert torch.allclose(answer.img_states[0], torch.stack(states), atol=1e-4)
 
 
-def test_only_new_rows_adapter_and_lora_learn(seen: tuple) -> None:
+def test_only_new_rows_adapter_and_lora_have_gradients(visual: tuple) -> None:
     torch.manual_seed(0)
-    vlm, (image, regions) = shaken(VLM(CONFIG)), seen
+    vlm, (image, regions) = shaken(VLM(CONFIG)), visual
     trained = ("new_embeddings", "new_head", "adapter", "lora_")
     for name, parameter in vlm.named_parameters():
         parameter.requires_grad_(any(part in name for part in trained))
@@ -155,8 +155,8 @@ def test_only_new_rows_adapter_and_lora_learn(seen: tuple) -> None:
     assert read.all(), "every new token stands in this prompt"
 
 
-def test_the_new_rows_of_a_whole_table_would_get_the_same_gradient(seen: tuple) -> None:
-    """What the docstring promises: own tables for the new tokens compute what one large table would."""
+def test_the_new_rows_of_a_whole_table_would_get_the_same_gradient(visual: tuple) -> None:
+    """Separate tables of the new tokens compute the same as one large table."""
     torch.manual_seed(0)
     vlm = shaken(VLM(CONFIG)).eval()
     ids = [0, 30, 31, *IMG]
@@ -169,9 +169,9 @@ def test_the_new_rows_of_a_whole_table_would_get_the_same_gradient(seen: tuple) 
     assert torch.allclose(vlm.new_head.weight.grad, head.grad[VOCABULARY:], atol=1e-6)
 
 
-def test_checkpointing_gives_the_same_gradients(seen: tuple) -> None:
+def test_checkpointing_gives_the_same_gradients(visual: tuple) -> None:
     torch.manual_seed(0)
-    vlm, (image, regions), gradients = shaken(VLM(CONFIG)), seen, []
+    vlm, (image, regions), gradients = shaken(VLM(CONFIG)), visual, []
     for name, parameter in vlm.named_parameters():
         parameter.requires_grad_("lora_" in name or "new_" in name)
     for _ in range(2):

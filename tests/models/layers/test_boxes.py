@@ -1,4 +1,4 @@
-"""Boxes are converted without loss, and suppression equals the walk it replaces."""
+"""Boxes are converted without loss, and suppression equals the plain loop."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from fireedit.models.layers.boxes import box_iou, nms, to_cxcywh, to_xyxy
 
 
 def random_boxes(count: int, seed: int) -> Tensor:
-    """[count, 4] xyxy, many of which overlap."""
+    """Draw [count, 4] xyxy, many of which overlap."""
     generator = torch.Generator().manual_seed(seed)
     return to_xyxy(torch.rand(count, 4, generator=generator) * torch.tensor([0.6, 0.6, 0.5, 0.5]) + 0.1)
 
@@ -28,7 +28,7 @@ def plain_nms(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
     return kept
 
 
-def test_corners_and_centres_are_two_ways_to_write_one_box() -> None:
+def test_corners_and_centers_convert_to_each_other() -> None:
     assert to_xyxy(torch.tensor([0.5, 0.4, 0.2, 0.6])).tolist() == pytest.approx([0.4, 0.1, 0.6, 0.7])
     boxes = random_boxes(50, seed=0)
     torch.testing.assert_close(to_xyxy(to_cxcywh(boxes)), boxes)
@@ -54,7 +54,7 @@ def test_nms_agrees_with_the_plain_loop(threshold: float) -> None:
 
 
 def test_nms_keeps_the_earlier_of_equals_and_follows_a_chain() -> None:
-    steps = torch.arange(6) * 0.05  # each box overlaps only its neighbours by more than half
+    steps = torch.arange(6) * 0.05  # each box overlaps only its neighbors by more than half
     chain = torch.stack([steps, torch.zeros(6), steps + 0.2, torch.ones(6)], dim=1)
     assert nms(chain, torch.ones(6), threshold=0.5).tolist() == [0, 2, 4]
 

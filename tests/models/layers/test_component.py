@@ -1,4 +1,4 @@
-"""A component saves what it is and comes back as it was."""
+"""Components are saved and loaded unchanged."""
 
 import json
 from dataclasses import asdict
@@ -29,9 +29,7 @@ NAMES = ("vision", "detector", "region_encoder", "vlm", "qformer", "tati", "hvca
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_tensor_and_every_size_survives_saving(
-    components: dict[str, Component], name: str, tmp_path: Path
-) -> None:
+def test_every_tensor_and_every_size_is_saved(components: dict[str, Component], name: str, tmp_path: Path) -> None:
     part = components[name]
     part.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
@@ -52,13 +50,13 @@ def test_its_config_json_is_its_config(components: dict[str, Component], name: s
     assert fields == json.loads(json.dumps(asdict(getattr(NANO, name))))
 
 
-def test_nested_settings_come_back_as_they_were(components: dict[str, Component], tmp_path: Path) -> None:
+def test_nested_settings_are_loaded_unchanged(components: dict[str, Component], tmp_path: Path) -> None:
     vlm = components["vlm"]
     vlm.save_pretrained(tmp_path)
     assert VLM.from_pretrained(tmp_path).prompt_config == NANO.vlm.prompt
 
 
-def test_weights_load_in_the_precision_that_is_asked_for(components: dict[str, Component], tmp_path: Path) -> None:
+def test_weights_load_in_the_requested_precision(components: dict[str, Component], tmp_path: Path) -> None:
     components["hvca"].save_pretrained(tmp_path)
     loaded = HVCA.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}

@@ -23,7 +23,7 @@ BOXES = {
 
 
 def bilinear(feature: Tensor, y: float, x: float) -> Tensor:
-    """The value of [C, H, W] at a point, in cells."""
+    """Interpolate [C, H, W] at a point, in cells."""
     height, width = feature.shape[-2:]
     if y < -1 or y > height or x < -1 or x > width:
         return torch.zeros(feature.shape[0])
@@ -37,7 +37,7 @@ def bilinear(feature: Tensor, y: float, x: float) -> Tensor:
 
 
 def plain_roi_align(feature: Tensor, box: tuple[float, ...], size: int, scale: float, ratio: int) -> Tensor:
-    """One box of one image -> [C, size, size], bin by bin and sample by sample."""
+    """Pool a box of an image to [C, size, size], bin by bin and sample by sample."""
     left, top, right, bottom = (side * scale - 0.5 for side in box)
     bin_width, bin_height = (right - left) / size, (bottom - top) / size
     bins = torch.zeros(feature.shape[0], size, size)
@@ -80,7 +80,7 @@ def test_roi_align_of_an_image_does_not_depend_on_the_others(features: Tensor) -
         assert torch.equal(together[own], alone)
 
 
-def test_roi_align_leaves_an_image_without_boxes_alone(features: Tensor) -> None:
+def test_roi_align_takes_an_image_without_boxes(features: Tensor) -> None:
     assert roi_align(features, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 4, SCALE).shape == (0, 5, 4, 4)
     one = roi_align(features, torch.tensor([[3.0, 4.0, 30.0, 41.0]]), torch.tensor([1]), 4, SCALE)
     assert one.shape == (1, 5, 4, 4)
@@ -102,5 +102,5 @@ def test_roi_align_passes_gradients_to_the_features(features: Tensor) -> None:
     pooled = roi_align(features, boxes, torch.tensor([0, 1]), 3, SCALE)
     pooled.sum().backward()
     assert features.grad is not None
-    # Each of the 9 bins of the two boxes is an average, so it hands on a whole unit for each channel.
+    # Each of the 9 bins of the two boxes is an average, so its gradient sums to one for each channel.
     torch.testing.assert_close(features.grad.sum(dim=(1, 2, 3)), torch.full((2,), 9.0 * 5))
