@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from fireedit.serve.schema import BadRequest, ErrorResponse
+from fireedit.serve.schema import BadRequest, error_body
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +40,13 @@ def answer_errors(api: FastAPI) -> None:
 
 def unavailable(message: str) -> JSONResponse:
     """Answer 503 with Retry-After."""
-    return JSONResponse(ErrorResponse(message, "server_error", code="unavailable").body(), 503, _RETRY)
+    return JSONResponse(error_body(message, "server_error", code="unavailable"), 503, _RETRY)
 
 
 def _bad_request(request: Request, error: Exception) -> JSONResponse:
     cause = error.cause if isinstance(error, RayTaskError) else error
     assert isinstance(cause, BadRequest), cause
-    return JSONResponse(ErrorResponse(cause.message, "invalid_request_error", cause.param, cause.code).body(), 400)
+    return JSONResponse(error_body(cause.message, "invalid_request_error", cause.param, cause.code), 400)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -54,7 +54,7 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     param = ".".join(map(str, first["loc"]))
     return JSONResponse(
-        ErrorResponse(f"{param}: {first['msg']}", "invalid_request_error", param, "invalid_value").body(), 400
+        error_body(f"{param}: {first['msg']}", "invalid_request_error", param, "invalid_value"), 400
     )
 
 
@@ -62,13 +62,13 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException), error
     message = f"{request.method} {request.url.path}: {error.detail}; edits go to POST /v1/images/edits"
     code = str(error.detail).lower().replace(" ", "_")
-    response = ErrorResponse(message, "invalid_request_error", code=code)
-    return JSONResponse(response.body(), error.status_code, error.headers)
+    body = error_body(message, "invalid_request_error", code=code)
+    return JSONResponse(body, error.status_code, error.headers)
 
 
 def _busy(request: Request, error: Exception) -> JSONResponse:
     message = f"too many edits are in flight; try again in {RETRY_AFTER_S} seconds"
-    return JSONResponse(ErrorResponse(message, "rate_limit_error", code="too_many_requests").body(), 429, _RETRY)
+    return JSONResponse(error_body(message, "rate_limit_error", code="too_many_requests"), 429, _RETRY)
 
 
 def _unavailable(request: Request, error: Exception) -> JSONResponse:
@@ -79,7 +79,7 @@ def _unavailable(request: Request, error: Exception) -> JSONResponse:
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("request %s failed", request_id(request), exc_info=error)
     message = f"the server failed; its log has the reason under request {request_id(request)}"
-    return JSONResponse(ErrorResponse(message, "server_error", code="internal_error").body(), 500, _NO_RETRY)
+    return JSONResponse(error_body(message, "server_error", code="internal_error"), 500, _NO_RETRY)
 
 
 def request_id(request: Request) -> str:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 
 from fireedit.serve.errors import LOST, Busy, answer_errors, unavailable
 from fireedit.serve.form import read_form
-from fireedit.serve.schema import Edited, EditRequest, EditResponse, LimitsConfig
+from fireedit.serve.schema import Edited, EditRequest, LimitsConfig, edit_body
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,7 @@ class Gateway:
             form = await read_form(http_request, self.limits)
             request = await asyncio.to_thread(EditRequest.from_form, form, self.limits)
             edited = await self._edit_with_retries(request)
-            response = await asyncio.to_thread(EditResponse.of, request, edited)
-            return JSONResponse(response.body())
+            return JSONResponse(await asyncio.to_thread(edit_body, request, edited))
 
     @api.get("/v1/models")
     async def models(self) -> JSONResponse:

@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -121,94 +121,33 @@ class Edited:
     """[R] in [0, 1]."""
 
 
-@dataclass(frozen=True)
-class ImageData:
-    """Edited image in a response."""
+def edit_body(request: EditRequest, edited: Edited) -> dict[str, Any]:
+    """Build the JSON body of a response: OpenAI's, with `seed` and, on request, `regions` added.
 
-    b64_json: str
-    revised_prompt: None = None
-    """Prompt that OpenAI rewrote; this server uses it unchanged."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """Box that the detector proposed to the VLM."""
-
-    box: list[float]
-    """xyxy in [0, 1] of the image's sides."""
-    score: float
-    """Detector's score in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class InputTokens:
-    """Billed input tokens, always zero."""
-
-    text_tokens: int = 0
-    image_tokens: int = 0
+    Typed clients expect `usage`, though nothing is billed, and `revised_prompt`, though the prompt is used unchanged.
+    """
+    height, width = edited.images[0].shape[:2]
+    encoded = [base64.b64encode(_encode(image, request)).decode() for image in edited.images]
+    tokens = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    body = {
+        "created": int(time.time()),
+        "data": [{"b64_json": text, "revised_prompt": None} for text in encoded],
+        "output_format": request.output_format,
+        "size": f"{width}x{height}",
+        "quality": "auto",
+        "background": "opaque",
+        "usage": {**tokens, "input_tokens_details": {"text_tokens": 0, "image_tokens": 0}},
+        "seed": request.seed,
+    }
+    if request.regions:
+        boxes = zip(edited.boxes.tolist(), edited.scores.tolist(), strict=True)
+        body["regions"] = [{"box": box, "score": score} for box, score in boxes]
+    return body
 
 
-@dataclass(frozen=True)
-class Usage:
-    """Billed tokens, always zero; typed clients of OpenAI's API expect the field."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    total_tokens: int = 0
-    input_tokens_details: InputTokens = field(default_factory=InputTokens)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditResponse:
-    """Response to an edit request, with two fields that OpenAI's has not: `seed` and `regions`."""
-
-    created: int
-    """Seconds since 1970."""
-    data: list[ImageData]
-    output_format: str
-    size: str
-    """WIDTHxHEIGHT."""
-    quality: str = "auto"
-    background: str = "opaque"
-    usage: Usage = field(default_factory=Usage)
-    seed: int
-    """Seed of the first image; a request with it gives the same images again."""
-    regions: list[Region] | None
-    """Detector's boxes; None leaves the field out."""
-
-    @classmethod
-    def of(cls, request: EditRequest, edited: Edited) -> Self:
-        """Encode the images of `edited` as the request asks."""
-        height, width = edited.images[0].shape[:2]
-        return cls(
-            created=int(time.time()),
-            data=[ImageData(base64.b64encode(_encode(image, request)).decode()) for image in edited.images],
-            output_format=request.output_format,
-            size=f"{width}x{height}",
-            seed=request.seed,
-            regions=_regions(edited) if request.regions else None,
-        )
-
-    def body(self) -> dict[str, Any]:
-        """JSON body."""
-        body = asdict(self)
-        if self.regions is None:
-            del body["regions"]
-        return body
-
-
-@dataclass(frozen=True)
-class ErrorResponse:
-    """OpenAI's error envelope."""
-
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-
-    def body(self) -> dict[str, Any]:
-        """JSON body."""
-        return {"error": asdict(self)}
+def error_body(message: str, type: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """Build the JSON body of OpenAI's error envelope."""
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
 class _Fields:
@@ -311,9 +250,3 @@ def _encode(image: np.ndarray, request: EditRequest) -> bytes:
     if request.output_format == "jpeg":
         return images.encode_jpeg(image, quality=request.output_compression)
     return images.encode_png(image)
-
-
-def _regions(edited: Edited) -> list[Region]:
-    return [
-        Region(box=box, score=score) for box, score in zip(edited.boxes.tolist(), edited.scores.tolist(), strict=True)
-    ]

@@ -18,10 +18,6 @@ from fireedit.serve.part import ModelDeployment, WeightsConfig, set_batching
 from fireedit.serve.schema import Edited
 
 
-class EditCancelled(Exception):
-    """Every client of the batch has disconnected."""
-
-
 @dataclass(frozen=True)
 class QueuedEdit:
     """Edit of one request: as many images of one source as it has seeds."""
@@ -71,20 +67,12 @@ class UNetDeployment(ModelDeployment):
         """Denoise edits of equal settings together; None for an edit that is cancelled."""
         results: list[Edited | None] = [None] * len(edits)
         for indices in indices_by_settings(edits):
-            try:
-                group = self._edit_group([edits[index] for index in indices])
-            except EditCancelled:
-                continue
-            for index, edited in zip(indices, group, strict=True):
+            for index, edited in zip(indices, self._edit_group([edits[index] for index in indices]), strict=True):
                 results[index] = edited
         return results
 
-    def _edit_group(self, edits: Sequence[QueuedEdit]) -> list[Edited]:
-        def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
-            if all(edit.cancelled.is_set() for edit in edits):
-                raise EditCancelled
-            return latents
-
+    def _edit_group(self, edits: Sequence[QueuedEdit]) -> Sequence[Edited | None]:
+        """Denoise together, until every client has disconnected."""
         state = self.pipeline.prepare(
             images=[edit.image for edit in edits],
             percepts=Percepts.join([edit.percepts for edit in edits]),
@@ -93,9 +81,12 @@ class UNetDeployment(ModelDeployment):
             generators=[torch.Generator().manual_seed(seed) for edit in edits for seed in edit.seeds],
             copies=[len(edit.seeds) for edit in edits],
         )
-        latents = self.pipeline.paint(state, on_step)
+        for _ in state.scheduler.timesteps:
+            if all(edit.cancelled.is_set() for edit in edits):
+                return [None] * len(edits)
+            self.pipeline.denoise(state)
         sizes = [picture_size(edit.image) for edit in edits for _ in edit.seeds]
-        images = iter(self.pipeline.decode(latents, sizes))
+        images = iter(self.pipeline.decode(self.pipeline.finish(state), sizes))
         return [_edited(edit, [np.asarray(next(images)) for _ in edit.seeds]) for edit in edits]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fireedit.models.settings import PaintSettings, setting_fields
 from fireedit.platform import images
-from fireedit.serve.schema import BadRequest, Edited, EditRequest, EditResponse, Form, LimitsConfig
+from fireedit.serve.schema import BadRequest, Edited, EditRequest, Form, LimitsConfig, edit_body
 
 IMAGE = images.encode_png(np.zeros((8, 12, 3), np.uint8))
 LIMITS = LimitsConfig(max_image_bytes=10_000, max_image_pixels=20_000, max_prompt_chars=100)
@@ -115,12 +115,12 @@ def test_bad_request_survives_pickling() -> None:
 def test_response_has_the_shape_of_openais() -> None:
     image = np.full((4, 6, 3), 9, np.uint8)
     edited = Edited([image], np.array([[0, 0, 0.5, 1]], np.float32), np.array([0.25], np.float32))
-    body = EditResponse.of(parse(seed="5"), edited).body()
+    body = edit_body(parse(seed="5"), edited)
     (data,) = body["data"]
     assert np.array_equal(images.decode(base64.b64decode(data["b64_json"])), image) and data["revised_prompt"] is None
     assert (body["size"], body["output_format"], body["background"]) == ("6x4", "png", "opaque")
     assert body["seed"] == 5 and body["created"] > 1e9 and body["usage"]["total_tokens"] == 0
     assert "regions" not in body
-    body = EditResponse.of(parse(regions="true", output_format="jpeg"), edited).body()
+    body = edit_body(parse(regions="true", output_format="jpeg"), edited)
     assert body["regions"] == [{"box": [0, 0, 0.5, 1], "score": 0.25}]
     assert base64.b64decode(body["data"][0]["b64_json"]).startswith(b"\xff\xd8")
