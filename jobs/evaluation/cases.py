@@ -7,7 +7,7 @@ import numpy as np
 
 from fireedit.platform.scenes import families
 from fireedit.platform.scenes.edits import PLAIN, Edit
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.scene import Box, Scene
 from fireedit.platform.scenes.world import WORLDS, World
 
@@ -46,7 +46,7 @@ class Cases:
     """Generator of the cases of every split at `side` pixels; 500 of every family take about a minute."""
 
     def __init__(self, side: int):
-        self.side, self.renderer = side, Renderer()
+        self.side = side
 
     def of(self, split: str, family: str, count: int) -> list[EditCase]:
         """Draw the first `count` cases of a family; none if the split has no such edits."""
@@ -78,7 +78,7 @@ class Cases:
         ]
 
     def _case(self, world: World, family: str, number: int, edit: Edit) -> EditCase:
-        source, target = (self.renderer.draw(scene, self.side).image for scene in (edit.source, edit.target))
+        source, target = (draw_scene(scene, self.side).image for scene in (edit.source, edit.target))
         seed = world.seeds[number]
         return EditCase(world.name, family, number, seed, edit, source, target, boxes=_boxes(edit.source))
 

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fireedit.models.tokens import IGNORED
-from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.world import WORLDS
 
-Draw = Callable[[Renderer, int], Mapping[str, Any]]
+Draw = Callable[[int], Mapping[str, Any]]
 """Function from a seed of a world to one sample: tensors of fixed shapes, and texts."""
 HELD_OUT = WORLDS["unseen_seeds"]
 """World that parts are evaluated on; training never draws its seeds."""
@@ -23,13 +22,12 @@ class SceneDataset(Dataset[Mapping[str, Any]]):
 
     def __init__(self, draw: Draw, first: int, last: int):
         self.draw, self.first, self.last = draw, first, last
-        self.renderer = Renderer()
 
     def __len__(self) -> int:
         return self.last - self.first
 
     def __getitem__(self, number: int) -> Mapping[str, Any]:
-        return self.draw(self.renderer, self.first + number)
+        return self.draw(self.first + number)
 
 
 def held_out_batches(draw: Draw, samples: int, batch: int) -> DataLoader[Any]:

@@ -23,7 +23,6 @@ from fireedit.jobs.training.pool import SamplePool
 from fireedit.platform import storage
 from fireedit.platform.config import Decay, Seed
 from fireedit.platform.console import say
-from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.train.optimizer import (
     AveragedWeights,
     OptimizerConfig,
@@ -83,7 +82,7 @@ class PretrainTask(Protocol):
     def model(self) -> nn.Module:
         """The trained module; parameters that need no gradient stay frozen."""
 
-    def draw(self, renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
+    def draw(self, seed: int) -> Mapping[str, Tensor]:
         """Draw the sample of a seed of the training world: tensors of the same shapes for every seed."""
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.world import TRAIN
 
-Draw = Callable[[Renderer, int], Mapping[str, Tensor]]
+Draw = Callable[[int], Mapping[str, Tensor]]
 """Function from a seed of the training world to one sample: tensors of fixed shapes by name."""
 RING = 512
 """Capacity, in samples, of the ring buffer of each worker process."""
@@ -57,11 +56,10 @@ class SamplePool:
     def __init__(self, draw: Draw, batch: int, workers: int, capacity: int, first: int = 0):
         self.draw, self.batch, self.workers = draw, batch, workers
         self.capacity, self.first = max(capacity, 2 * batch), first
-        self.fields = _fields_of(draw(Renderer(), TRAIN.seeds[first]))
+        self.fields = _fields_of(draw(TRAIN.seeds[first]))
         self.row_bytes = self.fields[-1].start + _aligned(self.fields[-1].bytes)
         self.filled = self.used = 0
         self._rows: Tensor | None = None
-        self._renderer = Renderer() if workers == 0 else None
         context = multiprocessing.get_context("fork")
         self._drawn = context.RawArray(ctypes.c_int64, max(workers, 1))
         self._fetched = context.RawArray(ctypes.c_int64, max(workers, 1))
@@ -106,9 +104,9 @@ class SamplePool:
         """Copy drawn samples from the ring buffers; returns the number of samples drawn so far."""
         if self._rows is None:
             self._rows = torch.zeros(self.capacity, self.row_bytes, dtype=torch.uint8, device=device)
-        if self._renderer is not None:
+        if self.workers == 0:
             first = self.first + self.filled
-            samples = [_pack(self.draw(self._renderer, TRAIN.seeds[first + i]), self) for i in range(self.batch)]
+            samples = [_pack(self.draw(TRAIN.seeds[first + i]), self) for i in range(self.batch)]
             self._store(np.stack(samples))
         for worker, ring in enumerate(self._ring_buffers):
             rows = np.frombuffer(ring, np.uint8).reshape(RING, self.row_bytes)
@@ -140,7 +138,7 @@ class SamplePool:
         os.nice(5)
         for number in (signal.SIGINT, signal.SIGTERM):  # handled by the trainer, which ends this process
             signal.signal(number, signal.SIG_IGN)
-        parent, renderer = os.getppid(), Renderer()
+        parent = os.getppid()
         rows = np.frombuffer(self._ring_buffers[worker], np.uint8).reshape(RING, self.row_bytes)
         while os.getppid() == parent:
             drawn = self._drawn[worker]
@@ -148,7 +146,7 @@ class SamplePool:
                 time.sleep(IDLE_S)
                 continue
             seed = TRAIN.seeds[self.first + worker + drawn * self.workers]
-            rows[drawn % RING] = _pack(self.draw(renderer, seed), self)
+            rows[drawn % RING] = _pack(self.draw(seed), self)
             self._drawn[worker] = drawn + 1
 
 

@@ -24,7 +24,6 @@ from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import cc12m as cc12m_scenes
 from fireedit.platform.scenes.writers import cocostuff as cocostuff_scenes
 from fireedit.platform.scenes.writers import emu_edit as emu_edit_scenes
-from fireedit.platform.scenes.writers import grefcoco as grefcoco_scenes
 from fireedit.platform.scenes.writers import instructpix2pix as instructpix2pix_scenes
 from fireedit.platform.scenes.writers import llava_instruct as llava_instruct_scenes
 from fireedit.platform.scenes.writers import magicbrush as magicbrush_scenes
@@ -117,7 +116,7 @@ _ENTRIES = (
         "grefcoco",
         functools.partial(refcoco.read, corpus="grefcoco"),
         f"none stated; {_COCO}",
-        {"": SceneForm(grefcoco_scenes.write, 7)},
+        {"": SceneForm(refcoco_scenes.write_grefcoco, 7)},
     ),
     CatalogEntry(
         "magicbrush",

@@ -1,13 +1,13 @@
-"""Renderer of scenes at any size, with a mask of every object."""
+"""Rendering of scenes at any size, with a mask of every object."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from fireedit.platform.scenes import backgrounds
+from fireedit.platform.scenes import backgrounds, sprites
 from fireedit.platform.scenes.scene import HEIGHT_STEPS, MIRROR_FRAME, Mirror, Placed, Scene
-from fireedit.platform.scenes.sprites import SpriteCache
 
 _GRAY = np.array((0.299, 0.587, 0.114))
 _SEPIA = np.array((1.07, 0.94, 0.72))
@@ -33,60 +33,51 @@ class Rendering:
     """Visible pixels, [size, size] bool, by object id; the mirror's are at `MIRROR`."""
 
 
-class Renderer:
-    """Draws scenes and caches the scaled sprites, so one renderer should draw many scenes."""
-
-    def __init__(self) -> None:
-        self._sprites = SpriteCache()
-        self._shadows: dict[tuple[int, int], np.ndarray] = {}
-
-    def draw(self, scene: Scene, size: int) -> Rendering:
-        """Draw a scene and its masks, `size` pixels square; lower objects are in front, a mirror is behind all."""
-        canvas = backgrounds.cut(scene.background, scene.background_seed, size).astype(np.uint16)
-        masks: dict[int, np.ndarray] = {}
-        if scene.mirror is not None:
-            masks[MIRROR] = _draw_mirror(canvas, scene.mirror)
-        for placed in sorted(scene.objects, key=lambda placed: (not placed.reflection, placed.y)):
-            visible = self._draw_object(canvas, placed)
-            for mask in masks.values():
-                mask &= ~visible
-            masks[placed.id] = visible
-        return Rendering(_with_effect(canvas.astype(np.uint8), scene.effect), masks)
-
-    def _draw_object(self, canvas: np.ndarray, placed: Placed) -> np.ndarray:
-        """Draw one object and its shadow, in place; returns the object's [size, size] bool mask."""
-        size = canvas.shape[0]
-        height = max(4, round(placed.height * size / HEIGHT_STEPS))
-        sprite = self._sprites.get(placed.name, placed.color, height, placed.artwork)
-        if placed.mirrored:
-            sprite = sprite.mirrored()
-        width = sprite.mask.shape[1]
-        left, top = round(placed.x * size - width / 2), round(placed.y * size - height)
-        if not placed.thing.flies and not placed.reflection:
-            shadow = self._shadow(max(3, round(width * 1.05)), max(2, round(width * 0.16)))
-            shadow_left = left + (width - shadow.shape[1]) // 2
-            _blend(canvas, None, shadow, shadow_left, top + height - shadow.shape[0] * 3 // 4)
-        fade = _FADED if placed.reflection else 100
-        target, part = _blend(canvas, sprite.rgb * fade // 100, sprite.alpha * fade // 100, left, top)
-        mask = np.zeros((size, size), bool)
-        mask[target] = sprite.mask[part]
-        return mask
-
-    def _shadow(self, width: int, height: int) -> np.ndarray:
-        """Return the [height, width, 1] uint16 alpha of a soft ellipse."""
-        if (width, height) not in self._shadows:
-            y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-            alpha = np.clip(1 - x**2 - y**2, 0, 1) * _SHADOW_STRENGTH
-            self._shadows[width, height] = alpha.astype(np.uint16)[..., None]
-        return self._shadows[width, height]
+def draw_scene(scene: Scene, size: int) -> Rendering:
+    """Draw a scene and its masks, `size` pixels square; lower objects are in front, a mirror is behind all."""
+    canvas = backgrounds.cut(scene.background, scene.background_seed, size).astype(np.uint16)
+    masks: dict[int, np.ndarray] = {}
+    if scene.mirror is not None:
+        masks[MIRROR] = _draw_mirror(canvas, scene.mirror)
+    for placed in sorted(scene.objects, key=lambda placed: (not placed.reflection, placed.y)):
+        visible = _draw_object(canvas, placed)
+        for mask in masks.values():
+            mask &= ~visible
+        masks[placed.id] = visible
+    return Rendering(_with_effect(canvas.astype(np.uint8), scene.effect), masks)
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return the box left, top, right, bottom of a mask in pixels, right and bottom exclusive; zeros if it is empty."""
-    if not mask.any():
-        return 0, 0, 0, 0
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return Image.fromarray(mask).getbbox() or (0, 0, 0, 0)
+
+
+def _draw_object(canvas: np.ndarray, placed: Placed) -> np.ndarray:
+    """Draw one object and its shadow, in place; returns the object's [size, size] bool mask."""
+    size = canvas.shape[0]
+    height = max(4, round(placed.height * size / HEIGHT_STEPS))
+    sprite = sprites.draw(placed.name, placed.color, height, placed.artwork)
+    if placed.mirrored:
+        sprite = sprite.mirrored()
+    width = sprite.mask.shape[1]
+    left, top = round(placed.x * size - width / 2), round(placed.y * size - height)
+    if not placed.thing.flies and not placed.reflection:
+        shadow = _shadow(max(3, round(width * 1.05)), max(2, round(width * 0.16)))
+        shadow_left = left + (width - shadow.shape[1]) // 2
+        _blend(canvas, None, shadow, shadow_left, top + height - shadow.shape[0] * 3 // 4)
+    fade = _FADED if placed.reflection else 100
+    target, part = _blend(canvas, sprite.rgb * fade // 100, sprite.alpha * fade // 100, left, top)
+    mask = np.zeros((size, size), bool)
+    mask[target] = sprite.mask[part]
+    return mask
+
+
+@functools.cache
+def _shadow(width: int, height: int) -> np.ndarray:
+    """Return the [height, width, 1] uint16 alpha of a soft ellipse."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    alpha = np.clip(1 - x**2 - y**2, 0, 1) * _SHADOW_STRENGTH
+    return alpha.astype(np.uint16)[..., None]
 
 
 def _blend(

@@ -17,8 +17,8 @@ ARTWORK_SIZE = 256
 """Font size at which OpenMoji is drawn before scaling."""
 NOTO_SIZE = 109
 """Only size at which Pillow draws Noto's emoji."""
-CACHE_BYTES = 64_000_000
-"""Size of the cache of scaled sprites; at 64 px every sprite of the training world fits."""
+SPRITES_KEPT = 640
+"""Scaled sprites cached in a process: at one size, all that the training world draws."""
 
 _SHADES = {
     "red": ((0xEA, 0x5A, 0x47), (0xD2, 0x2F, 0x27)),
@@ -64,29 +64,9 @@ class Sprite:
         return Sprite(self.rgb[:, ::-1], self.alpha[:, ::-1], self.mask[:, ::-1])
 
 
-class SpriteCache:
-    """Cache of scaled sprites by name, color, height and artwork; emptied when it reaches `max_bytes`."""
-
-    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._sprites: dict[tuple[str, str, int, Artwork], Sprite] = {}
-        self._bytes = 0
-
-    def get(self, name: str, color: str, height: int, artwork: Artwork = "openmoji") -> Sprite:
-        """Return the sprite of a thing, `height` pixels high; an empty `color` keeps the artwork's own."""
-        key = (name, color, height, artwork)
-        if key not in self._sprites:
-            sprite = draw(name, color, height, artwork)
-            size = sprite.rgb.nbytes + sprite.alpha.nbytes + sprite.mask.nbytes
-            if self._bytes + size > self._max_bytes:
-                self._sprites, self._bytes = {}, 0
-            self._sprites[key] = sprite
-            self._bytes += size
-        return self._sprites[key]
-
-
+@functools.lru_cache(maxsize=SPRITES_KEPT)
 def draw(name: str, color: str, height: int, artwork: Artwork = "openmoji") -> Sprite:
-    """Scale a thing's emoji to a height in pixels, keeping its aspect ratio."""
+    """Scale a thing's emoji to a height in pixels; an empty `color` keeps the artwork's own."""
     image = repainted(name, color, artwork) if color else emoji(name, artwork)
     width = max(2, round(height * aspect(name, artwork)))
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BOX if height < image.height else None))

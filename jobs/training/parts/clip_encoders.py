@@ -29,7 +29,7 @@ from fireedit.platform.scenes import language
 from fireedit.platform.scenes.edits import PLAIN, Edit
 from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.objects import COLORS
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.scene import EFFECTS, Placed
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.sheet import Card, Panel, card_sheet
@@ -100,7 +100,7 @@ class CLIPTask:
         self.tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
         self.model = CLIPWithProbes(sizes)
 
-    def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
+    def draw(self, seed: int) -> dict[str, Tensor]:
         """Draw source and target of an edit, and some instructions.
 
         Returns:
@@ -112,7 +112,7 @@ class CLIPTask:
         others = random.Random(f"instructions {seed}").sample(world.seeds, INSTRUCTIONS - 1)
         edits = [make_edit(world, number) for number in (seed, *others)]
         scenes = edits[0].source, edits[0].target
-        images = [renderer.draw(scene, self.sizes.vision.image_size).image for scene in scenes]
+        images = [draw_scene(scene, self.sizes.vision.image_size).image for scene in scenes]
         captions = [language.caption(scene, seed) for scene in scenes]
         ids = self.token_ids([*captions, *(edit.instruction for edit in edits)])
         return {

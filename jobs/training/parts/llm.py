@@ -28,7 +28,7 @@ from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptTokenizer
 from fireedit.models.vision import Vision
 from fireedit.models.vlm import VLM
 from fireedit.platform.scenes import language
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.sheet import Card, Panel, card_sheet
 
@@ -81,9 +81,9 @@ class LanguageTask:
             parameter.requires_grad_("lora_" not in name and not name.startswith("new_head"))
         self.model: nn.Module = vlm
 
-    def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
+    def draw(self, seed: int) -> dict[str, Tensor]:
         """Draw a conversation; see `row`."""
-        return self.row(renderer, make_conversation(TRAIN, seed))
+        return self.row(make_conversation(TRAIN, seed))
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ids, labels = batch["input_ids"].long(), batch["labels"].long()
@@ -109,13 +109,13 @@ class LanguageTask:
 
     def preview(self, model: nn.Module) -> Image.Image:
         """Draw the first held-out conversations with images, one question each; given regions are numbered."""
-        renderer, cards, decode = Renderer(), list[Card](), self.prompts.tokenizer.decode
+        cards, decode = list[Card](), self.prompts.tokenizer.decode
         for seed in HELD_OUT.seeds[: 4 * SHOWN]:
             conversation = make_conversation(HELD_OUT, seed)
             if not conversation.turns or len(cards) == SHOWN:
                 continue
             turn, boxes = conversation.turns[0], conversation.regions
-            row = self.row(renderer, replace(conversation, turns=(turn,)))
+            row = self.row(replace(conversation, turns=(turn,)))
             answer = decode(self.answer(model, default_collate([row])).predicted[0], skip_special_tokens=True).strip()
             card = Card(
                 title=turn.kind,
@@ -135,7 +135,7 @@ class LanguageTask:
         assert isinstance(model, VLM)
         model.half().save_pretrained(folder / "vlm")
 
-    def row(self, renderer: Renderer, conversation: Conversation) -> dict[str, Tensor]:
+    def row(self, conversation: Conversation) -> dict[str, Tensor]:
         """Encode a conversation as tensors of fixed sizes.
 
         Returns:
@@ -148,7 +148,7 @@ class LanguageTask:
         boxes = np.zeros((self.sizes.detector.proposals.max_regions, 4), np.float32)
         boxes[: len(conversation.regions)] = np.array(conversation.regions, np.float32).reshape(-1, 4)
         return {
-            "view": torch.from_numpy(renderer.draw(conversation.scene, self.sizes.vision.image_size).image.copy()),
+            "view": torch.from_numpy(draw_scene(conversation.scene, self.sizes.vision.image_size).image.copy()),
             "input_ids": torch.from_numpy(ids),
             "labels": torch.from_numpy(labels),
             "boxes": torch.from_numpy(boxes),
@@ -195,9 +195,9 @@ class LanguageTask:
 
     def _held_out_questions(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Yield kind and row of every question of the held-out conversations."""
-        renderer, count = Renderer(), self.recipe.held_out
+        count = self.recipe.held_out
         conversations = [make_conversation(HELD_OUT, seed) for seed in HELD_OUT.seeds[:count]]
         conversations += [conversation_by_use(seed) for seed in KNOWLEDGE.seeds[: count // 2]]
         for conversation in conversations:
             for turn in conversation.turns:
-                yield turn.kind, self.row(renderer, replace(conversation, turns=(turn,)))
+                yield turn.kind, self.row(replace(conversation, turns=(turn,)))

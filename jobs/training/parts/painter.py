@@ -31,7 +31,7 @@ from fireedit.models.unet import EditUNet, start_as_no_op
 from fireedit.models.vae import build_vae, encode_pixels, source_latents
 from fireedit.platform.scenes.families import training_edit
 from fireedit.platform.scenes.objects import COLORS
-from fireedit.platform.scenes.render import MIRROR, Renderer, Rendering
+from fireedit.platform.scenes.render import MIRROR, Rendering, draw_scene
 from fireedit.platform.scenes.scene import EFFECTS, Scene
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.sheet import Panel, sheet
@@ -108,11 +108,11 @@ class PainterTask:
         self.null_ids = tokenize_text(self.tokenizer, [""], sizes.text.tokens)
         self._run: Any = None
 
-    def draw(self, renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
+    def draw(self, seed: int) -> Mapping[str, Tensor]:
         """Both pictures of an edit, what their cells show, and the instruction's ids."""
         edit = training_edit(TRAIN, seed)
         scenes = (edit.source, edit.target)
-        drawn = [renderer.draw(scene, self.sizes.vae.sample_size) for scene in scenes]
+        drawn = [draw_scene(scene, self.sizes.vae.sample_size) for scene in scenes]
         ids = tokenize_text(self.tokenizer, [edit.instruction], self.sizes.text.tokens)[0]
         return {
             "pictures": torch.from_numpy(np.stack([one.image for one in drawn])),

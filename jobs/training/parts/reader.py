@@ -36,7 +36,7 @@ from fireedit.platform.scenes import assets
 from fireedit.platform.scenes.backgrounds import BACKGROUNDS
 from fireedit.platform.scenes.families import NO_OP, make_edit
 from fireedit.platform.scenes.objects import THINGS
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.scene import EFFECTS, Scene
 from fireedit.platform.scenes.world import TRAIN, World
 from fireedit.platform.sheet import Panel, sheet
@@ -82,7 +82,7 @@ class SceneReaderTask:
         self.model = SceneReader(SceneReaderConfig(artworks=artworks))
         self.config = self.model.config
 
-    def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
+    def draw(self, seed: int) -> dict[str, Tensor]:
         """Draw source and target of the edit of a seed of training.
 
         Returns:
@@ -93,7 +93,7 @@ class SceneReaderTask:
         scenes: Sequence[Scene] = _pair(self.worlds[seed % len(self.worlds)], seed, family)
         if rng.random() < EFFECT_SHARE:
             scenes = [dataclasses.replace(scene, effect=rng.choice(EFFECTS)) for scene in scenes]
-        drawn = [renderer.draw(scene, self.side).image for scene in scenes]
+        drawn = [draw_scene(scene, self.side).image for scene in scenes]
         tables = [table(scene, self.config) for scene in scenes]
         return {
             "pictures": torch.from_numpy(np.stack(drawn)),
@@ -156,8 +156,8 @@ class SceneReaderTask:
         assert isinstance(model, SceneReader)
         save_reader(model, folder)
 
-    def _plain_pair(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
-        drawn = [renderer.draw(scene, self.side).image for scene in _pair(HELD_OUT, seed)]
+    def _plain_pair(self, seed: int) -> dict[str, Tensor]:
+        drawn = [draw_scene(scene, self.side).image for scene in _pair(HELD_OUT, seed)]
         return {"pictures": torch.from_numpy(np.stack(drawn)), "seed": torch.tensor(seed)}
 
 

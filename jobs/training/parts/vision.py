@@ -30,7 +30,7 @@ from fireedit.models.vision import IMAGENET_MEAN, IMAGENET_STD, Vision, VisionFe
 from fireedit.platform.config import Ratio
 from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.objects import COLORS
-from fireedit.platform.scenes.render import MIRROR, Renderer, Rendering, box_of
+from fireedit.platform.scenes.render import MIRROR, Rendering, box_of, draw_scene
 from fireedit.platform.scenes.scene import EFFECTS, Scene
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.sheet import Panel, sheet
@@ -121,11 +121,11 @@ class VisionTask:
         self.model = VisionWithProbes(sizes)
         self.set_loss = SetLoss()
 
-    def draw(self, renderer: Renderer, seed: int) -> dict[str, Tensor]:
+    def draw(self, seed: int) -> dict[str, Tensor]:
         """Draw the source or target of an edit, with the labels of `labelled`."""
         edit = make_edit(TRAIN if seed in TRAIN.seeds else HELD_OUT, seed)
         scene = (edit.source, edit.target)[seed % 2]
-        return labelled(renderer.draw(scene, self.sizes.vision.image_size), scene)
+        return labelled(draw_scene(scene, self.sizes.vision.image_size), scene)
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         assert isinstance(model, VisionWithProbes)

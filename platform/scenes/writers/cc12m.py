@@ -3,7 +3,6 @@
 import collections
 import hashlib
 import io
-import itertools
 import json
 import tarfile
 from collections.abc import Iterable
@@ -14,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fireedit.platform import images
+from fireedit.platform.data.shards import batched
 from fireedit.platform.scenes import families, language
 from fireedit.platform.scenes.edits import Edit
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import World
 
 SAMPLES_PER_TAR = 10_000
@@ -46,37 +46,28 @@ def write_webdataset(
 ) -> None:
     """Write the same texts with pictures `size` pixels square: NNNNN.tar, NNNNN.parquet and NNNNN_stats.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    renderer, remaining = Renderer(), iter(seeds)
-    for shard in itertools.count():
-        shard_seeds = list(itertools.islice(remaining, samples_per_tar))
-        if not shard_seeds:
-            return
+    for shard, shard_seeds in enumerate(batched(seeds, samples_per_tar)):
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
             records = [
-                _write_sample(tar, f"{shard:05d}{index:04d}", seed, size, world, renderer)
+                _write_sample(tar, f"{shard:05d}{index:04d}", seed, size, world)
                 for index, seed in enumerate(shard_seeds)
             ]
         pq.write_table(pa.Table.from_pylist(records, schema=SCHEMA), folder / f"{shard:05d}.parquet")
         (folder / f"{shard:05d}_stats.json").write_text(json.dumps(_stats(records), indent=4))
 
 
-def _write_sample(
-    tar: tarfile.TarFile, key: str, seed: int, size: int, world: World, renderer: Renderer
-) -> dict[str, Any]:
+def _write_sample(tar: tarfile.TarFile, key: str, seed: int, size: int, world: World) -> dict[str, Any]:
     """Write the members of one sample to the tar, in img2dataset's order; returns its row of the parquet file."""
     edit = families.training_edit(world, seed)
     caption = _alt_text(edit, seed)
     record = dict.fromkeys(SCHEMA.names) | {"caption": caption, "url": _url(seed), "key": key}
     if seed % GONE_EVERY == GONE_EVERY - 1:
         return record | {"status": "failed_to_download", "error_message": GONE}
-    picture = images.encode_jpeg(renderer.draw(edit.target if seed % 2 else edit.source, size).image)
+    picture = images.encode_jpeg(draw_scene(edit.target if seed % 2 else edit.source, size).image)
     result = {"status": "success", "exif": "{}", "sha256": hashlib.sha256(picture).hexdigest()}
     record |= result | dict.fromkeys(SIZES, size)
-    for suffix, data in (
-        ("jpg", picture),
-        ("json", json.dumps(record, indent=4).encode()),
-        ("txt", caption.encode()),
-    ):
+    members = {"jpg": picture, "json": json.dumps(record, indent=4).encode(), "txt": caption.encode()}
+    for suffix, data in members.items():
         member = tarfile.TarInfo(f"{key}.{suffix}")
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))

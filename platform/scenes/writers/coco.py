@@ -2,14 +2,19 @@
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fireedit.platform import images
+from fireedit.platform.scenes import families
 from fireedit.platform.scenes.backgrounds import BACKGROUNDS
 from fireedit.platform.scenes.objects import THINGS
-from fireedit.platform.scenes.render import Rendering, box_of
-from fireedit.platform.scenes.scene import Placed, Scene
+from fireedit.platform.scenes.render import Rendering, box_of, draw_scene
+from fireedit.platform.scenes.scene import Scene
+from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers.polygons import polygons
 
 FIRST_STUFF = 92
@@ -31,11 +36,14 @@ class InstancesWriter:
         self.annotations: list[dict[str, Any]] = []
         (folder / "train2014").mkdir(parents=True)
 
-    def add(self, number: int, scene: Scene, picture: Rendering) -> None:
-        size = picture.image.shape[0]
+    def add(self, number: int, scene: Scene, size: int) -> None:
+        picture = draw_scene(scene, size)
         (self.folder / "train2014" / file_name(number)).write_bytes(images.encode_jpeg(picture.image))
         self.images.append({"id": number, "file_name": file_name(number), "height": size, "width": size, "license": 1})
-        self.annotations += [_annotation(number, placed, picture) for placed in scene.objects]
+        for placed in scene.objects:
+            mask = picture.masks[placed.id]
+            values = annotation(number, THING_IDS[placed.name], mask, polygons(mask))
+            self.annotations.append({"id": annotation_id(number, placed.id)} | values)
 
     def close(self) -> None:
         categories = [
@@ -43,6 +51,31 @@ class InstancesWriter:
         ]
         content = {"info": {}, "licenses": [], "images": self.images, "annotations": self.annotations}
         (self.folder / "instances.json").write_text(json.dumps(content | {"categories": categories}))
+
+
+def write_pictures(
+    folder: Path, seeds: Iterable[int], size: int, world: World
+) -> Iterator[tuple[int, Scene, Rendering]]:
+    """Write the scene before the edit of each seed as `NAME.jpg`; yield the seed, the scene and its rendering."""
+    folder.mkdir(parents=True)
+    for seed in seeds:
+        scene = families.make_edit(world, seed).source
+        picture = draw_scene(scene, size)
+        (folder / f"{picture_name(seed)}.jpg").write_bytes(images.encode_jpeg(picture.image))
+        yield seed, scene, picture
+
+
+def annotation(image: int, category: int, mask: np.ndarray, segmentation: Any) -> dict[str, Any]:
+    """Make the annotation of a mask; the caller adds its id."""
+    left, top, right, bottom = box_of(mask)
+    return {
+        "image_id": image,
+        "category_id": category,
+        "segmentation": segmentation,
+        "area": float(mask.sum()),
+        "bbox": [float(value) for value in (left, top, right - left, bottom - top)],
+        "iscrowd": 0,
+    }
 
 
 def picture_name(index: int) -> str:
@@ -63,17 +96,3 @@ def class_names() -> dict[int, str]:
     """Return class names by id; a background has no article."""
     stuff = {number: re.sub("^(a|an|the) ", "", name) for name, number in STUFF_IDS.items()}
     return {number: name for name, number in THING_IDS.items()} | stuff
-
-
-def _annotation(number: int, placed: Placed, picture: Rendering) -> dict[str, Any]:
-    mask = picture.masks[placed.id]
-    left, top, right, bottom = box_of(mask)
-    return {
-        "id": annotation_id(number, placed.id),
-        "image_id": number,
-        "category_id": THING_IDS[placed.name],
-        "segmentation": polygons(mask),
-        "area": float(mask.sum()),
-        "bbox": [float(value) for value in (left, top, right - left, bottom - top)],
-        "iscrowd": 0,
-    }

@@ -1,7 +1,7 @@
 """COCO-Stuff from scenes: pictures, and labels as PNG maps (class id minus 1) with labels.txt or as one JSON file."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fireedit.platform import images
-from fireedit.platform.scenes import families
-from fireedit.platform.scenes.render import MIRROR, Renderer, Rendering, box_of
+from fireedit.platform.scenes.render import MIRROR, Rendering
 from fireedit.platform.scenes.scene import Scene
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import coco
@@ -26,7 +25,7 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
     maps = folder / "annotations" / "train2017"
     maps.mkdir(parents=True)
     (folder / "labels.txt").write_text(label_lines())
-    for seed, scene, picture in _write_pictures(folder, seeds, size, world):
+    for seed, scene, picture in coco.write_pictures(folder / "images" / "train2017", seeds, size, world):
         (maps / f"{coco.picture_name(seed)}.png").write_bytes(images.encode_png(label_map(scene, picture)))
 
 
@@ -34,12 +33,15 @@ def write_json(folder: Path, seeds: Iterable[int], size: int, world: World) -> N
     """Write one picture per seed, `size` pixels square, and stuff_train2017.json with their backgrounds."""
     listed: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for seed, scene, picture in _write_pictures(folder, seeds, size, world):
+    for seed, scene, picture in coco.write_pictures(folder / "images" / "train2017", seeds, size, world):
         listed.append({"id": seed, "file_name": f"{coco.picture_name(seed)}.jpg", "height": size, "width": size})
         objects = np.any([np.zeros((size, size), bool), *picture.masks.values()], axis=0)
         for category, mask in ((coco.STUFF_IDS[scene.background], ~objects), (OTHER, objects)):
             if mask.any():
-                annotations.append({"id": len(annotations) + 1, "image_id": seed} | _annotation(category, mask))
+                runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+                segmentation = {"counts": runs["counts"].decode(), "size": list(mask.shape)}
+                values = coco.annotation(seed, category, mask, segmentation)
+                annotations.append({"id": len(annotations) + 1} | values)
     (folder / "annotations").mkdir()
     content = {"info": {}, "licenses": [], "images": listed, "annotations": annotations, "categories": categories()}
     (folder / "annotations" / "stuff_train2017.json").write_text(json.dumps(content))
@@ -67,30 +69,3 @@ def categories() -> list[dict[str, Any]]:
     names = {number: name for number, name in coco.class_names().items() if number >= coco.FIRST_STUFF}
     stuff = [{"supercategory": "background", "id": number, "name": name} for number, name in names.items()]
     return [*stuff, {"supercategory": "other", "id": OTHER, "name": "other"}]
-
-
-def _annotation(category: int, mask: np.ndarray) -> dict[str, Any]:
-    """Make an annotation with an RLE whose counts are text, as published."""
-    runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    left, top, right, bottom = box_of(mask)
-    return {
-        "category_id": category,
-        "segmentation": {"counts": runs["counts"].decode(), "size": list(mask.shape)},
-        "area": float(mask.sum()),
-        "bbox": [float(value) for value in (left, top, right - left, bottom - top)],
-        "iscrowd": 0,
-    }
-
-
-def _write_pictures(
-    folder: Path, seeds: Iterable[int], size: int, world: World
-) -> Iterator[tuple[int, Scene, Rendering]]:
-    """Write the picture of each seed; yield the seed, its scene and its rendering."""
-    pictures = folder / "images" / "train2017"
-    pictures.mkdir(parents=True)
-    renderer = Renderer()
-    for seed in seeds:
-        scene = families.make_edit(world, seed).source
-        picture = renderer.draw(scene, size)
-        (pictures / f"{coco.picture_name(seed)}.jpg").write_bytes(images.encode_jpeg(picture.image))
-        yield seed, scene, picture

@@ -8,9 +8,9 @@ from typing import Any
 from fireedit.platform import images
 from fireedit.platform.scenes import families, language
 from fireedit.platform.scenes.edits import Edit
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import World
-from fireedit.platform.scenes.writers.hub import Column, write_parquet
+from fireedit.platform.scenes.writers.hub import Column, split_off, write_parquet
 
 SMALL_EVERY = 3
 """Period, in seeds, of edits in the smaller split."""
@@ -50,7 +50,7 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World, *, genera
     deferred: list[int] = []
     large, small = ("validation", "test") if generations else ("test", "validation")
     columns = GENERATIONS if generations else COLUMNS
-    write_parquet(folder / "data", large, columns, _rows(_split_seeds(seeds, deferred), size, world, large))
+    write_parquet(folder / "data", large, columns, _rows(split_off(seeds, SMALL_EVERY, deferred), size, world, large))
     write_parquet(folder / "data", small, columns, _rows(deferred, size, world, small))
 
 
@@ -58,21 +58,11 @@ def task_of(edit: Edit) -> str:
     return "global" if edit.operation == "style" and edit.target.effect in GLOBAL_EFFECTS else TASKS[edit.operation]
 
 
-def _split_seeds(seeds: Iterable[int], deferred: list[int]) -> Iterator[int]:
-    """Yield the seeds of the larger split and append those of the smaller one to `deferred`."""
-    for seed in seeds:
-        if seed % SMALL_EVERY:
-            yield seed
-        else:
-            deferred.append(seed)
-
-
 def _rows(seeds: Iterable[int], size: int, world: World, split: str) -> Iterator[dict[str, Any]]:
     """Yield rows with the values of both sets; those without a column are not written."""
-    renderer = Renderer()
     for seed in seeds:
         edit = families.make_edit(world, seed)
-        source, target = (images.encode_png(renderer.draw(scene, size).image) for scene in (edit.source, edit.target))
+        source, target = (images.encode_png(draw_scene(scene, size).image) for scene in (edit.source, edit.target))
         yield {
             "instruction": edit.instruction,
             "image": source,

@@ -20,14 +20,6 @@ T = TypeVar("T")
 Column = Literal["string", "int32", "int64", "float64", "null", "image"]
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_TYPES = {
-    "string": pa.string(),
-    "int32": pa.int32(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "null": pa.null(),
-    "image": _IMAGE,
-}
 
 
 def write_parquet(
@@ -55,10 +47,23 @@ def write_parquet(
 def _write_file(path: Path, columns: Mapping[str, Column], groups: Iterable[Sequence[Mapping[str, Any]]]) -> None:
     features = {name: _feature(column) for name, column in columns.items()}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    schema = pa.schema([(name, _TYPES[column]) for name, column in columns.items()], metadata=metadata)
+    schema = pa.schema([(name, _type(column)) for name, column in columns.items()], metadata=metadata)
     with pq.ParquetWriter(path, schema) as writer:
         for group in groups:
             writer.write_table(pa.Table.from_pylist(list(group), schema=schema))
+
+
+def split_off(seeds: Iterable[int], every: int, multiples: list[int]) -> Iterator[int]:
+    """Yield the seeds that are no multiples of `every`, and append the others to `multiples`."""
+    for seed in seeds:
+        if seed % every:
+            yield seed
+        else:
+            multiples.append(seed)
+
+
+def _type(column: Column) -> pa.DataType:
+    return _IMAGE if column == "image" else pa.type_for_alias(column)
 
 
 def _feature(column: Column) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fireedit.platform import images
 from fireedit.platform.scenes import families, language
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.scene import Scene
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers.hub import Column, write_parquet
@@ -39,9 +39,9 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
 
 def write_folders(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
     """Write one folder per seed, and seeds.json that lists them."""
-    listed, renderer = list(seeds), Renderer()
+    listed = list(seeds)
     for seed in listed:
-        for name, data in _files(seed, size, world, renderer):
+        for name, data in _files(seed, size, world):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
     (folder / "seeds.json").write_text(json.dumps([_entry(seed) for seed in listed]))
@@ -52,11 +52,11 @@ def write_zips(
 ) -> None:
     """Write the same folders in `shard-NN.zip`, with seeds.json beside them."""
     folder.mkdir(parents=True, exist_ok=True)
-    listed, renderer = list(seeds), Renderer()
+    listed = list(seeds)
     for shard, start in enumerate(range(0, len(listed), folders_per_zip)):
         with zipfile.ZipFile(folder / f"shard-{shard:02d}.zip", "w") as archive:
             for seed in listed[start : start + folders_per_zip]:
-                for name, data in _files(seed, size, world, renderer):
+                for name, data in _files(seed, size, world):
                     archive.writestr(zipfile.ZipInfo(name), data)
     (folder / "seeds.json").write_text(json.dumps([_entry(seed) for seed in listed]))
 
@@ -66,7 +66,7 @@ def _entry(seed: int) -> tuple[str, list[str]]:
     return f"{seed:07d}", [str(seed * PAIRS + pair) for pair in range(PAIRS)]
 
 
-def _files(seed: int, size: int, world: World, renderer: Renderer) -> Iterator[tuple[str, bytes]]:
+def _files(seed: int, size: int, world: World) -> Iterator[tuple[str, bytes]]:
     """Yield the files of a seed's folder; names are relative to the corpus's folder."""
     edit = families.training_edit(world, seed)
     name, pairs = _entry(seed)
@@ -79,7 +79,7 @@ def _files(seed: int, size: int, world: World, renderer: Renderer) -> Iterator[t
     yield f"{name}/prompt.json", json.dumps(prompt).encode()
     for number, pair in enumerate(pairs):
         for side, scene in enumerate((edit.source, edit.target)):
-            yield f"{name}/{pair}_{side}.jpg", _picture(renderer, _flipped(scene, world) if number else scene, size)
+            yield f"{name}/{pair}_{side}.jpg", _picture(_flipped(scene, world) if number else scene, size)
     lines = [json.dumps({"seed": int(pair)} | dict.fromkeys(UNMEASURED)) + "\n" for pair in pairs]
     yield f"{name}/metadata.jsonl", "".join(lines).encode()
 
@@ -91,18 +91,17 @@ def _flipped(scene: Scene, world: World) -> Scene:
     return dataclasses.replace(scene, objects=objects, background_seed=window)
 
 
-def _picture(renderer: Renderer, scene: Scene, size: int) -> bytes:
-    return images.encode_jpeg(renderer.draw(scene, size).image, quality=100)
+def _picture(scene: Scene, size: int) -> bytes:
+    return images.encode_jpeg(draw_scene(scene, size).image, quality=100)
 
 
 def _rows(seeds: Iterable[int], size: int, world: World) -> Iterator[dict[str, Any]]:
-    renderer = Renderer()
     for seed in seeds:
         edit = families.training_edit(world, seed)
         yield {
             "original_prompt": language.caption(edit.source, seed),
-            "original_image": _picture(renderer, edit.source, size),
+            "original_image": _picture(edit.source, size),
             "edit_prompt": edit.instruction,
             "edited_prompt": language.caption(edit.target, seed),
-            "edited_image": _picture(renderer, edit.target, size),
+            "edited_image": _picture(edit.target, size),
         }

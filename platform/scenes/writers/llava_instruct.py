@@ -5,9 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fireedit.platform import images
-from fireedit.platform.scenes import dialogue, families
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes import dialogue
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import coco
 
@@ -16,13 +14,9 @@ MOST_TURNS = 4
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
     """Write one conversation per seed about a picture `size` pixels square."""
-    pictures = folder / "train2017"
-    pictures.mkdir(parents=True)
-    renderer, records = Renderer(), []
-    for seed in seeds:
-        scene = families.make_edit(world, seed).source
+    records = []
+    for seed, scene, _ in coco.write_pictures(folder / "train2017", seeds, size, world):
         name = coco.picture_name(seed)
-        (pictures / f"{name}.jpg").write_bytes(images.encode_jpeg(renderer.draw(scene, size).image))
         turns = dialogue.dialogue(world, scene, seed)[:MOST_TURNS]
         records.append({"id": name, "image": f"{name}.jpg", "conversations": _conversation(turns, seed % 2 == 0)})
     (folder / "llava_instruct_150k.json").write_text(json.dumps(records))

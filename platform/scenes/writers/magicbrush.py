@@ -12,7 +12,7 @@ import numpy as np
 from fireedit.platform import images
 from fireedit.platform.scenes import families, language
 from fireedit.platform.scenes.edits import Edit
-from fireedit.platform.scenes.render import Renderer, box_of
+from fireedit.platform.scenes.render import box_of, draw_scene
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import changes, coco
 from fireedit.platform.scenes.writers.hub import Column, write_parquet
@@ -85,10 +85,9 @@ class _Turn:
 
 
 def _sessions(seeds: Iterable[int], size: int, world: World) -> Iterator[tuple[int, list[_Turn]]]:
-    renderer = Renderer()
     for seed in seeds:
         edits = session(world, seed)
-        pictures = [renderer.draw(scene, size).image for scene in (edits[0].source, *(edit.target for edit in edits))]
+        pictures = [draw_scene(scene, size).image for scene in (edits[0].source, *(edit.target for edit in edits))]
         yield seed, [_Turn(edit, *pictures[index : index + 2]) for index, edit in enumerate(edits)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from fireedit.platform import images
 from fireedit.platform.scenes import families
 from fireedit.platform.scenes.edits import Edit
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.understanding import HARD
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import changes
@@ -29,12 +29,12 @@ FOLDERS = {
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
     """Write one edit of a hard family per seed, plain instruction first; paths are relative to the folder."""
     (folder / "images").mkdir(parents=True)
-    renderer, records = Renderer(), {}
+    records = {}
     for index, seed in enumerate(seeds):
         edit, paths = hard_edit(world, seed), {}
         for name, scene in (("origin", edit.source), ("target", edit.target)):
             paths[f"{name}_img_path"] = f"images/{index:04d}_{name}.png"
-            drawn = images.encode_png(renderer.draw(scene, size).image)
+            drawn = images.encode_png(draw_scene(scene, size).image)
             (folder / paths[f"{name}_img_path"]).write_bytes(drawn)
         records[f"{index:04d}"] = {**paths, "instruction": list(dict.fromkeys((edit.plain, edit.instruction)))}
     (folder / "SyntheticData_info_new.json").write_text(json.dumps(records))
@@ -45,13 +45,12 @@ def write_benchmark(folder: Path, seeds: Iterable[int], size: int, world: World)
 
     The benchmark has no targets; they can be drawn again from the seed and the folder's family.
     """
-    renderer = Renderer()
     lines: dict[str, list[str]] = {name: [] for name in FOLDERS}
     for index, seed in enumerate(seeds):
         name = list(FOLDERS)[index % len(FOLDERS)]
         edit = families.make_edit(world, seed, FOLDERS[name][0])
         lines[name].append(f"{edit.instruction} CLIP: {changes.local_caption(edit)}")
-        source, target = (renderer.draw(scene, size).image for scene in (edit.source, edit.target))
+        source, target = (draw_scene(scene, size).image for scene in (edit.source, edit.target))
         mask = np.where(changes.region(source, target), 255, 0).astype(np.uint8)
         picture = folder / name / f"{len(lines[name]):05d}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)

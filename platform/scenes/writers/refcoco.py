@@ -1,12 +1,12 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg from scenes: pickled references, `instances.json`, pictures named as in train2014."""
+"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO from scenes: references, `instances.json`, pictures as in train2014."""
 
+import json
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fireedit.platform.scenes import language, referring
-from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.scene import Placed, Scene
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import coco
@@ -19,11 +19,10 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World, *, corpus
 
     RefCOCO+ has no words of location, so expressions with left and right are left out there.
     """
-    instances, renderer = coco.InstancesWriter(folder), Renderer()
-    refs: list[dict[str, Any]] = []
+    instances, refs = coco.InstancesWriter(folder), list[dict[str, Any]]()
     for seed in seeds:
         scene = referring.make_reference(world, seed).scene
-        instances.add(seed, scene, renderer.draw(scene, size))
+        instances.add(seed, scene, size)
         for placed in scene.objects:
             if texts := _expressions(scene, placed, locations=corpus != "refcoco+"):
                 refs.append(_reference(seed, placed, texts, len(refs)))
@@ -31,12 +30,15 @@ def write(folder: Path, seeds: Iterable[int], size: int, world: World, *, corpus
     (folder / REFS[corpus]).write_bytes(pickle.dumps(refs, protocol=2))
 
 
-def sentences(texts: Iterable[str], first: int) -> list[dict[str, Any]]:
-    """Number and tokenize expressions as the files list them, from `first` on."""
-    return [
-        {"raw": text, "sent": text.lower(), "tokens": text.lower().split(), "sent_id": number}
-        for number, text in enumerate(texts, start=first)
-    ]
+def write_grefcoco(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
+    """Write one picture and one reference per seed, to none, one or several of its objects."""
+    instances, refs = coco.InstancesWriter(folder), list[dict[str, Any]]()
+    for seed in seeds:
+        reference = referring.make_reference(world, seed)
+        instances.add(seed, reference.scene, size)
+        refs.append(_group_reference(seed, reference, len(refs)))
+    instances.close()
+    (folder / "grefs(unc).json").write_text(json.dumps(refs))
 
 
 def _expressions(scene: Scene, placed: Placed, locations: bool) -> list[str]:
@@ -47,7 +49,7 @@ def _expressions(scene: Scene, placed: Placed, locations: bool) -> list[str]:
 
 def _reference(seed: int, placed: Placed, texts: list[str], number: int) -> dict[str, Any]:
     """Make one reference; its `file_name` ends in the object's number, as published, and names no file."""
-    listed = sentences(texts, first=number * 10)
+    listed = _sentences(texts, first=number * 10)
     annotation = coco.annotation_id(seed, placed.id)
     return {
         "ref_id": number,
@@ -59,3 +61,26 @@ def _reference(seed: int, placed: Placed, texts: list[str], number: int) -> dict
         "sent_ids": [sentence["sent_id"] for sentence in listed],
         "sentences": listed,
     }
+
+
+def _group_reference(seed: int, reference: referring.Reference, number: int) -> dict[str, Any]:
+    classes = {placed.id: coco.THING_IDS[placed.name] for placed in reference.scene.objects}
+    return {
+        "ref_id": number,
+        "ann_id": [coco.annotation_id(seed, placed_id) for placed_id in reference.ids] or [-1],
+        "category_id": [classes[placed_id] for placed_id in reference.ids] or [-1],
+        "no_target": not reference.ids,
+        "image_id": seed,
+        "split": "train",
+        "file_name": coco.file_name(seed),
+        "sent_ids": [number],
+        "sentences": _sentences([reference.expression], first=number),
+    }
+
+
+def _sentences(texts: Iterable[str], first: int) -> list[dict[str, Any]]:
+    """Number and tokenize expressions as the files list them, from `first` on."""
+    return [
+        {"raw": text, "sent": text.lower(), "tokens": text.lower().split(), "sent_id": number}
+        for number, text in enumerate(texts, start=first)
+    ]

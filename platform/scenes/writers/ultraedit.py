@@ -1,7 +1,7 @@
 """UltraEdit from scenes: free-form parquet files, and region-based ones with the edited object and its mask."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from fireedit.platform import images
 from fireedit.platform.scenes import families, language
 from fireedit.platform.scenes.edits import Edit
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import changes
-from fireedit.platform.scenes.writers.hub import Column, write_parquet
+from fireedit.platform.scenes.writers.hub import Column, split_off, write_parquet
 
 REGION_EVERY = 4
 """Period, in seeds, of region-based edits."""
@@ -37,8 +37,9 @@ FREE: dict[str, Column] = {**REGION, "edit_object": "null", "mask_image": "null"
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
     """Write one edit per seed, free-form ones first."""
     regional: list[int] = []
-    write_parquet(folder / "data", "FreeForm_0", FREE, _free_rows(seeds, regional, size, world))
-    write_parquet(folder / "data", "RegionBase", REGION, _region_rows(regional, size, world))
+    free = (_row(families.training_edit(world, seed), seed, size) for seed in split_off(seeds, REGION_EVERY, regional))
+    write_parquet(folder / "data", "FreeForm_0", FREE, free)
+    write_parquet(folder / "data", "RegionBase", REGION, (_region_row(world, seed, size) for seed in regional))
 
 
 def region_edit(world: World, seed: int) -> Edit:
@@ -46,37 +47,21 @@ def region_edit(world: World, seed: int) -> Edit:
     return families.make_edit(world, seed, family=random.Random(seed).choice(REGION_FAMILIES))
 
 
-def _free_rows(seeds: Iterable[int], regional: list[int], size: int, world: World) -> Iterator[dict[str, Any]]:
-    """Yield the rows of free-form edits and append the seeds of region-based ones to `regional`."""
-    renderer = Renderer()
-    for seed in seeds:
-        if seed % REGION_EVERY:
-            yield _row(renderer, families.training_edit(world, seed), seed, size) | {
-                "edit_object": None,
-                "mask_image": None,
-            }
-        else:
-            regional.append(seed)
+def _region_row(world: World, seed: int, size: int) -> dict[str, Any]:
+    edit = region_edit(world, seed)
+    before, after = draw_scene(edit.source, size).image, draw_scene(edit.target, size).image
+    mask = np.where(changes.region(before, after), 255, 0).astype(np.uint8)
+    edited = next(placed for placed in (*edit.source.objects, *edit.target.objects) if placed.id in edit.edited)
+    return _row(edit, seed, size) | {"edit_object": edited.noun, "mask_image": images.encode_png(mask)}
 
 
-def _region_rows(seeds: Iterable[int], size: int, world: World) -> Iterator[dict[str, Any]]:
-    renderer = Renderer()
-    for seed in seeds:
-        edit = region_edit(world, seed)
-        before, after = renderer.draw(edit.source, size).image, renderer.draw(edit.target, size).image
-        mask = np.where(changes.region(before, after), 255, 0).astype(np.uint8)
-        edited = next(placed for placed in (*edit.source.objects, *edit.target.objects) if placed.id in edit.edited)
-        extra = {"edit_object": edited.noun, "mask_image": images.encode_png(mask)}
-        yield _row(renderer, edit, seed, size) | extra
-
-
-def _row(renderer: Renderer, edit: Edit, seed: int, size: int) -> dict[str, Any]:
+def _row(edit: Edit, seed: int, size: int) -> dict[str, Any]:
     return {
-        **dict.fromkeys(SCORES),
+        **dict.fromkeys(REGION),
         "source_caption": language.caption(edit.source, seed),
         "target_caption": language.caption(edit.target, seed),
         "idx": seed,
         "edit_prompt": edit.instruction,
-        "source_image": images.encode_jpeg(renderer.draw(edit.source, size).image),
-        "edited_image": images.encode_jpeg(renderer.draw(edit.target, size).image),
+        "source_image": images.encode_jpeg(draw_scene(edit.source, size).image),
+        "edited_image": images.encode_jpeg(draw_scene(edit.target, size).image),
     }

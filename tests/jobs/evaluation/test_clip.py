@@ -7,7 +7,7 @@ from fireedit.models.model import NANO, preset
 from fireedit.models.vision import CLIP_MEAN, CLIP_STD, Vision
 from fireedit.platform.scenes import language
 from fireedit.platform.scenes.families import make_edit
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import WORLDS
 
 SIZES = preset("nano").vision
@@ -27,7 +27,7 @@ def test_pictures_are_normalized_as_the_vision_tower_does() -> None:
 def test_the_shipped_judge_prefers_the_caption_of_a_picture() -> None:
     judge, world = CLIPJudge.from_pretrained(NANO), WORLDS["unseen_seeds"]
     scenes = [make_edit(world, seed).source for seed in world.seeds[:2]]
-    pictures = torch.stack([torch.from_numpy(Renderer().draw(scene, 64).image) for scene in scenes])
+    pictures = torch.stack([torch.from_numpy(draw_scene(scene, 64).image) for scene in scenes])
     images, texts = judge.pictures(pictures), judge.texts([language.caption(scene) for scene in scenes])
     torch.testing.assert_close(images.norm(dim=1), torch.ones(2))
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))

@@ -5,13 +5,12 @@ import torch
 from fireedit.jobs.evaluation.scene_reader import signed
 from fireedit.jobs.training.corruption import noisy, speckled, spoiled
 from fireedit.platform.scenes.families import make_edit
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import TRAIN
 
 
 def drawn(count: int) -> torch.Tensor:
-    renderer = Renderer()
-    images = [renderer.draw(make_edit(TRAIN, seed).source, 64).image for seed in range(count)]
+    images = [draw_scene(make_edit(TRAIN, seed).source, 64).image for seed in range(count)]
     return torch.stack([torch.from_numpy(image) for image in images])
 
 

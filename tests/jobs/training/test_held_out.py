@@ -13,5 +13,5 @@ def test_cross_entropy_ignores_unknown_labels_and_is_zero_without_known_ones() -
 
 
 def test_held_out_batches_hold_the_first_held_out_seeds() -> None:
-    batches = held_out_batches(lambda renderer, seed: {"seed": torch.tensor(seed)}, 5, 2)
+    batches = held_out_batches(lambda seed: {"seed": torch.tensor(seed)}, 5, 2)
     assert torch.cat([batch["seed"] for batch in batches]).tolist() == list(HELD_OUT.seeds[:5])

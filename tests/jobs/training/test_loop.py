@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fireedit.jobs.training.loop import CHECKPOINT, METRICS, SHEET, PretrainRecipe, figures_path, pretrain
-from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.train.optimizer import OptimizerConfig
 
 STEPS = 20
@@ -29,7 +28,7 @@ class Line:
         self.model: nn.Module = nn.Linear(1, 1)
         self.stop_at = stop_at
 
-    def draw(self, renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
+    def draw(self, seed: int) -> Mapping[str, Tensor]:
         point = torch.randn(1, generator=torch.Generator().manual_seed(seed))
         return {"x": point, "y": 3 * point - 1, "seed": torch.tensor(seed)}
 

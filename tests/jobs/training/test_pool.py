@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from fireedit.jobs.training.pool import SamplePool
-from fireedit.platform.scenes.render import Renderer
 
 CPU = torch.device("cpu")
 
 
-def numbered(renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
+def numbered(seed: int) -> Mapping[str, Tensor]:
     """Encode a seed in fields of several types."""
     return {
         "seed": torch.tensor(seed),
@@ -24,15 +23,15 @@ def numbered(renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
     }
 
 
-def slow(renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
+def slow(seed: int) -> Mapping[str, Tensor]:
     time.sleep(0.02)
-    return numbered(renderer, seed)
+    return numbered(seed)
 
 
-def failing(renderer: Renderer, seed: int) -> Mapping[str, Tensor]:
+def failing(seed: int) -> Mapping[str, Tensor]:
     if seed > 3:
         raise ValueError("no such scene")
-    return numbered(renderer, seed)
+    return numbered(seed)
 
 
 def test_without_workers_every_seed_is_used_once_and_in_order() -> None:
@@ -46,7 +45,7 @@ def test_a_sample_keeps_its_values_shapes_and_types() -> None:
     with SamplePool(numbered, batch=2, workers=0, capacity=8, first=301) as pool:
         batch = pool.take(CPU)
     for row, seed in enumerate((301, 302)):
-        for name, value in numbered(Renderer(), seed).items():
+        for name, value in numbered(seed).items():
             assert batch[name].dtype == value.dtype and torch.equal(batch[name][row], value)
 
 

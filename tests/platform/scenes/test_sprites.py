@@ -39,15 +39,6 @@ def test_a_sprite_has_the_given_height_and_is_premultiplied() -> None:
     np.testing.assert_array_equal(sprite.mirrored().mask[:, ::-1], sprite.mask)
 
 
-def test_the_cache_draws_once_and_stays_small() -> None:
-    cache = sprites.SpriteCache()
-    assert cache.get("dog", "", 16) is cache.get("dog", "", 16)
-    cache = sprites.SpriteCache(max_bytes=5000)
-    first = cache.get("dog", "", 16)
-    cache.get("dog", "", 18)
-    assert cache.get("dog", "", 16) is not first
-
-
 @pytest.mark.usefixtures("noto")
 def test_every_trained_thing_has_other_artwork_in_the_second_font() -> None:
     for name in TRAIN.things:

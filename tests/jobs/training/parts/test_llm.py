@@ -20,7 +20,6 @@ from fireedit.models.model import NANO, FireEditConfig, preset
 from fireedit.models.tokens import IGNORED, PADDING
 from fireedit.models.vlm import VLM
 from fireedit.platform.scenes.families import make_edit
-from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.train.optimizer import OptimizerConfig
 
@@ -42,13 +41,12 @@ def task(sizes: FireEditConfig, tmp_path: Path) -> LanguageTask:
 
 
 def drawn(task: LanguageTask) -> dict[str, torch.Tensor]:
-    renderer = Renderer()
-    return torch.utils.data.default_collate([task.draw(renderer, seed) for seed in range(8)])
+    return torch.utils.data.default_collate([task.draw(seed) for seed in range(8)])
 
 
 def test_a_lesson_of_words_is_read_without_the_picture(task: LanguageTask) -> None:
     conversation = next(conversation for seed in SEEDS if not (conversation := make_conversation(TRAIN, seed)).turns)
-    row = task.row(Renderer(), conversation)
+    row = task.row(conversation)
     ids = row["input_ids"][row["input_ids"] != PADDING]
     assert ids.max() < task.sizes.vlm.vocab_size and torch.equal(row["labels"][: len(ids)], ids)
     assert row["labels"].dtype == torch.int16
@@ -56,7 +54,7 @@ def test_a_lesson_of_words_is_read_without_the_picture(task: LanguageTask) -> No
 
 
 def test_a_seed_always_draws_the_same_row(task: LanguageTask) -> None:
-    first, other, again = (task.draw(Renderer(), seed) for seed in (3, 4, 3))
+    first, other, again = (task.draw(seed) for seed in (3, 4, 3))
     assert all(torch.equal(first[name], again[name]) and first[name].shape == other[name].shape for name in first)
     assert not torch.equal(first["input_ids"], other["input_ids"])
 
@@ -84,8 +82,7 @@ def test_base_and_mark_tokens_are_trained_but_neither_lora_nor_img_rows(task: La
 
 def test_given_regions_replace_proposed_ones(task: LanguageTask) -> None:
     conversation = next(conversation for seed in SEEDS if (conversation := make_conversation(TRAIN, seed)).regions)
-    draw = Renderer()
-    rows = [task.row(draw, conversation), task.row(draw, replace(conversation, regions=()))]
+    rows = [task.row(conversation), task.row(replace(conversation, regions=()))]
     _, regions = task.perceive(torch.utils.data.default_collate(rows))
     assert len(regions[0]) == len(conversation.regions)
     assert 1 <= len(regions[1]) <= task.sizes.detector.proposals.max_regions
@@ -96,14 +93,14 @@ def test_an_answer_is_right_only_if_every_token_is(task: LanguageTask) -> None:
     red, blue = (QuestionAnswer("colour", "What color is the car?", f"It is {color}.") for color in ("red", "blue"))
     conversation = Conversation(scene=make_edit(TRAIN, 1).source, turns=(red,))
     wrong = replace(conversation, turns=(blue,))
-    draw, collate = Renderer(), torch.utils.data.default_collate
+    collate = torch.utils.data.default_collate
     optimizer = torch.optim.AdamW([p for p in task.model.parameters() if p.requires_grad], lr=3e-3)
-    batch = collate([task.row(draw, conversation)])
+    batch = collate([task.row(conversation)])
     for _ in range(30):
         task.losses(task.model, batch)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-    answers = task.answer(task.model.eval(), collate([task.row(draw, conversation), task.row(draw, wrong)]))
+    answers = task.answer(task.model.eval(), collate([task.row(conversation), task.row(wrong)]))
     assert torch.equal(answers.predicted[0], answers.true[0]) and not torch.equal(answers.predicted[1], answers.true[1])
     assert answers.token_nll > 0
 

@@ -17,7 +17,6 @@ from fireedit.models.stages import DropoutConfig, ObjectiveConfig
 from fireedit.models.unet import EditUNet
 from fireedit.models.vae import load_vae
 from fireedit.platform.scenes.families import FAMILIES, NO_OP, training_edit
-from fireedit.platform.scenes.render import Renderer
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.train.optimizer import OptimizerConfig
 
@@ -54,14 +53,13 @@ def made(sizes: FireEditConfig, folder: Path, **fields: object) -> PainterTask:
 
 
 def batch_of(part: PainterTask, count: int = 4, first: int = 0) -> dict[str, Tensor]:
-    rows = [part.draw(Renderer(), seed) for seed in range(first, first + count)]
+    rows = [part.draw(seed) for seed in range(first, first + count)]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def test_readers_are_taught_what_every_cell_shows(part: PainterTask) -> None:
-    renderer = Renderer()
     for seed in range(12):
-        edit, shown = training_edit(TRAIN, seed), part.draw(renderer, seed)["shown"]
+        edit, shown = training_edit(TRAIN, seed), part.draw(seed)["shown"]
         assert shown.shape == (2, 2, 16, 16) and shown.dtype == torch.uint8
         for scene, (what, looks) in zip((edit.source, edit.target), shown, strict=True):
             named = {WHAT[index] for index in what.unique().tolist()}

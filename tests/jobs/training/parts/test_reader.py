@@ -20,7 +20,7 @@ from fireedit.jobs.training.parts.reader import (
 )
 from fireedit.models.model import preset
 from fireedit.platform.scenes.families import make_edit
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.scene import Scene
 from fireedit.platform.scenes.world import WORLDS
 from fireedit.platform.train.optimizer import OptimizerConfig
@@ -71,7 +71,7 @@ def test_the_truth_read_back_is_a_success_in_every_scene(part: SceneReaderTask) 
 
 
 def test_a_perfect_network_has_nothing_to_lose(part: SceneReaderTask) -> None:
-    batch = {name: value[None] for name, value in part.draw(Renderer(), 0).items()}
+    batch = {name: value[None] for name, value in part.draw(0).items()}
     tables = {name: value.flatten(0, 1) for name, value in batch.items()}
     maps = perfect(tables, truth_of(tables, CELLS), part)
     losses = part.losses(lambda pictures: maps, batch)
@@ -80,8 +80,7 @@ def test_a_perfect_network_has_nothing_to_lose(part: SceneReaderTask) -> None:
 
 
 def test_samples_have_one_shape_and_no_words(part: SceneReaderTask) -> None:
-    renderer = Renderer()
-    first, *others = [part.draw(renderer, seed) for seed in range(8)]
+    first, *others = [part.draw(seed) for seed in range(8)]
     assert first["pictures"].shape == (2, 64, 64, 3) and first["pictures"].dtype == torch.uint8
     assert first["names"].shape == (2, MOST_IN_A_SCENE) and (first["names"] == UNTOLD).any()
     for other in others:
@@ -93,8 +92,7 @@ def test_samples_have_one_shape_and_no_words(part: SceneReaderTask) -> None:
 def test_one_batch_is_soon_learned_by_heart(part: SceneReaderTask) -> None:
     torch.manual_seed(0)
     model = SceneReader(dataclasses.replace(part.config, widths=(8, 32), depths=(1, 1)))
-    renderer = Renderer()
-    samples = [part.draw(renderer, seed) for seed in range(2)]
+    samples = [part.draw(seed) for seed in range(2)]
     batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     first = part.losses(model, batch)["loss"]
@@ -115,7 +113,7 @@ def test_figures_tell_what_the_judge_passes_of_each_family(part: SceneReaderTask
     loaded = load_reader(tmp_path)
     assert loaded.config == part.config and not loaded.training
     part.load(tmp_path)
-    picture = Renderer().draw(make_edit(WORLD, WORLD.seeds[0]).source, SIZES.vae.sample_size).image
+    picture = draw_scene(make_edit(WORLD, WORLD.seeds[0]).source, SIZES.vae.sample_size).image
     (reading,) = loaded.read(picture[None])
     assert reading.background in loaded.config.backgrounds and reading.effect in loaded.config.effects
 

@@ -14,7 +14,7 @@ from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.tokens import IGNORED
 from fireedit.models.vision import Vision
 from fireedit.platform.scenes.layout import sample_mirror
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import TRAIN
 from fireedit.platform.train.optimizer import OptimizerConfig
 
@@ -28,7 +28,7 @@ def recipe_of(folder: Path, steps: int = 3) -> vision.VisionRecipe:
 
 def mirror_scene() -> dict[str, torch.Tensor]:
     scene = next(filter(None, (sample_mirror(TRAIN, random.Random(seed)) for seed in range(20))))
-    return vision.labelled(Renderer().draw(scene, 64), scene)
+    return vision.labelled(draw_scene(scene, 64), scene)
 
 
 def test_mirror_and_reflection_are_labelled_as_objects() -> None:
@@ -59,7 +59,7 @@ def test_a_box_is_labelled_as_object_or_empty_or_ignored() -> None:
 
 def test_a_seed_always_draws_the_same_scene(tmp_path: Path) -> None:
     task = vision.VisionTask(SIZES, recipe_of(tmp_path), tmp_path)
-    first, other, again = (task.draw(Renderer(), seed) for seed in (3, 4, 3))
+    first, other, again = (task.draw(seed) for seed in (3, 4, 3))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert all(first[name].shape == other[name].shape for name in first) and not torch.equal(
         first["view"], other["view"]
@@ -68,7 +68,7 @@ def test_a_seed_always_draws_the_same_scene(tmp_path: Path) -> None:
 
 def test_every_trained_parameter_gets_a_gradient(tmp_path: Path) -> None:
     task = vision.VisionTask(SIZES, recipe_of(tmp_path), tmp_path)
-    batch = default_collate([task.draw(Renderer(), seed) for seed in range(4)])
+    batch = default_collate([task.draw(seed) for seed in range(4)])
     task.losses(task.model, batch)["loss"].backward()
     idle = {name for name, weight in task.model.named_parameters() if weight.requires_grad and weight.grad is None}
     assert not idle

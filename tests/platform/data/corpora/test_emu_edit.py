@@ -10,7 +10,7 @@ import pytest
 from fireedit.platform import images
 from fireedit.platform.data.corpora import emu_edit, rows
 from fireedit.platform.scenes import families, language, world
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers import emu_edit as writer
 
 HELD_OUT = world.WORLDS["unseen_seeds"]
@@ -50,13 +50,13 @@ def test_a_written_corpus_is_read_back(folders: dict[str, Path]) -> None:
         assert edit.input_caption == language.caption(scenes.source, seed)
         assert edit.output_caption == language.caption(scenes.target, seed)
         assert edit.task == writer.task_of(scenes)
-        np.testing.assert_array_equal(images.decode(edit.sample.source), Renderer().draw(scenes.source, 32).image)
+        np.testing.assert_array_equal(images.decode(edit.sample.source), draw_scene(scenes.source, 32).image)
 
 
 def test_results_of_the_set_are_its_targets(folders: dict[str, Path]) -> None:
     for edit in edits(folders["generations"]):
         scenes = families.make_edit(HELD_OUT, int(edit.sample.id.split("/")[1].split("-")[0]))
-        np.testing.assert_array_equal(images.decode(edit.sample.target), Renderer().draw(scenes.target, 32).image)
+        np.testing.assert_array_equal(images.decode(edit.sample.target), draw_scene(scenes.target, 32).image)
 
 
 def test_the_two_sets_name_their_splits_the_other_way_round_and_mean_the_same_edits(folders: dict[str, Path]) -> None:

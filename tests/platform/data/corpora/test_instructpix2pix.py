@@ -14,7 +14,7 @@ from fireedit.platform import images
 from fireedit.platform.data.corpora import instructpix2pix, rows
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.scenes import families, world
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers import instructpix2pix as writer
 
 PICTURE = images.encode_png(np.zeros((8, 8, 3), np.uint8))
@@ -35,7 +35,7 @@ def test_written_parquet_is_read_back(tmp_path: Path) -> None:
         sample, edit = instructpix2pix.read_pair(record), families.make_edit(world.TRAIN, seed)
         assert sample.instruction == edit.instruction and sample.task == "edit" and not sample.error
         assert sample.source == record["original_image"]["bytes"] and sample.target == record["edited_image"]["bytes"]
-        drawn = Renderer().draw(edit.target, 32).image
+        drawn = draw_scene(edit.target, 32).image
         assert np.abs(images.decode(sample.target).astype(int) - drawn).mean() < 2
 
 
@@ -262,5 +262,5 @@ def test_the_second_pair_is_the_same_edit_of_objects_turned_round(tmp_path: Path
     writer.write_folders(tmp_path, [4], 32, world.TRAIN)
     edit, folder = families.make_edit(world.TRAIN, 4), tmp_path / "0000004"
     first, second = (images.decode((folder / f"{pair}_1.jpg").read_bytes()).astype(int) for pair in (8, 9))
-    assert np.abs(first - Renderer().draw(edit.target, 32).image).mean() < 3
+    assert np.abs(first - draw_scene(edit.target, 32).image).mean() < 3
     assert np.abs(first - second).mean() > 1

@@ -9,7 +9,7 @@ import pytest
 from fireedit.platform import images
 from fireedit.platform.data.corpora import magicbrush, rows
 from fireedit.platform.scenes import language, world
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers import changes
 from fireedit.platform.scenes.writers import magicbrush as writer
 
@@ -40,7 +40,7 @@ def test_written_parquet_is_read_back(corpus: Path) -> None:
     for sample, (seed, index, edit) in zip(samples, expected, strict=True):
         assert sample.id.startswith(f"magicbrush/train/{seed:012d}-{index}-") and not sample.error
         assert sample.instruction == edit.instruction and sample.task == "edit"
-        np.testing.assert_array_equal(images.decode(sample.target), Renderer().draw(edit.target, 32).image)
+        np.testing.assert_array_equal(images.decode(sample.target), draw_scene(edit.target, 32).image)
 
 
 def test_a_later_turn_goes_on_from_the_one_before(corpus: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from fireedit.platform import images
 from fireedit.platform.data.corpora import masks, reasonedit, rows
 from fireedit.platform.scenes import families, world
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers import changes
 from fireedit.platform.scenes.writers import reasonedit as writer
 
@@ -32,7 +32,7 @@ def test_a_written_corpus_is_read_back(corpus: Path) -> None:
             assert sample.id == f"reasonedit/train/{index:04d}-{place}" and sample.task == "edit" and not sample.error
             assert (sample.instruction, sample.plain) == (text, scenes.plain if place else "")
             for data, scene in ((sample.source, scenes.source), (sample.target, scenes.target)):
-                np.testing.assert_array_equal(images.decode(data), Renderer().draw(scene, 32).image)
+                np.testing.assert_array_equal(images.decode(data), draw_scene(scene, 32).image)
     assert next(samples, None) is None
 
 
@@ -104,7 +104,7 @@ def test_a_written_benchmark_is_read_back(benchmark: Path) -> None:
         edit = families.make_edit(HELD_OUT, seed, writer.FOLDERS[folder][0])
         sample = samples[f"reasonedit/test/{folder}/{1 + index // 6:05d}"]
         assert sample.instruction == edit.instruction and not sample.error and not sample.target
-        drawn = [Renderer().draw(scene, 64).image for scene in (edit.source, edit.target)]
+        drawn = [draw_scene(scene, 64).image for scene in (edit.source, edit.target)]
         np.testing.assert_array_equal(images.decode(sample.source), drawn[0])
         (box,), exact = sample.boxes, masks.box(changes.region(*drawn))
         assert np.abs(np.subtract(box, exact)).max() <= 2 / 64, "but for the noise of a JPEG mask"

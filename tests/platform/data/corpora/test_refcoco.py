@@ -14,8 +14,7 @@ from fireedit.platform.data.corpora.instances import Instances
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.scenes import referring as scenes
 from fireedit.platform.scenes import world
-from fireedit.platform.scenes.render import Renderer
-from fireedit.platform.scenes.writers import grefcoco as grefcoco_writer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers import refcoco as writer
 
 NAMES = ["refcoco", "refcoco+", "refcocog"]
@@ -87,7 +86,7 @@ def test_pictures_must_be_there(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def grefs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grefcoco")
-    grefcoco_writer.write(folder, range(30), 48, world.TRAIN)
+    writer.write_grefcoco(folder, range(30), 48, world.TRAIN)
     return folder
 
 
@@ -96,7 +95,7 @@ def test_grefcoco_is_read_back(grefs: Path) -> None:
     samples = list(refcoco.read(str(grefs), corpus="grefcoco"))
     for seed, objects in enumerate(refcoco.read_references(str(grefs), "train", "grefcoco")):
         reference = scenes.make_reference(world.TRAIN, seed)
-        drawn = Renderer().draw(reference.scene, 48).masks
+        drawn = draw_scene(reference.scene, 48).masks
         sample = samples[seed]
         assert sample.id == f"grefcoco/train/{seed}-0" and not sample.error
         assert reference.expression.lower() in sample.instruction
@@ -210,7 +209,7 @@ def test_a_reference_without_a_sentence_is_skipped_and_counted(sentences: list[A
 
 
 def test_a_corpus_reports_the_references_it_skips(tmp_path: Path) -> None:
-    grefcoco_writer.write(tmp_path, range(4), 16, world.TRAIN)
+    writer.write_grefcoco(tmp_path, range(4), 16, world.TRAIN)
     file = tmp_path / "grefs(unc).json"
     references = json.loads(file.read_text())
     references[1]["sentences"] = []

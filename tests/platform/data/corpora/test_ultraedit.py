@@ -8,7 +8,7 @@ import pytest
 from fireedit.platform import images
 from fireedit.platform.data.corpora import masks, rows, ultraedit
 from fireedit.platform.scenes import families, world
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers import changes
 from fireedit.platform.scenes.writers import ultraedit as writer
 
@@ -39,8 +39,8 @@ def test_the_box_of_a_regional_edit_is_where_it_changes_the_scene(corpus: Path) 
     boxed = {int(sample.id.split("/")[2].split("-")[0]): sample.boxes for sample in ultraedit.read(str(corpus))}
     assert [seed for seed, boxes in boxed.items() if boxes] == [0, 4, 8]
     for seed in (0, 4, 8):
-        edit, renderer = writer.region_edit(world.TRAIN, seed), Renderer()
-        drawn = (renderer.draw(scene, 32).image for scene in (edit.source, edit.target))
+        edit = writer.region_edit(world.TRAIN, seed)
+        drawn = (draw_scene(scene, 32).image for scene in (edit.source, edit.target))
         assert boxed[seed] == (masks.box(changes.region(*drawn)),)
 
 

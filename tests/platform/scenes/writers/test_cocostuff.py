@@ -5,7 +5,7 @@ from pycocotools.coco import COCO
 
 from fireedit.platform import images
 from fireedit.platform.scenes import families, world
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers import coco, cocostuff
 
 
@@ -13,7 +13,7 @@ def test_label_maps_agree_with_the_rendered_masks(tmp_path: Path) -> None:
     cocostuff.write(tmp_path, range(20), 48, world.TRAIN)
     for seed in range(20):
         scene = families.make_edit(world.TRAIN, seed).source
-        picture = Renderer().draw(scene, 48)
+        picture = draw_scene(scene, 48)
         label_map = images.decode_labels((tmp_path / f"annotations/train2017/{seed:012d}.png").read_bytes())
         for name in scene.names:
             shown = np.any([picture.masks[placed.id] for placed in scene.objects if placed.name == name], axis=0)
@@ -33,7 +33,7 @@ def test_pycocotools_reads_the_stuff_json_without_a_differing_pixel(tmp_path: Pa
     listed = COCO(str(tmp_path / "annotations" / "stuff_train2017.json"))
     for seed in range(20):
         scene = families.make_edit(world.TRAIN, seed).source
-        objects = np.any(list(Renderer().draw(scene, 48).masks.values()), axis=0)
+        objects = np.any(list(draw_scene(scene, 48).masks.values()), axis=0)
         wanted = {coco.STUFF_IDS[scene.background]: ~objects, cocostuff.OTHER: objects}
         annotations = listed.loadAnns(listed.getAnnIds(imgIds=[seed]))
         assert {annotation["category_id"] for annotation in annotations} == set(wanted)

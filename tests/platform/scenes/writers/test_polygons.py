@@ -2,7 +2,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fireedit.platform.scenes import families, world
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers.polygons import polygons
 
 
@@ -11,9 +11,8 @@ def drawn(outlines: list[list[float]], height: int, width: int) -> np.ndarray:
 
 
 def test_pycocotools_draws_the_masks_of_scenes_without_a_differing_pixel() -> None:
-    renderer = Renderer()
     for seed in range(20):
-        for mask in renderer.draw(families.make_edit(world.TRAIN, seed).source, 64).masks.values():
+        for mask in draw_scene(families.make_edit(world.TRAIN, seed).source, 64).masks.values():
             np.testing.assert_array_equal(drawn(polygons(mask), 64, 64), mask)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from fireedit.platform.scenes import referring, world
-from fireedit.platform.scenes.render import Renderer
+from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers import refcoco
 
 
@@ -15,7 +15,7 @@ def test_pycocotools_reads_the_instances_without_a_differing_pixel(tmp_path: Pat
     coco = COCO(str(tmp_path / "instances.json"))
     for seed in range(8):
         scene = referring.make_reference(world.TRAIN, seed).scene
-        masks = Renderer().draw(scene, 48).masks
+        masks = draw_scene(scene, 48).masks
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[seed]))
         assert len(annotations) == len(scene.objects)
         for annotation, placed in zip(annotations, scene.objects, strict=True):
