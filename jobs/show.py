@@ -19,7 +19,6 @@ from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
 from fireedit.jobs.training.samples import (
     CLOCKED_STEPS,
     CorpusShare,
-    ShownSample,
     card,
     drawn,
     mixture_table,
@@ -52,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             shares, shown = shares_of(recipe, corpora), list(drawn(corpora, args.start, stop))
             steps = recipe.steps or CLOCKED_STEPS
         else:
-            shown = published_rows(args.what, args.corpora, args.split, args.start, stop)
+            folders = {name: storage.join(args.corpora, name) for name in args.what}
+            shown = [row for name in folders for row in published(name, folders[name], args.split, args.start, stop)]
     except (UnknownCorpusError, CorpusError, ShardsError, MixtureError) as error:
         sys.exit(f"show.py: {error}")
     if not shown:
@@ -63,11 +63,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(mixture_table(shares, steps))
     card_sheet(cards, COLUMNS, args.side).save(args.out, quality=90)
     print(json.dumps({"sheet": str(args.out)} | report(shown, shares)))
-
-
-def published_rows(names: Sequence[str], root: str, split: str, start: int, stop: int) -> list[ShownSample]:
-    """Read the same rows of several corpora, each in its folder under `root`."""
-    return [row for name in names for row in published(name, storage.join(root, name), split, start, stop)]
 
 
 def require_shards(recipe: TrainRecipe) -> None:

@@ -147,11 +147,11 @@ class FireEditPipeline(DiffusionPipeline):
         return cls(**parts, settings=asdict(config.painting))
 
     @classmethod
-    def fresh_nano(cls, seed: int = 0) -> Self:
-        """Build a pipeline of fresh weights of nano's sizes, with the shipped tokenizers."""
+    def fresh_nano(cls, seed: int = 0, config: FireEditConfig | None = None) -> Self:
+        """Build a pipeline of fresh weights of nano's sizes, or of `config`, with the shipped tokenizers."""
         vlm_tokenizer = AutoTokenizer.from_pretrained(NANO / "vlm_tokenizer")
         tokenizer = AutoTokenizer.from_pretrained(NANO / "tokenizer")
-        return cls.from_config_with(preset("nano"), vlm_tokenizer, tokenizer, seed)
+        return cls.from_config_with(config or preset("nano"), vlm_tokenizer, tokenizer, seed)
 
     @property
     def settings(self) -> PaintSettings:

@@ -11,11 +11,9 @@ import diffusers
 import ray.train
 import torch
 import transformers
-from transformers import AutoTokenizer
 
 from fireedit.jobs.training.recipe import FRESH, TrainRecipe
 from fireedit.jobs.training.sizes import resize_lora
-from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor, ProcessorConfig
 from fireedit.models.stages import PARTS_OF, STAGES
@@ -28,7 +26,7 @@ from fireedit.platform.train import checkpoints
 from fireedit.platform.train.clock import Clock
 from fireedit.platform.train.engine import Engine
 from fireedit.platform.train.ledger import Ledger
-from fireedit.platform.train.progress import Progress, Tally, to_lines
+from fireedit.platform.train.progress import CorpusTally, Progress, to_lines
 from fireedit.platform.train.runs import Run
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -67,16 +65,18 @@ class StageTrainer:
         self.recipe, self.run = recipe, run
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
-        self.pipeline, self.processor = load_pipeline(recipe, init_from), load_processor(recipe, init_from)
+        self.pipeline = pipeline = load_pipeline(recipe, init_from)
+        config = ProcessorConfig.of(recipe.model, recipe.ingest.encoded)
+        self.processor = Processor(pipeline.vlm_tokenizer, pipeline.tokenizer, config)
         self.corpora = open_corpora(recipe)
-        require_same_encoders(self.corpora, self.pipeline)
-        module = recipe.staged(self.pipeline)
+        require_same_encoders(self.corpora, pipeline)
+        module = recipe.staged(pipeline)
         self.engine = Engine(module, recipe.engine, recipe.optimizer, exact=module.exact, ema=recipe.ema)
         self.start = StagePosition(**checkpoints.resume(self.engine) or {})
         self.step = self.start.step
         self.clock = Clock(recipe.steps, recipe.minutes, self.start.elapsed_s, self.engine.first_workers)
         self.progress = Progress(steps=recipe.steps or 0, rows=self.start.rows, shown=self.rank == 0)
-        self.tally, self.ledger = Tally(self.corpora.sizes, self.start.drawn), Ledger(run.ledger, self.rank)
+        self.tally, self.ledger = CorpusTally(self.corpora.sizes, self.start.drawn), Ledger(run.ledger, self.rank)
 
     def train(self) -> None:
         """Take steps until the clock ends the run; report and save at the recipe's intervals and at the end."""
@@ -181,7 +181,7 @@ def load_pipeline(recipe: TrainRecipe, init_from: str) -> FireEditPipeline:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     if init_from == FRESH:
-        pipeline = FireEditPipeline.from_config_with(recipe.model, **load_tokenizers(str(NANO)), seed=recipe.seed)
+        pipeline = FireEditPipeline.fresh_nano(recipe.seed, recipe.model)
     else:
         with storage.reading_folder(init_from) as folder:
             pipeline = FireEditPipeline.from_pretrained(folder, dtype=DTYPES[recipe.engine.precision])
@@ -191,18 +191,3 @@ def load_pipeline(recipe: TrainRecipe, init_from: str) -> FireEditPipeline:
             raise ValueError(f"{init_from} has no {part}; write without=[...] as the run did that saved it")
     resize_lora(pipeline, recipe.model, recipe.seed)
     return pipeline
-
-
-def load_tokenizers(folder: str) -> dict[str, Any]:
-    """Load both tokenizers of a pipeline folder."""
-    tokenizers = {}
-    for name in ("vlm_tokenizer", "tokenizer"):
-        with storage.reading_folder(storage.join(folder, name)) as path:
-            tokenizers[name] = AutoTokenizer.from_pretrained(path)
-    return tokenizers
-
-
-def load_processor(recipe: TrainRecipe, init_from: str) -> Processor:
-    """Build the processor of rows and batches out of the weights' tokenizers."""
-    tokenizers = load_tokenizers(str(NANO) if init_from == FRESH else init_from)
-    return Processor(**tokenizers, config=ProcessorConfig.of(recipe.model, recipe.ingest.encoded))

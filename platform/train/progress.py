@@ -96,7 +96,7 @@ class Progress:
         )
 
 
-class Tally:
+class CorpusTally:
     """Rows, share, epochs and mean loss of each corpus of a mixture.
 
     Args:

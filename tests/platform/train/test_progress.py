@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from fireedit.platform.train.progress import (
+    CorpusTally,
     Progress,
-    Tally,
     duration,
     from_lines,
     summarize,
@@ -67,7 +67,7 @@ def alone(values: Tensor) -> Tensor:
 
 
 def test_losses_are_means_over_each_corpus_rows() -> None:
-    tally = Tally(SIZES, drawn={})
+    tally = CorpusTally(SIZES, drawn={})
     tally.add(["edits", "answers", "edits"], torch.tensor([1.0, 5.0, 3.0]))
     tally.add(["edits"], torch.tensor([5.0]))
     figures = tally.report(alone)
@@ -76,7 +76,7 @@ def test_losses_are_means_over_each_corpus_rows() -> None:
 
 
 def test_losses_restart_at_each_report_while_shares_and_epochs_accumulate() -> None:
-    tally = Tally(SIZES, drawn={})
+    tally = CorpusTally(SIZES, drawn={})
     tally.add(["edits"] * 3 + ["answers"], torch.full((4,), 9.0))
     tally.report(alone)
     tally.add(["answers"] * 4, torch.full((4,), 1.0))
@@ -88,14 +88,14 @@ def test_losses_restart_at_each_report_while_shares_and_epochs_accumulate() -> N
 
 
 def test_a_resumed_run_counts_from_its_earlier_draws() -> None:
-    tally = Tally(SIZES, drawn={"edits": 30, "captions": 10})
+    tally = CorpusTally(SIZES, drawn={"edits": 30, "captions": 10})
     tally.add(["answers"] * 10, torch.ones(10))
     figures = tally.report(alone)
     assert (figures["share/edits"], figures["share/captions"], figures["epochs/edits"]) == (0.6, 0.2, 3.0)
 
 
 def test_workers_are_summed_and_not_averaged() -> None:
-    first, second = Tally(SIZES, drawn={}), Tally(SIZES, drawn={})
+    first, second = CorpusTally(SIZES, drawn={}), CorpusTally(SIZES, drawn={})
     sums: list[Tensor] = []
     first.add(["edits"], torch.tensor([2.0]))
     second.add(["edits", "edits", "answers"], torch.tensor([5.0, 8.0, 1.0]))
@@ -106,13 +106,13 @@ def test_workers_are_summed_and_not_averaged() -> None:
 
 
 def test_a_report_before_the_first_batch_has_no_share_and_no_error() -> None:
-    figures = Tally(SIZES, drawn={}).report(alone)
+    figures = CorpusTally(SIZES, drawn={}).report(alone)
     assert figures == {f"{figure}/{name}": 0.0 for name in SIZES for figure in ("share", "epochs")}
 
 
 def test_a_corpus_that_is_not_in_the_mixture_is_an_error() -> None:
     with pytest.raises(KeyError, match="elsewhere"):
-        Tally(SIZES, drawn={}).add(["elsewhere"], torch.ones(1))
+        CorpusTally(SIZES, drawn={}).add(["elsewhere"], torch.ones(1))
 
 
 def row(step: int, **more: float) -> dict[str, float]:
