@@ -24,13 +24,13 @@ from pathlib import Path
 import torch
 
 from fireedit.jobs.evaluation.cases import FAMILIES, SPLITS
-from fireedit.jobs.evaluation.editors import REGION_SOURCES, EditorError, parse_rows
+from fireedit.jobs.evaluation.editors import REGION_SOURCES, Changes, EditorError, parse_rows
 from fireedit.jobs.evaluation.judges import Judges
 from fireedit.jobs.evaluation.report import markdown, summary
 from fireedit.jobs.evaluation.results import BenchmarkConfig, compact
 from fireedit.jobs.evaluation.run import Benchmark, Contestant
 from fireedit.models.model import NANO, preset
-from fireedit.models.settings import add_setting_flags, setting_fields, setting_flags
+from fireedit.models.settings import PaintSettings, add_setting_flags, setting_fields, setting_flags
 from fireedit.platform import storage
 from fireedit.platform.scenes import assets
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(args: argparse.Namespace) -> dict[str, object]:
     """Run the benchmark and write benchmark.md, benchmark.json, sheets and galleries; return the summary."""
     began, sizes = time.monotonic(), preset("nano")
-    names = parse_rows(args.rows, args.weights, args.regions)
+    changes, names = _changes(args), parse_rows(args.rows, args.weights, args.regions)
     config = BenchmarkConfig(
         splits=_names("splits", args.splits, SPLITS),
         families=_names("families", args.families, FAMILIES),
@@ -71,11 +71,21 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         side=sizes.vae.sample_size,
     )
     judges = Judges.load(args.judges, args.device)
-    contestants = [Contestant.make(name, sizes, setting_flags(args), args.device) for name in names]
+    contestants = [Contestant.make(name, sizes, changes, args.device) for name in names]
     results = Benchmark(config, contestants, judges, args.out, args.home).run()
     (args.out / "benchmark.md").write_text(markdown(results, judges, _command(args)))
     (args.out / "benchmark.json").write_text(compact(results.as_json()) + "\n")
     return {"out": str(args.out), **summary(results), "seconds": round(time.monotonic() - began, 1)}
+
+
+def _changes(args: argparse.Namespace) -> Changes:
+    """Collect the sampler settings of the command line; checks their ranges before any weights are loaded."""
+    changes = setting_flags(args)
+    try:
+        PaintSettings().but(**changes)
+    except ValueError as error:
+        raise EditorError(str(error)) from error
+    return changes
 
 
 def _command(args: argparse.Namespace) -> str:

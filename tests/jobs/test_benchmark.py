@@ -66,6 +66,7 @@ def test_the_knowledge_split_has_a_lead_and_no_sessions(
     [
         (["--splits", "seen"], "--splits: 'seen'"),
         (["--rows", "full,full"], "two rows"),
+        (["--steps", "0"], "num_inference_steps is 0"),
         (["--rows", "full=/nowhere"], "neither a pipeline nor a UNet"),
         (["--judges", "/nowhere"], "pretrain.py scene_reader"),
     ],
