@@ -8,7 +8,7 @@ import json
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
@@ -24,6 +24,7 @@ from fireedit.platform.data import catalog, shards
 from fireedit.platform.data.catalog import CatalogEntry
 from fireedit.platform.data.corpora.rows import Corpus, CorpusPart, Skip
 from fireedit.platform.data.sample import Sample
+from fireedit.platform.data.shards import Shard
 from fireedit.platform.images import EncodedImage
 
 SETTINGS, REPORT, QUARANTINE = "settings.json", "report.json", "quarantine.parquet"
@@ -61,17 +62,17 @@ class SetAside:
     error: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class PartReport:
     """Result of one part."""
 
-    shards: list[shards.Shard]
-    read: int
-    set_aside: list[SetAside]
-    core_seconds: float
-    bytes: int
+    shards: list[Shard] = dataclasses.field(default_factory=list)
+    read: int = 0
+    set_aside: list[SetAside] = dataclasses.field(default_factory=list)
+    core_seconds: float = 0.0
+    bytes: int = 0
     """Size of the shards."""
-    peak_bytes: int
+    peak_bytes: int = 0
     """Peak memory of the worker process."""
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)
     """Entries that hold no sample by the corpus's own format, or no data at all, counted by reason."""
@@ -99,14 +100,11 @@ def convert(
         return json.loads(storage.read_bytes(storage.join(root, REPORT)))
     group = shards.CAPTIONS_PER_GROUP if corpus.light else shards.ROWS_PER_GROUP
     done, failures = _convert_parts(name, corpus, folder, root, config, group)
-    written = [shard for report in done for shard in report.shards]
-    unique, repeated = _without_duplicates(root, written, group)
-    set_aside = [row for report in done for row in report.set_aside] + repeated
-    skipped = sum((Counter(report.skipped) for report in done), Counter(corpus.skipped))
-    report = _write_report(entry, root, unique, done, set_aside, skipped, time.monotonic() - began)
+    unique, repeated = _without_duplicates(root, [shard for report in done for shard in report.shards], group)
+    report = _write_report(entry, root, corpus.skipped, done, unique, repeated, time.monotonic() - began)
     if _too_many(done, config):
         raise TooManyBadRowsError(
-            f"{name}: {len(set_aside)} of {report['read']} rows were set aside, more than max_bad_fraction "
+            f"{name}: {report['set_aside']} of {report['read']} rows were set aside, more than max_bad_fraction "
             f"{config.max_bad_fraction}; see {storage.join(root, QUARANTINE)}, mend the corpus or allow more"
         )
     if failures:
@@ -160,7 +158,7 @@ def _convert_parts(
     began, done, failures = time.monotonic(), _finished_parts(root), list[str]()
     first = len(done)
     todo = {number: ray.put(part) for number, part in enumerate(corpus.parts) if number not in done}
-    for number, failure in _ConvertPart(corpus.read_part, todo, folder, root, config, group).in_parallel():
+    for number, failure in _PartConverter(corpus.read_part, todo, folder, root, config, group).in_parallel():
         if failure:
             failures.append(failure)
             say(f"{name}: {failure}")
@@ -173,20 +171,16 @@ def _convert_parts(
     return [done[number] for number in sorted(done)], failures
 
 
-class _ConvertPart:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _PartConverter:
     """Reads, checks, scales and writes one part; its report, written last, marks it as finished."""
 
-    def __init__(
-        self,
-        read_part: Callable[[CorpusPart], Iterator[Sample | Skip]],
-        parts: Mapping[int, ray.ObjectRef],
-        folder: str,
-        root: str,
-        config: ConversionConfig,
-        group: int,
-    ):
-        self.read_part, self.parts, self.folder, self.root = read_part, parts, folder, root
-        self.config, self.group = config, group
+    read_part: Callable[[CorpusPart], Iterator[Sample | Skip]]
+    parts: Mapping[int, ray.ObjectRef]
+    folder: str
+    root: str
+    config: ConversionConfig
+    group: int
 
     def in_parallel(self) -> Iterator[tuple[int, str]]:
         """Convert the parts in parallel on the cores that are free; yields each part's number and error, or ""."""
@@ -204,62 +198,51 @@ class _ConvertPart:
         return row | {"failure": ""}
 
     def _convert(self, number: int) -> None:
-        began, size, part = time.process_time(), 0, ray.get(self.parts[number])
-        written: list[shards.Shard] = []
-        checked = _CheckedSamples(self.read_part(part), part if isinstance(part, str) else self.folder, self.config)
+        began, report, part = time.process_time(), PartReport(), ray.get(self.parts[number])
+        checked = _check(self.read_part(part), part if isinstance(part, str) else self.folder, self.config, report)
         for samples in shards.batched(checked, shards.GROUPS_PER_SHARD * self.group):
-            written.append(shards.Shard(f"{number:06d}-{len(written):03d}", len(samples)))
-            size += shards.write_samples(self.root, written[-1].name, samples, self.group)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        seconds = time.process_time() - began
-        report = PartReport(written, checked.read, checked.set_aside, seconds, size, peak, dict(checked.skipped))
+            report.shards.append(Shard(f"{number:06d}-{len(report.shards):03d}", len(samples)))
+            report.bytes += shards.write_samples(self.root, report.shards[-1].name, samples, self.group)
+        report.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        report.core_seconds = time.process_time() - began
         storage.write_bytes(_report_path(self.root, number), json.dumps(dataclasses.asdict(report)).encode())
 
 
-class _CheckedSamples:
-    """Iterates over the good samples of a part, scaled; counts all and collects the bad ones."""
-
-    def __init__(self, samples: Iterator[Sample | Skip], file: str, config: ConversionConfig):
-        self.samples, self.file, self.config = samples, file, config
-        self.read = 0
-        self.skipped: Counter[str] = Counter()
-        self.set_aside: list[SetAside] = []
-
-    def __iter__(self) -> Iterator[Sample]:
-        for sample in self.samples:
-            if isinstance(sample, Skip):
-                self.skipped[sample.reason] += sample.count
-                continue
-            self.read += 1
-            error = sample.error
-            if not error:
-                try:
-                    scaled = scale_pictures(sample, self.config)
-                except images.ImageError as damage:
-                    error = str(damage)
-            if error:
-                self.set_aside.append(SetAside(self.file, sample.id, error))
-            else:
-                yield scaled
+def _check(
+    samples: Iterable[Sample | Skip], file: str, config: ConversionConfig, report: PartReport
+) -> Iterator[Sample]:
+    """Yield the good samples, scaled; the report counts all and lists the bad ones."""
+    for sample in samples:
+        if isinstance(sample, Skip):
+            report.skipped[sample.reason] = report.skipped.get(sample.reason, 0) + sample.count
+            continue
+        report.read += 1
+        try:
+            scaled, error = scale_pictures(sample, config), sample.error
+        except images.ImageError as damage:
+            error = str(damage)
+        if error:
+            report.set_aside.append(SetAside(file, sample.id, error))
+        else:
+            yield scaled
 
 
-def _without_duplicates(
-    root: str, written: Sequence[shards.Shard], group: int
-) -> tuple[list[shards.Shard], list[SetAside]]:
+def _without_duplicates(root: str, written: Sequence[Shard], group: int) -> tuple[list[Shard], list[SetAside]]:
     """Replace every shard that repeats an id by one without that row; returns the shards and the dropped rows."""
     seen: set[str] = set()
-    unique: list[shards.Shard] = []
+    unique: list[Shard] = []
     repeated: list[SetAside] = []
     for shard in written:
-        ids, fresh = shards.read_ids(root, shard.name), list[bool]()
-        for name in ids:
-            fresh.append(name not in seen)
+        is_fresh = []
+        for name in shards.read_ids(root, shard.name):
+            is_fresh.append(name not in seen)
+            if name in seen:
+                repeated.append(SetAside(shards.path_of(root, shard.name), name, "this id came before"))
             seen.add(name)
-        if not all(fresh):
-            path, dropped = shards.path_of(root, shard.name), [not is_fresh for is_fresh in fresh]
-            repeated += [SetAside(path, name, "this id came before") for name in compress(ids, dropped)]
-            samples, shard = shards.iter_samples(root, shard.name), shards.Shard(f"{shard.name}-unique", sum(fresh))
-            shards.write_samples(root, shard.name, compress(samples, fresh), group)
+        if not all(is_fresh):
+            samples = compress(shards.iter_samples(root, shard.name), is_fresh)
+            shard = Shard(f"{shard.name}-unique", sum(is_fresh))
+            shards.write_samples(root, shard.name, samples, group)
         if shard.rows:
             unique.append(shard)
     return unique, repeated
@@ -268,20 +251,21 @@ def _without_duplicates(
 def _write_report(
     entry: CatalogEntry,
     root: str,
-    unique: Sequence[shards.Shard],
-    reports: Sequence[PartReport],
-    set_aside: Sequence[SetAside],
     skipped: Mapping[str, int],
+    reports: Sequence[PartReport],
+    unique: Sequence[Shard],
+    repeated: Sequence[SetAside],
     seconds: float,
 ) -> dict[str, Any]:
     read, busy = _rows_read(reports), sum(report.core_seconds for report in reports)
+    set_aside = [row for report in reports for row in report.set_aside] + [*repeated]
     report = {
         "corpus": entry.name,
         "licence": entry.license,
         "read": read,
         "kept": sum(shard.rows for shard in unique),
         "set_aside": len(set_aside),
-        "skipped": dict(skipped),
+        "skipped": dict(sum((Counter(report.skipped) for report in reports), Counter(skipped))),
         "shards": len(unique),
         "bytes": sum(report.bytes for report in reports),
         "seconds": round(seconds, 1),
@@ -289,8 +273,7 @@ def _write_report(
         "rows_per_s_per_core": round(read / max(busy, 1e-9), 1),
         "peak_worker_bytes": max((report.peak_bytes for report in reports), default=0),
     }
-    rows = [dataclasses.asdict(row) for row in set_aside]
-    shards.write_table(storage.join(root, QUARANTINE), QUARANTINE_SCHEMA, rows)
+    shards.write_table(storage.join(root, QUARANTINE), QUARANTINE_SCHEMA, map(dataclasses.asdict, set_aside))
     storage.write_bytes(storage.join(root, REPORT), json.dumps(report, indent=1).encode())
     return report
 
@@ -312,7 +295,7 @@ def _require_settings(root: str, settings: dict[str, Any]) -> None:
 
 def _finished_parts(root: str) -> dict[int, PartReport]:
     names = storage.names(storage.join(root, shards.PARTS))
-    numbers = [int(name.removesuffix(".json")) for name in names if name.removesuffix(".json").isdecimal()]
+    numbers = [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
     return {number: _read_part_report(root, number) for number in numbers}
 
 
