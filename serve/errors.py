@@ -53,9 +53,7 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError), error
     first = error.errors()[0]
     param = ".".join(map(str, first["loc"]))
-    return JSONResponse(
-        error_body(f"{param}: {first['msg']}", "invalid_request_error", param, "invalid_value"), 400
-    )
+    return JSONResponse(error_body(f"{param}: {first['msg']}", "invalid_request_error", param, "invalid_value"), 400)
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
