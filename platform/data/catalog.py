@@ -1,9 +1,9 @@
-"""Catalog of the published corpora: one entry a corpus, with its reader, license and the writers of its scenes."""
+"""Catalog of the published corpora: reader and license of each, and the writers of procedural scenes in its forms."""
 
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fireedit.platform import storage
@@ -59,8 +59,6 @@ class CatalogEntry:
     read: Reader
     license: str
     """Terms of its annotations and pictures, as its page states them."""
-    forms: Mapping[str, SceneForm] = dataclasses.field(default_factory=dict)
-    """Forms by name; "" is the usual one, others are written CORPUS:FORM."""
     training: bool = True
     """False for a test set."""
 
@@ -71,83 +69,46 @@ MOST_SEED_BLOCKS = 20
 _COCO = "pictures: Flickr's terms"
 _CC12M = "captions: may be used for any purpose, as is (Google); pictures: their owners'"
 _INSTRUCTPIX2PIX = "MIT for the code; data under Stable Diffusion's license"
-_MAGICBRUSH = "CC BY 4.0; the test split must not be passed on unpacked"
-
-
-def _refcoco(name: str, seed_block: int) -> CatalogEntry:
-    write = functools.partial(refcoco_scenes.write, corpus=name)
-    read = functools.partial(refcoco.read, corpus=name)
-    return CatalogEntry(name, read, f"none stated; {_COCO}", {"": SceneForm(write, seed_block)})
 
 
 _ENTRIES = (
-    CatalogEntry(
-        "cc12m",
-        cc12m.read,
-        _CC12M,
-        {"": SceneForm(cc12m_scenes.write, 0), "tars": SceneForm(cc12m_scenes.write_webdataset, 11)},
+    CatalogEntry("cc12m", cc12m.read, _CC12M),
+    CatalogEntry("instructpix2pix", instructpix2pix.read, _INSTRUCTPIX2PIX),
+    CatalogEntry("cocostuff", cocostuff.read, f"annotations: CC BY 4.0; {_COCO}"),
+    CatalogEntry("llava_instruct", llava_instruct.read, f"CC BY 4.0, and OpenAI's terms; {_COCO}"),
+    *(
+        CatalogEntry(name, functools.partial(refcoco.read, corpus=name), f"none stated; {_COCO}")
+        for name in ("refcoco", "refcoco+", "refcocog", "grefcoco")
     ),
-    CatalogEntry(
-        "instructpix2pix",
-        instructpix2pix.read,
-        _INSTRUCTPIX2PIX,
-        {
-            "": SceneForm(instructpix2pix_scenes.write, 1),
-            "folders": SceneForm(instructpix2pix_scenes.write_folders, 12),
-            "zips": SceneForm(instructpix2pix_scenes.write_zips, 13),
-        },
-    ),
-    CatalogEntry(
-        "cocostuff",
-        cocostuff.read,
-        f"annotations: CC BY 4.0; {_COCO}",
-        {"": SceneForm(cocostuff_scenes.write, 2), "json": SceneForm(cocostuff_scenes.write_json, 14)},
-    ),
-    CatalogEntry(
-        "llava_instruct",
-        llava_instruct.read,
-        f"CC BY 4.0, and OpenAI's terms; {_COCO}",
-        {"": SceneForm(llava_instruct_scenes.write, 3)},
-    ),
-    _refcoco("refcoco", 4),
-    _refcoco("refcoco+", 5),
-    _refcoco("refcocog", 6),
-    CatalogEntry(
-        "grefcoco",
-        functools.partial(refcoco.read, corpus="grefcoco"),
-        f"none stated; {_COCO}",
-        {"": SceneForm(refcoco_scenes.write_grefcoco, 7)},
-    ),
-    CatalogEntry(
-        "magicbrush",
-        magicbrush.read,
-        _MAGICBRUSH,
-        {"": SceneForm(magicbrush_scenes.write, 8), "test": SceneForm(magicbrush_scenes.write_folder, 15)},
-    ),
-    CatalogEntry("ultraedit", ultraedit.read, "CC BY 4.0", {"": SceneForm(ultraedit_scenes.write, 9)}),
-    CatalogEntry(
-        "reasonedit",
-        reasonedit.read,
-        "none stated",
-        {"": SceneForm(reasonedit_scenes.write, 10), "test": SceneForm(reasonedit_scenes.write_benchmark, 16)},
-    ),
-    CatalogEntry(
-        "emu_edit",
-        emu_edit.read,
-        "CC BY-NC 4.0",
-        {
-            "": SceneForm(emu_edit_scenes.write, 17),
-            "generations": SceneForm(functools.partial(emu_edit_scenes.write, generations=True), 18),
-        },
-        training=False,
-    ),
+    CatalogEntry("magicbrush", magicbrush.read, "CC BY 4.0; the test split must not be passed on unpacked"),
+    CatalogEntry("ultraedit", ultraedit.read, "CC BY 4.0"),
+    CatalogEntry("reasonedit", reasonedit.read, "none stated"),
+    CatalogEntry("emu_edit", emu_edit.read, "CC BY-NC 4.0", training=False),
 )
 CORPORA: dict[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}
 TRAINING_CORPORA = tuple(entry.name for entry in _ENTRIES if entry.training)
-SCENE_FORMS: dict[str, SceneForm] = {
-    f"{entry.name}:{form}" if form else entry.name: scenes for entry in _ENTRIES for form, scenes in entry.forms.items()
+SCENE_FORMS = {
+    "cc12m": SceneForm(cc12m_scenes.write, 0),
+    "cc12m:tars": SceneForm(cc12m_scenes.write_webdataset, 11),
+    "instructpix2pix": SceneForm(instructpix2pix_scenes.write, 1),
+    "instructpix2pix:folders": SceneForm(instructpix2pix_scenes.write_folders, 12),
+    "instructpix2pix:zips": SceneForm(instructpix2pix_scenes.write_zips, 13),
+    "cocostuff": SceneForm(cocostuff_scenes.write, 2),
+    "cocostuff:json": SceneForm(cocostuff_scenes.write_json, 14),
+    "llava_instruct": SceneForm(llava_instruct_scenes.write, 3),
+    "refcoco": SceneForm(refcoco_scenes.write, 4),
+    "refcoco+": SceneForm(functools.partial(refcoco_scenes.write, corpus="refcoco+"), 5),
+    "refcocog": SceneForm(functools.partial(refcoco_scenes.write, corpus="refcocog"), 6),
+    "grefcoco": SceneForm(refcoco_scenes.write_grefcoco, 7),
+    "magicbrush": SceneForm(magicbrush_scenes.write, 8),
+    "magicbrush:test": SceneForm(magicbrush_scenes.write_folder, 15),
+    "ultraedit": SceneForm(ultraedit_scenes.write, 9),
+    "reasonedit": SceneForm(reasonedit_scenes.write, 10),
+    "reasonedit:test": SceneForm(reasonedit_scenes.write_benchmark, 16),
+    "emu_edit": SceneForm(emu_edit_scenes.write, 17),
+    "emu_edit:generations": SceneForm(functools.partial(emu_edit_scenes.write, generations=True), 18),
 }
-"""Forms by CORPUS or CORPUS:FORM."""
+"""Forms by CORPUS, the usual one, or CORPUS:FORM."""
 
 MANIFEST = "prepared.json"
 """File in a corpus of procedural scenes that holds the settings it was written with."""

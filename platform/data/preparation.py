@@ -61,10 +61,11 @@ def prepare_scenes(
             known = ", ".join(catalog.SCENE_FORMS)
             raise PrepareError(f"no scenes are written as {name!r}; write --corpora with {known}")
     started, scenes = time.monotonic(), WORLDS[world]
+    # Scenes of other objects, colors or backgrounds are not kept.
+    stock = hashlib.blake2b(repr(scenes).encode(), digest_size=8).hexdigest()
     folders = {name: storage.join(out, name.partition(":")[0]) for name in names}
     for name, folder in folders.items():
-        settings = {"corpus": name, "rows": rows, "size": size, "seed": seed, "world": world}
-        settings |= {"stock": _fingerprint(scenes)}
+        settings = {"corpus": name, "rows": rows, "size": size, "seed": seed, "world": world, "stock": stock}
         write_scenes(folder, settings, scene_seeds(name, rows, seed, scenes), catalog.SCENE_FORMS[name].write)
     return {
         "rows": dict.fromkeys(names, rows),
@@ -177,11 +178,6 @@ def _with_progress(name: str, seeds: range) -> Iterator[int]:
             shown, speed = now, done / max(now - started, 1e-9)
             left = (len(seeds) - done) / speed
             say(f"{name:16s} {done:7d}/{len(seeds)}  {speed:6.0f} rows/s  left {left:.0f} s")
-
-
-def _fingerprint(world: World) -> str:
-    """Hash the stock of objects, colors and backgrounds, so that scenes of another stock are not kept."""
-    return hashlib.blake2b(repr(world).encode(), digest_size=8).hexdigest()
 
 
 def _bytes_in(folder: str) -> int:

@@ -54,7 +54,7 @@ def _count(scene: Scene, rng: random.Random) -> Turn:
     question = f"How many {language.plural(thing)} are there in the image?"
     if count == 1:
         return question, f"There is one {language.singular(thing)}."
-    return question, f"There are {language.number(count)} {language.plural(thing)}."
+    return question, f"There are {language.NUMBERS[count]} {language.plural(thing)}."
 
 
 def _presence(world: World, scene: Scene, rng: random.Random) -> Turn:

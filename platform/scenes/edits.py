@@ -55,6 +55,15 @@ class Edit:
         objects = (*self.source.objects, *self.target.objects)
         return {(self.operation, placed.name) for placed in objects if placed.id in self.edited}
 
+    @property
+    def local_caption(self) -> str:
+        """Name of the edited place after the edit: "red car", or the background of a removed object."""
+        for placed in self.target.objects:
+            if placed.id in self.edited:
+                return placed.noun
+        reflected = any(placed.reflection for placed in self.source.objects if placed.id in self.edited)
+        return "mirror" if reflected else self.target.background
+
 
 def add(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     name = rng.choice([name for name in world.things if name not in scene.names])
@@ -65,7 +74,7 @@ def add(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     verb = rng.choice(("Add", "Put", "Insert", "Place"))
     noun = language.a(language.singular(placed.thing, placed.color))
     texts = f"{verb} {noun} {where}.", f"{verb} {noun} {plain}."
-    return _edit("add", scene, scene.plus(placed), texts, placed)
+    return make("add", scene, scene.plus(placed), texts, placed)
 
 
 def remove(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -74,7 +83,7 @@ def remove(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     if expression is None or len(scene.objects) < 2:
         return None
     text = rng.choice(("Remove {}.", "Get rid of {}.", "Take {} out of the picture.", "Delete {}.", "Erase {}."))
-    return _edit("remove", scene, scene.without(placed.id), fill(text, expression, placed), placed)
+    return make("remove", scene, scene.without(placed.id), fill(text, expression, placed), placed)
 
 
 def replace(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -84,7 +93,7 @@ def replace(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     if expression is None or new is None:
         return None
     text = rng.choice(("Replace {} with {}.", "Change {} to {}.", "Swap {} for {}.", "Turn {} into {}."))
-    return _edit("replace", scene, scene.with_changed(new), fill(text, expression, placed, noun_phrase(new)), placed)
+    return make("replace", scene, scene.with_changed(new), fill(text, expression, placed, noun_phrase(new)), placed)
 
 
 def recolor(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -98,7 +107,7 @@ def recolor(world: World, scene: Scene, rng: random.Random) -> Edit | None:
         return None
     text = rng.choice(("Make {} {}.", "Turn {} {}.", "Change the color of {} to {}.", "Paint {} {}."))
     target = scene.with_changed(dataclasses.replace(placed, color=color))
-    return _edit("recolor", scene, target, fill(text, expression, placed, color), placed)
+    return make("recolor", scene, target, fill(text, expression, placed, color), placed)
 
 
 def move(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -109,7 +118,7 @@ def move(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     if expression is None or not scene.has_room_for(moved):
         return None
     text = rng.choice(("Move {} to the {}.", "Shift {} to the {}.", "Push {} to the {}."))
-    return _edit("move", scene, scene.with_changed(moved), fill(text, expression, placed, side), placed)
+    return make("move", scene, scene.with_changed(moved), fill(text, expression, placed, side), placed)
 
 
 def resize(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -122,7 +131,7 @@ def resize(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     if resized.height < SMALLEST or not scene.has_room_for(resized):
         return None
     text = rng.choice(("Make {} {}.", "Draw {} {}.", "I want {} to be {}."))
-    return _edit("resize", scene, scene.with_changed(resized), fill(text, expression, placed, word), placed)
+    return make("resize", scene, scene.with_changed(resized), fill(text, expression, placed, word), placed)
 
 
 def background(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -130,7 +139,7 @@ def background(world: World, scene: Scene, rng: random.Random) -> Edit | None:
     texts = ("Change the background to {}.", "Put {} in the background.", "What if the background were {}?")
     target = dataclasses.replace(scene, background=new, background_seed=rng.randrange(world.windows))
     text = rng.choice(texts).format(new)
-    return _edit("background", scene, target, (text, text))
+    return make("background", scene, target, (text, text))
 
 
 def style(world: World, scene: Scene, rng: random.Random) -> Edit | None:
@@ -138,20 +147,14 @@ def style(world: World, scene: Scene, rng: random.Random) -> Edit | None:
         return None
     name = rng.choice(list(STYLES))
     text = rng.choice(("Turn it into {}.", "Make it look like {}.", "Show this as {}.")).format(name)
-    return _edit("style", scene, dataclasses.replace(scene, effect=STYLES[name]), (text, text))
+    return make("style", scene, dataclasses.replace(scene, effect=STYLES[name]), (text, text))
 
 
 PlainFamily = Callable[[World, Scene, random.Random], Edit | None]
 PLAIN: dict[str, PlainFamily] = {
-    "add": add,
-    "remove": remove,
-    "replace": replace,
-    "recolor": recolor,
-    "move": move,
-    "resize": resize,
-    "background": background,
-    "style": style,
+    draw.__name__: draw for draw in (add, remove, replace, recolor, move, resize, background, style)
 }
+"""Families by name, each named after its operation."""
 
 
 def exchange(world: World, scene: Scene, placed: Placed, rng: random.Random) -> Placed | None:
@@ -193,10 +196,12 @@ def _somewhere(scene: Scene, name: str, rng: random.Random) -> tuple[str, str, l
     return f"on the {side}", f"on the {side}", ((0.1, 0.4) if side == "left" else (0.6, 0.9))
 
 
-def _edit(operation: Operation, source: Scene, target: Scene, texts: tuple[str, str], *edited: Placed) -> Edit:
-    """Make an edit of the family named after its operation; `texts` are the instruction and its plain form."""
+def make(
+    operation: Operation, source: Scene, target: Scene, texts: tuple[str, str], *edited: Placed, family: str = ""
+) -> Edit:
+    """Make an edit, by default of its operation's family; `texts` are the instruction and its plain form."""
     return Edit(
-        family=operation,
+        family=family or operation,
         operation=operation,
         source=source,
         target=target,

@@ -15,7 +15,7 @@ CLEARLY_APART = 0.08
 CLEARLY_BIGGER = 3
 """Least difference of heights, in height steps, at which one object is called bigger."""
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 _CAPTIONS = (
     "{objects} with {background} in the background",
     "{background} with {objects} in front",
@@ -48,17 +48,13 @@ def plural(thing: Thing, color: str = "") -> str:
     return f"{color} {name}" if color else name
 
 
-def number(count: int) -> str:
-    return _NUMBERS[count]
-
-
 def joined(phrases: list[str]) -> str:
     """Join phrases to "a, b and c"."""
     return " and ".join([", ".join(phrases[:-1]), phrases[-1]]) if len(phrases) > 1 else phrases[0]
 
 
-def sentence(text: str, end: str = ".") -> str:
-    return f"{text[0].upper()}{text[1:]}{end}"
+def sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def caption(scene: Scene, form: int = 0) -> str:
@@ -76,7 +72,7 @@ def _counted(scene: Scene, reflections: bool) -> list[str]:
     """Count objects, or reflections, by name and color: "a dog", "two red cars"."""
     counted = [placed for placed in scene.objects if placed.reflection == reflections]
     return [
-        a(singular(THINGS[name], color)) if count == 1 else f"{number(count)} {plural(THINGS[name], color)}"
+        a(singular(THINGS[name], color)) if count == 1 else f"{NUMBERS[count]} {plural(THINGS[name], color)}"
         for (name, color), count in Counter((placed.name, placed.color) for placed in counted).items()
     ]
 

@@ -95,13 +95,10 @@ def _to_none(world: World, scene: Scene, rng: random.Random) -> Reference | None
     placed = rng.choice(scene.objects)
     if placed.paint and rng.random() < 0.5:
         shown = {other.looks for other in scene.objects if other.name == placed.name}
-        color = rng.choice([color for color in world.colors if color not in shown])
-        return _nothing(scene, f"{color} {placed.name}")
-    absent = rng.choice([name for name in world.things if name not in scene.names])
-    return _nothing(scene, rng.choice((absent, f"{absent} on the {rng.choice(('left', 'right'))}")))
-
-
-def _nothing(scene: Scene, expression: str) -> Reference:
+        expression = f"{rng.choice([color for color in world.colors if color not in shown])} {placed.name}"
+    else:
+        absent = rng.choice([name for name in world.things if name not in scene.names])
+        expression = rng.choice((absent, f"{absent} on the {rng.choice(('left', 'right'))}"))
     return Reference(scene, expression, (), expression)
 
 

@@ -47,6 +47,11 @@ def draw_scene(scene: Scene, size: int) -> Rendering:
     return Rendering(_with_effect(canvas.astype(np.uint8), scene.effect), masks)
 
 
+def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the [H, W] bool mask of the pixels in which two [H, W, 3] pictures differ."""
+    return (before != after).any(axis=-1)
+
+
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return the box left, top, right, bottom of a mask in pixels, right and bottom exclusive; zeros if it is empty."""
     return Image.fromarray(mask).getbbox() or (0, 0, 0, 0)

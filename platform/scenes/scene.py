@@ -128,20 +128,13 @@ class Scene:
             room = self.mirror.glass
         elif self.mirror is not None and _covers(box, self.mirror.box):
             return False
-        if not _holds(room, box):
-            return False
-        return not any(_covers(box, placed.box) for placed in self.objects if placed.id != candidate.id)
-
-
-def _holds(room: Box, box: Box) -> bool:
-    return room[0] <= box[0] and room[1] <= box[1] and box[2] <= room[2] and box[3] <= room[3]
+        inside = room[0] <= box[0] and room[1] <= box[1] and box[2] <= room[2] and box[3] <= room[3]
+        return inside and not any(_covers(box, placed.box) for placed in self.objects if placed.id != candidate.id)
 
 
 def _covers(one: Box, other: Box) -> bool:
     """Check if two boxes share more than 6 % of the smaller one."""
-    if one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]:
-        return False
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     smaller = min((one[2] - one[0]) * (one[3] - one[1]), (other[2] - other[0]) * (other[3] - other[1]))
-    return width * height > 0.06 * smaller
+    return width > 0 and height > 0 and width * height > 0.06 * smaller

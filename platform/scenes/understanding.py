@@ -4,7 +4,6 @@ Seven families, each with scenes of its own: one of two objects (by side, size o
 at once, an object by its use, and an object or its reflection in a mirror.
 """
 
-import dataclasses
 import random
 from collections.abc import Callable
 from typing import Literal
@@ -20,37 +19,31 @@ REFLECTION_SHARE = 0.7
 
 _ORDINALS = ("first", "second", "third")
 
+Phrases = tuple[str, str]
+"""Expression for an object, or its use, and plain words for the object."""
 Texts = tuple[tuple[str, str], ...]
-"""Templates of an instruction, each with its plain form."""
+"""Templates of an instruction, each with its plain form: `{what}` and `{name}` are the two phrases,
+`{new}` is the noun phrase of the object that comes in."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Wordings:
-    """Templates for two operations; `{what}` is an expression or a use, `{name}` plain words for the object."""
-
-    remove: Texts
-    replace: Texts
-    """Templates with `{new}`, the noun phrase of the object that comes in."""
-
-
-_DIRECT = _Wordings(
-    remove=(("Remove {what}.", "Remove {name}."), ("Delete {what}.", "Delete {name}.")),
-    replace=(
+_DIRECT: dict[Operation, Texts] = {
+    "remove": (("Remove {what}.", "Remove {name}."), ("Delete {what}.", "Delete {name}.")),
+    "replace": (
         ("Change {what} to {new}.", "Change {name} to {new}."),
         ("Replace {what} with {new}.", "Replace {name} with {new}."),
     ),
-)
-_BY_USE = _Wordings(
-    remove=(
+}
+_BY_USE: dict[Operation, Texts] = {
+    "remove": (
         ("What is the object that can be used to {what}? Remove this object.", "Remove {name}."),
         ("Remove the object that can be used to {what}.", "Remove {name}."),
         ("Find the thing that can be used to {what} and take it away.", "Remove {name}."),
     ),
-    replace=(
+    "replace": (
         ("Replace the object that can be used to {what} with {new}.", "Replace {name} with {new}."),
         ("Which thing can be used to {what}? Change it to {new}.", "Change {name} to {new}."),
     ),
-)
+}
 
 
 def left_right(world: World, rng: random.Random) -> Edit | None:
@@ -73,7 +66,7 @@ def ordinal(world: World, rng: random.Random) -> Edit | None:
     chosen = scene.objects[place if side == "left" else -1 - place]
     noun, name = _nouns(chosen, rng)
     what, plain = (f"the {_ORDINALS[place]} {word} from the {side}" for word in (noun, name))
-    return _remove_or_replace(world, scene, chosen, rng, "ordinal", (what, plain), _DIRECT)
+    return _remove_or_replace(world, scene, chosen, rng, "ordinal", (what, plain))
 
 
 def multiple(world: World, rng: random.Random) -> Edit | None:
@@ -82,17 +75,9 @@ def multiple(world: World, rng: random.Random) -> Edit | None:
     one, other = language.refer(rng, scene, first), language.refer(rng, scene, second)
     if one is None or other is None:
         return None
-    ids = (first.id, second.id)
     text = rng.choice(("Remove {} and {}.", "Delete both {} and {}.", "Take away {} as well as {}."))
-    return Edit(
-        family="multiple",
-        operation="remove",
-        source=scene,
-        target=scene.without(*ids),
-        instruction=text.format(one, other),
-        plain=text.format(language.named(one, first.thing), language.named(other, second.thing)),
-        edited=ids,
-    )
+    texts = text.format(one, other), text.format(language.named(one, first.thing), language.named(other, second.thing))
+    return edits.make("remove", scene, scene.without(first.id, second.id), texts, first, second, family="multiple")
 
 
 def reasoning(world: World, rng: random.Random) -> Edit | None:
@@ -100,7 +85,7 @@ def reasoning(world: World, rng: random.Random) -> Edit | None:
     name = rng.choice([thing.name for thing in things if thing.use and thing.taught == world.reasons_about])
     scene = layout.sample_scene(world, rng, required=(name,), count=rng.randint(2, 4))
     phrases = THINGS[name].use, f"the {name}"
-    return _remove_or_replace(world, scene, scene.objects[0], rng, "reasoning", phrases, _BY_USE)
+    return _remove_or_replace(world, scene, scene.objects[0], rng, "reasoning", phrases, by_use=True)
 
 
 def mirror(world: World, rng: random.Random) -> Edit | None:
@@ -114,26 +99,18 @@ def mirror(world: World, rng: random.Random) -> Edit | None:
     if expression is None:
         return None
     phrases = expression, language.named(expression, chosen.thing)
-    return _remove_or_replace(world, scene, chosen, rng, "mirror", phrases, _DIRECT)
+    return _remove_or_replace(world, scene, chosen, rng, "mirror", phrases)
 
 
 HardFamily = Callable[[World, random.Random], Edit | None]
 HARD: dict[str, HardFamily] = {
-    "left_right": left_right,
-    "relative_size": relative_size,
-    "color": color,
-    "ordinal": ordinal,
-    "multiple": multiple,
-    "reasoning": reasoning,
-    "mirror": mirror,
+    draw.__name__: draw for draw in (left_right, relative_size, color, ordinal, multiple, reasoning, mirror)
 }
+"""Families by name."""
 
 
 def _one_of_two(
-    world: World,
-    rng: random.Random,
-    differ: Literal["side", "size", "color"],
-    word: Callable[[Placed, Placed], str],
+    world: World, rng: random.Random, differ: Literal["side", "size", "color"], word: Callable[[Placed, Placed], str]
 ) -> Edit | None:
     scene = layout.sample_twins(world, rng, differ)
     if scene is None:
@@ -142,7 +119,7 @@ def _one_of_two(
     family = {"side": "left_right", "size": "relative_size", "color": "color"}[differ]
     noun, name = _nouns(chosen, rng)
     phrases = f"the {word(chosen, other)} {noun}", f"the {word(chosen, other)} {name}"
-    return _remove_or_replace(world, scene, chosen, rng, family, phrases, _DIRECT)
+    return _remove_or_replace(world, scene, chosen, rng, family, phrases)
 
 
 def _nouns(placed: Placed, rng: random.Random) -> tuple[str, str]:
@@ -152,30 +129,15 @@ def _nouns(placed: Placed, rng: random.Random) -> tuple[str, str]:
 
 
 def _remove_or_replace(
-    world: World,
-    scene: Scene,
-    chosen: Placed,
-    rng: random.Random,
-    family: str,
-    phrases: tuple[str, str],
-    wordings: _Wordings,
+    world: World, scene: Scene, chosen: Placed, rng: random.Random, family: str, phrases: Phrases, by_use: bool = False
 ) -> Edit | None:
-    """Remove or replace `chosen`; `phrases` are an expression for it, or its use, and plain words."""
     operation: Operation = "remove" if rng.random() < 0.4 else "replace"
     if operation == "remove":
-        target, new, texts = scene.without(chosen.id), "", wordings.remove
+        target, new = scene.without(chosen.id), ""
+    elif exchanged := edits.exchange(world, scene, chosen, rng):
+        target, new = scene.with_changed(exchanged), edits.noun_phrase(exchanged)
     else:
-        exchanged = edits.exchange(world, scene, chosen, rng)
-        if exchanged is None:
-            return None
-        target, new, texts = scene.with_changed(exchanged), edits.noun_phrase(exchanged), wordings.replace
-    instruction, plain = (text.format(what=phrases[0], name=phrases[1], new=new) for text in rng.choice(texts))
-    return Edit(
-        family=family,
-        operation=operation,
-        source=scene,
-        target=target,
-        instruction=instruction,
-        plain=plain,
-        edited=(chosen.id,),
-    )
+        return None
+    templates = rng.choice((_BY_USE if by_use else _DIRECT)[operation])
+    instruction, plain = (text.format(what=phrases[0], name=phrases[1], new=new) for text in templates)
+    return edits.make(operation, scene, target, (instruction, plain), chosen, family=family)

@@ -12,9 +12,9 @@ import numpy as np
 from fireedit.platform import images
 from fireedit.platform.scenes import families, language
 from fireedit.platform.scenes.edits import Edit
-from fireedit.platform.scenes.render import box_of, draw_scene
+from fireedit.platform.scenes.render import box_of, difference, draw_scene
 from fireedit.platform.scenes.world import World
-from fireedit.platform.scenes.writers import changes, coco
+from fireedit.platform.scenes.writers import coco
 from fireedit.platform.scenes.writers.hub import Column, write_parquet
 
 MOST_TURNS = 3
@@ -43,12 +43,10 @@ def write_folder(folder: Path, seeds: Iterable[int], size: int, world: World, sp
     for seed, turns in _sessions(seeds, size, world):
         name = coco.picture_name(seed)
         sessions[name] = _write_session(folder / split / "images" / name, name, turns)
-        outputs = [turn["output"] for turn in sessions[name]]
-        whole[name] = {f"{name}-input.png": language.caption(turns[0].edit.source, seed)}
-        whole[name] |= {
-            file: language.caption(turn.edit.target, seed) for file, turn in zip(outputs, turns, strict=True)
-        }
-        parts[name] = {file: changes.local_caption(turn.edit) for file, turn in zip(outputs, turns, strict=True)}
+        edits = {record["output"]: turn.edit for record, turn in zip(sessions[name], turns, strict=True)}
+        source = {f"{name}-input.png": language.caption(turns[0].edit.source, seed)}
+        whole[name] = source | {file: language.caption(edit.target, seed) for file, edit in edits.items()}
+        parts[name] = {file: edit.local_caption for file, edit in edits.items()}
     written = {
         "edit_turns.json": [turn for turns in sessions.values() for turn in turns],
         "edit_sessions.json": sessions,
@@ -78,7 +76,7 @@ class _Turn:
     @property
     def mask(self) -> np.ndarray:
         """[size, size] bool: box of the changed region with a MARGIN, like a mask erased by hand."""
-        left, top, right, bottom = box_of(changes.region(self.source, self.target))
+        left, top, right, bottom = box_of(difference(self.source, self.target))
         mask = np.zeros(self.source.shape[:2], bool)
         mask[max(0, top - MARGIN) : bottom + MARGIN, max(0, left - MARGIN) : right + MARGIN] = True
         return mask

@@ -10,10 +10,9 @@ import numpy as np
 from fireedit.platform import images
 from fireedit.platform.scenes import families
 from fireedit.platform.scenes.edits import Edit
-from fireedit.platform.scenes.render import draw_scene
+from fireedit.platform.scenes.render import difference, draw_scene
 from fireedit.platform.scenes.understanding import HARD
 from fireedit.platform.scenes.world import World
-from fireedit.platform.scenes.writers import changes
 
 FOLDERS = {
     "1-Left-Right": ("left_right", "Left_Right_text.txt"),
@@ -49,9 +48,9 @@ def write_benchmark(folder: Path, seeds: Iterable[int], size: int, world: World)
     for index, seed in enumerate(seeds):
         name = list(FOLDERS)[index % len(FOLDERS)]
         edit = families.make_edit(world, seed, FOLDERS[name][0])
-        lines[name].append(f"{edit.instruction} CLIP: {changes.local_caption(edit)}")
+        lines[name].append(f"{edit.instruction} CLIP: {edit.local_caption}")
         source, target = (draw_scene(scene, size).image for scene in (edit.source, edit.target))
-        mask = np.where(changes.region(source, target), 255, 0).astype(np.uint8)
+        mask = np.where(difference(source, target), 255, 0).astype(np.uint8)
         picture = folder / name / f"{len(lines[name]):05d}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes(images.encode_png(source))

@@ -10,9 +10,8 @@ import numpy as np
 from fireedit.platform import images
 from fireedit.platform.scenes import families, language
 from fireedit.platform.scenes.edits import Edit
-from fireedit.platform.scenes.render import draw_scene
+from fireedit.platform.scenes.render import difference, draw_scene
 from fireedit.platform.scenes.world import World
-from fireedit.platform.scenes.writers import changes
 from fireedit.platform.scenes.writers.hub import Column, split_off, write_parquet
 
 REGION_EVERY = 4
@@ -50,7 +49,7 @@ def region_edit(world: World, seed: int) -> Edit:
 def _region_row(world: World, seed: int, size: int) -> dict[str, Any]:
     edit = region_edit(world, seed)
     before, after = draw_scene(edit.source, size).image, draw_scene(edit.target, size).image
-    mask = np.where(changes.region(before, after), 255, 0).astype(np.uint8)
+    mask = np.where(difference(before, after), 255, 0).astype(np.uint8)
     edited = next(placed for placed in (*edit.source.objects, *edit.target.objects) if placed.id in edit.edited)
     return _row(edit, seed, size) | {"edit_object": edited.noun, "mask_image": images.encode_png(mask)}
 

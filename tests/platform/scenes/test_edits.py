@@ -80,3 +80,18 @@ def test_a_thing_without_another_of_its_kind_is_not_replaced() -> None:
     scene = layout.sample_scene(TRAIN, random.Random(0), count=3)
     world = dataclasses.replace(TRAIN, things=tuple(scene.names))
     assert edits.exchange(world, scene, scene.objects[0], random.Random(0)) is None
+
+
+@pytest.mark.parametrize("family", ["add", "recolor", "replace"])
+def test_the_local_caption_names_the_edited_object_as_it_looks_afterwards(family: str) -> None:
+    for edit in all_of(family)[:6]:
+        assert edit.local_caption in {placed.noun for placed in edit.target.objects}
+        assert edit.local_caption not in {placed.noun for placed in edit.source.objects}
+
+
+@pytest.mark.parametrize("family", ["remove", "multiple", "background", "style", "mirror"])
+def test_the_local_caption_names_the_place_if_no_edited_object_is_left(family: str) -> None:
+    for edit in all_of(family):
+        if edit.operation in ("remove", "background", "style"):
+            reflected = any(placed.reflection for placed in edit.source.objects if placed.id in edit.edited)
+            assert edit.local_caption == ("mirror" if reflected else edit.target.background)

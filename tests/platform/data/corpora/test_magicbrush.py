@@ -9,8 +9,7 @@ import pytest
 from fireedit.platform import images
 from fireedit.platform.data.corpora import magicbrush, rows
 from fireedit.platform.scenes import language, world
-from fireedit.platform.scenes.render import draw_scene
-from fireedit.platform.scenes.writers import changes
+from fireedit.platform.scenes.render import difference, draw_scene
 from fireedit.platform.scenes.writers import magicbrush as writer
 
 
@@ -173,7 +172,7 @@ def test_each_turn_has_the_captions_of_its_result(benchmark: Path) -> None:
     edits = [(seed, edit) for seed in SEEDS for edit in writer.session(HELD_OUT, seed)]
     for turn, (seed, edit) in zip(turns, edits, strict=True):
         assert turn.global_caption == language.caption(edit.target, seed)
-        assert turn.local_caption == changes.local_caption(edit)
+        assert turn.local_caption == edit.local_caption
 
 
 def test_the_transparent_part_of_a_mask_holds_all_that_changes(benchmark: Path) -> None:
@@ -181,7 +180,7 @@ def test_the_transparent_part_of_a_mask_holds_all_that_changes(benchmark: Path) 
         source, mask, target = ((benchmark / name).read_bytes() for name in (turn.source, turn.mask, turn.target))
         alpha = images.decode_alpha(mask)
         assert alpha is not None and set(np.unique(alpha)) <= {0, 255}
-        assert (alpha[changes.region(images.decode(source), images.decode(target))] == 0).all()
+        assert (alpha[difference(images.decode(source), images.decode(target))] == 0).all()
 
 
 def test_descriptions_may_be_missing(tmp_path: Path) -> None:

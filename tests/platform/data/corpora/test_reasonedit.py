@@ -6,8 +6,7 @@ import pytest
 from fireedit.platform import images
 from fireedit.platform.data.corpora import masks, reasonedit, rows
 from fireedit.platform.scenes import families, world
-from fireedit.platform.scenes.render import draw_scene
-from fireedit.platform.scenes.writers import changes
+from fireedit.platform.scenes.render import difference, draw_scene
 from fireedit.platform.scenes.writers import reasonedit as writer
 
 
@@ -106,7 +105,7 @@ def test_a_written_benchmark_is_read_back(benchmark: Path) -> None:
         assert sample.instruction == edit.instruction and not sample.error and not sample.target
         drawn = [draw_scene(scene, 64).image for scene in (edit.source, edit.target)]
         np.testing.assert_array_equal(images.decode(sample.source), drawn[0])
-        (box,), exact = sample.boxes, masks.box(changes.region(*drawn))
+        (box,), exact = sample.boxes, masks.box(difference(*drawn))
         assert np.abs(np.subtract(box, exact)).max() <= 2 / 64, "but for the noise of a JPEG mask"
 
 

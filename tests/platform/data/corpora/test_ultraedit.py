@@ -8,8 +8,7 @@ import pytest
 from fireedit.platform import images
 from fireedit.platform.data.corpora import masks, rows, ultraedit
 from fireedit.platform.scenes import families, world
-from fireedit.platform.scenes.render import draw_scene
-from fireedit.platform.scenes.writers import changes
+from fireedit.platform.scenes.render import difference, draw_scene
 from fireedit.platform.scenes.writers import ultraedit as writer
 
 
@@ -41,7 +40,7 @@ def test_the_box_of_a_regional_edit_is_where_it_changes_the_scene(corpus: Path) 
     for seed in (0, 4, 8):
         edit = writer.region_edit(world.TRAIN, seed)
         drawn = (draw_scene(scene, 32).image for scene in (edit.source, edit.target))
-        assert boxed[seed] == (masks.box(changes.region(*drawn)),)
+        assert boxed[seed] == (masks.box(difference(*drawn)),)
 
 
 def test_free_form_files_have_null_columns_as_published(corpus: Path) -> None:
