@@ -1,14 +1,14 @@
 """UNet: Stable Diffusion's, with the source's latents as extra input channels and a second, image cross-attention."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
-from pydantic import TypeAdapter
 from torch import Tensor, nn
+
+from fireedit.models.layers.component import FromSizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,15 @@ class UNetConfig:
     """Lambda: weight of the image attention beside the text attention (paper: 1)."""
 
 
-class EditUNet(UNet2DConditionModel, ModelMixin):
+class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
     """UNet2DConditionModel whose cross-attentions read edit tokens and, decoupled, detail tokens.
 
     The image attention starts as an exact no-op: zero values, keys of the text attention.
 
     Source: InstructPix2Pix (arXiv 2211.09800) for the input, IP-Adapter (arXiv 2308.06721) for the image attention.
     """
+
+    config_class = UNetConfig
 
     def __init__(self, config: UNetConfig):
         sizes = asdict(config)
@@ -62,13 +64,6 @@ class EditUNet(UNet2DConditionModel, ModelMixin):
         if config.adds_source:
             nn.init.zeros_(self.conv_out.weight)
             nn.init.zeros_(self.conv_out.bias)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Self | Any:
-        """Build from a config.json, also of a published UNet; entries that UNetConfig lacks are SD 1.5's."""
-        known = {field.name: config[field.name] for field in fields(UNetConfig) if field.name in config}
-        model = cls(TypeAdapter(UNetConfig).validate_python(known))
-        return (model, kwargs) if return_unused_kwargs else model
 
     def predict(
         self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor, detail_tokens: Tensor | None

@@ -6,20 +6,17 @@ precision where a job has stored them.
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ModelMixin
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from fireedit.models.layers.component import Component
+from fireedit.models.layers.component import Component, FromSizes
 
 CERTAIN = -30.0
 """Log variance of deterministic latents."""
@@ -45,18 +42,13 @@ class VAEConfig:
         return 2 * self.latent_channels, side, side
 
 
-class EditVAE(AutoencoderKL, ModelMixin):
+class EditVAE(FromSizes, AutoencoderKL, ModelMixin):
     """Stable Diffusion's VAE. Source: Rombach et al. (arXiv 2112.10752)."""
+
+    config_class = VAEConfig
 
     def __init__(self, config: VAEConfig):
         super().__init__(**asdict(config))
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Self | Any:
-        """Build from a config.json, also of a published VAE; entries that VAEConfig lacks are SD 1.5's."""
-        known = {field.name: config[field.name] for field in fields(VAEConfig) if field.name in config}
-        model = cls(TypeAdapter(VAEConfig).validate_python(known))
-        return (model, kwargs) if return_unused_kwargs else model
 
 
 @dataclass(frozen=True, kw_only=True)
