@@ -42,7 +42,7 @@ from fireedit.models.text import TextConfig, build_text_encoder
 from fireedit.models.unet import EditUNet, UNetConfig
 from fireedit.models.vae import Codec, PatchCodecConfig, VAEConfig, build_vae
 from fireedit.models.vision import Vision, VisionConfig, VisionFeatures
-from fireedit.models.vlm import VLM, VLMConfig
+from fireedit.models.vlm import VLM, VLMConfig, VLMOutput
 
 NANO = Path(__file__).parent / "nano"
 """Folder of the sizes, tokenizers and weights of the small model."""
@@ -128,18 +128,6 @@ class Percepts:
 
 
 @dataclass(frozen=True)
-class Understanding:
-    """Output of `understand` for B prompts."""
-
-    edit_tokens: Tensor
-    """e_t [B, 77, 768]; meaningless for a prompt without [IMG] tokens."""
-    loss: Tensor
-    """Mean cross entropy of all labelled tokens; 0 if there are none."""
-    losses: Tensor
-    """float32 [B], detached: mean cross entropy of each prompt's own labelled tokens."""
-
-
-@dataclass(frozen=True)
 class Conditions:
     """Output of `condition` for B edits: all that the UNet attends to."""
 
@@ -220,8 +208,10 @@ class FireEdit(nn.Module):
             tokens = tuple(self.region_encoder(features, regions))
         return Percepts(features.image_tokens, tokens, boxes=regions, scores=scores, detail=features.detail)
 
-    def understand(self, percepts: Percepts | None, input_ids: Tensor, labels: Tensor | None = None) -> Understanding:
-        """Turn prompts into edit tokens: VLM, Q-Former.
+    def understand(
+        self, percepts: Percepts | None, input_ids: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, VLMOutput]:
+        """Turn B prompts into edit tokens e_t [B, 77, 768]: VLM, Q-Former. Also returns the VLM's losses.
 
         Args:
             percepts: of the B images; None for prompts of text alone (stage 1).
@@ -232,18 +222,27 @@ class FireEdit(nn.Module):
         if percepts is not None:
             image_tokens, region_tokens = percepts.image_tokens, percepts.region_tokens
         output = self.vlm(input_ids, labels, image_tokens, region_tokens)
-        return Understanding(self.qformer(output.img_states), output.loss, output.losses)
+        return self.qformer(output.img_states), output
 
-    def condition(self, edit_tokens: Tensor, timesteps: Tensor, percepts: Percepts) -> Conditions:
-        """Adapt edit tokens [B, 77, 768] to timesteps [B] and images: TATI, HVCA."""
-        return Conditions(self.time_tokens(edit_tokens, timesteps), self.gather_detail(edit_tokens, percepts))
+    def condition(
+        self,
+        edit_tokens: Tensor,
+        timesteps: Tensor,
+        percepts: Percepts | None = None,
+        detail_tokens: Tensor | None = None,
+    ) -> Conditions:
+        """Adapt edit tokens [B, 77, 768] to timesteps [B] and images: TATI, HVCA; c_t = e_t without a TATI.
 
-    def time_tokens(self, edit_tokens: Tensor, timesteps: Tensor) -> Tensor:
-        """Compute c_t with TATI, at every timestep; without a TATI (stage 2), c_t = e_t."""
-        return edit_tokens if self.tati is None else self.tati(edit_tokens, timesteps)
+        Args:
+            detail_tokens: of an earlier timestep of the same edits, in place of `percepts`: v does not depend on t.
+        """
+        if percepts is not None:
+            detail_tokens = self.gather_detail(edit_tokens, percepts)
+        timed_tokens = edit_tokens if self.tati is None else self.tati(edit_tokens, timesteps)
+        return Conditions(timed_tokens, detail_tokens)
 
     def gather_detail(self, edit_tokens: Tensor, percepts: Percepts) -> Tensor | None:
-        """Compute v with HVCA, once per edit; without an HVCA (stage 2), None."""
+        """Compute v with HVCA, once per edit; None without an HVCA (stage 2)."""
         return None if self.hvca is None else self.hvca(percepts.detail, edit_tokens)
 
     def predict(self, noisy: Tensor, source: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:

@@ -184,7 +184,8 @@ class FireEditPipeline(DiffusionPipeline):
         tokenizer = PromptTokenizer(self.vlm_tokenizer, self.vlm.config.vocab_size, self.vlm.prompt_config)
         ids = [torch.tensor(tokenizer.edit(prompt).input_ids) for prompt in prompts]
         input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PADDING)
-        return self.model.understand(percepts.to(device), input_ids.to(device)).edit_tokens
+        edit_tokens, _ = self.model.understand(percepts.to(device), input_ids.to(device))
+        return edit_tokens
 
     @torch.no_grad()
     def prepare(
@@ -211,7 +212,6 @@ class FireEditPipeline(DiffusionPipeline):
         source = source_latents(self.vae, encode_pixels(self.vae, pixels.to(device))).to(dtype)[source_of]
         edit_tokens = edit_tokens.to(device, dtype)
         model = self.model
-        detail_tokens = model.gather_detail(edit_tokens, percepts.to(device))
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.set_timesteps(settings.num_inference_steps, device=device)
         if latents is None:
@@ -226,7 +226,7 @@ class FireEditPipeline(DiffusionPipeline):
             source_of=source_of,
             source=source,
             edit_tokens=edit_tokens,
-            detail_tokens=None if detail_tokens is None else detail_tokens[source_of],
+            detail_tokens=model.gather_detail(edit_tokens, percepts.to(device)),
             null_tokens=self._null_tokens(settings, edit_tokens) if settings.guided else None,
             # In float32 whatever the UNet's dtype: rounding errors would accumulate over the steps.
             latents=latents.to(device, torch.float32) * scheduler.init_noise_sigma,
@@ -237,8 +237,9 @@ class FireEditPipeline(DiffusionPipeline):
         """Advance the latents of a sampling by one timestep."""
         scheduler, timestep = state.scheduler, state.scheduler.timesteps[state.step]
         noisy = scheduler.scale_model_input(state.latents, timestep).to(self.unet.dtype)
-        timed_tokens = state.model.time_tokens(state.edit_tokens, timestep.expand(len(state.edit_tokens)))
-        predicted = predict_guided(state, noisy, timestep, timed_tokens[state.source_of])
+        timesteps = timestep.expand(len(state.edit_tokens))
+        conditions = state.model.condition(state.edit_tokens, timesteps, detail_tokens=state.detail_tokens)
+        predicted = predict_guided(state, noisy, timestep, conditions)
         # Samplers that add no noise of their own, such as UniPC, take no generator.
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
         noise = {"generator": state.generators} if takes_generator else {}

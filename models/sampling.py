@@ -30,7 +30,7 @@ class SamplingState:
     edit_tokens: Tensor
     """[B, 77, 768]."""
     detail_tokens: Tensor | None
-    """[N, 16, 768]; None without HVCA."""
+    """[B, 16, 768]; None without HVCA."""
     null_tokens: Tensor | None
     """[1, 77, 768], text states of the unconditional prompt; None without guidance."""
     latents: Tensor
@@ -39,22 +39,26 @@ class SamplingState:
     """Number of steps done."""
 
 
-def predict_guided(state: SamplingState, noisy: Tensor, timestep: Tensor, timed_tokens: Tensor) -> Tensor:
-    """Predict noise (or what the schedule calls for) in `noisy`, guided by text and image; float32 [N, C, h, w].
+def predict_guided(state: SamplingState, noisy: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
+    """Predict from `noisy` [N, C, h, w], guided by text and image; float32.
+
+    Args:
+        conditions: of the B sources.
 
     Source: InstructPix2Pix (arXiv 2211.09800), equation 3.
     """
-    source, detail = state.source, state.detail_tokens
+    source, timed_tokens = state.source, conditions.timed_tokens[state.source_of]
+    detail = None if conditions.detail_tokens is None else conditions.detail_tokens[state.source_of]
     if state.null_tokens is None:
         return state.model.predict(noisy, source, timestep, Conditions(timed_tokens, detail)).float()
     # Branches: text and image, image alone, neither. Detail tokens belong to the image.
     null_tokens = state.null_tokens.expand_as(timed_tokens)
-    conditions = Conditions(
+    branches = Conditions(
         torch.cat([timed_tokens, null_tokens, null_tokens]),
         None if detail is None else torch.cat([detail, detail, torch.zeros_like(detail)]),
     )
     sources = torch.cat([source, source, torch.zeros_like(source)])
-    predicted = state.model.predict(torch.cat([noisy] * 3), sources, timestep, conditions).float()
+    predicted = state.model.predict(torch.cat([noisy] * 3), sources, timestep, branches).float()
     full, image_only, unconditional = predicted.chunk(3)
     return (
         unconditional

@@ -198,23 +198,22 @@ class StagedFireEdit(nn.Module):
 
     def _align(self, batch: Batch) -> Losses:
         """Compute the losses of stage 1: edit tokens of a caption against its CLIP text states."""
-        understanding = self.model.understand(None, batch.input_ids, batch.labels)
-        align = self._text_errors(understanding.edit_tokens, batch)
+        edit_tokens, output = self.model.understand(None, batch.input_ids, batch.labels)
+        align = self._text_errors(edit_tokens, batch)
         return Losses(
-            img=understanding.loss,
+            img=output.loss,
             align=align.mean(),
-            diversity=query_diversity(understanding.edit_tokens),
-            each=understanding.losses + align.detach(),
+            diversity=query_diversity(edit_tokens),
+            each=output.losses + align.detach(),
         )
 
     def _edit(self, batch: Batch) -> Losses:
         """Compute the losses of stages 2 and 3; dialogue has no target and no [IMG] states."""
         percepts = self.model.perceive(batch.view, detail=self.model.hvca is not None)
-        understanding = self.model.understand(percepts, batch.input_ids, batch.labels)
-        edit_tokens = understanding.edit_tokens
+        edit_tokens, output = self.model.understand(percepts, batch.input_ids, batch.labels)
 
         edits = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens
-        losses = Losses(img=understanding.loss, diversity=query_diversity(edits), each=understanding.losses)
+        losses = Losses(img=output.loss, diversity=query_diversity(edits), each=output.losses)
         if (weight := self.objective.denoise_weight) > 0:
             errors = self._denoise(batch, percepts, edit_tokens) * batch.is_edit
             each = losses.each + weight * errors.detach()

@@ -148,9 +148,9 @@ def test_the_forward_pass_reads_in_four_steps(nano: FireEditPipeline) -> None:
     model, config = nano.model, preset("nano")
     percepts = model.perceive(views(2))
     prompt = PromptTokenizer(nano.vlm_tokenizer, config.vlm.vocab_size, config.vlm.prompt).edit("make it red")
-    understanding = model.understand(percepts, torch.tensor([prompt.input_ids] * 2), torch.tensor([prompt.labels] * 2))
-    edit_tokens = understanding.edit_tokens
-    assert edit_tokens.shape == (2, 77, config.qformer.width) and understanding.losses.shape == (2,)
+    ids, labels = (torch.tensor([values] * 2) for values in (prompt.input_ids, prompt.labels))
+    edit_tokens, output = model.understand(percepts, ids, labels)
+    assert edit_tokens.shape == (2, 77, config.qformer.width) and output.losses.shape == (2,)
     conditions = model.condition(edit_tokens, torch.tensor([0, 999]), percepts)
     assert conditions.timed_tokens.shape == edit_tokens.shape
     assert conditions.detail_tokens is not None and conditions.detail_tokens.shape == (2, 16, config.hvca.output_width)
