@@ -150,5 +150,4 @@ def open_corpus(name: str, root: str, split: str = "train") -> Corpus:
 def seed_range(form: SceneForm, seeds: range) -> range:
     """Cut the seeds of a form's scenes out of those of a world."""
     size = len(seeds) // MOST_SEED_BLOCKS
-    first = seeds.start + form.seed_block * size
-    return range(first, first + size)
+    return seeds[form.seed_block * size : (form.seed_block + 1) * size]

@@ -132,7 +132,8 @@ def _landscape(land: Landscape, variant: int) -> Image.Image:
     upper = sky + (haze - sky) * np.clip(down / horizon, 0, 1)[..., None] + 12 * clouds
     lower = ground * (0.75 + 0.25 * down)[..., None] + 40 * clouds + 8 * grain
     if land.stars:
-        upper = np.where(_stars(rng, side)[..., None], 235, upper)
+        dots = rng.random((side // 4, side // 4)) > 0.985  # of 4 px, so that they survive scaling to 64 px
+        upper = np.where(np.kron(dots, np.ones((4, 4), bool))[..., None], 235, upper)
     pixels = np.where((down < horizon)[..., None], upper, lower)
     if land.band:
         strip = (down >= horizon) & (down < horizon + 0.05)
@@ -144,9 +145,3 @@ def _clouds(rng: np.random.Generator, side: int) -> np.ndarray:
     """Draw smooth noise: [side, side] float in [-0.5, 0.5], of one cell per sixteenth of the side."""
     coarse = Image.fromarray((rng.random((16, 16)) * 255).astype(np.uint8))
     return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255 - 0.5
-
-
-def _stars(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Draw star positions: [side, side] bool, dots of 4 px so that they survive scaling to 64 px."""
-    dots = rng.random((side // 4, side // 4)) > 0.985
-    return np.kron(dots, np.ones((4, 4), bool))

@@ -36,7 +36,10 @@ def make_edit(world: World, seed: int, family: str | None = None) -> Edit:
         return _no_op(world, rng)
     family = family or rng.choice(drawn)
     for _ in range(MOST_DRAWS if family in drawn else 0):
-        edit = _draw(world, rng, family)
+        if family in PLAIN:
+            edit = PLAIN[family](world, layout.sample_scene(world, rng), rng)
+        else:
+            edit = HARD[family](world, rng)
         if edit is not None and world.allows(edit.pairs):
             return edit
     raise ValueError(
@@ -66,12 +69,6 @@ def follow_up(world: World, scene: Scene, rng: random.Random) -> Edit | None:
         if edit is not None and world.allows(edit.pairs):
             return edit
     return None
-
-
-def _draw(world: World, rng: random.Random, family: str) -> Edit | None:
-    if family in PLAIN:
-        return PLAIN[family](world, layout.sample_scene(world, rng), rng)
-    return HARD[family](world, rng)
 
 
 def _no_op(world: World, rng: random.Random) -> Edit:

@@ -2,9 +2,9 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,41 +16,44 @@ ROWS_PER_GROUP = 100
 ROWS_PER_FILE = 2000
 """Rows per file; a reading task takes a file, so a set must not be a single one."""
 
-T = TypeVar("T")
 Column = Literal["string", "int32", "int64", "float64", "null", "image"]
 
+_COLUMNS: dict[type, Column] = {bytes: "image", str: "string", int: "int64", type(None): "null"}
+"""Types of columns by the type of their values."""
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def write_parquet(
     folder: Path,
     split: str,
-    columns: Mapping[str, Column],
     rows: Iterable[Mapping[str, Any]],
+    columns: Mapping[str, Column] = {},
     rows_per_file: int = ROWS_PER_FILE,
 ) -> list[Path]:
     """Stream rows into as many `SPLIT-0000N-of-0000M.parquet` as they fill.
 
     Args:
-        rows: values by column; an image column takes encoded bytes, None becomes null.
+        rows: values by column; bytes are encoded images, None becomes null.
+        columns: types of the columns for which the values of the first row do not show them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    groups = batched((_record(columns, row) for row in rows), ROWS_PER_GROUP)
-    drafts = []
-    for number, file_groups in enumerate(_batched_lazily(groups, rows_per_file // ROWS_PER_GROUP)):
-        drafts.append(folder / f"{split}-{number:05d}.part")
-        _write_file(drafts[-1], columns, file_groups)
+    drafts: list[Path] = []
+    for first in (remaining := iter(rows)):
+        columns = {name: columns.get(name) or _COLUMNS[type(value)] for name, value in first.items()}
+        file_rows = itertools.chain([first], itertools.islice(remaining, rows_per_file - 1))
+        drafts.append(folder / f"{split}-{len(drafts):05d}.part")
+        _write_file(drafts[-1], columns, file_rows)
     final = [draft.with_name(f"{draft.stem}-of-{len(drafts):05d}.parquet") for draft in drafts]
     return [draft.rename(path) for draft, path in zip(drafts, final, strict=True)]
 
 
-def _write_file(path: Path, columns: Mapping[str, Column], groups: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+def _write_file(path: Path, columns: Mapping[str, Column], rows: Iterable[Mapping[str, Any]]) -> None:
     features = {name: _feature(column) for name, column in columns.items()}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     schema = pa.schema([(name, _type(column)) for name, column in columns.items()], metadata=metadata)
     with pq.ParquetWriter(path, schema) as writer:
-        for group in groups:
-            writer.write_table(pa.Table.from_pylist(list(group), schema=schema))
+        for group in batched((_record(columns, row) for row in rows), ROWS_PER_GROUP):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
 def split_off(seeds: Iterable[int], every: int, multiples: list[int]) -> Iterator[int]:
@@ -75,9 +78,3 @@ def _record(columns: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, 
         name: {"bytes": row[name], "path": None} if column == "image" and row[name] is not None else row[name]
         for name, column in columns.items()
     }
-
-
-def _batched_lazily(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
-    """Yield runs of up to `size` items; each must be consumed before the next is requested."""
-    for first in items:
-        yield itertools.chain([first], itertools.islice(items, size - 1))

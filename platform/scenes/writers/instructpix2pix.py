@@ -15,15 +15,8 @@ from fireedit.platform.scenes import families, language
 from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.scene import Scene
 from fireedit.platform.scenes.world import World
-from fireedit.platform.scenes.writers.hub import Column, write_parquet
+from fireedit.platform.scenes.writers.hub import write_parquet
 
-COLUMNS: dict[str, Column] = {
-    "original_prompt": "string",
-    "original_image": "image",
-    "edit_prompt": "string",
-    "edited_prompt": "string",
-    "edited_image": "image",
-}
 PAIRS = 2
 """Pairs of pictures per prompt; all objects are flipped in the second one."""
 FOLDERS_PER_ZIP = 10_434
@@ -34,7 +27,7 @@ UNMEASURED = ("p2p_threshold", "cfg_scale", "clip_sim_0", "clip_sim_1", "clip_si
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
     """Write one edit of any family per seed, its pictures `size` pixels square."""
-    write_parquet(folder / "data", "train", COLUMNS, _rows(seeds, size, world))
+    write_parquet(folder / "data", "train", _rows(seeds, size, world))
 
 
 def write_folders(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:

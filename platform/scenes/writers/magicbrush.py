@@ -15,24 +15,16 @@ from fireedit.platform.scenes.edits import Edit
 from fireedit.platform.scenes.render import box_of, difference, draw_scene
 from fireedit.platform.scenes.world import World
 from fireedit.platform.scenes.writers import coco
-from fireedit.platform.scenes.writers.hub import Column, write_parquet
+from fireedit.platform.scenes.writers.hub import write_parquet
 
 MOST_TURNS = 3
 MARGIN = 3
 """Pixels that the mask extends beyond the changed region on each side."""
-COLUMNS: dict[str, Column] = {
-    "img_id": "string",
-    "turn_index": "int32",
-    "source_img": "image",
-    "mask_img": "image",
-    "instruction": "string",
-    "target_img": "image",
-}
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
     """Write one session of one to three turns per seed."""
-    write_parquet(folder / "data", "train", COLUMNS, _rows(seeds, size, world))
+    write_parquet(folder / "data", "train", _rows(seeds, size, world), {"turn_index": "int32"})
 
 
 def write_folder(folder: Path, seeds: Iterable[int], size: int, world: World, split: str = "test") -> None:

@@ -19,26 +19,15 @@ REGION_EVERY = 4
 REGION_FAMILIES = ("add", "remove", "replace", "recolor")
 SCORES = ("clip_sim_source", "clip_sim_target", "clip_sim_dir", "clip_sim_image", "dinov2_sim", "ssim")
 """Columns of scores, which are not computed for scenes: null."""
-REGION: dict[str, Column] = {
-    **dict.fromkeys(SCORES, "float64"),
-    "source_caption": "string",
-    "target_caption": "string",
-    "idx": "int64",
-    "edit_prompt": "string",
-    "edit_object": "string",
-    "source_image": "image",
-    "edited_image": "image",
-    "mask_image": "image",
-}
-FREE: dict[str, Column] = {**REGION, "edit_object": "null", "mask_image": "null"}
 
 
 def write(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
     """Write one edit per seed, free-form ones first."""
     regional: list[int] = []
     free = (_row(families.training_edit(world, seed), seed, size) for seed in split_off(seeds, REGION_EVERY, regional))
-    write_parquet(folder / "data", "FreeForm_0", FREE, free)
-    write_parquet(folder / "data", "RegionBase", REGION, (_region_row(world, seed, size) for seed in regional))
+    scores: dict[str, Column] = dict.fromkeys(SCORES, "float64")
+    write_parquet(folder / "data", "FreeForm_0", free, scores)
+    write_parquet(folder / "data", "RegionBase", (_region_row(world, seed, size) for seed in regional), scores)
 
 
 def region_edit(world: World, seed: int) -> Edit:
@@ -56,11 +45,13 @@ def _region_row(world: World, seed: int, size: int) -> dict[str, Any]:
 
 def _row(edit: Edit, seed: int, size: int) -> dict[str, Any]:
     return {
-        **dict.fromkeys(REGION),
+        **dict.fromkeys(SCORES),
         "source_caption": language.caption(edit.source, seed),
         "target_caption": language.caption(edit.target, seed),
         "idx": seed,
         "edit_prompt": edit.instruction,
+        "edit_object": None,
         "source_image": images.encode_jpeg(draw_scene(edit.source, size).image),
         "edited_image": images.encode_jpeg(draw_scene(edit.target, size).image),
+        "mask_image": None,
     }

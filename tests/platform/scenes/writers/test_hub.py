@@ -13,7 +13,7 @@ from fireedit.platform.scenes.writers import emu_edit, hub, instructpix2pix, mag
 
 def test_rows_fill_files_in_order(tmp_path: Path) -> None:
     rows = ({"n": number, "image": b"x" if number % 2 else None} for number in range(450))
-    paths = hub.write_parquet(tmp_path, "train", {"n": "int64", "image": "image"}, rows, rows_per_file=200)
+    paths = hub.write_parquet(tmp_path, "train", rows, {"image": "image"}, rows_per_file=200)
     assert [path.name for path in paths] == [f"train-0000{n}-of-00003.parquet" for n in range(3)]
     assert [pq.ParquetFile(path).num_row_groups for path in paths] == [2, 2, 1]
     read = pq.read_table(tmp_path).to_pylist()
