@@ -95,24 +95,22 @@ class Measurement:
     samples_per_s: float
     samples_per_cpu_s: float
     """Samples per CPU second of all processes, including Ray's."""
-    rss_mb: float
-    """Peak resident memory of all processes, shared pages counted once a process."""
-    pss_mb: float
+    memory_mb: float
     """Peak resident memory of all processes, each page counted once."""
 
 
 def main() -> None:
     args = _parser().parse_args()
     out = storage.absolute(args.out)
-    sizes = {name: getattr(args, name) for name in ("pairs", "size", "view", "canvas", "batch", "workers")}
-    setup = Setup(folder=storage.join(out, f"{args.pairs}x{args.size}"), **sizes)
+    folder = storage.join(out, f"{args.pairs}x{args.size}")
+    setup = Setup(folder=folder, pairs=args.pairs, size=args.size, workers=args.workers)
     in_new_process(prepare, setup)
     measurements: dict[str, list[Measurement]] = {name: [] for name in PIPELINES}
     for number in range(args.rounds):
-        for name in rotated(list(PIPELINES), number):
-            measured = in_new_process(measure, name, setup, args.samples)
-            measurements[name].append(measured)
-            say(f"round {number + 1}/{args.rounds}  {name:10s} {measured.samples_per_s:6.1f} samples/s")
+        turn = number % len(PIPELINES)
+        for name in [*PIPELINES][turn:] + [*PIPELINES][:turn]:
+            measurements[name].append(in_new_process(measure, name, setup, args.samples))
+            say(f"round {number + 1}/{args.rounds}  {name:10s} {measurements[name][-1].samples_per_s:6.1f} samples/s")
     report = compare(measurements, setup.workers)
     say(table(report))
     if args.train_steps:
@@ -231,11 +229,11 @@ def measure(pipeline: str, setup: Setup, samples: int) -> Measurement:
     taken = take(samples, batches)
     seconds = time.monotonic() - began
     cpu_s = sum(after - before.get(process, 0.0) for process, after in cpu_seconds().items())
-    rss = pss = 0.0
+    peak = 0.0
     for _ in range(MEMORY_READINGS):  # apart from the timing: a reading takes as long as some batches
         take(WARM_UP // MEMORY_READINGS, batches)
-        rss, pss = (max(pair) for pair in zip((rss, pss), memory_mb(), strict=True))
-    return Measurement(taken / seconds, taken / cpu_s, rss, pss)
+        peak = max(peak, memory_mb())
+    return Measurement(taken / seconds, taken / cpu_s, peak)
 
 
 def take(samples: int, batches: Iterator[Batch]) -> int:
@@ -256,24 +254,19 @@ def cpu_seconds() -> dict[int, float]:
     return seconds
 
 
-def memory_mb() -> tuple[float, float]:
-    """Sum up RSS and PSS of this process and its descendants."""
-    rss = pss = 0
+def memory_mb() -> float:
+    """Sum up the memory of this process and its descendants, shared pages counted once."""
+    memory = 0
     for process in _processes():
         with contextlib.suppress(psutil.NoSuchProcess):
-            memory = process.memory_full_info()
-            rss, pss = rss + memory.rss, pss + memory.pss
-    return rss / 1e6, pss / 1e6
+            memory += process.memory_full_info().pss
+    return memory / 1e6
 
 
 def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
     """Call a function in a new process, whose children end with it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
-
-
-def rotated(names: Sequence[T], by: int) -> list[T]:
-    return [*names[by % len(names) :], *names[: by % len(names)]]
 
 
 def compare(measurements: Mapping[str, Sequence[Measurement]], cores: int) -> dict[str, Any]:
@@ -298,8 +291,8 @@ def ratio(measurements: Mapping[str, Sequence[Measurement]], key: str) -> float:
 
 def table(report: Mapping[str, Any]) -> str:
     """Format the report for a person, a line a pipeline."""
-    keys = ("samples_per_s", "samples_per_s_per_core", "samples_per_cpu_s", "rss_mb", "pss_mb")
-    lines = [f"{'':12s}{'samples/s':>10s}{'a core':>10s}{'a CPU s':>10s}{'RSS MB':>10s}{'PSS MB':>10s}  rounds"]
+    keys = ("samples_per_s", "samples_per_s_per_core", "samples_per_cpu_s", "memory_mb")
+    lines = [f"{'':12s}{'samples/s':>10s}{'a core':>10s}{'a CPU s':>10s}{'MB':>10s}  rounds"]
     for name, medians in report["pipelines"].items():
         lines.append(f"{name:12s}" + "".join(f"{medians[key]:10.1f}" for key in keys) + f"  {medians['rounds']}")
     lines.append(f"ours to the better other: {report['ratio']:.2f}; by CPU time: {report['cpu_ratio']:.2f}")
@@ -325,9 +318,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", default=out, help="folder of the pictures, kept for the next run" + default)
     parser.add_argument("--pairs", type=int, default=Setup.pairs, help="pairs of source and target pictures" + default)
     parser.add_argument("--size", type=int, default=Setup.size, help="side of the stored pictures, pixels" + default)
-    parser.add_argument("--view", type=int, default=Setup.view, help="side of the encoders' input, pixels" + default)
-    parser.add_argument("--canvas", type=int, default=Setup.canvas, help="side of the VAE's input, pixels" + default)
-    parser.add_argument("--batch", type=int, default=Setup.batch, help="samples of a batch" + default)
     parser.add_argument("--workers", type=int, default=Setup.workers, help="decoding processes, and cores" + default)
     parser.add_argument("--samples", type=int, default=2 * WARM_UP, help="samples of each measurement" + default)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each pipeline" + default)

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,10 @@ from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.vae import encode_pixels
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
-from fireedit.platform.data.encoding import Arrays, Encode, EncodersConfig, Load, encode
+from fireedit.platform.data.encoding import Arrays, Encoder, EncodersConfig, encode
 from fireedit.platform.data.preparation import PrepareError
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.images import decode
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """Frozen encoder as a step of preparation."""
-
-    fingerprint: str
-    """Hash of its weights."""
-    columns: dict[str, tuple[int, ...]]
-    """Shapes of its float16 outputs for one row, by name."""
-    load: Load
-    """Input of one row."""
-    make: Callable[[], Encode]
-    """Constructor, called in the actor that encodes."""
 
 
 def latents(model: str, weights: str) -> Encoder:
@@ -92,8 +77,7 @@ def encode_shards(
     for kind in encoders:
         encoder = ENCODERS[kind](model, weights)
         for name in names:
-            how = (encoder.fingerprint, encoder.columns, encoder.load, encoder.make, config)
-            reports[f"{name}/{kind}"] = encode(storage.join(out, name), kind, *how)
+            reports[f"{name}/{kind}"] = encode(storage.join(out, name), kind, encoder, config)
     return {"encoded": reports}
 
 

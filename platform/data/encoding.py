@@ -5,6 +5,7 @@ Encoded shards are kept when the job is repeated.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -31,6 +32,20 @@ Encode = Callable[[Arrays], Arrays]
 """Turns inputs stacked to [N, ...] into float16 outputs [N, ...]."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """Frozen encoder as a step of preparation."""
+
+    fingerprint: str
+    """Hash of its weights."""
+    columns: dict[str, tuple[int, ...]]
+    """Shapes of its float16 outputs for one row, by name."""
+    load: Load
+    """Input of one row."""
+    make: Callable[[], Encode]
+    """Constructor, called in the actor that encodes."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodersConfig:
     count: PositiveInt = 1
@@ -45,21 +60,9 @@ class EncodersConfig:
     """Logical CPUs of a task that reads, decodes or writes a shard."""
 
 
-def encode(
-    root: str,
-    name: str,
-    weights: str,
-    columns: Mapping[str, tuple[int, ...]],
-    load: Load,
-    make_encoder: Callable[[], Encode],
-    config: EncodersConfig,
-) -> dict[str, Any]:
+def encode(root: str, name: str, encoder: Encoder, config: EncodersConfig) -> dict[str, Any]:
     """Encode all shards under `root` and enter the encoding in their index under `name`.
 
-    Args:
-        weights: hash of the encoder's weights.
-        columns: shape of each output for one row, by name.
-        make_encoder: called once in each actor.
     Returns:
         Number of all shards, shards encoded now, rows encoded among these, seconds.
     Raises:
@@ -67,11 +70,11 @@ def encode(
         ResourcesError: the encoders and one task take more than the cluster has.
     """
     index, began = shards.read_index(root), time.monotonic()
-    entry = shards.Encoding(f"{name}-{weights}", dict(columns), weights)
+    entry = shards.Encoding(f"{name}-{encoder.fingerprint}", encoder.columns, encoder.fingerprint)
     finished = set(storage.names(storage.join(root, entry.folder)))
     todo = [shard.name for shard in index.shards if f"{shard.name}.parquet" not in finished]
     rows = 0
-    for done, encoded_rows in enumerate(_encode_shards(root, index, todo, entry, load, make_encoder, config), 1):
+    for done, encoded_rows in enumerate(_encode_shards(root, index, todo, entry, encoder, config), start=1):
         rows += encoded_rows
         left = (time.monotonic() - began) / done * (len(todo) - done)
         say(f"{index.corpus:16s} {name}: shard {done:4d}/{len(todo)}  {rows:8d} rows  left {left:.0f} s")
@@ -81,13 +84,7 @@ def encode(
 
 
 def _encode_shards(
-    root: str,
-    index: shards.Index,
-    todo: list[str],
-    entry: shards.Encoding,
-    load: Load,
-    make_encoder: Callable[[], Encode],
-    config: EncodersConfig,
+    root: str, index: shards.Index, todo: list[str], entry: shards.Encoding, encoder: Encoder, config: EncodersConfig
 ) -> Iterator[int]:
     """Encode the shards of these names; yields the number of encoded rows of each."""
     if not todo:
@@ -95,28 +92,24 @@ def _encode_shards(
     demands = [Demand(cpus=config.cpus, gpus=config.gpus, count=config.count), Demand(cpus=config.cpus_per_task)]
     require_resources(demands, "write fewer encoders or a smaller cpus_per_task")
     dataset = ray.data.from_items([{SHARD: name} for name in todo], override_num_blocks=len(todo))
-    loaded = dataset.map(_LoadShard(root, load), num_cpus=config.cpus_per_task)
+    loaded = dataset.map(functools.partial(_load_shard, root, encoder.load), num_cpus=config.cpus_per_task)
     encoded = loaded.map(
         _EncodeShard,  # type: ignore[arg-type]  # a class, which each actor constructs
-        fn_constructor_kwargs={"make_encoder": make_encoder, "batch": config.batch},
+        fn_constructor_kwargs={"make_encoder": encoder.make, "batch": config.batch},
         compute=ray.data.ActorPoolStrategy(size=config.count),
         num_cpus=config.cpus,
         num_gpus=config.gpus or None,
     )
-    written = encoded.map(_WriteShard(root, entry, index.rows_per_group), num_cpus=config.cpus_per_task)
-    yield from (row["rows"] for row in written.iter_rows())
+    write = functools.partial(_write_shard, root, entry, index.rows_per_group)
+    yield from (row["rows"] for row in encoded.map(write, num_cpus=config.cpus_per_task).iter_rows())
 
 
-class _LoadShard:
-    def __init__(self, root: str, load: Load):
-        self.root, self.load = root, load
-
-    def __call__(self, item: Mapping[str, str]) -> dict[str, Any]:
-        """Stack the inputs of a whole shard, by name, and mark the rows that have any."""
-        inputs = [self.load(sample) for sample in shards.iter_samples(self.root, item[SHARD])]
-        present = [arrays for arrays in inputs if arrays is not None]
-        stacked = {name: np.stack([arrays[name] for arrays in present]) for name in present[0]} if present else {}
-        return {SHARD: item[SHARD], HAS: np.array([arrays is not None for arrays in inputs]), **stacked}
+def _load_shard(root: str, load: Load, item: Mapping[str, str]) -> dict[str, Any]:
+    """Stack the inputs of a whole shard, by name, and mark the rows that have any."""
+    inputs = [load(sample) for sample in shards.iter_samples(root, item[SHARD])]
+    present = [arrays for arrays in inputs if arrays is not None]
+    stacked = {name: np.stack([arrays[name] for arrays in present]) for name in present[0]} if present else {}
+    return {SHARD: item[SHARD], HAS: np.array([arrays is not None for arrays in inputs]), **stacked}
 
 
 class _EncodeShard:
@@ -131,19 +124,14 @@ class _EncodeShard:
         return {SHARD: loaded[SHARD], HAS: loaded[HAS], **outputs}
 
 
-class _WriteShard:
-    def __init__(self, root: str, entry: shards.Encoding, rows_per_group: int):
-        self.root, self.entry, self.rows_per_group = root, entry, rows_per_group
-
-    def __call__(self, encoded: dict[str, Any]) -> dict[str, int]:
-        schema = pa.schema([(name, pa.binary()) for name in self.entry.columns])
-        path, rows, count = shards.path_of(self.root, encoded[SHARD], self.entry.folder), [], 0
-        for has in encoded[HAS].tolist():
-            rows.append({name: self._bytes(name, encoded[name][count]) if has else None for name in self.entry.columns})
-            count += has
-        shards.write_table(path, schema, rows, self.rows_per_group)
-        return {"rows": count}
-
-    def _bytes(self, name: str, array: np.ndarray) -> bytes:
-        assert array.shape == self.entry.columns[name], (name, array.shape, self.entry.columns[name])
-        return array.astype(np.float16).tobytes()
+def _write_shard(root: str, entry: shards.Encoding, rows_per_group: int, encoded: dict[str, Any]) -> dict[str, int]:
+    """Write the arrays of a shard row by row, null for rows that are not encoded."""
+    rows: list[dict[str, bytes | None]] = [dict.fromkeys(entry.columns) for _ in encoded[HAS]]
+    for place, row in enumerate(np.flatnonzero(encoded[HAS])):
+        for name, shape in entry.columns.items():
+            array = encoded[name][place]
+            assert array.shape == shape, (name, array.shape, shape)
+            rows[row][name] = array.astype(np.float16).tobytes()
+    schema = pa.schema([(name, pa.binary()) for name in entry.columns])
+    shards.write_table(shards.path_of(root, encoded[SHARD], entry.folder), schema, rows, rows_per_group)
+    return {"rows": int(encoded[HAS].sum())}

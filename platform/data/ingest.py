@@ -129,13 +129,13 @@ def prepared_batches(
     config, numbers = corpora.config, share.batches()
     per_task = max(1, config.rows_per_task // share.batch)
     per_round = per_task * tasks_per_round
-    read = _ReadBatches(corpora, share.batch, prepare, refusal, quarantine, side)
+    read = _BatchReader(corpora, share.batch, prepare, refusal, quarantine, side)
     while numbers:
         yield from _read_round(read, numbers[:per_round], per_task, config)
         numbers = numbers[per_round:]
 
 
-def _read_round(read: "_ReadBatches", numbers: range, per_task: int, config: IngestConfig) -> Generator[Columns]:
+def _read_round(read: "_BatchReader", numbers: range, per_task: int, config: IngestConfig) -> Generator[Columns]:
     """Plan the tasks for the batches of these numbers at once and yield the batches in order."""
     tasks = [{"numbers": run} for run in _deal_batches(numbers, per_task, config.tasks)]
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
@@ -178,20 +178,16 @@ def set_aside(quarantine: str) -> int:
     return sum(name.endswith(".json") for name in storage.names(quarantine))  # a killed task leaves drafts
 
 
-class _ReadBatches:
-    """Task that reads some of a worker's batches, by their numbers."""
+@dataclass(frozen=True, eq=False)
+class _BatchReader:
+    """Task that reads some of a worker's batches, by their numbers; for the fields see `prepared_batches`."""
 
-    def __init__(
-        self,
-        corpora: Corpora,
-        batch: int,
-        prepare: Prepare,
-        refusal: type[Exception],
-        quarantine: str,
-        side: int,
-    ):
-        self.corpora, self.batch = corpora, batch
-        self.prepare, self.refusal, self.quarantine, self.side = prepare, refusal, quarantine, side
+    corpora: Corpora
+    batch: int
+    prepare: Prepare
+    refusal: type[Exception]
+    quarantine: str
+    side: int
 
     def __call__(self, tasks: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
         read, size = self.corpora.reader(), self.batch
@@ -228,9 +224,9 @@ def _training_index(root: str, encoded: bool) -> shards.Index:
         ShardsError: they are missing, held out, or lack their encodings.
     """
     index = shards.read_index(root)
-    if index.split != "train" or index.world not in ("", "train"):
-        held_out = f"split {index.split!r}" if index.split != "train" else f"world {index.world!r}"
-        raise shards.ShardsError(f"{root}: these shards are held out of training: they are of {held_out}")
+    for kind, name, trained in (("split", index.split, ["train"]), ("world", index.world, ["", "train"])):
+        if name not in trained:
+            raise shards.ShardsError(f"{root}: these shards are held out of training: they are of {kind} {name!r}")
     if encoded and not index.encodings:
         raise shards.ShardsError(
             f"{root}: nothing is encoded beside these shards; run: python jobs/prepare.py shards --encode latents, "

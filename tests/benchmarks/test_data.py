@@ -57,6 +57,6 @@ def test_prepared_data_is_kept(setup: Setup) -> None:
 
 def test_the_ratio_is_to_the_better_other_pipeline_of_the_same_round() -> None:
     rates = {"ours": (90.0, 40.0, 95.0), "dataloader": (100.0, 30.0, 190.0), "webdataset": (50.0, 40.0, 70.0)}
-    report = compare({name: [Measurement(rate, rate / 2, 1.0, 1.0) for rate in rates[name]] for name in rates}, cores=2)
+    report = compare({name: [Measurement(rate, rate / 2, 1.0) for rate in rates[name]] for name in rates}, cores=2)
     assert report["ratio"] == report["cpu_ratio"] == 0.9
     assert report["pipelines"]["ours"]["samples_per_s_per_core"] == 45.0

@@ -25,9 +25,8 @@ from fireedit.platform.data.corpora import parquet, rows
 from fireedit.platform.data.sample import Sample
 
 CORPUS = "instructpix2pix"
-COLUMNS = ["original_image", "edit_prompt", "edited_image"]
+COLUMNS = {"source": "original_image", "instruction": "edit_prompt", "target": "edited_image"}
 """Columns that are read; the captions before and after are not."""
-PICTURES = ["original_image", "edited_image"]
 FILE = "seeds.json"
 SPLITS = {"train": (0, 90), "val": (90, 95), "test": (95, 100)}
 """Percent of the list of folders, by position, as published."""
@@ -56,14 +55,7 @@ def read(root: str, split: str = "train") -> rows.Corpus:
             return read_folders(root, split)
         wanted = f"neither data/{split}-*.parquet nor {FILE} beside its folders or shard-*.zip"
         raise rows.CorpusError(f"{root} has {wanted}; found {rows.listing(root)}")
-    reader = parquet.RecordReader(CORPUS, COLUMNS, PICTURES, functools.partial(read_pair, split=split))
-    return parquet.records(root, (f"{split}-",), reader)
-
-
-def read_pair(record: dict[str, Any], split: str = "train") -> Sample:
-    """Make one parquet record a sample; the set gives its records no names."""
-    columns = {"source": "original_image", "instruction": "edit_prompt", "target": "edited_image"}
-    return parquet.read_pair(record, f"{CORPUS}/{split}", "", **columns)
+    return parquet.open_pairs(root, (f"{split}-",), parquet.PairReader(f"{CORPUS}/{split}", COLUMNS))
 
 
 def read_folders(root: str, split: str) -> rows.Corpus:

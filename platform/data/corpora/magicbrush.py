@@ -17,9 +17,8 @@ from fireedit.platform.data.corpora import masks, parquet, rows
 from fireedit.platform.data.sample import Sample
 
 CORPUS = "magicbrush"
-COLUMNS = ["img_id", "turn_index", "source_img", "instruction", "target_img"]
-PICTURES = ["source_img", "target_img"]
-MASK = "mask_img"
+COLUMNS = {"source": "source_img", "instruction": "instruction", "target": "target_img", "mask": "mask_img"}
+KEY = ["img_id", "turn_index"]
 SESSIONS = "edit_sessions.json"
 GLOBAL, LOCAL = "global_descriptions.json", "local_descriptions.json"
 
@@ -47,16 +46,7 @@ def read(root: str, split: str = "train") -> rows.Corpus:
     rows.require_split(CORPUS, split, ["train", "dev", "test"])
     if split == "test" or (split == "dev" and storage.exists(storage.join(root, split))):
         return rows.in_parts(find_turns(root, split), functools.partial(read_folder_turn, root))
-    reader = parquet.RecordReader(CORPUS, COLUMNS, PICTURES, functools.partial(read_turn, split=split), [MASK])
-    return parquet.records(root, (f"{split}-",), reader)
-
-
-def read_turn(record: dict[str, Any], split: str = "train") -> Sample:
-    """Make one parquet record a sample; source and target may differ in size."""
-    key = f"{record['img_id']}-{record['turn_index']}"
-    columns = {"source": "source_img", "instruction": "instruction", "target": "target_img"}
-    sample = parquet.read_pair(record, f"{CORPUS}/{split}", key, **columns)
-    return parquet.with_mask(sample, record, MASK, functools.partial(masks.erased, source=sample.source))
+    return parquet.open_pairs(root, (f"{split}-",), parquet.PairReader(f"{CORPUS}/{split}", COLUMNS, KEY, erased=True))
 
 
 def find_turns(root: str, split: str) -> list[MagicBrushTurn]:

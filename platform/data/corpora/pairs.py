@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fireedit.platform import storage
-from fireedit.platform.data.corpora import masks, parquet, rows
+from fireedit.platform.data.corpora import parquet, rows
 from fireedit.platform.data.sample import Sample
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -95,16 +95,12 @@ def find_columns(path: str, present: Sequence[str], named: Mapping[str, str]) ->
 
 
 def _open_parquet(root: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
-    corpus, _, split = name.partition("/")
     skipped: Counter[str] = Counter()
-    paths = _parquet_files(root, split, skipped)
+    paths = _parquet_files(root, name.partition("/")[2], skipped)
     chosen = find_columns(paths[0], parquet.column_names(paths[0]), columns)
-    pictures, optional = [chosen["source"], chosen["target"]], [chosen[role] for role in chosen if role == "mask"]
     if "mask" in columns:
-        parquet.column_names(paths[0], optional, pictures=optional)
-    required, to_sample = [*pictures, chosen["instruction"]], functools.partial(_read_pair, name, chosen)
-    reader = parquet.RecordReader(corpus, required, pictures, to_sample, optional)
-    opened = parquet.records_of(paths, reader, skipped)
+        parquet.column_names(paths[0], [columns["mask"]], pictures=[columns["mask"]])
+    opened = parquet.open_files(paths, parquet.PairReader(name, chosen), skipped)
     return dataclasses.replace(opened, settings={"columns": chosen})
 
 
@@ -175,12 +171,6 @@ def _parquet_files(root: str, split: str, skipped: Counter[str]) -> list[str]:
     )
 
 
-def _read_pair(name: str, columns: Mapping[str, str], record: dict[str, Any]) -> Sample:
-    """Make a sample of a record whose pictures are {bytes, path} or bytes; `name` is CORPUS/SPLIT."""
-    sample = parquet.read_pair(record, name, "", **{role: columns[role] for role in REQUIRED})
-    return parquet.with_mask(sample, record, columns["mask"], masks.bright) if "mask" in columns else sample
-
-
 def _read_files(folder: str, metadata: str, name: str, columns: Mapping[str, str], record: dict[str, Any]) -> Sample:
     """Make a sample of a record whose pictures are paths below `folder`; errors name the metadata's file."""
     paths = {column: record.get(column) or "" for role, column in columns.items() if role != "instruction"}
@@ -194,4 +184,4 @@ def _read_files(folder: str, metadata: str, name: str, columns: Mapping[str, str
         file = f"{name}/{paths[columns['source']]}"
         return Sample(id=file, corpus=name.partition("/")[0], task="edit", error=f"{metadata}: {bad}")
     missing = dict.fromkeys(columns.values())
-    return _read_pair(name, columns, missing | record | pictures)
+    return parquet.PairReader(name, columns).to_sample(missing | record | pictures)

@@ -1,19 +1,19 @@
 """Edit pairs in the parquet files of Hugging Face sets: opened by the columns that are read, one record a sample."""
 
 import dataclasses
+import functools
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import masks, rows
-from fireedit.platform.data.sample import NO_IMAGE, Sample
+from fireedit.platform.data.sample import Sample
 
 ROWS_AT_ONCE = 8
 """Rows of a parquet file in memory: one may hold megabytes of pictures."""
@@ -22,39 +22,73 @@ BUFFER_BYTES = 4 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordReader:
-    """Reader of one parquet file's records as samples.
+class PairReader:
+    """Reader of one parquet file's records as edit pairs.
 
-    Only `columns`, some of them `pictures`, are read, and the `optional` pictures that a file has (see `read_file`): in
-    other columns the files of one set may disagree, null here and text there.
+    Only the columns named here are read: in others the files of one set may disagree, null here and text there.
     """
 
-    corpus: str
-    columns: Sequence[str]
-    pictures: Sequence[str]
-    to_sample: Callable[[dict[str, Any]], Sample]
-    optional: Sequence[str] = ()
+    folder: str
+    """Corpus and split, `magicbrush/train`."""
+    columns: Mapping[str, str]
+    """Columns of `source`, `instruction` and `target`, and of a `mask` that files and records may lack."""
+    key: Sequence[str] = ()
+    """Columns that name a record in the set, if any."""
+    erased: bool = False
+    """True if masks are sources with an erased part, False if they are black and white."""
 
     def __call__(self, path: str) -> Iterator[Sample]:
         try:
-            yield from map(self.to_sample, read_file(path, self.columns, self.pictures, self.optional))
+            yield from map(self.to_sample, read_file(path, self.required, self.pictures, self.optional))
         except rows.BadRow as bad:
-            yield bad_file(self.corpus, path, bad)
+            yield bad_file(self.folder.partition("/")[0], path, bad)
+
+    @property
+    def required(self) -> list[str]:
+        return [*self.key, *(self.columns[role] for role in ("source", "instruction", "target"))]
+
+    @property
+    def pictures(self) -> list[str]:
+        return [self.columns["source"], self.columns["target"]]
+
+    @property
+    def optional(self) -> list[str]:
+        return [self.columns["mask"]] if "mask" in self.columns else []
+
+    def to_sample(self, record: dict[str, Any]) -> Sample:
+        """Make one record a sample; a hash of instruction and pictures makes its id unique in any cut into files."""
+        before, after = (picture_bytes(record, column) for column in self.pictures)
+        text = text_of(record, self.columns["instruction"])
+        digest = hashlib.blake2b(b"\0".join((text.encode(), before, after)), digest_size=8).hexdigest()
+        name = f"{self.folder}/" + "-".join([*(str(record[column]) for column in self.key), digest])
+        sample = Sample(id=name, corpus=self.folder.partition("/")[0], task="edit", instruction=text)
+        try:
+            if not text:
+                raise rows.BadRow(f"{self.columns['instruction']}: found no text")
+            source, target = map(rows.check_picture, (before, after), self.pictures)
+            return dataclasses.replace(sample, source=source, target=target, boxes=self._boxes(record, source))
+        except rows.BadRow as bad:
+            return dataclasses.replace(sample, error=f"{name}: {bad}")
+
+    def _boxes(self, record: dict[str, Any], source: bytes) -> tuple[masks.Box, ...]:
+        column = self.columns.get("mask", "")
+        decode = functools.partial(masks.erased, source=source) if self.erased else masks.bright
+        return masks.boxes(picture_bytes(record, column) or None, decode, column)
 
 
-def records(root: str, prefixes: tuple[str, ...], reader: RecordReader) -> rows.Corpus:
-    """Open the records of all ROOT/data/PREFIX*.parquet; each file is a part.
+def open_pairs(root: str, prefixes: tuple[str, ...], reader: PairReader) -> rows.Corpus:
+    """Open the pairs of all ROOT/data/PREFIX*.parquet; each file is a part.
 
     Raises:
         CorpusError: no such files, or the first of them has not the columns. A later one that has not is a bad row.
     """
     skipped: Counter[str] = Counter()
-    return records_of(list_files(root, reader.corpus, prefixes, skipped), reader, skipped)
+    return open_files(list_files(root, reader.folder.partition("/")[0], prefixes, skipped), reader, skipped)
 
 
-def records_of(paths: Sequence[str], reader: RecordReader, skipped: Mapping[str, int]) -> rows.Corpus:
-    """Open the records of these files; only the first is looked at, for a set may have hundreds."""
-    column_names(paths[0], reader.columns, reader.pictures)
+def open_files(paths: Sequence[str], reader: PairReader, skipped: Mapping[str, int]) -> rows.Corpus:
+    """Open the pairs of these files; only the first is looked at, for a set may have hundreds."""
+    column_names(paths[0], reader.required, reader.pictures)
     return rows.Corpus(paths, reader, skipped=skipped)
 
 
@@ -116,38 +150,6 @@ def file_name(path: str) -> str:
 def bad_file(corpus: str, path: str, bad: rows.BadRow) -> Sample:
     """Make a file that cannot be read one bad row, so that the corpus goes on without it."""
     return Sample(id=f"{corpus}/{file_name(path)}", corpus=corpus, task="edit", error=str(bad))
-
-
-def read_pair(record: dict[str, Any], folder: str, key: str, *, source: str, instruction: str, target: str) -> Sample:
-    """Make one record, whose pictures are `{bytes, path}`, a sample; the last three arguments name its columns.
-
-    Args:
-        folder: corpus and split, `magicbrush/train`.
-        key: name of the record in the set, if any; a hash of instruction and pixels makes the id unique, so that it
-            outlives another cut of the set into files.
-    """
-    before, after = (picture_bytes(record, column) for column in (source, target))
-    text = text_of(record, instruction)
-    digest = hashlib.blake2b(b"\0".join((text.encode(), before, after)), digest_size=8).hexdigest()
-    name = f"{folder}/{key}-{digest}" if key else f"{folder}/{digest}"
-    sample = Sample(id=name, corpus=folder.partition("/")[0], task="edit", instruction=text)
-    try:
-        if not text:
-            raise rows.BadRow(f"{instruction}: found no text")
-        first, second = rows.check_picture(before, source), rows.check_picture(after, target)
-        return dataclasses.replace(sample, source=first, target=second)
-    except rows.BadRow as bad:
-        return dataclasses.replace(sample, error=f"{name}: {bad}")
-
-
-def with_mask(sample: Sample, record: dict[str, Any], column: str, decode: Callable[[bytes], np.ndarray]) -> Sample:
-    """Add the box of the record's mask, if it has one; a damaged mask makes a bad row."""
-    if sample.error:
-        return sample
-    try:
-        return dataclasses.replace(sample, boxes=masks.boxes(picture_bytes(record, column) or None, decode, column))
-    except rows.BadRow as bad:
-        return dataclasses.replace(sample, source=NO_IMAGE, target=NO_IMAGE, error=f"{sample.id}: {bad}")
 
 
 def picture_bytes(record: dict[str, Any], column: str) -> bytes:

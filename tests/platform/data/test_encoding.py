@@ -9,7 +9,7 @@ import pytest
 
 from fireedit.platform.cluster import ResourcesError
 from fireedit.platform.data import shards
-from fireedit.platform.data.encoding import Arrays, EncodersConfig, encode
+from fireedit.platform.data.encoding import Arrays, Encoder, EncodersConfig, encode
 from fireedit.platform.data.sample import Sample, Task
 
 CONFIG = EncodersConfig(cpus=0.25, cpus_per_task=0.25, batch=4)
@@ -53,8 +53,8 @@ class Measure:
 
 
 def encoded(root: Path, factor: int = 1, config: EncodersConfig = CONFIG) -> dict[str, Any]:
-    make_encoder = functools.partial(Measure, factor, root / "batches.log")
-    return encode(str(root), "measure", f"{factor:04x}", COLUMNS, load, make_encoder, config)
+    encoder = Encoder(f"{factor:04x}", COLUMNS, load, functools.partial(Measure, factor, root / "batches.log"))
+    return encode(str(root), "measure", encoder, config)
 
 
 def assert_measured(root: Path, factor: int) -> None:
