@@ -1,6 +1,5 @@
 """Damaged files in every reader of the catalog, in all its forms: a bad row or a CorpusError with the file's name."""
 
-import dataclasses
 import functools
 import json
 import shutil
@@ -13,31 +12,10 @@ from fireedit.platform.data import catalog
 from fireedit.platform.data.corpora import pairs, rows
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.scenes import world
-from fireedit.platform.scenes.writers import (
-    cc12m,
-    cocostuff,
-    emu_edit,
-    grefcoco,
-    instructpix2pix,
-    llava_instruct,
-    magicbrush,
-    reasonedit,
-    refcoco,
-    ultraedit,
-)
+from fireedit.platform.scenes.writers import reasonedit
 
 HTML = b"<!DOCTYPE html>\n<html>\n\t<body>https://example.invalid\tNot Found</body>\n</html>\n"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1342177280\n" % 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """Published form of a corpus and patterns of the files that its reader opens."""
-
-    corpus: str
-    write: Callable
-    files: tuple[str, ...]
-    split: str = "train"
 
 
 def write_pairs(metadata: str, folder: Path, seeds: range, size: int, where: world.World) -> None:
@@ -52,45 +30,41 @@ def write_pairs(metadata: str, folder: Path, seeds: range, size: int, where: wor
     (folder / metadata).write_text("\n".join(lines))
 
 
-REFS = ("instances.json", "train2014/*.jpg")
-FORMS = {
-    "cc12m": Form("cc12m", cc12m.write, ("cc12m.tsv",)),
-    "cc12m:tars": Form("cc12m", cc12m.write_webdataset, ("*.tar",)),
-    "instructpix2pix": Form("instructpix2pix", instructpix2pix.write, ("data/*.parquet",)),
-    "instructpix2pix:folders": Form(
-        "instructpix2pix", instructpix2pix.write_folders, ("seeds.json", "0000000/prompt.json", "0000000/*.jpg")
-    ),
-    "instructpix2pix:zips": Form("instructpix2pix", instructpix2pix.write_zips, ("seeds.json", "*.zip")),
-    "cocostuff": Form(
-        "cocostuff", cocostuff.write, ("labels.txt", "annotations/train2017/*.png", "images/train2017/*.jpg")
-    ),
-    "cocostuff:json": Form("cocostuff", cocostuff.write_json, ("annotations/*.json", "images/train2017/*.jpg")),
-    "llava_instruct": Form("llava_instruct", llava_instruct.write, ("*.json", "train2017/*.jpg")),
-    "refcoco": Form("refcoco", refcoco.write, (*REFS, "refs(unc).p")),
-    "refcoco+": Form("refcoco+", functools.partial(refcoco.write, corpus="refcoco+"), (*REFS, "refs(unc).p")),
-    "refcocog": Form("refcocog", functools.partial(refcoco.write, corpus="refcocog"), (*REFS, "refs(umd).p")),
-    "grefcoco": Form("grefcoco", grefcoco.write, (*REFS, "grefs(unc).json")),
-    "magicbrush": Form("magicbrush", magicbrush.write, ("data/*.parquet",)),
-    "magicbrush:test": Form(
-        "magicbrush",
-        magicbrush.write_folder,
-        (
-            "test/edit_sessions.json",
-            "test/*_descriptions.json",
-            *(f"test/images/*/*-{n}*.png" for n in ("i", "m", "o")),
-        ),
-        split="test",
-    ),
-    "ultraedit": Form("ultraedit", ultraedit.write, ("data/FreeForm*.parquet", "data/RegionBase*.parquet")),
-    "reasonedit": Form("reasonedit", reasonedit.write, ("*.json", "images/*_origin.png", "images/*_target.png")),
-    "reasonedit:test": Form(
-        "reasonedit", reasonedit.write_benchmark, ("4-Color/*.txt", "4-Color/*.png", "4-Color/*_mask.jpg"), split="test"
-    ),
-    "emu_edit": Form("emu_edit", emu_edit.write, ("data/*.parquet",), split="test"),
-    "pairs:jsonl": Form("pairs", functools.partial(write_pairs, "metadata.jsonl"), ("metadata.jsonl", "images/*.png")),
-    "pairs:csv": Form("pairs", functools.partial(write_pairs, "metadata.csv"), ("metadata.csv", "images/*.png")),
-    "pairs:parquet": Form("pairs", ultraedit.write, ("data/FreeForm*.parquet",)),
+PAIRS = {
+    "pairs:jsonl": functools.partial(write_pairs, "metadata.jsonl"),
+    "pairs:csv": functools.partial(write_pairs, "metadata.csv"),
+    "pairs:parquet": catalog.SCENE_FORMS["ultraedit"].write,
 }
+PICTURES = "train2014/*.jpg"
+FILES: dict[str, tuple[str, ...]] = {
+    "cc12m": ("cc12m.tsv",),
+    "cc12m:tars": ("*.tar",),
+    "instructpix2pix": ("data/*.parquet",),
+    "instructpix2pix:folders": ("seeds.json", "0000000/prompt.json", "0000000/*.jpg"),
+    "instructpix2pix:zips": ("seeds.json", "*.zip"),
+    "cocostuff": ("labels.txt", "annotations/train2017/*.png", "images/train2017/*.jpg"),
+    "cocostuff:json": ("annotations/*.json", "images/train2017/*.jpg"),
+    "llava_instruct": ("*.json", "train2017/*.jpg"),
+    "refcoco": ("instances.json", PICTURES, "refs(unc).p"),
+    "refcoco+": ("instances.json", PICTURES, "refs(unc).p"),
+    "refcocog": ("instances.json", PICTURES, "refs(umd).p"),
+    "grefcoco": ("instances.json", PICTURES, "grefs(unc).json"),
+    "magicbrush": ("data/*.parquet",),
+    "magicbrush:test": (
+        "test/edit_sessions.json",
+        "test/*_descriptions.json",
+        *(f"test/images/*/*-{letter}*.png" for letter in ("i", "m", "o")),
+    ),
+    "ultraedit": ("data/FreeForm*.parquet", "data/RegionBase*.parquet"),
+    "reasonedit": ("*.json", "images/*_origin.png", "images/*_target.png"),
+    "reasonedit:test": ("4-Color/*.txt", "4-Color/*.png", "4-Color/*_mask.jpg"),
+    "emu_edit": ("data/*.parquet",),
+    "pairs:jsonl": ("metadata.jsonl", "images/*.png"),
+    "pairs:csv": ("metadata.csv", "images/*.png"),
+    "pairs:parquet": ("data/FreeForm*.parquet",),
+}
+"""Patterns of the files that a reader opens, by corpus or CORPUS:FORM."""
+TEST_SETS = ("emu_edit", "magicbrush:test", "reasonedit:test")
 
 
 def truncate(path: Path) -> None:
@@ -123,7 +97,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "missing": link_to_nowhere,
     "folder": replace_by_folder,
 }
-CASES = [(form, pattern) for form in FORMS for pattern in FORMS[form].files]
+CASES = [(form, pattern) for form in FILES for pattern in FILES[form]]
 
 
 @pytest.fixture(scope="module")
@@ -133,19 +107,21 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @functools.cache
     def write(name: str) -> Path:
         folder = tmp_path_factory.mktemp(name.replace(":", "-"))
-        FORMS[name].write(folder, range(6), 16, world.TRAIN)
+        write_form = PAIRS[name] if name in PAIRS else catalog.SCENE_FORMS[name].write
+        write_form(folder, range(6), 16, world.TRAIN)
         return folder
 
     return write
 
 
-def read(form: Form, folder: Path) -> list[Sample]:
-    if form.corpus == "pairs":
+def read(form: str, folder: Path) -> list[Sample]:
+    corpus = form.partition(":")[0]
+    if corpus == "pairs":
         return list(pairs.read(str(folder), corpus="mine", columns={}))
-    return list(catalog.open_corpus(form.corpus, str(folder), form.split))
+    return list(catalog.open_corpus(corpus, str(folder), "test" if form in TEST_SETS else "train"))
 
 
-def errors_of(form: Form, folder: Path) -> list[str]:
+def errors_of(form: str, folder: Path) -> list[str]:
     """Errors of the corpus or of its bad rows, which hold no picture."""
     try:
         samples = read(form, folder)
@@ -156,12 +132,12 @@ def errors_of(form: Form, folder: Path) -> list[str]:
 
 
 def test_every_corpus_of_the_catalog_is_in_the_suite() -> None:
-    assert {form.corpus for form in FORMS.values()} == {*catalog.CORPORA, "pairs"}
+    assert {form.partition(":")[0] for form in FILES} == {*catalog.CORPORA, "pairs"}
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", FILES)
 def test_whole_files_make_no_bad_row(name: str, written: Callable[[str], Path]) -> None:
-    samples = read(FORMS[name], written(name))
+    samples = read(name, written(name))
     assert samples and not [sample.error for sample in samples if sample.error]
 
 
@@ -174,7 +150,7 @@ def test_a_damaged_file_is_named(
     shutil.copytree(written(name), folder)
     path = min(folder.glob(pattern))
     DAMAGES[damage](path)
-    errors = errors_of(FORMS[name], folder)
+    errors = errors_of(name, folder)
     assert any(path.name in error for error in errors), (path, errors)
 
 
@@ -199,5 +175,5 @@ def test_a_folder_that_is_a_link_to_nowhere_is_named(
     shutil.copytree(written(name), folder)
     (folder / subfolder).rename(tmp_path / "moved")
     (folder / subfolder).symlink_to(tmp_path / "nowhere")
-    errors = errors_of(FORMS[name], folder)
+    errors = errors_of(name, folder)
     assert errors and all(subfolder in error for error in errors), errors
