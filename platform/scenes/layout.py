@@ -95,7 +95,9 @@ def sample_mirror(world: World, rng: random.Random) -> Scene | None:
     """
     name, other = rng.sample([name for name in world.things if not THINGS[name].flies], 2)
     middle, half = rng.choice(((0.26, (0.48, 0.95)), (0.74, (0.05, 0.52))))
-    mirror = _snapped_mirror(world, Mirror(middle + rng.uniform(-0.03, 0.03), rng.uniform(0.72, 0.84)))
+    width, height = MIRROR_SIZE
+    middle, foot = middle + rng.uniform(-0.03, 0.03), rng.uniform(0.72, 0.84)
+    mirror = Mirror(*_on_grid(world.grid, width / height, middle, foot, round(height * HEIGHT_STEPS))[:2])
     scene = dataclasses.replace(empty_scene(world, rng), mirror=mirror)
     placed = place(world, scene, rng, name, color=sample_color(world, rng, name), x=half)
     if placed is None:
@@ -178,11 +180,3 @@ def _on_grid(grid: int | None, aspect: float, x: float, y: float, height: int) -
     height = step * max(1, int(height / step + 0.5))
     half = height / HEIGHT_STEPS * aspect / 2
     return round((x - half) * grid) / grid + half, round(y * grid) / grid, height
-
-
-def _snapped_mirror(world: World, mirror: Mirror) -> Mirror:
-    """Snap the left and lower edges of a mirror to the nearest lines of the world's grid."""
-    if world.grid is None:
-        return mirror
-    half = MIRROR_SIZE[0] / 2
-    return Mirror(round((mirror.x - half) * world.grid) / world.grid + half, round(mirror.y * world.grid) / world.grid)

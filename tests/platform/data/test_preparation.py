@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -36,17 +35,6 @@ def test_a_folder_of_real_data_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(preparation.PrepareError, match="cc12m was not written by this job; move it away"):
         preparation.prepare_scenes(str(tmp_path), ["cc12m"], rows=2, size=32, seed=0)
     assert (tmp_path / "cc12m" / "cc12m.tsv").read_text() == "precious"
-
-
-def test_a_writer_that_fails_leaves_no_files(tmp_path: Path) -> None:
-    def break_off(folder: Path, seeds: Iterable[int], size: int, world: World) -> None:
-        (folder / "half").touch()
-        raise KeyboardInterrupt
-
-    settings = {"corpus": "cc12m", "rows": 2, "size": 32, "seed": 0, "world": "train"}
-    with pytest.raises(KeyboardInterrupt):
-        preparation.write_scenes(str(tmp_path / "cc12m"), settings, range(2), break_off)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("rows", "seed"), [(10, 5_000_000), (10, -1), (50_000_001, 0)])

@@ -10,17 +10,7 @@ def test_a_background_is_the_same_window_at_every_size(name: str) -> None:
     assert small.shape == (16, 16, 3) and small.dtype == np.uint8
     averaged = big.reshape(16, 8, 16, 8, 3).mean((1, 3))
     assert np.abs(averaged - small).mean() < 6
-    np.testing.assert_array_equal(backgrounds.cut(name, 7, 16), small)
-
-
-@pytest.mark.parametrize("name", backgrounds.BACKGROUNDS)
-def test_another_seed_is_another_window(name: str) -> None:
-    assert (backgrounds.cut(name, 1, 32) != backgrounds.cut(name, 2, 32)).any()
-
-
-def test_a_window_is_cached_and_read_only() -> None:
-    window = backgrounds.cut("a green hill", 0, 32)
-    assert backgrounds.cut("a green hill", 0, 32) is window and not window.flags.writeable
+    assert not big.flags.writeable and (backgrounds.cut(name, 8, 128) != big).any(), "another seed, another window"
 
 
 def test_backgrounds_differ_from_each_other() -> None:

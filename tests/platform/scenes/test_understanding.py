@@ -4,7 +4,6 @@ import pytest
 
 from fireedit.platform.scenes import families
 from fireedit.platform.scenes.objects import THINGS
-from fireedit.platform.scenes.understanding import HARD
 from fireedit.platform.scenes.world import TRAIN
 
 
@@ -62,7 +61,3 @@ def test_the_ordinal_counts_from_the_named_side() -> None:
         word = next(place for place, word in enumerate(("first", "second", "third")) if f"the {word} " in edit.plain)
         assert edit.edited == (ordered[word].id,)
         assert all(placed in edit.target.objects for placed in ordered if placed.id not in edit.edited)
-
-
-def test_there_are_seven_families() -> None:
-    assert set(HARD) == {"left_right", "relative_size", "color", "ordinal", "multiple", "reasoning", "mirror"}
