@@ -1,4 +1,4 @@
-"""The painter before the stages: what it is taught, its loss, and what it leaves for the stages."""
+"""The UNet before the stages: its supervision, its loss, and its weights for the stages."""
 
 import shutil
 from collections.abc import Mapping
@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from fireedit.jobs.training.loop import pretrain
-from fireedit.jobs.training.parts.painter import FIRST_OBJECT, LOOKS, WHAT, PainterRecipe, PainterTask, Taught
+from fireedit.jobs.training.parts.painter import (
+    CELL_CONTENTS,
+    CELL_LOOKS,
+    FIRST_OBJECT,
+    PainterRecipe,
+    PainterTask,
+    UNetWithProbes,
+)
 from fireedit.models.model import NANO, FireEditConfig, preset
 from fireedit.models.settings import PaintSettings
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig
@@ -31,14 +38,14 @@ def sizes() -> FireEditConfig:
 
 
 @pytest.fixture
-def part(sizes: FireEditConfig, tmp_path: Path) -> PainterTask:
-    return made(sizes, tmp_path)
+def task(sizes: FireEditConfig, tmp_path: Path) -> PainterTask:
+    return make_task(sizes, tmp_path)
 
 
-def made(sizes: FireEditConfig, folder: Path, **fields: object) -> PainterTask:
+def make_task(sizes: FireEditConfig, folder: Path, **fields: object) -> PainterTask:
     shutil.copytree(NANO / "tokenizer", folder / "out" / "tokenizer", dirs_exist_ok=True)
     objective = ObjectiveConfig(changed_weight=4, copy_floor=0.15, snr_cap=4, pure_noise=0.3)
-    usual = {
+    defaults = {
         "steps": 4,
         "batch": 4,
         "workers": 0,
@@ -47,80 +54,80 @@ def made(sizes: FireEditConfig, folder: Path, **fields: object) -> PainterTask:
         "objective": objective,
         "home": str(folder),
     }
-    usual["optimizer"] = OptimizerConfig(lr=1e-3, muon_lr=2e-3, adamw_only=("unet.conv_in", "unet.conv_out"))
+    defaults["optimizer"] = OptimizerConfig(lr=1e-3, muon_lr=2e-3, adamw_only=("unet.conv_in", "unet.conv_out"))
     torch.manual_seed(0)
-    return PainterTask(sizes, PainterRecipe(**(usual | fields)), folder / "out")  # type: ignore[arg-type]
+    return PainterTask(sizes, PainterRecipe(**(defaults | fields)), folder / "out")  # type: ignore[arg-type]
 
 
-def batch_of(part: PainterTask, count: int = 4, first: int = 0) -> dict[str, Tensor]:
-    rows = [part.draw(seed) for seed in range(first, first + count)]
+def batch_of(task: PainterTask, count: int = 4, first: int = 0) -> dict[str, Tensor]:
+    rows = [task.draw(seed) for seed in range(first, first + count)]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def test_readers_are_taught_what_every_cell_shows(part: PainterTask) -> None:
+def test_every_cell_is_labelled_with_its_content_and_look(task: PainterTask) -> None:
     for seed in range(12):
-        edit, shown = training_edit(TRAIN, seed), part.draw(seed)["shown"]
+        edit, shown = training_edit(TRAIN, seed), task.draw(seed)["shown"]
         assert shown.shape == (2, 2, 16, 16) and shown.dtype == torch.uint8
-        for scene, (what, looks) in zip((edit.source, edit.target), shown, strict=True):
-            named = {WHAT[index] for index in what.unique().tolist()}
-            assert named <= {*(placed.name for placed in scene.objects), scene.background, "mirror"}
-            ground = what < FIRST_OBJECT
-            assert {LOOKS[index] for index in looks[ground].unique().tolist()} <= {scene.effect or "plain"}
+        for scene, (contents, looks) in zip((edit.source, edit.target), shown, strict=True):
+            names = {CELL_CONTENTS[index] for index in contents.unique().tolist()}
+            assert names <= {*(placed.name for placed in scene.objects), scene.background, "mirror"}
+            ground = contents < FIRST_OBJECT
+            assert {CELL_LOOKS[index] for index in looks[ground].unique().tolist()} <= {scene.effect or "plain"}
 
 
-def test_a_fresh_painter_copies_and_its_loss_falls(part: PainterTask) -> None:
-    batch, losses = batch_of(part, 8), []
-    learning = [parameter for parameter in part.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=3e-3)
+def test_a_fresh_unet_copies_and_its_loss_falls(task: PainterTask) -> None:
+    batch, losses = batch_of(task, 8), []
+    trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=3e-3)
     for _ in range(30):
         torch.manual_seed(0)
-        found: Mapping[str, Tensor] = part.losses(part.model, batch)
-        found["loss"].backward()
+        terms: Mapping[str, Tensor] = task.losses(task.model, batch)
+        terms["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append({name: float(value.detach()) for name, value in found.items()})
+        losses.append({name: float(value.detach()) for name, value in terms.items()})
     assert losses[0]["inside"] == pytest.approx(1, abs=1e-3) and losses[0]["outside"] < 1e-6, "a copy at first"
     assert losses[-1]["painting"] < 0.9 * losses[0]["painting"] and losses[-1]["reading"] < losses[0]["reading"]
 
 
-def test_every_edit_counts_alike(sizes: FireEditConfig, tmp_path: Path) -> None:
-    """A copy costs about the same whatever was changed, but for edits that change hardly anything."""
-    part = made(sizes, tmp_path, dropout=DropoutConfig(text=0, image=0, both=0))
+def test_every_edit_has_about_the_same_weight(sizes: FireEditConfig, tmp_path: Path) -> None:
+    """A copy costs about the same for every edit, but for those that change hardly anything."""
+    task = make_task(sizes, tmp_path, dropout=DropoutConfig(text=0, image=0, both=0))
     torch.manual_seed(0)
-    losses = [float(part.losses(part.model, batch_of(part, 1, seed))["painting"].detach()) for seed in range(40)]
+    losses = [float(task.losses(task.model, batch_of(task, 1, seed))["painting"].detach()) for seed in range(40)]
     changed = sorted(loss for loss in losses if loss > 0)
     assert changed[-1] / changed[len(changed) // 2] < 8  # of timesteps' weights between 1 and 4, and sizes
 
 
-def test_the_image_attention_is_left_alone(part: PainterTask, tmp_path: Path) -> None:
-    before = {name: value.clone() for name, value in part.model.state_dict().items() if "_ip." in name}
-    pretrain(part, part.recipe, tmp_path / "out")
-    assert before and all(torch.equal(part.model.state_dict()[name], value) for name, value in before.items())
+def test_the_image_attention_is_not_trained(task: PainterTask, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in task.model.state_dict().items() if "_ip." in name}
+    pretrain(task, task.recipe, tmp_path / "out")
+    assert before and all(torch.equal(task.model.state_dict()[name], value) for name, value in before.items())
 
 
-def test_figures_name_every_family_beside_a_copy(part: PainterTask) -> None:
+def test_figures_compare_every_family_with_a_copy(task: PainterTask) -> None:
     with torch.no_grad():
-        figures = part.figures(part.model.eval())
+        figures = task.figures(task.model.eval())
     for family in FAMILIES:
         assert {f"{family}_inside", f"{family}_copy_inside"} <= set(figures)
     assert figures["over_copy"] == pytest.approx(1, abs=0.01) and f"{NO_OP}_inside" not in figures
     assert figures["outside"] < 1e-3
 
 
-def test_the_sheet_shows_the_first_held_out_edits(part: PainterTask) -> None:
+def test_the_sheet_shows_the_first_held_out_edits(task: PainterTask) -> None:
     with torch.no_grad():
-        assert part.preview(part.model.eval()).width > 2 * 3 * 128
+        assert task.preview(task.model.eval()).width > 2 * 3 * 128
 
 
 def test_saved_weights_load_and_their_image_attention_is_still_a_no_op(
-    sizes: FireEditConfig, part: PainterTask, tmp_path: Path
+    sizes: FireEditConfig, task: PainterTask, tmp_path: Path
 ) -> None:
-    model = part.model.eval()
-    assert isinstance(model, Taught)
+    model = task.model.eval()
+    assert isinstance(model, UNetWithProbes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn(parameter.shape)
-    part.save(model, tmp_path / "saved")
+    task.save(model, tmp_path / "saved")
     loaded = EditUNet.from_pretrained(tmp_path / "saved" / "unet").float().eval()
     shape = (1, sizes.unet.out_channels, 16, 16)
     noisy, source, tokens = torch.randn(shape), torch.randn(shape), torch.randn(1, 77, sizes.text.width)
@@ -130,15 +137,15 @@ def test_saved_weights_load_and_their_image_attention_is_still_a_no_op(
         without = loaded.predict(noisy, source, timestep, tokens, None)
         assert torch.equal(loaded.predict(noisy, source, timestep, tokens, detail), without)
     assert load_vae(tmp_path / "saved" / "vae").config.patch_size == 4
-    again = made(sizes, tmp_path)
+    again = make_task(sizes, tmp_path)
     again.load(tmp_path / "saved")
     assert torch.allclose(again.model.state_dict()["unet.conv_in.weight"], model.unet.conv_in.weight.float(), atol=1e-3)
 
 
 @pytest.mark.slow
-def test_it_compiles_into_one_graph(part: PainterTask) -> None:
+def test_the_unet_compiles_into_one_graph(task: PainterTask) -> None:
     latents, tokens = torch.randn(2, 48, 16, 16), torch.randn(2, 77, 96)
-    asked = latents, latents, torch.tensor([999, 5]), tokens
-    compiled = torch.compile(part.model, backend="aot_eager", fullgraph=True)
-    for plain, fast in zip(part.model(*asked), compiled(*asked), strict=True):
+    inputs = latents, latents, torch.tensor([999, 5]), tokens
+    compiled = torch.compile(task.model, backend="aot_eager", fullgraph=True)
+    for plain, fast in zip(task.model(*inputs), compiled(*inputs), strict=True):
         assert torch.allclose(plain, fast, atol=1e-5)
