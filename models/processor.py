@@ -16,7 +16,7 @@ from fireedit.models.model import FireEditConfig
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptConfig, PromptTokenizer
 
-Row = dict[str, np.ndarray | str | bool]
+InputRow = dict[str, np.ndarray | str | bool]
 """Arrays of one sample, by the names of `COLUMNS`."""
 
 
@@ -122,7 +122,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.null_text_ids = tokenize_text(tokenizer, [""], config.text_tokens)
 
-    def row(self, sample: Mapping[str, Any]) -> Row:
+    def row(self, sample: Mapping[str, Any]) -> InputRow:
         """Convert one sample, its images decoded to uint8 RGB arrays, to the columns of `Batch`.
 
         Args:
@@ -135,7 +135,7 @@ class Processor:
         """
         is_caption = sample["task"] == "caption"
         prompt = self._prompt(sample)
-        row: Row = {
+        row: InputRow = {
             "id": sample["id"],
             "corpus": sample["corpus"],
             "input_ids": self._padded(prompt.input_ids, PADDING),
@@ -173,7 +173,7 @@ class Processor:
             return self.prompts.dialogue(sample["questions"], sample["answers"])
         return self.prompts.edit(sample["instruction"])
 
-    def _images(self, sample: Mapping[str, Any]) -> Row:
+    def _images(self, sample: Mapping[str, Any]) -> InputRow:
         """Convert source and target of an edit to pixels or moments; blank ones for dialogue."""
         is_edit, side, shape = sample["task"] == "edit", self.config.canvas_size, self.config.moments_shape
         if self.config.encoded:
@@ -183,7 +183,7 @@ class Processor:
             f"{name}_pixels": squash(sample[name], side) if is_edit else _black(side) for name in ("source", "target")
         }
 
-    def _text_states(self, sample: Mapping[str, Any]) -> Row:
+    def _text_states(self, sample: Mapping[str, Any]) -> InputRow:
         shape = (self.config.text_tokens, self.config.text_width)
         return {"text_states": _encoding(sample, "text_states", shape)} if self.config.encoded else {}
 
