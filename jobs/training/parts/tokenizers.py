@@ -1,4 +1,4 @@
-"""Tokenizers at nano size: byte-level BPE on what the scenes say."""
+"""Tokenizers at nano size: byte-level BPE on the texts of the scenes."""
 
 import random
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from fireedit.platform.scenes.referring import make_reference
 from fireedit.platform.scenes.world import TRAIN
 
 SCENES = 10_000
-"""Scenes whose captions, instructions, questions and answers the vocabulary is counted on."""
+"""Scenes whose captions, instructions, questions and answers the vocabulary is trained on."""
 
 
 def train_tokenizers(out: Path, scenes: int = SCENES) -> dict[str, int]:
-    """Byte-level BPE for LLM and text encoder: any text has tokens, those of the scenes have few.
+    """Train byte-level BPE for LLM and text encoder: it encodes any text, and texts of the scenes in few tokens.
 
     Returns:
         the size of each vocabulary.
@@ -35,7 +35,7 @@ def train_tokenizers(out: Path, scenes: int = SCENES) -> dict[str, int]:
 
 
 def scene_texts(scenes: int) -> Iterator[str]:
-    """What the training corpora say about so many scenes, in the words around it that the prompts put."""
+    """Yield the texts of the training corpora about `scenes` scenes, in the templates of the prompts."""
     for seed in range(scenes):
         rng = random.Random(seed)
         edit = make_edit(TRAIN, seed)
@@ -48,7 +48,7 @@ def scene_texts(scenes: int) -> Iterator[str]:
 
 
 def _train(texts: list[str], size: int, begin: str, end: str, wrapped: bool) -> PreTrainedTokenizerFast:
-    """A tokenizer whose ids 0 and 1 are `begin` and `end`; `wrapped` puts them around every text, as CLIP does."""
+    """Train a tokenizer whose ids 0 and 1 are `begin` and `end`; `wrapped` adds them to every text, as CLIP does."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()

@@ -17,6 +17,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from fireedit.jobs.evaluation.clip import normalized
+from fireedit.jobs.evaluation.success import COLORLESS
 from fireedit.jobs.training.detection_loss import SetLoss
 from fireedit.jobs.training.held_out import HELD_OUT, accuracy, held_out_batches, known_cross_entropy
 from fireedit.jobs.training.loop import PretrainRecipe
@@ -43,8 +44,6 @@ CELL_CLASSES = (*NAMES, *TRAIN.backgrounds)
 """Classes of the pixels of a cell."""
 LOOKS, STYLES = ("", *COLORS), ("", *EFFECTS)
 """Colors of objects and effects on the whole image; "" for none."""
-COLORLESS = ("black and white", "sepia")
-"""Effects under which colors are not labelled."""
 MAX_OBJECTS = 8
 """Largest number of objects of a scene, and number of proposals whose regions are trained on."""
 MIN_AREA = 0.003
