@@ -44,7 +44,7 @@ KNOWLEDGE = WORLDS["knowledge"]
 
 @dataclass(frozen=True)
 class QuestionAnswer:
-    """One turn of a conversation."""
+    """Turn of a conversation."""
 
     kind: str
     question: str

@@ -32,7 +32,7 @@ GRACE_S = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class TimedTask:
-    """One command of a time box."""
+    """Command of a time box."""
 
     name: str
     end: float
