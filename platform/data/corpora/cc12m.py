@@ -215,13 +215,11 @@ def _caption(key: str, members: list[_Member]) -> str:
     by_suffix = {member.suffix: member for member in members}
     if len(by_suffix) < len(members):
         raise rows.BadRow(f"two members of {key} have one name")
+    member = by_suffix.get("txt") or by_suffix.get("json") or _Member(key, "json", b"{}")
+    if member.error:
+        raise rows.BadRow(member.error)
     try:
-        member = by_suffix.get("txt") or by_suffix["json"]
-        if member.error:
-            raise rows.BadRow(member.error)
         caption = member.data.decode("utf-8-sig") if member.suffix == "txt" else json.loads(member.data)["caption"]
-    except rows.BadRow:
-        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise rows.BadRow(f"{key}: found no caption ({error!r:.60}); write {key}.txt") from None
     if not isinstance(caption, str | None):

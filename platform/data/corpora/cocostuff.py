@@ -91,22 +91,21 @@ def read_labels(root: str) -> dict[int, str]:
     return labels
 
 
-def picture_names(root: str, split: str, skipped: Counter[str] | None = None) -> list[str]:
+def picture_names(root: str, split: str, skipped: Counter[str]) -> list[str]:
     """Name, without suffix, all pictures and maps of a split; one that has only half of it will be a bad row.
 
     Args:
         skipped: counts the files there that are no data, as NAME_labelTrainIds.png beside NAME.png.
     """
-    counts = Counter[str]() if skipped is None else skipped
     pictures = rows.require(root, f"images/{split}2017", "the pictures of COCO 2017")
     maps = rows.require(root, f"annotations/{split}2017", "the label maps of stuffthingmaps_trainval2017.zip")
     of_pictures, of_maps = (
-        {name.removesuffix(suffix) for name in rows.data_names(folder, counts) if name.endswith(suffix)}
+        {name.removesuffix(suffix) for name in rows.data_names(folder, skipped) if name.endswith(suffix)}
         for folder, suffix in ((pictures, ".jpg"), (maps, ".png"))
     )
     names = of_pictures | of_maps
     if beside := rows.companions(names) - (of_pictures & of_maps):
-        counts[rows.COMPANION_REASON] += len(beside)
+        skipped[rows.COMPANION_REASON] += len(beside)
     if not names:
         raise rows.CorpusError(f"{pictures} and {maps} hold no .jpg and no .png; unpack {split}2017.zip there")
     return sorted(names - beside)

@@ -55,7 +55,7 @@ def read(root: str, split: str = "test") -> rows.Corpus:
     return rows.Corpus(find_parts(root, skipped), _samples, skipped=skipped)
 
 
-def find_parts(root: str, skipped: Counter[str] | None = None) -> list[EmuEditFile]:
+def find_parts(root: str, skipped: Counter[str]) -> list[EmuEditFile]:
     """List the files of ROOT/data, of which only the keys are read yet.
 
     Args:
@@ -64,7 +64,7 @@ def find_parts(root: str, skipped: Counter[str] | None = None) -> list[EmuEditFi
         CorpusError: there are no such files, or the first of them has not the columns.
     """
     seen: set[tuple[Any, ...]] = set()
-    paths = parquet.list_files(root, CORPUS, PREFIXES, Counter() if skipped is None else skipped)
+    paths = parquet.list_files(root, CORPUS, PREFIXES, skipped)
     parquet.column_names(paths[0], COLUMNS, PICTURES)
     return [EmuEditFile(path, _repeated(path, seen)) for path in paths]
 

@@ -46,11 +46,6 @@ def _picture_and_category(annotation: dict[str, Any]) -> tuple[int, int] | None:
     return (picture, category) if isinstance(picture, int) and isinstance(category, int) else None
 
 
-def read(root: str) -> Instances:
-    """Read ROOT/instances.json whole."""
-    return read_file(rows.require(root, FILE, "the objects of COCO train2014"))
-
-
 def read_file(path: str) -> Instances:
     """Read a file of COCO's format whole.
 

@@ -63,13 +63,9 @@ def read(root: str, split: str = "train") -> rows.Corpus:
     if split == "test":
         skipped: Counter[str] = Counter()
         return rows.in_parts(find_cases(root, skipped), functools.partial(read_case, root), skipped)
-    return rows.Corpus(rows.sliced(list(read_records(root).items())), functools.partial(read_edits, root))
-
-
-def read_records(root: str) -> dict[str, Any]:
-    """Read the edits by their keys."""
     path = rows.require(root, FILE, "the edits of ReasonEdit")
-    return rows.read_object(path, "an object of edits keyed '0000', '0001', ...")
+    records = rows.read_object(path, "an object of edits keyed '0000', '0001', ...")
+    return rows.Corpus(rows.sliced([*records.items()]), functools.partial(read_edits, root))
 
 
 def read_edits(root: str, part: Sequence[tuple[str, Any]]) -> Iterator[Sample]:
@@ -95,14 +91,13 @@ def read_edits(root: str, part: Sequence[tuple[str, Any]]) -> Iterator[Sample]:
             )
 
 
-def find_cases(root: str, skipped: Counter[str] | None = None) -> list[ReasonEditCase]:
+def find_cases(root: str, skipped: Counter[str]) -> list[ReasonEditCase]:
     """List the cases of the six folders, folder by folder; files that are no data are counted in `skipped`.
 
     Raises:
         CorpusError: a folder or its text is missing, or has not as many lines as the folder has pictures.
     """
-    counts = Counter[str]() if skipped is None else skipped
-    return [case for category in TEXTS for case in _in_folder(root, category, counts)]
+    return [case for category in TEXTS for case in _in_folder(root, category, skipped)]
 
 
 def read_case(root: str, case: ReasonEditCase) -> Sample:

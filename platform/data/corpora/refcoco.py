@@ -66,13 +66,14 @@ def read(root: str, split: str = "train", *, corpus: str = "refcoco") -> rows.Co
     return rows.Corpus(rows.sliced(references), functools.partial(read_requests, root), skipped=skipped)
 
 
-def read_references(root: str, split: str, corpus: str, skipped: Counter[str] | None = None) -> list[ReferredObjects]:
-    """Read the references of a split, joined with ROOT/instances.json."""
+def read_references(root: str, split: str, corpus: str, skipped: Counter[str]) -> list[ReferredObjects]:
+    """Read the references of a split, joined with ROOT/instances.json; see `join`."""
     file = REFS[corpus]
     rows.require_split(corpus, split, UMD_SPLITS if "umd" in file else SPLITS)
     path = rows.require(root, file, f"the references of {corpus}")
     refs = read_pickle(path) if file.endswith(".p") else rows.read_json(path)
-    return join(corpus, split, path, refs, instances.read(root), skipped)
+    known = instances.read_file(rows.require(root, instances.FILE, "the objects of COCO train2014"))
+    return join(corpus, split, path, refs, known, skipped)
 
 
 def read_pickle(path: str) -> Any:
@@ -104,7 +105,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def join(
-    corpus: str, split: str, path: str, refs: Any, known: instances.Instances, skipped: Counter[str] | None = None
+    corpus: str, split: str, path: str, refs: Any, known: instances.Instances, skipped: Counter[str]
 ) -> list[ReferredObjects]:
     """Join the references of a split with their pictures and outlines; a failure becomes one with `error`.
 
@@ -121,7 +122,7 @@ def join(
         splits = ", ".join(sorted({str(ref["split"]) for ref in refs})) or "nothing"
         raise rows.CorpusError(f"{path} has no references of split {split!r}; found {splits}")
     with_sentence = [(index, ref) for index, ref in chosen if not _is_silent(ref)]
-    if skipped is not None and len(with_sentence) < len(chosen):
+    if len(with_sentence) < len(chosen):
         skipped[NO_SENTENCE] += len(chosen) - len(with_sentence)
     return list(_joined(corpus, split, with_sentence, known))
 

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -70,7 +71,7 @@ class BadRow(ValueError):
 
 def in_parts(items: Sequence[T], to_sample: Callable[[T], Sample], skipped: Mapping[str, int] | None = None) -> Corpus:
     """Corpus with one sample for each item, cut into parts of ROWS_PER_PART."""
-    return Corpus(sliced(items), _ReadEach(to_sample), skipped=skipped or {})
+    return Corpus(sliced(items), functools.partial(map, to_sample), skipped=skipped or {})
 
 
 def sliced(items: Sequence[T]) -> list[Sequence[T]]:
@@ -151,10 +152,9 @@ def read_json(path: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], An
     Raises:
         CorpusError: it is no JSON.
     """
+    data = load(path)
     try:
-        return json.loads(load(path), object_pairs_hook=object_pairs_hook)
-    except CorpusError:
-        raise
+        return json.loads(data, object_pairs_hook=object_pairs_hook)
     except (ValueError, RecursionError) as error:
         raise CorpusError(f"{path} is not JSON: {error}; {advice(path)}") from None
 
@@ -168,13 +168,14 @@ def read_object(path: str, wanted: str) -> dict[str, Any]:
         CorpusError: no JSON, no object or an empty one, or a key twice, of which Python would drop one in silence.
     """
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        counts = Counter(key for key, _ in pairs)
-        if len(counts) < len(pairs):
-            raise CorpusError(f"{path}: the key {counts.most_common(1)[0][0]!r} stands twice; fetch it again")
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        repeated.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         return dict(pairs)
 
-    members = read_json(path, unique)
+    repeated: list[str] = []
+    members = read_json(path, collect)
+    if repeated:
+        raise CorpusError(f"{path}: the key {repeated[0]!r} stands twice; fetch it again")
     if not isinstance(members, dict) or not members:
         found = "an empty object" if members == {} else f"a {type(members).__name__}"
         raise CorpusError(f"{path}: found {found}; write {wanted}")
@@ -264,13 +265,3 @@ def require_split(corpus: str, split: str, known: Sequence[str]) -> None:
     """Refuse a split that the corpus does not have."""
     if split not in known:
         raise CorpusError(f"{corpus} has no split {split!r}; write {' or '.join(known)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _ReadEach:
-    """Reader of a part whose items are one sample each; a class, so that it can be pickled."""
-
-    to_sample: Callable[[Any], Sample]
-
-    def __call__(self, part: CorpusPart) -> Iterator[Sample]:
-        return map(self.to_sample, part)

@@ -64,4 +64,4 @@ def test_a_damaged_outline_is_a_bad_row(segmentation: object, message: str) -> N
 def test_a_file_that_is_not_cocos_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "instances.json").write_text(content)
     with pytest.raises(rows.CorpusError, match=message):
-        instances.read(str(tmp_path))
+        instances.read_file(str(tmp_path / "instances.json"))

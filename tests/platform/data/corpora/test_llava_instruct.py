@@ -54,16 +54,9 @@ def test_conversations_without_a_picture_are_skipped_and_counted(tmp_path: Path)
     assert corpus.skipped == {llava_instruct.NO_PICTURE: 1}
 
 
-def test_conversations_about_one_picture_have_different_ids(corpus: Path) -> None:
-    record = llava_instruct.read_records(str(corpus))[0]
-    ids = {llava_instruct.read_dialogue(str(corpus), (index, record)).id for index in range(3)}
-    assert len(ids) == 3
-
-
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"image": "none.jpg", "conversations": turns("q", "a")}, "train2017/none.jpg: no such file"),
         ({"image": "../a.jpg", "conversations": turns("q", "a")}, "write one relative to the corpus's folder"),
         ({"conversations": turns("q", "a")}, "found None; write an object whose 'image' is a str"),
         ({"image": "a.jpg", "conversations": turns("q")}, "found the speakers human; write human, gpt in turn"),

@@ -82,22 +82,10 @@ def test_a_mask_that_is_named_must_be_there(tmp_path: Path) -> None:
     assert masks.read_boxes(str(tmp_path), "", masks.erased) == ()
 
 
-def test_every_request_names_the_object_and_the_color() -> None:
-    assert len(set(masks.REQUESTS)) == 11
-    for text in masks.REQUESTS:
-        assert "{object}" in text and "{color}" in text
-
-
 def test_a_request_comes_with_the_color_that_it_names() -> None:
     for seed in range(50):
         instruction, color = masks.request(random.Random(seed), "the dog")
         assert "the dog" in instruction and color in instruction
-
-
-def test_a_box_holds_all_of_a_mask_and_no_more() -> None:
-    mask = np.zeros((4, 10), bool)
-    mask[1, 2] = mask[2, 7] = True
-    assert masks.box(mask) == (0.2, 0.25, 0.8, 0.75)
 
 
 def test_paint_blends_by_half_inside_the_mask_only() -> None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,7 @@ def test_every_instruction_that_differs_becomes_a_row_and_the_first_is_the_other
         (edit(instruction=[]), "found []; write an object"),
         (edit(instruction=["a", None]), "found ['a', None]; write an object"),
         ("text", "found 'text'; write an object"),
-        (edit(instruction=["a", "b"], target_img_path="images/none.png"), "images/none.png: no such file"),
         (edit(origin_img_path=None), "as 'origin_img_path'"),
-        (edit(origin_img_path="images/none.png"), "images/none.png: no such file"),
-        (edit(target_img_path="/etc/a.png"), "found the path '/etc/a.png'"),
         (edit(target_img_path="../a.png"), "found the path '../a.png'"),
     ],
 )
@@ -65,20 +63,6 @@ def test_a_bad_record_becomes_one_bad_row(corpus: Path, record: object, message:
     (sample,) = reasonedit.read_edits(str(corpus), [("0003", record)])
     assert sample.error.startswith("SyntheticData_info_new.json, edit '0003': ") and message in sample.error
     assert sample.id == "reasonedit/train/0003" and not sample.source and not sample.target
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[]", "found a list"),
-        ("{}", "found an empty object"),
-        ('{"0000": {}, "0000": {}}', "the key '0000' stands twice; fetch it again"),
-    ],
-)
-def test_a_file_that_is_not_reasonedits_is_refused(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "SyntheticData_info_new.json").write_text(content)
-    with pytest.raises(rows.CorpusError, match=message):
-        reasonedit.read(str(tmp_path))
 
 
 HELD_OUT = world.WORLDS["unseen_seeds"]
@@ -110,7 +94,7 @@ def test_a_written_benchmark_is_read_back(benchmark: Path) -> None:
 
 
 def test_a_case_names_its_noun_and_files(benchmark: Path) -> None:
-    cases = reasonedit.find_cases(str(benchmark))
+    cases = reasonedit.find_cases(str(benchmark), Counter())
     assert [case.category for case in cases] == [name for name in reasonedit.TEXTS for _ in range(2)]
     for case in cases:
         assert case.noun and "CLIP" not in case.noun + case.instruction
@@ -122,7 +106,7 @@ def test_lines_belong_to_the_pictures_in_the_order_of_their_names(benchmark: Pat
     for stem, renamed in (("00001", "b"), ("00002", "a")):
         (folder / f"{stem}.png").rename(folder / f"{renamed}.png")
     (folder / "Left_Right_text.txt").write_bytes(b"\xef\xbb\xbfFirst. CLIP: cat\r\nSecond.CLIP:a dog \r\n\r\n")
-    first, second = reasonedit.find_cases(str(benchmark))[:2]
+    first, second = reasonedit.find_cases(str(benchmark), Counter())[:2]
     assert (first.picture, first.instruction, first.noun) == ("1-Left-Right/a.png", "First.", "cat")
     assert (second.picture, second.instruction, second.noun) == ("1-Left-Right/b.png", "Second.", "a dog")
 
@@ -155,9 +139,3 @@ def test_clutter_and_companions_beside_the_pictures_are_counted(benchmark: Path)
     corpus = reasonedit.read(str(benchmark), "test")
     assert list(corpus) == expected
     assert corpus.skipped == {rows.CLUTTER_REASON: 3, rows.COMPANION_REASON: 1}
-
-
-def test_an_incomplete_benchmark_is_refused(benchmark: Path) -> None:
-    (benchmark / "3-Mirror" / "Mirror_text.txt").unlink()
-    with pytest.raises(rows.CorpusError, match="3-Mirror/Mirror_text.txt is missing"):
-        reasonedit.read(str(benchmark), "test")
