@@ -36,23 +36,7 @@ from fireedit.platform.scenes import assets
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default, device = "default: %(default)s", "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--weights", default="nano", help=f"folder of a pipeline ({default}, which ships)")
-    parser.add_argument("--rows", default="target,copy,ip2p,full", help=f"NAME[=FOLDER][@REGIONS], ... ({default})")
-    parser.add_argument("--splits", default="unseen_seeds", help=f"of {', '.join(SPLITS)} ({default})")
-    parser.add_argument("--families", default=",".join(FAMILIES), help="default: all")
-    parser.add_argument("--edits", type=int, default=500, help=f"of each family ({default})")
-    parser.add_argument("--sessions", type=int, default=100, help=f"of three edits, in each split ({default})")
-    parser.add_argument("--regions", choices=REGION_SOURCES, default="predicted", help=f"input of the VLM ({default})")
-    parser.add_argument("--judges", type=Path, default=NANO, help=f"folder with judges/ and vision/ ({default})")
-    parser.add_argument("--out", type=Path, default=Path("results/benchmark"), help=default)
-    parser.add_argument("--home", default=storage.home(), help=f"cache of edited pictures ({default})")
-    parser.add_argument("--device", default=device, help=default)
-    add_setting_flags(parser)
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         print(json.dumps(run(args), allow_nan=False))
     except (EditorError, FileNotFoundError, assets.MissingAssetsError) as error:
@@ -103,6 +87,26 @@ def _names(option: str, text: str, known: Sequence[str]) -> list[str]:
         if name not in known:
             raise EditorError(f"--{option}: {name!r}; write some of {', '.join(known)}")
     return names
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default, device = "default: %(default)s", "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--weights", default="nano", help=f"folder of a pipeline ({default}, which ships)")
+    parser.add_argument("--rows", default="target,copy,ip2p,full", help=f"NAME[=FOLDER][@REGIONS], ... ({default})")
+    parser.add_argument("--splits", default="unseen_seeds", help=f"of {', '.join(SPLITS)} ({default})")
+    parser.add_argument("--families", default=",".join(FAMILIES), help="default: all")
+    parser.add_argument("--edits", type=int, default=500, help=f"of each family ({default})")
+    parser.add_argument("--sessions", type=int, default=100, help=f"of three edits, in each split ({default})")
+    parser.add_argument("--regions", choices=REGION_SOURCES, default="predicted", help=f"input of the VLM ({default})")
+    parser.add_argument("--judges", type=Path, default=NANO, help=f"folder with judges/ and vision/ ({default})")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmark"), help=default)
+    parser.add_argument("--home", default=storage.home(), help=f"cache of edited pictures ({default})")
+    parser.add_argument("--device", default=device, help=default)
+    add_setting_flags(parser)
+    return parser
 
 
 if __name__ == "__main__":

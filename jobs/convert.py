@@ -27,7 +27,7 @@ from fireedit.platform.console import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = vars(_parser().parse_args(argv))
+    args = vars(build_parser().parse_args(argv))
     out, sizes, seed = (args.pop(name) for name in ("out", "config", "seed"))
     started = time.monotonic()
     try:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="convert.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -26,7 +26,7 @@ from fireedit.platform.train.progress import duration
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     out = args.out.expanduser().resolve()
     ray = LocalRay(out / "ray.json")
     was_running = ray.stop()
@@ -94,7 +94,7 @@ def _say_where(report: Mapping[str, Any]) -> None:
     say(f"took {duration(report['seconds'])}; Ray and the endpoint stay up until `make stop`")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=steps.CHECKOUT / "out" / "demo", help="default: out/demo")
     parser.add_argument("--rows", type=int, default=600, help="scenes per corpus (default: %(default)s)")

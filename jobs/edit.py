@@ -22,15 +22,7 @@ from fireedit.platform.images import decode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="edit.py", description=__doc__)
-    parser.add_argument("image", type=Path, help="PNG, JPEG or WebP")
-    parser.add_argument("prompt", help="instruction, such as 'remove the dog'")
-    parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, which ships)")
-    parser.add_argument("--out", type=Path, default=Path("edited.png"), help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
-    add_setting_flags(parser)
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         report = edit(args)
     except (OSError, ValueError) as error:
@@ -51,6 +43,18 @@ def edit(args: argparse.Namespace) -> dict[str, object]:
     output.images[0].save(args.out)
     regions = len(output.regions[0].boxes)
     return {"edited": str(args.out), "regions": regions, "seconds": round(time.monotonic() - started, 2)}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edit.py", description=__doc__)
+    parser.add_argument("image", type=Path, help="PNG, JPEG or WebP")
+    parser.add_argument("prompt", help="instruction, such as 'remove the dog'")
+    parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, which ships)")
+    parser.add_argument("--out", type=Path, default=Path("edited.png"), help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add_setting_flags(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -31,17 +31,7 @@ TINY_SLACK_S = 600.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="nano.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=240.0, help="length of the whole run (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/nano"), help="default: %(default)s")
-    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
-    parser.add_argument("--parts", default=",".join(PARTS), help="only these (default: all)")
-    parser.add_argument("--init-from", type=Path, help="folder of a small model that parts start from, as models/nano")
-    parser.add_argument("--archive", type=Path, help="folder of nano.tar.* (default: OUT)")
-    parser.add_argument("--set", action="append", default=[], metavar="PART:key=value", help="for one part; repeatable")
-    parser.add_argument("--tiny", action="store_true", help="hardly any data: tries the command out")
+    parser = build_parser()
     args = parser.parse_args(argv)
     unknown = sorted(set(args.parts.split(",")) - set(PARTS))
     if unknown:
@@ -102,6 +92,21 @@ def _edit_held_out(plan: NanoPlan) -> dict[str, float]:
     (plan.out / "figures").mkdir(exist_ok=True)
     sheet.save(plan.out / "figures" / "edits.png")
     return figures
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nano.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=240.0, help="length of the whole run (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/nano"), help="default: %(default)s")
+    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
+    parser.add_argument("--parts", default=",".join(PARTS), help="only these (default: all)")
+    parser.add_argument("--init-from", type=Path, help="folder of a small model that parts start from, as models/nano")
+    parser.add_argument("--archive", type=Path, help="folder of nano.tar.* (default: OUT)")
+    parser.add_argument("--set", action="append", default=[], metavar="PART:key=value", help="for one part; repeatable")
+    parser.add_argument("--tiny", action="store_true", help="hardly any data: tries the command out")
+    return parser
 
 
 if __name__ == "__main__":

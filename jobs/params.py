@@ -36,18 +36,7 @@ TABLE_1 = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="params.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", choices=["paper", "nano"], default="paper", help="sizes (default: %(default)s)")
-    parser.add_argument(
-        "--stage",
-        type=int,
-        choices=sorted(STAGES),
-        default=3,
-        help="stage whose trained parameters are summed (default: 3)",
-    )
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     report = {"config": args.config, **count(preset(args.config), args.stage)}
     print("\n".join(table(report)), file=sys.stderr)
     print(json.dumps(report))
@@ -113,6 +102,21 @@ def _matching(pattern: str, sizes: dict[str, int]) -> int:
 
 def _or_dot(value: int) -> str:
     return f"{value:,}" if value else "."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="params.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", choices=["paper", "nano"], default="paper", help="sizes (default: %(default)s)")
+    parser.add_argument(
+        "--stage",
+        type=int,
+        choices=sorted(STAGES),
+        default=3,
+        help="stage whose trained parameters are summed (default: 3)",
+    )
+    return parser
 
 
 if __name__ == "__main__":

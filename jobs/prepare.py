@@ -34,7 +34,7 @@ INPUT_ERRORS = (PrepareError, MissingAssetsError, UnknownCorpusError, CorpusErro
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     names = args.corpora.split(",")
     try:
         if args.command == "scenes":
@@ -83,7 +83,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

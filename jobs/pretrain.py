@@ -62,14 +62,7 @@ STAGES = ("1", "2", "3")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    out = Path(storage.home()) / "nano"
-    parser.add_argument("part", choices=["tokenizers", *TRAINED, "corpora", "pipeline", "finish"])
-    parser.add_argument("--out", type=Path, default=out, help="folder of the small model (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 optimizer.lr=1e-4")
-    args = parser.parse_intermixed_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     print(json.dumps(run(args.part, args.out, args.overrides)))
 
 
@@ -100,6 +93,17 @@ def stage_overrides(stage: str, overrides: Sequence[str]) -> list[str]:
     """Select the overrides for all stages, and those that begin with this stage and a colon."""
     prefixed = [text.partition(":") if text[:2] in ("1:", "2:", "3:") else (stage, "", text) for text in overrides]
     return [override for number, _, override in prefixed if number == stage]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    out = Path(storage.home()) / "nano"
+    parser.add_argument("part", choices=["tokenizers", *TRAINED, "corpora", "pipeline", "finish"])
+    parser.add_argument("--out", type=Path, default=out, help="folder of the small model (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 optimizer.lr=1e-4")
+    return parser
 
 
 if __name__ == "__main__":

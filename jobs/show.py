@@ -40,7 +40,7 @@ COLUMNS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parser().parse_intermixed_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     stop, shares, steps = args.start + args.rows, dict[str, CorpusShare](), CLOCKED_STEPS
     try:
         if args.stage or args.config:
@@ -85,7 +85,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="show.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

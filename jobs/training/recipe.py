@@ -111,10 +111,7 @@ class TrainRecipe:
 
 def read_recipe(argv: Sequence[str]) -> TrainRecipe:
     """Read the recipe of a command line; exits with a sentence and code 2 if it is wrong."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Train one stage.")
-    parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True)
-    parser.add_argument("--config", default="nano", help="nano, paper, paper-771k, or a recipe's path (default: nano)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 model.vlm.lora_rank=16")
+    parser = build_parser()
     args = parser.parse_intermixed_args(argv)
     name = args.config if args.config.endswith((".yaml", ".yml")) else f"{args.config}-stage{args.stage}"
     try:
@@ -126,6 +123,15 @@ def read_recipe(argv: Sequence[str]) -> TrainRecipe:
     except ValueError as error:
         parser.exit(2, f"{error}\n")
     return recipe
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of jobs/train.py's command line."""
+    parser = argparse.ArgumentParser(prog="train.py", description="Train one stage.")
+    parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True)
+    parser.add_argument("--config", default="nano", help="nano, paper, paper-771k, or a recipe's path (default: nano)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 model.vlm.lora_rank=16")
+    return parser
 
 
 def check(recipe: TrainRecipe, name: str) -> None:
