@@ -117,15 +117,9 @@ def prepare_shards(
 
 
 def prepare_pairs(
-    folder: str,
-    out: str,
-    name: str,
-    columns: Mapping[str, str],
-    split: str = "train",
-    config: ConversionConfig | None = None,
+    folder: str, out: str, name: str, columns: Mapping[str, str], split: str, config: ConversionConfig
 ) -> dict[str, Any]:
     """Convert the edit pairs in `folder` to shards OUT/NAME; a mixture then draws from them by this name."""
-    require_own_name(name)
     entry = catalog.CatalogEntry(name, functools.partial(pairs.read, corpus=name, columns=columns), OWN_LICENSE)
     return {"corpora": {name: _convert(entry, folder, out, split, config)}, "out": out}
 

@@ -84,7 +84,8 @@ def cut(name: str, seed: int, size: int) -> np.ndarray:
         [size, size, 3] uint8 RGB, read-only.
     """
     rng = random.Random(seed)
-    image = picture(name, rng.randrange(VARIANTS))
+    background, variant = BACKGROUNDS[name], rng.randrange(VARIANTS)
+    image = _photo(background) if isinstance(background, Photo) else _landscape(background, variant)
     side = rng.uniform(0.7, 1) * min(image.size)
     left, top = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
     window = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
@@ -93,14 +94,6 @@ def cut(name: str, seed: int, size: int) -> np.ndarray:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     pixels.flags.writeable = False
     return pixels
-
-
-def picture(name: str, variant: int) -> Image.Image:
-    """Draw or load a whole background, `PICTURE_SIZE` on its short side; a photo has one variant."""
-    background = BACKGROUNDS[name]
-    if isinstance(background, Photo):
-        return _photo(background)
-    return _landscape(background, variant)
 
 
 @functools.cache

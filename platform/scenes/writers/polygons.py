@@ -23,15 +23,12 @@ def polygons(mask: np.ndarray) -> list[list[float]]:
 
 def _loops(mask: np.ndarray) -> list[list[Point]]:
     """Trace all borders of the mask as closed walks with the mask on their left."""
-    steps = _steps(mask)
-    loops = []
+    steps, loops = _steps(mask), []
     while steps:
-        start = next(iter(steps))
-        walk, here, before = [start], _step(steps, start, None), start
-        while here != start:
-            walk.append(here)
-            here, before = _step(steps, here, before), here
-        loops.append(_corners(walk))
+        walk = [next(iter(steps))]
+        while len(walk) == 1 or walk[-1] != walk[0]:
+            walk.append(_step(steps, walk))
+        loops.append(_corners(walk[:-1]))
     return loops
 
 
@@ -51,11 +48,13 @@ def _steps(mask: np.ndarray) -> dict[Point, list[Point]]:
     return steps
 
 
-def _step(steps: dict[Point, list[Point]], here: Point, before: Point | None) -> Point:
-    """Follow one edge; where two pixels touch at a corner only, the one that keeps them apart."""
+def _step(steps: dict[Point, list[Point]], walk: list[Point]) -> Point:
+    """Follow one edge on; where two pixels touch at a corner only, the one that keeps them apart."""
+    here = walk[-1]
     ways = steps[here]
     way = ways[0]
-    if len(ways) > 1 and before is not None:
+    if len(ways) > 1 and len(walk) > 1:
+        before = walk[-2]
         across, down = here[0] - before[0], here[1] - before[1]
         way = next((point for point in ways if (point[0] - here[0], point[1] - here[1]) == (down, -across)), way)
     ways.remove(way)

@@ -100,10 +100,6 @@ def test_a_reflection_of_another_category_makes_nothing_ambiguous() -> None:
     assert language.expressions(mirrored(CAT), CAT) == ["the cat", "the animal"], "the mirror is empty"
 
 
-def test_a_single_reflection_is_still_called_in_the_mirror() -> None:
-    assert language.expressions(mirrored(CAT_SEEN), CAT_SEEN)[0] == "the cat in the mirror"
-
-
 def test_captions_count_things_and_not_their_reflections() -> None:
     behind = "with a sandy beach in the background."
     assert language.caption(mirrored(CAT, CAT_SEEN)) == f"A cat and a mirror with a cat in it {behind}"

@@ -146,31 +146,22 @@ def test_a_record_that_cannot_be_read_is_one_bad_row(changed: dict, error: str, 
 
 
 @pytest.mark.parametrize(
-    ("text", "error"),
+    ("metadata", "data", "error"),
     [
-        ("source,instruction,target\na.png,Make it bright, now.,b.png\n", "metadata.csv, line 2.*the header's 3"),
-        ("source,instruction,target\na.png\n", "metadata.csv, line 2.*the header's 3"),
-        ("source,instruction,target\n", "metadata.csv holds no records"),
-        ("file_name,caption\na.png,b\n", "source or instruction or target among file_name, caption; .*=COLUMN"),
-        ("file_name,prompt\na.png,b\n", "source or target among file_name, prompt; write --columns source="),
+        ("metadata.csv", b"source,target\na.png,Make it bright, now.,b.png\n", "metadata.csv, line 2.*the header's 2"),
+        ("metadata.csv", b"source,instruction,target\na.png\n", "metadata.csv, line 2.*the header's 3"),
+        ("metadata.csv", b"source,instruction,target\n", "metadata.csv holds no records"),
+        ("metadata.csv", b"file_name,caption\na.png,b\n", "source or instruction or target among file_name, caption;"),
+        ("metadata.csv", b"file_name,prompt\na.png,b\n", "source or target among file_name, prompt; .*source=COLUMN"),
+        ("metadata.jsonl", b'{"source": "a.png"}\n[1]\n', "metadata.jsonl, line 2: found '\\[1\\]'"),
+        ("metadata.jsonl", b'{"source": "a.png"}\n\n{"source\n', "metadata.jsonl, line 3 is not JSON"),
+        ("metadata.jsonl", b'{"source": "\xff"}\n', "metadata.jsonl is not UTF-8"),
     ],
 )
-def test_metadata_that_is_not_a_table_of_pairs_is_refused(text: str, error: str, tmp_path: Path) -> None:
-    (tmp_path / "metadata.csv").write_text(text)
-    with pytest.raises(rows.CorpusError, match=error):
-        opened(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("data", "error"),
-    [
-        (b'{"source": "a.png"}\n[1]\n', "metadata.jsonl, line 2: found '\\[1\\]'"),
-        (b'{"source": "a.png"}\n\n{"source\n', "metadata.jsonl, line 3 is not JSON"),
-        (b'{"source": "\xff"}\n', "metadata.jsonl is not UTF-8"),
-    ],
-)
-def test_lines_that_are_not_objects_are_refused(data: bytes, error: str, tmp_path: Path) -> None:
-    (tmp_path / "metadata.jsonl").write_bytes(data)
+def test_metadata_that_is_not_a_table_of_pairs_is_refused(
+    metadata: str, data: bytes, error: str, tmp_path: Path
+) -> None:
+    (tmp_path / metadata).write_bytes(data)
     with pytest.raises(rows.CorpusError, match=error):
         opened(tmp_path)
 

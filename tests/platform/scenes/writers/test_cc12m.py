@@ -83,12 +83,8 @@ def test_failed_downloads_are_listed_in_the_parquet_file_alone(folder: Path) -> 
 
 def test_stats_count_the_downloads(folder: Path) -> None:
     stats = json.loads((folder / "00000_stats.json").read_text())
-    assert (stats["count"], stats["successes"], stats["failed_to_download"], stats["failed_to_resize"]) == (
-        20,
-        18,
-        2,
-        0,
-    )
+    counts = {"count": 20, "successes": 18, "failed_to_download": 2, "failed_to_resize": 0}
+    assert counts.items() <= stats.items()
     assert stats["status_dict"] == {"success": 18, "HTTP Error 404: Not Found": 2}
 
 
