@@ -145,9 +145,3 @@ def open_corpus(name: str, root: str, split: str = "train") -> Corpus:
         CorpusError: the files under `root` are not this corpus.
     """
     return find(name).read(root, split)
-
-
-def seed_range(form: SceneForm, seeds: range) -> range:
-    """Cut the seeds of a form's scenes out of those of a world."""
-    size = len(seeds) // MOST_SEED_BLOCKS
-    return seeds[form.seed_block * size : (form.seed_block + 1) * size]

@@ -95,12 +95,11 @@ def write_scenes(folder: str, settings: Mapping[str, Any], seeds: range, write: 
 
 def scene_seeds(name: str, rows: int, seed: int, world: World) -> range:
     """Return the seeds of block number `seed`, of `rows` scenes, within the corpus's part of the world's seeds."""
-    seeds = catalog.seed_range(catalog.SCENE_FORMS[name], world.seeds)
-    block = range(seeds.start + seed * rows, seeds.start + (seed + 1) * rows)
-    if seed < 0 or block.stop > seeds.stop:
-        most = len(seeds) // rows - 1
+    size, part = len(world.seeds) // catalog.MOST_SEED_BLOCKS, catalog.SCENE_FORMS[name].seed_block
+    if seed < 0 or (seed + 1) * rows > size:
+        most = size // rows - 1
         raise PrepareError(f"--seed {seed} with --rows {rows} leaves the corpus's range; write a seed of 0 to {most}")
-    return block
+    return world.seeds[part * size :][seed * rows : (seed + 1) * rows]
 
 
 def prepare_shards(

@@ -34,16 +34,8 @@ _SHADES = {
 _SHADED = 0.8
 """Brightness of the shaded tone of a new color."""
 
-_NOTO_PAINT = {
-    "butterfly": "orange",
-    "apple": "red",
-    "key": "yellow",
-    "bucket": "blue",
-    "book": "red",
-    "backpack": "red",
-    "car": "red",
-    "balloon": "red",
-}
+_NOTO_PAINT = {"butterfly": "orange", "key": "yellow", "bucket": "blue"}
+_NOTO_PAINT |= dict.fromkeys(("apple", "backpack", "balloon", "book", "car"), "red")
 """Color of the things that Noto draws in one plain color; only these are repainted."""
 _HUES_APART = 20
 """Greatest distance, of 256, of a hue to the color that it is a shade of."""

@@ -50,7 +50,8 @@ def write_parquet(
 def _write_file(path: Path, columns: Mapping[str, Column], rows: Iterable[Mapping[str, Any]]) -> None:
     features = {name: _feature(column) for name, column in columns.items()}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    schema = pa.schema([(name, _type(column)) for name, column in columns.items()], metadata=metadata)
+    types = {name: _IMAGE if column == "image" else pa.type_for_alias(column) for name, column in columns.items()}
+    schema = pa.schema(types, metadata=metadata)
     with pq.ParquetWriter(path, schema) as writer:
         for group in batched((_record(columns, row) for row in rows), ROWS_PER_GROUP):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
@@ -63,10 +64,6 @@ def split_off(seeds: Iterable[int], every: int, multiples: list[int]) -> Iterato
             yield seed
         else:
             multiples.append(seed)
-
-
-def _type(column: Column) -> pa.DataType:
-    return _IMAGE if column == "image" else pa.type_for_alias(column)
 
 
 def _feature(column: Column) -> dict[str, str]:

@@ -6,31 +6,6 @@ import pytest
 from fireedit.platform.data import catalog
 from fireedit.platform.data.corpora.rows import CorpusError
 
-BLOCK = 50_000_000
-"""Seeds of one corpus in the world of training, which has a thousand million."""
-FIRST_SEEDS = {
-    "cc12m": 0,
-    "instructpix2pix": 50_000_000,
-    "cocostuff": 100_000_000,
-    "llava_instruct": 150_000_000,
-    "refcoco": 200_000_000,
-    "refcoco+": 250_000_000,
-    "refcocog": 300_000_000,
-    "grefcoco": 350_000_000,
-    "magicbrush": 400_000_000,
-    "ultraedit": 450_000_000,
-    "reasonedit": 500_000_000,
-    "cc12m:tars": 550_000_000,
-    "instructpix2pix:folders": 600_000_000,
-    "instructpix2pix:zips": 650_000_000,
-    "cocostuff:json": 700_000_000,
-    "magicbrush:test": 750_000_000,
-    "reasonedit:test": 800_000_000,
-    "emu_edit": 850_000_000,
-    "emu_edit:generations": 900_000_000,
-}
-"""Seeds that scenes of each corpus have been drawn from since they were first written; weights were trained on them."""
-
 
 def test_a_misspelled_corpus_name_suggests_the_nearest() -> None:
     with pytest.raises(catalog.UnknownCorpusError, match="'coco_stuff'; did you mean 'cocostuff'"):
@@ -59,14 +34,6 @@ def test_every_reader_refuses_a_split_it_does_not_have(name: str, tmp_path: Path
 def test_a_test_set_is_never_opened_for_training(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="'train'.*write test"):
         catalog.open_corpus("emu_edit", str(tmp_path))
-
-
-@pytest.mark.parametrize("name", FIRST_SEEDS)
-def test_scene_seeds_of_a_corpus_never_change(name: str) -> None:
-    start = FIRST_SEEDS[name]
-    assert catalog.seed_range(catalog.SCENE_FORMS[name], range(1_000_000_000)) == range(start, start + BLOCK)
-    held_out = catalog.seed_range(catalog.SCENE_FORMS[name], range(1_300_000_000, 1_400_000_000))
-    assert (held_out.start, len(held_out)) == (1_300_000_000 + start // 10, BLOCK // 10)
 
 
 def test_scenes_name_their_world_and_real_pictures_have_none(tmp_path: Path) -> None:

@@ -12,6 +12,30 @@ from fireedit.platform.scenes.world import TRAIN, WORLDS, World
 
 CONFIG = ConversionConfig(size=32, cpus_per_task=0.5)
 OTHER_FORMS = [name for name in catalog.SCENE_FORMS if name not in catalog.TRAINING_CORPORA]
+BLOCK = 50_000_000
+"""Seeds of one corpus in the world of training, which has a thousand million."""
+FIRST_SEEDS = {
+    "cc12m": 0,
+    "instructpix2pix": 50_000_000,
+    "cocostuff": 100_000_000,
+    "llava_instruct": 150_000_000,
+    "refcoco": 200_000_000,
+    "refcoco+": 250_000_000,
+    "refcocog": 300_000_000,
+    "grefcoco": 350_000_000,
+    "magicbrush": 400_000_000,
+    "ultraedit": 450_000_000,
+    "reasonedit": 500_000_000,
+    "cc12m:tars": 550_000_000,
+    "instructpix2pix:folders": 600_000_000,
+    "instructpix2pix:zips": 650_000_000,
+    "cocostuff:json": 700_000_000,
+    "magicbrush:test": 750_000_000,
+    "reasonedit:test": 800_000_000,
+    "emu_edit": 850_000_000,
+    "emu_edit:generations": 900_000_000,
+}
+"""Seeds that scenes of each corpus have been drawn from since they were first written; weights were trained on them."""
 
 
 def modification_times(folder: Path) -> dict[str, int]:
@@ -41,6 +65,14 @@ def test_a_folder_of_real_data_is_never_overwritten(tmp_path: Path) -> None:
 def test_seeds_outside_the_part_of_a_corpus_are_refused(rows: int, seed: int) -> None:
     with pytest.raises(preparation.PrepareError, match=f"--seed {seed} with --rows {rows} leaves the corpus's range"):
         preparation.scene_seeds("cc12m", rows, seed, TRAIN)
+
+
+@pytest.mark.parametrize("name", FIRST_SEEDS)
+def test_scene_seeds_of_a_corpus_never_change(name: str) -> None:
+    start, held_out = FIRST_SEEDS[name], WORLDS["unseen_pairs"]
+    assert preparation.scene_seeds(name, BLOCK, 0, TRAIN) == range(start, start + BLOCK)
+    first = held_out.seeds.start + start // 10
+    assert preparation.scene_seeds(name, BLOCK // 10, 0, held_out) == range(first, first + BLOCK // 10)
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
