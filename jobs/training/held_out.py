@@ -1,12 +1,12 @@
 """Evaluation of pretrained parts: held-out scenes, and losses and accuracies of linear probes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fireedit.models.tokens import IGNORED
 from fireedit.platform.scenes.world import WORLDS
@@ -17,22 +17,10 @@ HELD_OUT = WORLDS["unseen_seeds"]
 """World that parts are evaluated on; training never draws its seeds."""
 
 
-class SceneDataset(Dataset[Mapping[str, Any]]):
-    """Samples of the seeds `first` to `last` - 1."""
-
-    def __init__(self, draw: Draw, first: int, last: int):
-        self.draw, self.first, self.last = draw, first, last
-
-    def __len__(self) -> int:
-        return self.last - self.first
-
-    def __getitem__(self, number: int) -> Mapping[str, Any]:
-        return self.draw(self.first + number)
-
-
 def held_out_batches(draw: Draw, samples: int, batch: int) -> DataLoader[Any]:
-    """Load the first `samples` held-out samples in batches."""
-    return DataLoader(SceneDataset(draw, HELD_OUT.seeds[0], HELD_OUT.seeds[samples]), batch)
+    """Draw the first `samples` held-out samples in batches."""
+    seeds = cast("Dataset[int]", HELD_OUT.seeds[:samples])
+    return DataLoader(seeds, batch, collate_fn=lambda chunk: default_collate([draw(seed) for seed in chunk]))
 
 
 def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
