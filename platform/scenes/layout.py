@@ -25,10 +25,8 @@ BESIDE_HEIGHT = 8
 """Height of the other object beside a mirror, where there is little room, in height steps."""
 HEIGHTS = (7, 12)
 """Least and greatest height in height steps, before snapping to the world's grid."""
-TWIN_HEIGHT = 10
-"""Height of twins of equal size, in height steps."""
-TWIN_HEIGHTS = (12, 8)
-"""Heights of twins that differ in size, in height steps."""
+TWIN_HEIGHTS = {"side": (10, 10), "size": (12, 8), "color": (10, 10)}
+"""Heights of twins, in height steps, by what they differ in."""
 ROW = ((0.1, 0.28), (0.41, 0.59), (0.72, 0.9))
 """Spans of the centers of three objects in a row, in fractions of the side."""
 ROW_HEIGHTS = (8, 6)
@@ -59,12 +57,11 @@ def sample_twins(world: World, rng: random.Random, differ: Literal["side", "size
     """Draw a scene with two objects of one kind, one in each half, that differ in one way; None if there is no room."""
     standing = [name for name in world.things if not THINGS[name].flies]
     name = rng.choice([name for name in standing if differ != "color" or sprites.paint(name, world.artwork)])
-    heights = TWIN_HEIGHTS if differ == "size" else (TWIN_HEIGHT, TWIN_HEIGHT)
     colors = rng.sample(world.colors, 2) if differ == "color" else [sample_color(world, rng, name)] * 2
     halves = [(0.1, 0.42), (0.58, 0.9)]
     rng.shuffle(halves)
     scene = empty_scene(world, rng)
-    for height, color, half in zip(heights, colors, halves, strict=True):
+    for height, color, half in zip(TWIN_HEIGHTS[differ], colors, halves, strict=True):
         placed = place(world, scene, rng, name, color=color, height=height, x=half, y=(0.72, 0.94))
         if placed is None or placed.height != height:
             return None
@@ -147,14 +144,11 @@ def place(
         x, y: spans of its center and its lower edge, in fractions of the side, before snapping to the grid.
     """
     y = y or (SKY if THINGS[name].flies else GROUND)
-    aspect = sprites.aspect(name, world.artwork)
-    widest, number = int(WIDEST * HEIGHT_STEPS / aspect), scene.next_id
+    widest, number = int(WIDEST * HEIGHT_STEPS / sprites.aspect(name, world.artwork)), scene.next_id
     for _ in range(TRIES):
-        middle, foot, steps = _on_grid(
-            world.grid, aspect, rng.uniform(*x), rng.uniform(*y), min(height or rng.randint(*HEIGHTS), widest)
-        )
-        mirrored = rng.random() < 0.5
-        placed = Placed(number, name, middle, foot, steps, color, mirrored, artwork=world.artwork)
+        middle, foot, steps = rng.uniform(*x), rng.uniform(*y), min(height or rng.randint(*HEIGHTS), widest)
+        drawn = Placed(number, name, middle, foot, steps, color, rng.random() < 0.5, artwork=world.artwork)
+        placed = snapped(world, drawn)
         if scene.has_room_for(placed):
             return placed
     return None

@@ -37,8 +37,7 @@ def make_reference(world: World, seed: int) -> Reference:
     rng = random.Random(seed)
     draw = rng.choice((_to_one, _to_several, _to_none))
     while True:
-        scene = _scene(world, rng)
-        if (reference := draw(world, scene, rng)) is not None:
+        if reference := draw(world, _scene(world, rng), rng):
             return reference
 
 

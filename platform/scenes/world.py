@@ -19,9 +19,7 @@ _HELD_OUT = {
     "move": ("key", "soccer ball"),
     "resize": ("bucket", "chair"),
 }
-HELD_OUT_PAIRS: tuple[Pair, ...] = tuple(
-    (operation, thing) for operation in _HELD_OUT for thing in _HELD_OUT[operation]
-)
+HELD_OUT_PAIRS: tuple[Pair, ...] = tuple((name, thing) for name, things in _HELD_OUT.items() for thing in things)
 """Pairs held out of training, of things that it shows otherwise. No thing is listed twice, and "replace" bars both of
 its sides: a duck neither goes nor comes. A tuple, so that the repr of a world is the same in every process."""
 

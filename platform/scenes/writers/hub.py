@@ -43,8 +43,7 @@ def write_parquet(
         file_rows = itertools.chain([first], itertools.islice(remaining, rows_per_file - 1))
         drafts.append(folder / f"{split}-{len(drafts):05d}.part")
         _write_file(drafts[-1], columns, file_rows)
-    final = [draft.with_name(f"{draft.stem}-of-{len(drafts):05d}.parquet") for draft in drafts]
-    return [draft.rename(path) for draft, path in zip(drafts, final, strict=True)]
+    return [draft.rename(draft.with_name(f"{draft.stem}-of-{len(drafts):05d}.parquet")) for draft in drafts]
 
 
 def _write_file(path: Path, columns: Mapping[str, Column], rows: Iterable[Mapping[str, Any]]) -> None:
