@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fireedit.jobs.training.recipe import read_recipe
-from fireedit.jobs.training.sizes import SizesError
 from fireedit.jobs.training.stage_loop import open_corpora, train_stage
 from fireedit.jobs.training.stage_run import refuse_another_run, require_same_corpora, starting_weights, summary
 from fireedit.platform import config, storage
 from fireedit.platform.cluster import ResourcesError, require_resources, start_ray
+from fireedit.platform.config import RecipeError
 from fireedit.platform.console import say
 from fireedit.platform.data.conversion import TooManyBadRowsError, UnreadablePartError
 from fireedit.platform.data.corpora.rows import CorpusError
@@ -31,7 +31,7 @@ from fireedit.platform.train.runs import Run, new_name
 
 FIT = "write workers.count, workers.cpus and ingest.cpus_per_task that fit, for example workers.cpus=0.25"
 ERRORS = (
-    *(CorpusError, IngestError, MixtureError, PrepareError, ResourcesError, ShardsError, SizesError),
+    *(CorpusError, IngestError, MixtureError, PrepareError, RecipeError, ResourcesError, ShardsError),
     *(TooManyBadRowsError, UnreadablePartError),
 )
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"run {run.name}: stage {recipe.stage} of {recipe.model.preset}, {recipe.length}, from {init_from}")
         storage.write_bytes(run.recipe, config.dump(replace(recipe, run=run.name, init_from=init_from)).encode())
         start_ray()
-        require_resources(recipe.demands, FIT)
+        require_resources(recipe.bundles, FIT)
         prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
         require_same_corpora(open_corpora(recipe), run)
     except ERRORS as error:

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import psutil
 import ray
 import ray.data
 import requests
-from ray._private.state import available_resources_per_node  # a DeveloperAPI; the public sum hides the nodes
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from fireedit.platform.console import say
 
@@ -27,18 +27,6 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 90
 NODE_GROUP = "ray.io/node-group"
 """Label of nodes that `ray up` or KubeRay started, which both run an autoscaler."""
-ROUNDING = 1e-4
-"""Ray counts resources in steps of this size."""
-PROXY_EXEMPT = ("no_proxy", "NO_PROXY")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """Logical resources that a job takes on one node, `count` times over."""
-
-    cpus: float
-    gpus: float = 0.0
-    count: int = 1
 
 
 class ResourcesError(RuntimeError):
@@ -65,11 +53,13 @@ def quiet_ray_data() -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
-def require_resources(demands: Sequence[Demand], advice: str, patience_s: float = 10.0, repeat_s: float = 60.0) -> None:
+def require_resources(
+    bundles: Sequence[dict[str, float]], advice: str, patience_s: float = 10.0, repeat_s: float = 60.0
+) -> None:
     """Wait until this process's Ray cluster has room for a job, with a line on stderr while it has not.
 
     Args:
-        demands: everything that the job holds at the same time.
+        bundles: CPUs and GPUs that the job holds at the same time, each bundle on one node.
         advice: what to write so that the job takes less.
         patience_s: seconds until the first line; what an earlier job held may still be on its way back.
         repeat_s: seconds between lines.
@@ -77,39 +67,24 @@ def require_resources(demands: Sequence[Demand], advice: str, patience_s: float 
         ResourcesError: the cluster is too small for the job, even idle, and has no autoscaler.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    totals = [node["Resources"] for node in nodes]
-    autoscaled = any(NODE_GROUP in node["Labels"] for node in nodes)
-    needed = _amounts(sum(each.cpus * each.count for each in demands), sum(each.gpus * each.count for each in demands))
-    if not (autoscaled or _fits(demands, totals)):
-        found = f"{_sum_of(totals)} on {len(nodes)} node(s)"
-        raise ResourcesError(f"the job takes {needed}, this Ray has {found}; {advice}")
-    due = time.monotonic() + patience_s
-    while not _fits(demands, free := list(available_resources_per_node().values())):
-        if time.monotonic() >= due:
-            say(
-                f"waiting: the job takes {needed}, of {_sum_of(totals)} {_sum_of(free)} are free; {advice}, "
-                "or end what holds them (`ray status` lists it)"
-            )
-            due = time.monotonic() + repeat_s
-        time.sleep(min(1.0, patience_s))
+    rooms = [Counter(node["Resources"]) for node in nodes]
+    needed = Counter({name: round(sum(bundle.get(name, 0) for bundle in bundles), 4) for name in ("CPU", "GPU")})
+    fits = needed <= sum(rooms, Counter()) and all(any(Counter(bundle) <= room for room in rooms) for bundle in bundles)
+    total = f"{_in_words(ray.cluster_resources())} on {len(nodes)} node(s)"
+    if not fits and not any(NODE_GROUP in node["Labels"] for node in nodes):
+        raise ResourcesError(f"the job takes {_in_words(needed)}, this Ray has {total}; {advice}")
+    group, wait_s = placement_group(list(bundles)), patience_s
+    while not group.wait(wait_s):
+        say(
+            f"waiting: the job takes {_in_words(needed)}, this Ray has {total} with "
+            f"{_in_words(ray.available_resources())} free; {advice}, or end what holds them (`ray status` lists it)"
+        )
+        wait_s = repeat_s
+    remove_placement_group(group)
 
 
-def _fits(demands: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) -> bool:
-    """Place every demand on the first node with room for it, on CPU nodes before GPU nodes; False if one is left."""
-    rooms = sorted(([node.get("GPU", 0.0), node.get("CPU", 0.0)] for node in nodes), key=lambda room: room[0])
-    for demand in [each for each in demands for _ in range(each.count)]:
-        room = next((room for room in rooms if room[0] >= demand.gpus and room[1] >= demand.cpus - ROUNDING), None)
-        if room is None:
-            return False
-        room[0], room[1] = room[0] - demand.gpus, room[1] - demand.cpus
-    return True
-
-
-def _sum_of(nodes: Sequence[Mapping[str, float]]) -> str:
-    return _amounts(sum(node.get("CPU", 0.0) for node in nodes), sum(node.get("GPU", 0.0) for node in nodes))
-
-
-def _amounts(cpus: float, gpus: float) -> str:
+def _in_words(resources: Mapping[str, float]) -> str:
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     return f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
 
 
@@ -147,7 +122,8 @@ class LocalRay:
     def environment(self) -> dict[str, str]:
         """Environment for `ray` and `serve` commands that talk to this Ray, without a proxy in between."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        exempt = {name: ",".join(filter(None, [os.environ.get(name), HOST, "localhost"])) for name in PROXY_EXEMPT}
+        direct = ",".join(filter(None, [os.environ.get("no_proxy"), os.environ.get("NO_PROXY"), HOST, "localhost"]))
+        exempt = {"no_proxy": direct, "NO_PROXY": direct}
         local = {"PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": self.dashboard}
         return os.environ | exempt | local
 
@@ -212,13 +188,13 @@ class LocalRay:
         except (requests.RequestException, LookupError, TypeError):  # no answer, or one without a node in it
             return False
 
-    def _processes(self) -> list[psutil.Process]:
-        if not self._known:
-            return []
-        roots = [process for process in psutil.process_iter() if self._known["folder"] in " ".join(_command(process))]
-        processes = {process.pid: process for root in roots for process in [root, *_descendants(root)]}
-        processes.pop(os.getpid(), None)
-        return list(processes.values())
+    def _processes(self) -> set[psutil.Process]:
+        processes = set[psutil.Process]()
+        for process in psutil.process_iter(["cmdline"]) if self._known else ():
+            if self._known["folder"] in " ".join(process.info["cmdline"] or []):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    processes |= {process, *process.children(recursive=True)}
+        return processes - {psutil.Process()}
 
 
 def free_port(wanted: int) -> int:
@@ -228,17 +204,3 @@ def free_port(wanted: int) -> int:
             if probe.connect_ex((HOST, port)) != 0:
                 return port
     raise LocalRayError(f"no free port from {wanted} to 9999")
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.Error:
-        return []

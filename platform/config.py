@@ -6,19 +6,17 @@ the value found and what to write.
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 T = TypeVar("T")
-PRESET = "preset"
-"""Field by which a section may be written short: `model: nano` is `model: {preset: nano}`."""
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class RecipeError(ValueError):
@@ -42,17 +40,9 @@ LogicalGPUs = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
 """CPUs and GPUs as Ray counts them: a fraction of one, or a whole number."""
 
 
-def load(
-    recipe: type[T],
-    name: str,
-    overrides: Sequence[str] = (),
-    folder: Path | None = None,
-    defaults: Mapping[str, Any] | None = None,
-) -> T:
+def load(recipe: type[T], name: str, overrides: Sequence[str] = (), folder: Path | None = None) -> T:
     """Read a recipe by path, or by its name in `folder`, and apply `a.b=value` overrides in order.
 
-    Args:
-        defaults: values of keys that neither the file nor an override gives.
     Raises:
         RecipeError: the file, a key or a value is wrong.
     """
@@ -65,7 +55,7 @@ def load(
         raise RecipeError(f"{path.name}: found a {type(raw).__name__}; write one `key: value` a line")
     for override in overrides:
         _assign(recipe, raw, override)
-    return parse(recipe, {**(defaults or {}), **raw}, where=path.name)
+    return parse(recipe, raw, where=path.name)
 
 
 def find(name: str, folder: Path | None = None) -> Path:
@@ -82,18 +72,11 @@ def find(name: str, folder: Path | None = None) -> Path:
 
 def parse(recipe: type[T], raw: Mapping[str, Any], where: str) -> T:
     """Build a recipe from plain values, checking every key, type and range; `where` begins the error messages."""
-    _refuse_unknown(recipe, raw, where)
-    try:
-        parsed = TypeAdapter(recipe).validate_python(raw)
+    in_list: TypeAdapter[list[T]] = TypeAdapter(list[recipe], config=STRICT)  # type: ignore[valid-type]
+    try:  # in a list, since a dataclass by itself takes no config
+        return in_list.validate_python([raw])[0]
     except ValidationError as error:
-        first = error.errors()[0]
-        key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        found = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"
-        raise RecipeError(f"{where}: {key}: {message}{found}") from None
-    for key, value in _numbers(to_plain(parsed)):
-        if not math.isfinite(value):
-            raise RecipeError(f"{where}: {key}: found {value}; write a finite number")
-    return parsed
+        raise RecipeError(f"{where}: {_explain(recipe, error)}") from None
 
 
 def dump(recipe: Any) -> str:
@@ -118,16 +101,11 @@ def _assign(recipe: Any, raw: dict[str, Any], override: str) -> None:
     if not equals:
         raise RecipeError(f"override {override!r} has no '='; write it as section.key=value")
     *sections, leaf = key.split(".")
-    hint = recipe
     for section in sections:
-        hint = _fields_in(hint).get(section)
-        inner = raw.setdefault(section, {})
-        if not isinstance(inner, dict):
-            if PRESET not in _fields_in(hint):
-                raise RecipeError(f"override {override!r}: '{section}' is a value, not a section")
-            inner = raw[section] = {PRESET: inner}
-        raw = inner
-    raw[leaf] = text if _fields_in(hint).get(leaf) is str else _yaml_or_text(text)
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise RecipeError(f"override {override!r}: '{section}' is a value, not a section")
+    raw[leaf] = text if _fields_in(recipe, sections).get(leaf) is str else _yaml_or_text(text)
 
 
 def _yaml_or_text(text: str) -> Any:
@@ -137,29 +115,25 @@ def _yaml_or_text(text: str) -> Any:
         return text
 
 
-def _refuse_unknown(recipe: Any, raw: Mapping[str, Any], where: str) -> None:
-    known = _fields_in(recipe)
-    for key, value in raw.items():
-        if key not in known:
-            raise RecipeError(f"{where}: unknown key '{key}'; {nearest(str(key), list(known))}")
-        if isinstance(value, dict) and _fields_in(known[key]):
-            _refuse_unknown(known[key], value, f"{where}: {key}")
+def _explain(recipe: Any, error: ValidationError) -> str:
+    """Word the first unknown key, or else the first wrong value, and what to write instead."""
+    details = error.errors()
+    for detail in details:
+        *sections, key = map(str, detail["loc"][1:])
+        known = _fields_in(recipe, sections)
+        if detail["type"] == "unexpected_keyword_argument" and key not in known:
+            return f"unknown key '{'.'.join([*sections, key])}'; {nearest(key, list(known))}"
+    first = details[0]
+    key, message = ".".join(map(str, first["loc"][1:])), first["msg"].removeprefix("Value error, ")
+    found = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"
+    return f"{key}: {message}{found}"
 
 
-def _fields_in(hint: Any) -> dict[str, Any]:
-    """List the fields, with their types, of a dataclass or of all dataclasses in a union; none for another type."""
+def _fields_in(hint: Any, sections: Sequence[str] = ()) -> dict[str, Any]:
+    """List the fields, with their types, of a dataclass or of all dataclasses in a union, or of a section below."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     dataclass_options = [option for option in options if dataclasses.is_dataclass(option)]
-    return {name: field for option in dataclass_options for name, field in typing.get_type_hints(option).items()}
-
-
-def _numbers(plain: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """Walk the numbers in plain values with their dotted keys."""
-    if isinstance(plain, Mapping):
-        for name, value in plain.items():
-            yield from _numbers(value, f"{key}.{name}" if key else name)
-    elif isinstance(plain, list):
-        for value in plain:
-            yield from _numbers(value, key)
-    elif isinstance(plain, int | float):
-        yield key, plain
+    fields = {name: field for option in dataclass_options for name, field in typing.get_type_hints(option).items()}
+    if not sections:
+        return fields
+    return _fields_in(fields.get(sections[0], hint), sections[1:])  # pydantic names a union's classes as sections

@@ -1,17 +1,19 @@
 """Sheets of pictures with titles, boxes and texts."""
 
-import functools
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 MARGIN = 8
 TITLE_HEIGHT = 24
 LINE_HEIGHT = 18
+CHARACTER_WIDTH = 7
+"""Pixels of a character, a little more than their mean."""
 GAP = 4
-"""Pixels between the pictures of a card, and around its text."""
+"""Pixels between the pictures of a card, between lines and around text."""
 LINES = 2
 """Lines of text above a card's pictures."""
 MOST_LINES = 8
@@ -79,7 +81,7 @@ def _titled(panel: Panel, height: int) -> Image.Image:
     picture = _picture(panel, (round(panel.image.shape[1] * height / panel.image.shape[0]), height))
     page = Image.new("RGB", (picture.width, height + TITLE_HEIGHT), PAPER)
     page.paste(picture, (0, TITLE_HEIGHT))
-    ImageDraw.Draw(page).text((0, 3), _fitted(panel.title, picture.width), fill=INK, font=_font())
+    _pen(page).text((0, 3), "".join(_wrapped(panel.title, picture.width, 1)), fill=INK)
     return page
 
 
@@ -88,75 +90,39 @@ def _card(card: Card, side: int) -> Image.Image:
     lines = _wrapped(card.words, width - 2 * GAP, LINES if card.panels else MOST_LINES)
     top = TITLE_HEIGHT + LINE_HEIGHT * max(len(lines), LINES) + 2 * GAP
     page = Image.new("RGB", (width, top + side if card.panels else top), PAPER)
-    _write(page, (0, TITLE_HEIGHT), lines)
-    page.paste(_bar(card, width), (0, 0))
+    pen = _pen(page)
+    pen.rectangle((0, 0, width, TITLE_HEIGHT - 1), fill=card.color)
+    pen.text((GAP, 3), card.title, fill=PAPER)
+    pen.text((width - GAP, 3), card.note, fill=PAPER, anchor="ra")
+    pen.multiline_text((GAP, TITLE_HEIGHT + GAP), "\n".join(lines), fill=INK, spacing=GAP)
     for place, panel in enumerate(card.panels):
-        page.paste(_squared(panel, side), (place * (side + GAP), top))
+        square = ImageOps.pad(_picture(panel, (side, side)), (side, side), color=EMPTY)
+        page.paste(square, (place * (side + GAP), top))
     if len(card.panels) == 1:
-        beside = Image.new("RGB", (side, side), EMPTY)
-        _write(beside, (0, 0), _wrapped(card.aside, side - 2 * GAP, side // LINE_HEIGHT))
-        page.paste(beside, (side + GAP, top))
+        beside = _wrapped(card.aside, side - 2 * GAP, side // LINE_HEIGHT)
+        pen.rectangle((side + GAP, top, width, top + side), fill=EMPTY)
+        pen.multiline_text((side + 2 * GAP, top + GAP), "\n".join(beside), fill=INK, spacing=GAP)
     return page
 
 
-def _bar(card: Card, width: int) -> Image.Image:
-    bar, font = Image.new("RGB", (width, TITLE_HEIGHT), card.color), _font()
-    pen, note = ImageDraw.Draw(bar), width - GAP - font.getlength(card.note)
-    pen.text((GAP, 3), _fitted(card.title, note - 3 * GAP), fill=PAPER, font=font)
-    pen.text((note, 3), card.note, fill=PAPER, font=font)
-    return bar
-
-
-def _squared(panel: Panel, side: int) -> Image.Image:
-    """Draw the panel's picture in the middle of a square."""
-    height, width = panel.image.shape[:2]
-    picture = _picture(panel, (round(width * side / max(height, width)), round(height * side / max(height, width))))
-    square = Image.new("RGB", (side, side), EMPTY)
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    return square
-
-
 def _picture(panel: Panel, size: tuple[int, int]) -> Image.Image:
-    """Draw the panel's picture at this width and height, with its boxes."""
-    (width, height), font = size, _font()
-    picture = Image.fromarray(panel.image).resize(size, Image.Resampling.BICUBIC)
-    pen = ImageDraw.Draw(picture)
-    for index, (left, top, right, bottom) in enumerate(panel.boxes):
-        frame = [left * (width - 1), top * (height - 1), right * (width - 1), bottom * (height - 1)]
+    """Draw the panel's picture as large as it fits into a width and height, with its boxes."""
+    picture = ImageOps.contain(Image.fromarray(panel.image), size)
+    pen, (right, bottom) = _pen(picture), (picture.width - 1, picture.height - 1)
+    for index, box in enumerate(panel.boxes):
+        frame = [share * end for share, end in zip(box, (right, bottom, right, bottom), strict=True)]
         pen.rectangle(frame, outline=FRAME, width=2)
         if index < len(panel.scores):
-            pen.text((frame[0] + 4, frame[1] + 2), f"{panel.scores[index]:.2f}", fill=FRAME, font=font)
+            pen.text((frame[0] + 4, frame[1] + 2), f"{panel.scores[index]:.2f}", fill=FRAME)
     return picture
 
 
-def _write(page: Image.Image, corner: tuple[int, int], lines: Sequence[str]) -> None:
-    pen, (left, top) = ImageDraw.Draw(page), corner
-    for number, line in enumerate(lines):
-        pen.text((left + GAP, top + GAP + number * LINE_HEIGHT), line, fill=INK, font=_font())
+def _pen(page: Image.Image) -> ImageDraw.ImageDraw:
+    pen = ImageDraw.Draw(page)
+    pen.font = ImageFont.load_default(size=14)
+    return pen
 
 
-def _wrapped(text: str, width: float, lines: int) -> list[str]:
-    """Break `text` into at most `lines` lines of `width` pixels."""
-    rest, wrapped = text.split(), list[str]()
-    while rest and len(wrapped) < lines - 1:
-        count = 1
-        while count < len(rest) and _font().getlength(" ".join(rest[: count + 1])) <= width:
-            count += 1
-        wrapped.append(_fitted(" ".join(rest[:count]), width))
-        rest = rest[count:]
-    return [*wrapped, _fitted(" ".join(rest), width)] if rest else wrapped
-
-
-def _fitted(text: str, width: float) -> str:
-    """Cut `text` with an ellipsis where it is wider than `width` pixels."""
-    font = _font()
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
-
-
-@functools.cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=14)
+def _wrapped(text: str, width: int, lines: int) -> list[str]:
+    """Break `text` into at most `lines` lines of about `width` pixels; an ellipsis stands for the rest."""
+    return textwrap.wrap(text, max(width // CHARACTER_WIDTH, 4), max_lines=lines, placeholder="...")

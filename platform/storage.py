@@ -58,21 +58,26 @@ def _bucket(address: str) -> fs.FileSystem:
 
 def exists(path: str) -> bool:
     """Check for a file or folder; a link to nowhere is there too, so that opening it is an error."""
-    files, inner = filesystem(path)
-    if isinstance(files, fs.LocalFileSystem):
-        return os.path.lexists(inner)
-    return files.get_file_info(inner).type != fs.FileType.NotFound
+    return os.path.islink(absolute(path)) or _info(path).type != fs.FileType.NotFound
 
 
 def is_folder(path: str) -> bool:
-    files, inner = filesystem(path)
-    return files.get_file_info(inner).type == fs.FileType.Directory
+    return _info(path).type == fs.FileType.Directory
 
 
 def size(path: str) -> int:
     """Bytes of a file."""
+    return _info(path).size
+
+
+def modified_ns(path: str) -> int:
+    """Time of a file's last change, ns since 1970."""
+    return _info(path).mtime_ns
+
+
+def _info(path: str) -> fs.FileInfo:
     files, inner = filesystem(path)
-    return files.get_file_info(inner).size
+    return files.get_file_info(inner)
 
 
 def names(folder: str) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
-from fireedit.jobs.training.sizes import MODEL_SIZES, same_sizes
+from fireedit.jobs.training.sizes import same_sizes
 from fireedit.models.model import NANO, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import storage
@@ -94,7 +94,7 @@ def finish(home: str, out: Path) -> dict[str, Any]:
     Returns:
         the run's name, and the size of the folder's weights in MB.
     """
-    has_sizes = partial(same_sizes, sizes=MODEL_SIZES.validate_python("nano"))
+    has_sizes = partial(same_sizes, sizes=preset("nano"))
     run = runs.latest_finished(home, 3, has_sizes) or runs.latest_finished(home, 2, has_sizes)
     if run is None:
         sys.exit(f"{home}/runs holds no finished run of nano stage 3; run: python jobs/train.py --stage 3")

@@ -1,21 +1,19 @@
 """Recipe of one run of one stage: its fields, the command line that reads it, and the checks before Ray starts."""
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from fireedit.jobs.training.sizes import ModelSizes
 from fireedit.models.model import FireEdit
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.stages import STAGES, DropoutConfig, Idea, ObjectiveConfig, StagedFireEdit
 from fireedit.platform import config, storage
-from fireedit.platform.cluster import Demand
 from fireedit.platform.config import Decay, RecipeError, Seed
 from fireedit.platform.data.catalog import CORPORA
 from fireedit.platform.data.ingest import IngestConfig
@@ -24,16 +22,10 @@ from fireedit.platform.data.preparation import ScenesConfig
 from fireedit.platform.data.shards import INDEX
 from fireedit.platform.train.engine import EngineConfig, check_engine
 from fireedit.platform.train.launcher import WorkersConfig
-from fireedit.platform.train.optimizer import OptimizerConfig, check_prefixes, named_trained
+from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizers, named_trained
 
 CONFIGS = Path(__file__).parent / "configs"
 FRESH, AUTO = "fresh", "auto"
-
-
-def _run_name(name: str) -> str:
-    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ValueError(f"found {name!r}; write letters, digits, '.', '_' and '-', which make a folder's name")
-    return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +33,9 @@ class TrainRecipe:
     """Every setting that one run of one stage depends on."""
 
     model: ModelSizes
-    """Sizes: a preset's name, `nano` or `paper`, or `{preset: nano, vlm: {lora_rank: 16}}`."""
+    """Sizes of a preset, `nano` or `paper`, with changes: `{preset: nano, vlm: {lora_rank: 16}}`."""
     stage: Literal[1, 2, 3]
-    """Stage, which `--stage` chooses; files need not give it."""
+    """Stage, which `--stage` chooses."""
     steps: PositiveInt | None = None
     """Optimizer steps after which the run ends."""
     minutes: PositiveFloat | None = None
@@ -69,7 +61,7 @@ class TrainRecipe:
     """Weights to start from: a pipeline folder, `fresh`, or `auto`: the last finished run of the stage before."""
     home: str = field(default_factory=storage.home)
     """Folder or s3:// address of corpora, shards and runs."""
-    run: Annotated[str, AfterValidator(_run_name)] = ""
+    run: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$")] = ""
     """Name of the run; empty makes one from recipe and time. The name of an unfinished run resumes it."""
     seed: Seed = 0
     log_every: PositiveInt = 10
@@ -90,13 +82,9 @@ class TrainRecipe:
         return " or ".join(end for end in ends if end)
 
     @property
-    def demands(self) -> list[Demand]:
+    def bundles(self) -> list[dict[str, float]]:
         """Resources that the run holds on Ray: its workers, and a decoding task for each at least."""
-        workers = self.workers
-        return [
-            Demand(cpus=workers.cpus, gpus=workers.gpus, count=workers.count),
-            Demand(cpus=self.ingest.cpus_per_task, count=workers.count),
-        ]
+        return self.workers.count * [self.workers.bundle, {"CPU": self.ingest.cpus_per_task}]
 
     def staged(self, editor: FireEdit | FireEditPipeline) -> StagedFireEdit:
         """Build the module that the stage trains out of an editor's parts, less those that an ablation leaves out."""
@@ -115,10 +103,8 @@ def read_recipe(argv: Sequence[str]) -> TrainRecipe:
     args = parser.parse_intermixed_args(argv)
     name = args.config if args.config.endswith((".yaml", ".yml")) else f"{args.config}-stage{args.stage}"
     try:
-        recipe = config.load(TrainRecipe, name, args.overrides, CONFIGS, defaults={"stage": args.stage})
+        recipe = config.load(TrainRecipe, name, [*args.overrides, f"stage={args.stage}"], CONFIGS)
         recipe = replace(recipe, home=storage.absolute(recipe.home))
-        if recipe.stage != args.stage:
-            raise RecipeError(f"{name}: this is a recipe of stage {recipe.stage}; write --stage {recipe.stage}")
         check(recipe, name)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
@@ -146,18 +132,9 @@ def check(recipe: TrainRecipe, name: str) -> None:
     if recipe.init_from == FRESH and recipe.model.preset != "nano":
         raise RecipeError(f"{name}: init_from: found fresh, which only nano has; write a folder that convert.py made")
     check_engine(recipe.engine, recipe.optimizer, recipe.ema)
-    check_module(recipe, name)
-
-
-def check_module(recipe: TrainRecipe, name: str) -> None:
-    """Build the stage's module without memory for its weights, to check sizes and names of parameters.
-
-    Raises:
-        ValueError: the sizes make no model, or the optimizer names no parameter of it.
-    """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"):  # no memory for the weights
             model = FireEdit.from_config(recipe.model)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RecipeError(f"{name}: model: no model has these sizes: {error}") from error
-    check_prefixes(recipe.optimizer, [parameter for parameter, _ in named_trained(recipe.staged(model))])
+    build_optimizers(named_trained(recipe.staged(model)), recipe.optimizer)

@@ -7,25 +7,20 @@ from typing import Annotated, Any, Literal
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator
 
 from fireedit.models.model import FireEditConfig, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.vlm import VLM
 from fireedit.platform import storage
-from fireedit.platform.config import to_plain
-from fireedit.platform.console import say
+from fireedit.platform.config import RecipeError, to_plain
 
-LORA = ("vlm.lora_rank", "vlm.lora_alpha", "vlm.lora_dropout", "vlm.lora_targets")
-"""Sizes that may change between stages: the weights' LoRA is merged into the LLM, and a fresh one begins."""
+LORA = "vlm.lora_"
+"""Prefix of sizes that may change between stages: the weights' LoRA is merged into the LLM, and a fresh one begins."""
 WEIGHTS_DECIDE = ("region_encoder.groma_compat", "vlm.norm_eps")
 """Settings that convert.py takes from published weights; a pipeline folder keeps them."""
 BASE = ".base_layer."
 """Infix of the names of weights below a LoRA."""
-
-
-class SizesError(ValueError):
-    """Weights of other sizes than the recipe's; the message names the first and what to write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +31,10 @@ class ModelConfig(FireEditConfig):
 
 
 def _with_preset(model: Any) -> Any:
-    """Fill in the preset's sizes: `nano` or `{preset: nano, vlm: {lora_rank: 16}}` becomes every size."""
-    sizes = {"preset": model} if isinstance(model, str) else model
-    if not isinstance(sizes, Mapping) or not isinstance(sizes.get("preset"), str):
-        return sizes
-    return _merged(to_plain(preset(sizes["preset"])), sizes)
+    """Fill in the preset's sizes: `{preset: nano, vlm: {lora_rank: 16}}` becomes every size."""
+    if not isinstance(model, Mapping) or not isinstance(model.get("preset"), str):
+        return model
+    return _merged(to_plain(preset(model["preset"])), model)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,55 +46,46 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 ModelSizes = Annotated[ModelConfig, BeforeValidator(_with_preset)]
-"""Type of a recipe's `model`, which may be written as a preset's name."""
-MODEL_SIZES: TypeAdapter[ModelConfig] = TypeAdapter(ModelSizes)
 
 
-def same_sizes(saved: Any, sizes: ModelConfig) -> bool:
-    """Compare the `model` of a saved recipe, short or whole, with sizes; how it paints does not count."""
-    try:
-        before = MODEL_SIZES.validate_python(saved)
-    except ValidationError:
-        return False
-    return replace(before, painting=sizes.painting) == sizes
+def differences(
+    saved: Mapping[str, Any], sizes: Mapping[str, Any], section: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Walk the dotted keys of sizes that are saved with other values, and both values."""
+    for name, value in sizes.items():
+        key, found = f"{section}{name}", saved.get(name, value)
+        if isinstance(value, Mapping) and isinstance(found, Mapping):
+            yield from differences(found, value, f"{key}.")
+        elif found != value and section != "painting.":  # sampler settings are no sizes
+            yield key, found, value
+
+
+def same_sizes(saved: Any, sizes: FireEditConfig) -> bool:
+    """Compare the `model` of a saved recipe with sizes; older recipes, which hold a name only, match none."""
+    return isinstance(saved, Mapping) and not any(differences(saved, to_plain(sizes)))
 
 
 def require_sizes(sizes: ModelConfig, folder: str) -> None:
-    """Raise SizesError if a pipeline folder was saved with other sizes than a recipe's, LoRA's apart."""
-    for key, found, wanted in _differences(sizes, folder):
-        if key not in LORA:
-            others = ", or init_from=fresh" if sizes.preset == "nano" else ""
-            raise SizesError(f"init_from: {folder} has {key} {found}, not {wanted}; write model.{key}={found}{others}")
-        say(f"{key} {found} of {folder} becomes {wanted}: its LoRA is merged into the LLM")
-
-
-def _differences(sizes: ModelConfig, folder: str) -> Iterator[tuple[str, Any, Any]]:
-    """List dotted keys with their values in the folder's config.json files and in the recipe, where these differ."""
-    for part, fields in to_plain(sizes).items():
-        path = storage.join(folder, part, "config.json")
-        if not isinstance(fields, dict) or not storage.exists(path):
-            continue
-        saved = json.loads(storage.read_bytes(path))
-        for name, wanted in fields.items():
-            key, found = f"{part}.{name}", saved.get(name, wanted)
-            if isinstance(wanted, dict) and isinstance(found, dict):
-                found = wanted | found
-            if found != wanted and key not in WEIGHTS_DECIDE:
-                yield key, found, wanted
+    """Raise RecipeError if a pipeline folder was saved with other sizes than a recipe's, LoRA's apart."""
+    paths = {part: storage.join(folder, part, "config.json") for part in to_plain(sizes)}
+    saved = {part: json.loads(storage.read_bytes(path)) for part, path in paths.items() if storage.exists(path)}
+    for key, found, wanted in differences(saved, to_plain(sizes)):
+        if not key.startswith((LORA, *WEIGHTS_DECIDE)):
+            raise RecipeError(f"init_from: {folder} has {key} {found}, not {wanted}; write model.{key}={found}")
 
 
 def resize_lora(pipeline: FireEditPipeline, sizes: FireEditConfig, seed: int) -> None:
     """Merge the VLM's LoRA into its LLM and begin one of these sizes, unless it has them already."""
-    vlm, wanted = pipeline.vlm, to_plain(sizes.vlm)
-    if all(to_plain(vlm.config[name]) == wanted[name] for name in (key.partition(".")[2] for key in LORA)):
+    vlm = pipeline.vlm
+    if not any(key.startswith("lora_") for key, _, _ in differences(to_plain(dict(vlm.config)), to_plain(sizes.vlm))):
         return
     for module in vlm.modules():
         if isinstance(module, BaseTunerLayer):
             module.merge()
-    tensors = {name.replace(BASE, "."): tensor for name, tensor in vlm.state_dict().items() if "lora_" not in name}
+    merged = {name.replace(BASE, "."): tensor for name, tensor in vlm.state_dict().items() if "lora_" not in name}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        resized = VLM(sizes.vlm).to(vlm.dtype).eval().requires_grad_(False)
+        resized = VLM(replace(sizes.vlm, norm_eps=vlm.config.norm_eps)).to(vlm.dtype).eval().requires_grad_(False)
     state = resized.state_dict()
-    resized.load_state_dict({name: tensors.get(name.replace(BASE, "."), tensor) for name, tensor in state.items()})
+    resized.load_state_dict({name: merged.get(name.replace(BASE, "."), tensor) for name, tensor in state.items()})
     pipeline.register_modules(vlm=resized)

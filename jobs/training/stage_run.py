@@ -3,12 +3,11 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from fireedit.jobs.training.recipe import AUTO, FRESH, TrainRecipe, read_recipe
-from fireedit.jobs.training.sizes import require_sizes, same_sizes
+from fireedit.jobs.training.sizes import differences, require_sizes, same_sizes
 from fireedit.models.model import NANO
 from fireedit.platform import config, storage
 from fireedit.platform.cluster import start_ray
@@ -30,11 +29,12 @@ def refuse_another_run(recipe: TrainRecipe, run: Run) -> None:
         before = config.parse(TrainRecipe, saved, where=run.recipe)
     except config.RecipeError as error:
         sys.exit(f"run {run.name} was begun by another version: {error}; write another run=NAME")
-    for key in ("stage", "seed", "mixture", "without"):
-        if getattr(before, key) != getattr(recipe, key):
-            sys.exit(_another(run, key, getattr(before, key), getattr(recipe, key)))
-    if not same_sizes(saved["model"], recipe.model):
-        sys.exit(_another(run, *_first_difference(asdict(before.model), asdict(recipe.model), "model")))
+    keys = ("stage", "seed", "mixture", "without")
+    changes = [(key, getattr(before, key), getattr(recipe, key)) for key in keys]
+    changes += differences(saved["model"], config.to_plain(recipe.model), "model.")
+    for key, found, wanted in changes:
+        if found != wanted:
+            sys.exit(f"run {run.name} has {key} {found}, not {wanted}; write another run=NAME")
     if before.samples_per_step != recipe.samples_per_step:
         sys.exit(
             f"run {run.name} has {before.samples_per_step} samples a step, not {recipe.samples_per_step}; with "
@@ -42,24 +42,12 @@ def refuse_another_run(recipe: TrainRecipe, run: Run) -> None:
         )
 
 
-def _another(run: Run, key: str, found: Any, wanted: Any) -> str:
-    return f"run {run.name} has {key} {found}, not {wanted}; write another run=NAME"
-
-
-def _first_difference(before: dict[str, Any], after: dict[str, Any], key: str) -> tuple[str, Any, Any]:
-    """Find the dotted key, and both values, of the first size that differs."""
-    name = next(name for name in after if before.get(name) != after[name])
-    if isinstance(before.get(name), dict) and isinstance(after[name], dict):
-        return _first_difference(before[name], after[name], f"{key}.{name}")
-    return f"{key}.{name}", before.get(name), after[name]
-
-
 def starting_weights(recipe: TrainRecipe, run: Run) -> str:
     """Find the pipeline folder, or FRESH, that a run starts from; a run that resumes keeps its own.
 
     Raises:
         SystemExit: the folder holds no pipeline, or no run of the stage before has finished.
-        SizesError: the folder's weights have other sizes than the recipe.
+        RecipeError: the folder's weights have other sizes than the recipe.
     """
     saved = run.saved_recipe()
     if recipe.init_from == AUTO and saved is not None:

@@ -17,7 +17,7 @@ import ray.data
 from pydantic import PositiveInt, TypeAdapter
 
 from fireedit.platform import images, storage
-from fireedit.platform.cluster import Demand, require_resources
+from fireedit.platform.cluster import require_resources
 from fireedit.platform.config import LogicalCPUs, Ratio
 from fireedit.platform.console import say
 from fireedit.platform.data import catalog, shards
@@ -185,7 +185,7 @@ class _PartConverter:
     def in_parallel(self) -> Iterator[tuple[int, str]]:
         """Convert the parts in parallel on the cores that are free; yields each part's number and error, or ""."""
         if self.parts:
-            require_resources([Demand(cpus=self.config.cpus_per_task)], "write a smaller cpus_per_task")
+            require_resources([{"CPU": self.config.cpus_per_task}], "write a smaller cpus_per_task")
             numbers = ray.data.from_items(list(self.parts), override_num_blocks=len(self.parts))
             for row in numbers.map(self, num_cpus=self.config.cpus_per_task).iter_rows():
                 yield row["item"], row["failure"]

@@ -16,7 +16,7 @@ import ray.data
 from pydantic import PositiveInt
 
 from fireedit.platform import storage
-from fireedit.platform.cluster import Demand, require_resources
+from fireedit.platform.cluster import require_resources
 from fireedit.platform.config import LogicalCPUs, LogicalGPUs
 from fireedit.platform.console import say
 from fireedit.platform.data import shards
@@ -89,8 +89,8 @@ def _encode_shards(
     """Encode the shards of these names; yields the number of encoded rows of each."""
     if not todo:
         return
-    demands = [Demand(cpus=config.cpus, gpus=config.gpus, count=config.count), Demand(cpus=config.cpus_per_task)]
-    require_resources(demands, "write fewer encoders or a smaller cpus_per_task")
+    bundles = config.count * [{"CPU": config.cpus, "GPU": config.gpus}] + [{"CPU": config.cpus_per_task}]
+    require_resources(bundles, "write fewer encoders or a smaller cpus_per_task")
     dataset = ray.data.from_items([{SHARD: name} for name in todo], override_num_blocks=len(todo))
     loaded = dataset.map(functools.partial(_load_shard, root, encoder.load), num_cpus=config.cpus_per_task)
     encoded = loaded.map(

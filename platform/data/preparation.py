@@ -17,7 +17,7 @@ from pyarrow import fs
 from pydantic import PositiveInt
 
 from fireedit.platform import storage
-from fireedit.platform.cluster import Demand, require_resources
+from fireedit.platform.cluster import require_resources
 from fireedit.platform.console import say
 from fireedit.platform.data import catalog
 from fireedit.platform.data.conversion import ConversionConfig, convert
@@ -143,7 +143,7 @@ def prepare_missing(home: str, mixture: Iterable[str], scenes: ScenesConfig | No
         catalog.find(name)
     absent = [name for name in missing if not storage.names(storage.join(corpora, name))]
     if absent:
-        require_resources([Demand(cpus=cpus_per_task)], "write a smaller cpus_per_task")
+        require_resources([{"CPU": cpus_per_task}], "write a smaller cpus_per_task")
         write = ray.remote(num_cpus=cpus_per_task, max_retries=0)(prepare_scenes)
         ray.get([write.remote(corpora, [name], scenes.rows, scenes.size, seed=0) for name in absent])
     prepare_shards(corpora, shards, missing, config=ConversionConfig(size=scenes.size, cpus_per_task=cpus_per_task))

@@ -84,8 +84,6 @@ class Engine:
         module: module whose `forward` makes losses; its parameters that require a gradient are trained.
         exact: frozen submodules that keep their precision; ZeRO 3 rounds all.
         ema: decay of the running average of the trained parameters, which `gathered` gives; 0 keeps none.
-    Raises:
-        ValueError: `check_engine` refuses the combination.
     """
 
     def __init__(
@@ -96,7 +94,6 @@ class Engine:
         exact: Sequence[nn.Module] = (),
         ema: float = 0.0,
     ):
-        check_engine(config, optimizer, ema)
         deepspeed = _deepspeed()
         unrounded = [(parameter, parameter.data) for frozen in exact for parameter in frozen.parameters()]
         optimizers = build_optimizers(named_trained(module), optimizer)
@@ -143,8 +140,6 @@ class Engine:
 
     def first_workers(self, value: float) -> float:
         """Broadcast a number from the first worker to all."""
-        if torch.distributed.get_world_size() == 1:
-            return value
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)
         torch.distributed.broadcast(shared, src=0)
         return shared.item()

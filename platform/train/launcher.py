@@ -25,6 +25,11 @@ class WorkersConfig:
     max_failures: NonNegativeInt = 2
     """Restarts before the run gives up."""
 
+    @property
+    def bundle(self) -> dict[str, float]:
+        """Resources of a worker, as Ray counts them."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
 
 def launch(
     loop: Callable[[dict[str, Any]], None],
@@ -46,7 +51,7 @@ def launch(
         scaling_config=ScalingConfig(
             num_workers=workers.count,
             use_gpu=workers.gpus > 0,
-            resources_per_worker={"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})},
+            resources_per_worker=workers.bundle,
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Train's first version
             name=name,

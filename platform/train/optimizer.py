@@ -105,22 +105,18 @@ def build_optimizers(
         ValueError: a prefix in `lr_scale` matches no parameter.
     """
     named = list(parameters)
-    check_prefixes(config, [name for name, _ in named])
+    names = [name for name, _ in named]
+    for prefix in config.lr_scale:
+        if not any(name.startswith(prefix) for name in names):
+            modules = sorted({".".join(name.split(".")[: prefix.count(".") + 1]) for name in names})
+            hint = nearest(prefix, modules)
+            raise ValueError(f"optimizer.lr_scale: no trained parameter begins with {prefix!r}; {hint}")
     if config.muon_lr is None:
         return [_adamw(named, config)]
     matrices = [(name, parameter) for name, parameter in named if _is_muons(name, parameter, config)]
     others = [(name, parameter) for name, parameter in named if not _is_muons(name, parameter, config)]
     muon = Muon(_groups(matrices, config.muon_lr, config.lr_scale), config.muon_lr)
     return [muon, _adamw(others, config)] if others else [muon]
-
-
-def check_prefixes(config: OptimizerConfig, trained: Sequence[str]) -> None:
-    """Raise ValueError where a prefix in `lr_scale` matches none of the trained parameters' names."""
-    for prefix in sorted(config.lr_scale):
-        if not any(name.startswith(prefix) for name in trained):
-            modules = sorted({".".join(name.split(".")[: prefix.count(".") + 1]) for name in trained})
-            hint = nearest(prefix, modules)
-            raise ValueError(f"optimizer.lr_scale: no trained parameter begins with {prefix!r}; {hint}")
 
 
 def _is_muons(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> bool:

@@ -6,53 +6,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from pyarrow import fs
 
 from fireedit.platform import storage
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """Folder of one training run: recipe, corpora, reports, ledger, checkpoints and at last the weights."""
 
     home: str
     name: str
 
-    @property
-    def parent(self) -> str:
-        return storage.join(self.home, "runs")
-
-    @property
-    def folder(self) -> str:
-        return storage.join(self.parent, self.name)
-
-    @property
-    def weights(self) -> str:
-        return storage.join(self.folder, "weights")
-
-    @property
-    def recipe(self) -> str:
-        return storage.join(self.folder, "recipe.yaml")
-
-    @property
-    def metrics(self) -> str:
-        return storage.join(self.folder, "metrics.jsonl")
-
-    @property
-    def quarantine(self) -> str:
-        return storage.join(self.folder, "quarantine")
-
-    @property
-    def corpora(self) -> str:
-        return storage.join(self.folder, "corpora.json")
-
-    @property
-    def ledger(self) -> str:
-        return storage.join(self.folder, "ledger")
+    def __post_init__(self) -> None:
+        self.parent = storage.join(self.home, "runs")
+        self.folder = storage.join(self.parent, self.name)
+        self.recipe = storage.join(self.folder, "recipe.yaml")
+        self.corpora = storage.join(self.folder, "corpora.json")
+        self.metrics = storage.join(self.folder, "metrics.jsonl")
+        self.ledger = storage.join(self.folder, "ledger")
+        self.quarantine = storage.join(self.folder, "quarantine")
+        self.weights = storage.join(self.folder, "weights")
+        self.index = storage.join(self.weights, "model_index.json")
 
     @property
     def finished(self) -> bool:
-        return storage.exists(storage.join(self.weights, "model_index.json"))
+        return storage.exists(self.index)
 
     def saved_recipe(self) -> dict[str, Any] | None:
         """Read the plain values of the recipe that the run began with, if it has begun."""
@@ -75,11 +53,5 @@ def latest_finished(home: str, stage: int, has_sizes: Callable[[Any], bool]) -> 
         run = Run(home, name)
         recipe = run.saved_recipe() if run.finished else None
         if recipe and recipe["stage"] == stage and not recipe.get("without") and has_sizes(recipe["model"]):
-            finished.append((_modified_ns(storage.join(run.weights, "model_index.json")), name))
+            finished.append((storage.modified_ns(run.index), name))
     return Run(home, max(finished)[1]) if finished else None
-
-
-def _modified_ns(path: str) -> int:
-    files, inner = storage.filesystem(path)
-    info: fs.FileInfo = files.get_file_info(inner)
-    return info.mtime_ns or 0

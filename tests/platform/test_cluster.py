@@ -11,7 +11,7 @@ import psutil
 import pytest
 import ray
 
-from fireedit.platform.cluster import Demand, LocalRay, ResourcesError, require_resources
+from fireedit.platform.cluster import LocalRay, ResourcesError, require_resources
 
 ROOT = Path(__file__).parents[2]
 WHOSE_CODE = """
@@ -66,9 +66,9 @@ def test_a_job_runs_the_uploaded_code_past_any_proxy_and_stopping_ends_only_this
 @pytest.mark.ray
 def test_a_job_larger_than_the_cluster_is_refused(ray_session: None) -> None:
     with pytest.raises(ResourcesError, match="16 CPUs and 2 GPUs, this Ray has 4 CPUs on 1 .* write fewer"):
-        require_resources([Demand(cpus=8, gpus=1, count=2)], "write fewer")
+        require_resources(2 * [{"CPU": 8, "GPU": 1}], "write fewer")
     with pytest.raises(ResourcesError, match="4.25 CPUs"):
-        require_resources([Demand(cpus=2, count=2), Demand(cpus=0.25)], "write fewer")
+        require_resources([{"CPU": 2}, {"CPU": 2}, {"CPU": 0.25}], "write fewer")
 
 
 @pytest.mark.ray
@@ -79,8 +79,8 @@ def test_a_job_waits_for_busy_cpus_and_says_so(ray_session: None, capsys: pytest
     held = ray.remote(num_cpus=3)(sleep).remote()
     while ray.available_resources().get("CPU", 0) > 1:
         time.sleep(0.1)
-    require_resources([Demand(cpus=2)], "write less", patience_s=0.2)
-    assert "takes 2 CPUs, of 4 CPUs 1 CPUs are free; write less" in capsys.readouterr().err
+    require_resources([{"CPU": 2, "GPU": 0}], "write less", patience_s=0.2)
+    assert "takes 2 CPUs, this Ray has 4 CPUs on 1 node(s) with 1 CPUs free; write less" in capsys.readouterr().err
     ray.get(held)
-    require_resources([Demand(cpus=2, count=2)], "write less", patience_s=30)
+    require_resources(2 * [{"CPU": 2}], "write less", patience_s=30)
     assert capsys.readouterr().err == ""

@@ -1,6 +1,5 @@
 """Recipes become frozen dataclasses; a wrong one is an error that names key, value and what to write."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,18 +69,10 @@ def test_a_field_of_text_takes_any_word_from_the_command_line(tmp_path: Path, te
     assert recipe.run == text
 
 
-def test_a_default_gives_way_to_the_file_and_to_overrides(tmp_path: Path) -> None:
-    path = write(tmp_path, "optimizer: {lr: 0.1}\n")
-    assert config.load(Recipe, path, defaults={"steps": 3}).steps == 3
-    assert config.load(Recipe, path, ["steps=4"], defaults={"steps": 3}).steps == 4
-
-
-def test_a_section_written_as_its_preset_can_be_overridden(tmp_path: Path) -> None:
-    path = write(tmp_path, "model: paper")
-    with pytest.raises(RecipeError, match="model: .*found 'paper'"):
-        config.load(Ranges, path)  # Model has no short form of its own; jobs/training/sizes.py gives it one
+def test_an_unknown_key_of_a_union_is_explained(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: {preset: paper}")
     assert config.load(Ranges, path, ["model.vae.patch=8"]).model == Model(preset="paper", vae=Small(patch=8))
-    with pytest.raises(RecipeError, match="model: vae: unknown key 'pach'; did you mean 'patch'"):
+    with pytest.raises(RecipeError, match="unknown key 'model.vae.*pach'; did you mean 'patch'"):
         config.load(Ranges, path, ["model.vae.pach=8"])
 
 
@@ -96,8 +87,8 @@ def test_a_section_written_as_its_preset_can_be_overridden(tmp_path: Path) -> No
         ("seed=1.5", "seed: .*found 1.5"),
         ("cpus=0", "cpus: .*found 0"),
         ("cpus=1.5", "cpus: found 1.5.*write a whole number"),
-        ("lr=.inf", f"lr: found {math.inf}; write a finite number"),
-        ("lr=nan", "lr: found nan; write a finite number"),
+        ("lr=.inf", "lr: .*finite number, found inf"),
+        ("lr=.nan", "lr: .*finite number, found nan"),
     ],
 )
 def test_a_value_out_of_range_is_refused(tmp_path: Path, override: str, found: str) -> None:
@@ -113,12 +104,8 @@ def test_a_dumped_recipe_can_be_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
-        (
-            "steps: 3\noptimizer: {lr: 1, warmup_step: 2}",
-            [],
-            "optimizer: unknown key 'warmup_step'; did you mean 'warmup_steps'",
-        ),
-        ("steps: 3\noptimizer: {lr: 1}\nextra: {lrr: 1}", [], "extra: unknown key 'lrr'; did you mean 'lr'?"),
+        ("steps: 3\noptimizer: {lr: 1, warmup_step: 2}", [], "'optimizer.warmup_step'; did you mean 'warmup_steps'"),
+        ("steps: 3\noptimizer: {lr: 1}\nextra: {lrr: 1}", [], "unknown key 'extra.lrr'; did you mean 'lr'?"),
         ("stepss: 3", [], "unknown key 'stepss'; did you mean 'steps'?"),
         ("steps: many\noptimizer: {lr: 1}", [], "steps: .*found 'many'"),
         ("steps: 3\noptimizer: {}", [], "optimizer.lr: .*required"),

@@ -62,7 +62,7 @@ def test_a_finished_stage_replaces_the_weights_it_started_from(tmp_path: Path) -
     out = tmp_path / "nano"
     with pytest.raises(SystemExit, match="no finished run of nano stage 3"):
         finish(str(tmp_path), out)
-    storage.write_bytes(run.recipe, b"{model: nano, stage: 3}")
+    storage.write_bytes(run.recipe, b"{model: {preset: nano}, stage: 3}")
     trained.save_pretrained(run.weights)
     assert finish(str(tmp_path), out)["run"] == "three"
     finished = FireEditPipeline.from_pretrained(out)

@@ -34,13 +34,12 @@ def test_every_recipe_that_ships_can_be_read(file: str) -> None:
         (["stepz=3"], "nano-stage2.yaml: unknown key 'stepz'; did you mean 'steps'?"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
         (["log_every=0"], "log_every: Input should be greater than 0, found 0"),
-        (["stage=3"], "this is a recipe of stage 3; write --stage 3"),
         (["minutes=null"], "found no end of the run; write steps=N, minutes=M, or both"),
         (["ema=1"], "ema: Input should be less than 1, found 1"),
         (["seed=-1"], "seed: Input should be greater than or equal to 0, found -1"),
-        (["run=@latest"], "run: found '@latest'; write letters, digits"),
-        (["run=%date%"], "run: found '%date%'; write letters, digits"),
-        (["run=../other"], "run: found '../other'; write letters, digits"),
+        (["run=@latest"], "found '@latest'"),
+        (["run=%date%"], "found '%date%'"),
+        (["run=../other"], "found '../other'"),
         (["optimizer.warmup_ratio=500"], "optimizer.warmup_ratio: Input should be less than or equal to 1, found 500"),
         (["optimizer.warmup_ratio=0.9"], "optimizer: warmup_ratio and cooldown_ratio: found 0.9 and 0.4"),
         (["optimizer.betas=[0.9, 1]"], "optimizer.betas.1: Input should be less than 1, found 1"),
@@ -50,8 +49,8 @@ def test_every_recipe_that_ships_can_be_read(file: str) -> None:
         (["mixture={}"], "mixture: no corpus"),
         (["mixture={cocostuf: 1}"], "no corpus or folder of shards is called 'cocostuf'; did you mean 'cocostuff'?"),
         (["mixture.cocostuff=-1"], "cocostuff: found weight -1"),
-        (["model=papr"], "model: no preset is called 'papr'; write 'paper' or 'nano'"),
-        (["model.vlm.lora_rang=16"], "model: vlm: unknown key 'lora_rang'; did you mean 'lora_rank'?"),
+        (["model.preset=papr"], "model: no preset is called 'papr'; write 'paper' or 'nano'"),
+        (["model.vlm.lora_rang=16"], "unknown key 'model.vlm.lora_rang'; did you mean 'lora_rank'?"),
         (["model.vlm.lora_rank=-1"], "model: no model has these sizes"),
         (["model.vlm.heads=0"], "model: no model has these sizes"),
         (["engine.zero_stage=2"], "muon_lr: found ZeRO 2 in fp32"),
@@ -78,11 +77,10 @@ def test_a_mixture_can_name_shards_that_no_catalog_lists(tmp_path: Path) -> None
     assert recipe.mixture["mine"] == 0.5 and "cocostuff" in recipe.mixture
 
 
-@pytest.mark.parametrize("line", ["", "model: {preset: nano, vlm: {lora_rank: 16}}\n"])
-def test_sizes_are_overridden_and_the_saved_recipe_is_whole(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize("override", ["model.vlm.lora_rank=16", "model={preset: nano, vlm: {lora_rank: 16}}"])
+def test_sizes_are_overridden_and_the_saved_recipe_is_whole(tmp_path: Path, override: str) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text((CONFIGS / "nano-stage2.yaml").read_text().replace("model: nano\n", line or "model: nano\n"))
-    recipe = read_recipe(["--stage", "2", "--config", str(path), *([] if line else ["model.vlm.lora_rank=16"])])
+    recipe = read_recipe(["--stage", "2", override])
     nano = preset("nano")
     assert recipe.model.vlm.lora_rank == 16 and recipe.model.vlm.width == nano.vlm.width
     assert recipe.model.unet == nano.unet
