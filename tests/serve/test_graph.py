@@ -42,8 +42,8 @@ def test_nano_fits_on_two_cores() -> None:
     ("args", "key"),
     [
         ({"weigths": "x"}, "'weigths'.*'weights'"),
-        ({"unet": {"max_batchsize": 2}}, "unet.*'max_batchsize'.*'max_batch_size'"),
-        ({"gateway": {"max_batch_size": 2}}, "gateway.*'max_batch_size'"),
+        ({"unet": {"max_batchsize": 2}}, "unet.max_batchsize'.*'max_batch_size'"),
+        ({"gateway": {"max_batch_size": 2}}, "gateway.max_batch_size'"),
         ({"precision": "int4"}, "precision.*int4"),
         ({"vlm": {"cpus": "many"}}, "vlm.cpus.*many"),
     ],
