@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -40,20 +40,17 @@ class OutlinedPicture:
 
     name: str
     """File name without suffix."""
-    height: int = 0
-    width: int = 0
-    outlines: tuple[tuple[int, Any], ...] = ()
+    height: int
+    width: int
+    outlines: tuple[tuple[int, Any], ...]
     """Class id minus 1, and a COCO segmentation."""
-    error: str = ""
 
     def label_map(self) -> np.ndarray:
         """Draw [height, width] uint8, as the PNG maps are: class id minus 1, 255 where nothing is labeled.
 
         Raises:
-            BadRow: the record or one of its outlines is damaged.
+            BadRow: one of the outlines is damaged.
         """
-        if self.error:
-            raise rows.BadRow(self.error)
         labels = np.full((self.height, self.width), UNLABELED, np.uint8)
         for value, outline in self.outlines:
             labels[instances.draw(outline, self.height, self.width)] = value
@@ -66,14 +63,15 @@ def read(root: str, split: str = "train") -> rows.Corpus:
     maps, file = f"annotations/{split}2017", f"annotations/stuff_{split}2017.json"
     if storage.exists(storage.join(root, maps)):
         labels, skipped = read_labels(root), Counter[str]()
-        names = rows.sliced(picture_names(root, split, skipped))
-        return rows.Corpus(names, functools.partial(read_mapped, root, split, labels), skipped=skipped)
+        names = picture_names(root, split, skipped)
+        items = [(f"{CORPUS}/{split}2017/{name}", name) for name in names]
+        return rows.in_parts(items, functools.partial(read_mapped, root, split, labels), skipped)
     path = rows.require(root, file, f"the labels of COCO-Stuff, unless the label maps are in {maps}/")
     rows.require(root, f"images/{split}2017", "the pictures of COCO 2017")
     known = instances.read_file(path)
     labels = class_names(path, known)
-    pictures = rows.sliced(outlined_pictures(known))
-    return rows.Corpus(pictures, functools.partial(read_outlined, root, split, labels))
+    items = [(f"{CORPUS}/{split}2017/{name}", picture) for name, picture in outlined_pictures(known)]
+    return rows.in_parts(items, functools.partial(read_outlined, root, split, labels))
 
 
 def read_labels(root: str) -> dict[int, str]:
@@ -124,8 +122,8 @@ def class_names(path: str, known: instances.Instances) -> dict[int, str]:
     return {number - 1: str(name) for number, name in names.items()}
 
 
-def outlined_pictures(known: instances.Instances) -> list[OutlinedPicture]:
-    """List all pictures of the JSON form in the file's order; a damaged record becomes one with `error`."""
+def outlined_pictures(known: instances.Instances) -> list[rows.Item]:
+    """List all pictures of the JSON form by name, in the file's order; a damaged record is a BadRow."""
     of_picture: dict[int, list[dict[str, Any]]] = {number: [] for number in known.images}
     strays = []
     for number, annotation in known.annotations.items():
@@ -134,23 +132,21 @@ def outlined_pictures(known: instances.Instances) -> list[OutlinedPicture]:
             of_picture[owner].append(annotation)
         else:
             error = f"annotation {number}: found the image_id {owner!r:.40}, which is not listed"
-            strays.append(OutlinedPicture(name=f"annotation-{number}", error=error))
+            strays.append((f"annotation-{number}", rows.BadRow(error)))
     return [*_outlined(known, of_picture), *strays]
 
 
-def read_mapped(root: str, split: str, labels: dict[int, str], names: Sequence[str]) -> Iterator[Sample]:
-    """Read the samples of pictures with a PNG map."""
-    for name in names:
-        read_map = functools.partial(_read_map, root, f"annotations/{split}2017/{name}.png", max(labels))
-        yield from _requests(root, split, labels, name, read_map)
+def read_mapped(root: str, split: str, labels: dict[int, str], row_id: str, name: str) -> Iterator[Sample]:
+    """Read the samples of a picture with a PNG map."""
+    label_map = _read_map(root, f"annotations/{split}2017/{name}.png", max(labels))
+    return _requests(root, f"images/{split}2017/{name}.jpg", labels, row_id, label_map)
 
 
 def read_outlined(
-    root: str, split: str, labels: dict[int, str], pictures: Sequence[OutlinedPicture]
+    root: str, split: str, labels: dict[int, str], row_id: str, picture: OutlinedPicture
 ) -> Iterator[Sample]:
-    """Read the samples of pictures with outlines."""
-    for picture in pictures:
-        yield from _requests(root, split, labels, picture.name, picture.label_map)
+    """Read the samples of a picture with outlines."""
+    return _requests(root, f"images/{split}2017/{picture.name}.jpg", labels, row_id, picture.label_map())
 
 
 def square(rng: random.Random, height: int, width: int) -> tuple[slice, slice]:
@@ -188,7 +184,7 @@ def _read_map(root: str, file: str, largest: int) -> np.ndarray:
     return label_map
 
 
-def _outlined(known: instances.Instances, of_picture: dict[int, list[dict[str, Any]]]) -> Iterator[OutlinedPicture]:
+def _outlined(known: instances.Instances, of_picture: dict[int, list[dict[str, Any]]]) -> Iterator[rows.Item]:
     seen: set[str] = set()
     for number, image in known.images.items():
         name = f"image-{number}"
@@ -204,9 +200,9 @@ def _outlined(known: instances.Instances, of_picture: dict[int, list[dict[str, A
             seen.add(file_name)
             outlines = tuple(_outline(annotation, known) for annotation in of_picture[number])
             named = tuple(outline for outline in outlines if outline[0] != OTHER - 1)
-            yield OutlinedPicture(name=name, height=height, width=width, outlines=named)
+            yield name, OutlinedPicture(name=name, height=height, width=width, outlines=named)
         except rows.BadRow as bad:
-            yield OutlinedPicture(name=name, error=str(bad))
+            yield name, bad
 
 
 def _outline(annotation: dict[str, Any], known: instances.Instances) -> tuple[int, Any]:
@@ -216,22 +212,14 @@ def _outline(annotation: dict[str, Any], known: instances.Instances) -> tuple[in
     return category - 1, annotation.get("segmentation")
 
 
-def _requests(
-    root: str, split: str, labels: dict[int, str], name: str, read_map: Callable[[], np.ndarray]
-) -> Iterator[Sample]:
+def _requests(root: str, picture: str, labels: dict[int, str], stem: str, label_map: np.ndarray) -> Iterator[Sample]:
     """Make the samples of one picture, for different classes as far as there are; all draws come from their ids.
 
-    A bad picture is one bad row, and one without labels makes one request to keep it.
+    One without labels makes one request to keep it.
     """
-    stem, picture = f"{CORPUS}/{split}2017/{name}", f"images/{split}2017/{name}.jpg"
-    try:
-        label_map = read_map()
-        source = rows.decoded(root, picture)
-        if source.shape[:2] != label_map.shape:
-            raise rows.BadRow(f"{picture}: found {source.shape[:2]} pixels, its labels have {label_map.shape}")
-    except rows.BadRow as bad:
-        yield Sample(id=stem, corpus=CORPUS, task="edit", error=f"{stem}: {bad}")
-        return
+    source = rows.decoded(root, picture)
+    if source.shape[:2] != label_map.shape:
+        raise rows.BadRow(f"{picture}: found {source.shape[:2]} pixels, its labels have {label_map.shape}")
     labeled = bool(np.isin(label_map, list(labels)).any())
     used: list[int | None] = []
     for number in range(REQUESTS_PER_PICTURE if labeled else 1):

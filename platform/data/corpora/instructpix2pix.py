@@ -38,14 +38,12 @@ OpenFile = Callable[[str], bytes]
 """Function that reads a file `NNNNNNN/prompt.json`; raises BadRow where there is none."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class PromptFolder:
     """Folder of one prompt, before any file of it is read."""
 
-    id: str
-    name: str = ""
-    seeds: tuple[str, ...] = ()
-    error: str = ""
+    name: str
+    seeds: tuple[str, ...]
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
@@ -65,14 +63,13 @@ def read_folders(root: str, split: str) -> rows.Corpus:
     names = rows.data_names(root, skipped)
     zips = [name for name in names if name.startswith("shard-") and name.endswith(".zip")]
     if not zips:
-        to_sample = functools.partial(read_folder, functools.partial(rows.read_bytes, root))
-        return rows.in_parts(folders, to_sample, skipped)
+        return rows.in_parts(folders, functools.partial(read_folder, functools.partial(rows.read_bytes, root)), skipped)
     parts = list(_by_zip(root, zips, folders, skipped))
     return rows.Corpus(parts, functools.partial(read_zipped, root), skipped=skipped)
 
 
-def read_list(path: str, split: str) -> list[PromptFolder]:
-    """Read the folders of a split; an entry that cannot be used becomes one with `error`.
+def read_list(path: str, split: str) -> list[rows.Item]:
+    """Read the folders of a split by id; an entry that cannot be used is a BadRow.
 
     Raises:
         CorpusError: the file is no list, or holds nothing of this split.
@@ -87,41 +84,34 @@ def read_list(path: str, split: str) -> list[PromptFolder]:
     return [_folder(f"{CORPUS}/{split}", index, entries[index], seen) for index in range(first, last)]
 
 
-def read_folder(open_file: OpenFile, folder: PromptFolder) -> Sample:
-    """Make one folder a sample; its pair is drawn by the folder's id, so it is the same at every visit."""
-    sample = Sample(id=folder.id, corpus=CORPUS, task="edit")
-    try:
-        if folder.error:
-            raise rows.BadRow(folder.error)
-        instruction = _instruction(open_file(f"{folder.name}/prompt.json"))
-        seed = random.Random(folder.id).choice(folder.seeds)
-        names = [f"{folder.name}/{seed}_{side}.jpg" for side in (0, 1)]
-        source, target = (rows.check_picture(open_file(name), name) for name in names)
-        return dataclasses.replace(sample, instruction=instruction, source=source, target=target)
-    except rows.BadRow as bad:
-        return dataclasses.replace(sample, error=f"{folder.id}: {bad}")
+def read_folder(open_file: OpenFile, name: str, folder: PromptFolder) -> Iterator[Sample]:
+    """Make one folder a sample; its pair is drawn by its id, so it is the same at every visit."""
+    instruction = _instruction(open_file(f"{folder.name}/prompt.json"))
+    seed = random.Random(name).choice(folder.seeds)
+    files = [f"{folder.name}/{seed}_{side}.jpg" for side in (0, 1)]
+    source, target = (rows.check_picture(open_file(file), file) for file in files)
+    yield Sample(id=name, corpus=CORPUS, task="edit", instruction=instruction, source=source, target=target)
 
 
-def read_zipped(root: str, part: tuple[str, Sequence[PromptFolder]]) -> Iterator[Sample]:
+def read_zipped(root: str, part: tuple[str, Sequence[rows.Item]]) -> Iterator[Sample]:
     """Read the samples of some folders of one zip in place."""
     name, folders = part
     with _opened(storage.join(root, name)) as archive:
-        for folder in folders:
-            yield read_folder(functools.partial(_member, archive, name), folder)
+        yield from rows.read_items(functools.partial(read_folder, functools.partial(_member, archive, name)), folders)
 
 
-def _folder(prefix: str, index: int, entry: Any, seen: set[str]) -> PromptFolder:
+def _folder(prefix: str, index: int, entry: Any, seen: set[str]) -> rows.Item:
     try:
         name, seeds = entry
         if not isinstance(seeds, list) or not seeds or not all(text.isdecimal() for text in (name, *seeds)):
             raise ValueError
     except (ValueError, TypeError, AttributeError):
         error = f"{FILE}: found {entry!r:.40}; write [NNNNNNN, [SEED, ...]], all of them texts of digits"
-        return PromptFolder(id=f"{prefix}/at-{index}", error=error)
+        return f"{prefix}/at-{index}", rows.BadRow(error)
     if name in seen:
-        return PromptFolder(id=f"{prefix}/at-{index}", error=f"{FILE}: the folder {name} stands twice")
+        return f"{prefix}/at-{index}", rows.BadRow(f"{FILE}: the folder {name} stands twice")
     seen.add(name)
-    return PromptFolder(id=f"{prefix}/{name}", name=name, seeds=tuple(seeds))
+    return f"{prefix}/{name}", PromptFolder(name, tuple(seeds))
 
 
 def _instruction(data: bytes) -> str:
@@ -136,10 +126,10 @@ def _instruction(data: bytes) -> str:
 
 
 def _by_zip(
-    root: str, zips: Sequence[str], folders: Sequence[PromptFolder], skipped: Counter[str]
-) -> Iterator[tuple[str, Sequence[PromptFolder]]]:
+    root: str, zips: Sequence[str], folders: Sequence[rows.Item], skipped: Counter[str]
+) -> Iterator[tuple[str, Sequence[rows.Item]]]:
     """Cut the folders into parts of one zip each; those that are in none are bad rows beside the last."""
-    rest = {folder.id: folder for folder in folders}
+    rest = dict(folders)
     for name in zips:
         with _opened(storage.join(root, name)) as archive:
             members = archive.namelist()
@@ -147,13 +137,16 @@ def _by_zip(
             skipped[rows.CLUTTER_REASON] += clutter
         paths = [posixpath.dirname(member) for member in members if not rows.is_clutter(member)]
         by_name = {posixpath.basename(path): path for path in paths}
-        of_zip = [folder for folder in rest.values() if folder.name in by_name]
-        for folder in of_zip:
-            del rest[folder.id]
-        of_zip = [dataclasses.replace(folder, name=by_name[folder.name]) for folder in of_zip]
+        of_zip = [
+            (row_id, dataclasses.replace(folder, name=by_name[folder.name]))
+            for row_id, folder in rest.items()
+            if isinstance(folder, PromptFolder) and folder.name in by_name
+        ]
+        for row_id, _ in of_zip:
+            del rest[row_id]
         yield from ((name, part) for part in rows.sliced(of_zip))
-    lost = f"found in none of {', '.join(zips)}; fetch the zip that holds it"
-    missing = [folder if folder.error else dataclasses.replace(folder, error=lost) for folder in rest.values()]
+    lost = rows.BadRow(f"found in none of {', '.join(zips)}; fetch the zip that holds it")
+    missing = [(row_id, lost if isinstance(folder, PromptFolder) else folder) for row_id, folder in rest.items()]
     yield from ((zips[-1], part) for part in rows.sliced(missing))
 
 

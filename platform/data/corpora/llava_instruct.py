@@ -4,8 +4,8 @@ Source: huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K, `llava_instruct_
 LLaVA's format has conversations without a picture too, which have no `image`; they are skipped.
 """
 
-import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from fireedit.platform.data.corpora import rows
@@ -21,33 +21,24 @@ T = TypeVar("T")
 def read(root: str, split: str = "train") -> rows.Corpus:
     """Open every conversation of ROOT/llava_instruct_150k.json with its picture in ROOT/train2017/."""
     rows.require_split(CORPUS, split, ["train"])
-    records = read_records(root)
-    rows.require(root, IMAGES, "the pictures of COCO train2017")
-    numbered = [(number, record) for number, record in enumerate(records) if not _is_text_only(record)]
-    skipped = {NO_PICTURE: len(records) - len(numbered)} if len(numbered) < len(records) else {}
-    return rows.in_parts(numbered, functools.partial(read_dialogue, root), skipped)
-
-
-def read_records(root: str) -> list[Any]:
-    """Read the conversations as the file lists them; the 229 MB of text are read at once, the pictures are not."""
     path = rows.require(root, FILE, "the conversations of LLaVA-Instruct-150K")
-    records = rows.read_json(path)
+    records = rows.read_json(path)  # 229 MB of text at once
     if not isinstance(records, list) or not records:
         found = "an empty list" if records == [] else f"a {type(records).__name__}"
         raise rows.CorpusError(f"{path}: found {found}; write a list of conversations")
-    return records
+    rows.require(root, IMAGES, "the pictures of COCO train2017")
+    items = [
+        (f"{CORPUS}/train/{index:06d}", record) for index, record in enumerate(records) if not _is_text_only(record)
+    ]
+    skipped = {NO_PICTURE: len(records) - len(items)} if len(items) < len(records) else {}
+    return rows.in_parts(items, functools.partial(read_dialogue, root), skipped)
 
 
-def read_dialogue(root: str, numbered: tuple[int, Any]) -> Sample:
+def read_dialogue(root: str, name: str, record: Any) -> Iterator[Sample]:
     """Make one conversation a sample; its id is its place in the file, for up to three share the picture's name."""
-    index, record = numbered
-    sample = Sample(id=f"{CORPUS}/train/{index:06d}", corpus=CORPUS, task="vqa")
-    try:
-        questions, answers = split_turns(_field(record, "conversations", list))
-        source = rows.read_picture(root, f"{IMAGES}/{rows.inside(_field(record, 'image', str))}")
-        return dataclasses.replace(sample, questions=questions, answers=answers, source=source)
-    except rows.BadRow as bad:
-        return dataclasses.replace(sample, error=f"{FILE}, conversation {index}: {bad}")
+    questions, answers = split_turns(_field(record, "conversations", list))
+    source = rows.read_picture(root, f"{IMAGES}/{rows.inside(_field(record, 'image', str))}")
+    yield Sample(id=name, corpus=CORPUS, task="vqa", questions=questions, answers=answers, source=source)
 
 
 def split_turns(turns: list[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

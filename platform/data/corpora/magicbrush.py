@@ -27,18 +27,16 @@ GLOBAL, LOCAL = "global_descriptions.json", "local_descriptions.json"
 class MagicBrushTurn:
     """Edit of a session in a folder, before any picture is read."""
 
-    id: str
-    instruction: str = ""
-    source: str = ""
+    instruction: str
+    source: str
     """Target of the turn before, in a later turn."""
-    mask: str = ""
-    target: str = ""
+    mask: str
+    target: str
     """Files, relative to the corpus's folder."""
-    global_caption: str = ""
+    global_caption: str
     """Caption of the whole target, for CLIP-T; empty where the descriptions lack it."""
-    local_caption: str = ""
+    local_caption: str
     """Caption of the edited part; MagicBrush's own example measures CLIP-T with these."""
-    error: str = ""
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
@@ -49,8 +47,8 @@ def read(root: str, split: str = "train") -> rows.Corpus:
     return parquet.open_pairs(root, (f"{split}-",), parquet.PairReader(f"{CORPUS}/{split}", COLUMNS, KEY, erased=True))
 
 
-def find_turns(root: str, split: str) -> list[MagicBrushTurn]:
-    """List the turns of ROOT/SPLIT/edit_sessions.json, session by session; one that is no turn has `error`.
+def find_turns(root: str, split: str) -> list[rows.Item]:
+    """List the turns of ROOT/SPLIT/edit_sessions.json by id, session by session; one that is no turn is a BadRow.
 
     Raises:
         CorpusError: there is no such file, or it holds no sessions.
@@ -61,17 +59,19 @@ def find_turns(root: str, split: str) -> list[MagicBrushTurn]:
     return [turn for key, session in sessions.items() for turn in _turns(split, key, session, *captions)]
 
 
-def read_folder_turn(root: str, turn: MagicBrushTurn) -> Sample:
+def read_folder_turn(root: str, name: str, turn: MagicBrushTurn) -> Iterator[Sample]:
     """Make one turn a sample, with the box of its mask; source and target may differ in size."""
-    sample = Sample(id=turn.id, corpus=CORPUS, task="edit", instruction=turn.instruction)
-    try:
-        if turn.error:
-            raise rows.BadRow(turn.error)
-        source, target = rows.read_picture(root, turn.source), rows.read_picture(root, turn.target)
-        boxes = masks.read_boxes(root, turn.mask, functools.partial(masks.erased, source=source))
-        return dataclasses.replace(sample, source=source, target=target, boxes=boxes)
-    except rows.BadRow as bad:
-        return dataclasses.replace(sample, error=f"{turn.id}: {bad}")
+    source, target = rows.read_picture(root, turn.source), rows.read_picture(root, turn.target)
+    boxes = masks.read_boxes(root, turn.mask, functools.partial(masks.erased, source=source))
+    yield Sample(
+        id=name,
+        corpus=CORPUS,
+        task="edit",
+        instruction=turn.instruction,
+        source=source,
+        target=target,
+        boxes=boxes,
+    )
 
 
 def _descriptions(root: str, name: str) -> dict[str, Any]:
@@ -80,19 +80,15 @@ def _descriptions(root: str, name: str) -> dict[str, Any]:
     return rows.read_object(path, "an object of captions by picture and file") if storage.exists(path) else {}
 
 
-def _turns(
-    split: str, key: str, session: Any, whole: dict[str, Any], local: dict[str, Any]
-) -> Iterator[MagicBrushTurn]:
+def _turns(split: str, key: str, session: Any, whole: dict[str, Any], local: dict[str, Any]) -> Iterator[rows.Item]:
     if not isinstance(session, list):
-        error = f"found a {type(session).__name__}; write a list of turns"
-        yield MagicBrushTurn(id=f"{CORPUS}/{split}/{key}", error=error)
+        yield f"{CORPUS}/{split}/{key}", rows.BadRow(f"found a {type(session).__name__}; write a list of turns")
         return
     for number, record in enumerate(session, start=1):
         name = f"{CORPUS}/{split}/{key}-{number}"
         try:
             output = _text(record, "output")
-            yield MagicBrushTurn(
-                id=name,
+            turn = MagicBrushTurn(
                 instruction=_text(record, "instruction"),
                 source=rows.inside(f"{split}/images/{key}/{_text(record, 'input')}"),
                 mask=rows.inside(f"{split}/images/{key}/{record['mask']}") if record.get("mask") else "",
@@ -100,8 +96,9 @@ def _turns(
                 global_caption=_caption(whole, key, output),
                 local_caption=_caption(local, key, output),
             )
+            yield name, turn
         except rows.BadRow as bad:
-            yield MagicBrushTurn(id=name, error=str(bad))
+            yield name, bad
 
 
 def _text(record: Any, member: str) -> str:

@@ -109,8 +109,8 @@ def _open_folder(folder: str, metadata: str, name: str, columns: Mapping[str, st
     records = _read_metadata(path)
     present = list(dict.fromkeys(column for record in records for column in record))
     chosen = find_columns(path, present, columns)
-    corpus = rows.in_parts(records, functools.partial(_read_files, folder, metadata, name, chosen))
-    return dataclasses.replace(corpus, settings={"columns": chosen})
+    read_part = functools.partial(map, functools.partial(_read_files, folder, metadata, name, chosen))
+    return rows.Corpus(rows.sliced(records), read_part, settings={"columns": chosen})
 
 
 def _read_metadata(path: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ is brighter than half, without the noise that JPEG leaves around it.
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from fireedit.platform import storage
@@ -39,7 +39,6 @@ MARK = "CLIP:"
 class ReasonEditCase:
     """Picture of the benchmark and its request, before any pixel is read."""
 
-    id: str
     category: str
     """Folder of the picture."""
     picture: str
@@ -65,34 +64,29 @@ def read(root: str, split: str = "train") -> rows.Corpus:
         return rows.in_parts(find_cases(root, skipped), functools.partial(read_case, root), skipped)
     path = rows.require(root, FILE, "the edits of ReasonEdit")
     records = rows.read_object(path, "an object of edits keyed '0000', '0001', ...")
-    return rows.Corpus(rows.sliced([*records.items()]), functools.partial(read_edits, root))
+    items = [(f"{CORPUS}/train/{key}", record) for key, record in records.items()]
+    return rows.in_parts(items, functools.partial(read_edit, root))
 
 
-def read_edits(root: str, part: Sequence[tuple[str, Any]]) -> Iterator[Sample]:
-    """Make every instruction of each keyed record a sample; a bad record is one bad row."""
-    for key, record in part:
-        name = f"{CORPUS}/train/{key}"
-        try:
-            instructions = _instructions(record)
-            source = rows.read_picture(root, _path(record, "origin_img_path"))
-            target = rows.read_picture(root, _path(record, "target_img_path"))
-        except rows.BadRow as bad:
-            yield Sample(id=name, corpus=CORPUS, task="edit", error=f"{FILE}, edit {key!r}: {bad}")
-            continue
-        for place, text in enumerate(instructions):
-            yield Sample(
-                id=f"{name}-{place}",
-                corpus=CORPUS,
-                task="edit",
-                instruction=text,
-                plain=instructions[0] if place else "",
-                source=source,
-                target=target,
-            )
+def read_edit(root: str, name: str, record: Any) -> Iterator[Sample]:
+    """Make every instruction of one record a sample."""
+    instructions = _instructions(record)
+    source = rows.read_picture(root, _path(record, "origin_img_path"))
+    target = rows.read_picture(root, _path(record, "target_img_path"))
+    for place, text in enumerate(instructions):
+        yield Sample(
+            id=f"{name}-{place}",
+            corpus=CORPUS,
+            task="edit",
+            instruction=text,
+            plain=instructions[0] if place else "",
+            source=source,
+            target=target,
+        )
 
 
-def find_cases(root: str, skipped: Counter[str]) -> list[ReasonEditCase]:
-    """List the cases of the six folders, folder by folder; files that are no data are counted in `skipped`.
+def find_cases(root: str, skipped: Counter[str]) -> list[tuple[str, ReasonEditCase]]:
+    """List the ids and cases of the six folders, in order; files that are no data are counted in `skipped`.
 
     Raises:
         CorpusError: a folder or its text is missing, or has not as many lines as the folder has pictures.
@@ -100,17 +94,13 @@ def find_cases(root: str, skipped: Counter[str]) -> list[ReasonEditCase]:
     return [case for category in TEXTS for case in _in_folder(root, category, skipped)]
 
 
-def read_case(root: str, case: ReasonEditCase) -> Sample:
+def read_case(root: str, name: str, case: ReasonEditCase) -> Iterator[Sample]:
     """Make one case a sample, with the box of its mask."""
-    sample = Sample(id=case.id, corpus=CORPUS, task="edit", instruction=case.instruction)
-    try:
-        if not case.instruction or not case.noun or "\ufffd" in case.line:
-            text = f"{case.category}/{TEXTS[case.category]}"
-            raise rows.BadRow(f"{text}: found {case.line!r:.60}; write `instruction {MARK} noun` in UTF-8")
-        source = rows.read_picture(root, case.picture)
-        return dataclasses.replace(sample, source=source, boxes=masks.read_boxes(root, case.mask, masks.bright))
-    except rows.BadRow as bad:
-        return dataclasses.replace(sample, error=f"{case.id}: {bad}")
+    if not case.instruction or not case.noun or "\ufffd" in case.line:
+        text = f"{case.category}/{TEXTS[case.category]}"
+        raise rows.BadRow(f"{text}: found {case.line!r:.60}; write `instruction {MARK} noun` in UTF-8")
+    source, boxes = rows.read_picture(root, case.picture), masks.read_boxes(root, case.mask, masks.bright)
+    yield Sample(id=name, corpus=CORPUS, task="edit", instruction=case.instruction, source=source, boxes=boxes)
 
 
 def _instructions(record: Any) -> list[str]:
@@ -128,7 +118,7 @@ def _path(record: dict[str, Any], name: str) -> str:
     return rows.inside(path)
 
 
-def _in_folder(root: str, category: str, skipped: Counter[str]) -> list[ReasonEditCase]:
+def _in_folder(root: str, category: str, skipped: Counter[str]) -> list[tuple[str, ReasonEditCase]]:
     path = rows.require(root, f"{category}/{TEXTS[category]}", "the instructions of ReasonEdit's benchmark")
     lines = [line.strip() for line in rows.read_lines(path)]
     while lines and not lines[-1]:
@@ -144,13 +134,9 @@ def _in_folder(root: str, category: str, skipped: Counter[str]) -> list[ReasonEd
         raise rows.CorpusError(
             f"{path} has {len(lines)} lines for {len(names)} pictures *.png; write one line per picture, in their order"
         )
-    return [
-        ReasonEditCase(
-            id=f"{CORPUS}/test/{category}/{name}",
-            category=category,
-            picture=f"{category}/{name}.png",
-            mask=f"{category}/{name}_mask.jpg" if f"{name}_mask.jpg" in files else "",
-            line=line,
-        )
-        for name, line in zip(names, lines, strict=True)
-    ]
+    items = []
+    for name, line in zip(names, lines, strict=True):
+        mask = f"{category}/{name}_mask.jpg" if f"{name}_mask.jpg" in files else ""
+        case = ReasonEditCase(category=category, picture=f"{category}/{name}.png", mask=mask, line=line)
+        items.append((f"{CORPUS}/test/{category}/{name}", case))
+    return items

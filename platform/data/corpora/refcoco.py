@@ -44,18 +44,15 @@ _DAMAGE = (pickle.PickleError, EOFError, ValueError, TypeError, LookupError, Att
 class ReferredObjects:
     """Picture, its expressions and the outlines that they mean, before any pixel is read."""
 
-    id: str
-    corpus: str
-    sentences: list[str] = dataclasses.field(default_factory=list)
+    sentences: list[str]
     """Distinct expressions, each of which means the same objects."""
-    file_name: str = ""
-    height: int = 0
-    width: int = 0
-    outlines: list[Any] = dataclasses.field(default_factory=list)
+    file_name: str
+    height: int
+    width: int
+    outlines: list[Any]
     """COCO segmentations; empty where nothing in the picture is meant."""
-    name: str = ""
+    name: str
     """Category of the one object that is meant, if the picture shows no other of it; else empty."""
-    error: str = ""
 
 
 def read(root: str, split: str = "train", *, corpus: str = "refcoco") -> rows.Corpus:
@@ -63,10 +60,10 @@ def read(root: str, split: str = "train", *, corpus: str = "refcoco") -> rows.Co
     skipped: Counter[str] = Counter()
     references = read_references(root, split, corpus, skipped)
     rows.require(root, IMAGES, "the pictures of COCO train2014, COCO_train2014_*.jpg")
-    return rows.Corpus(rows.sliced(references), functools.partial(read_requests, root), skipped=skipped)
+    return rows.in_parts(references, functools.partial(read_requests, root), skipped)
 
 
-def read_references(root: str, split: str, corpus: str, skipped: Counter[str]) -> list[ReferredObjects]:
+def read_references(root: str, split: str, corpus: str, skipped: Counter[str]) -> list[rows.Item]:
     """Read the references of a split, joined with ROOT/instances.json; see `join`."""
     file = REFS[corpus]
     rows.require_split(corpus, split, UMD_SPLITS if "umd" in file else SPLITS)
@@ -106,8 +103,8 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def join(
     corpus: str, split: str, path: str, refs: Any, known: instances.Instances, skipped: Counter[str]
-) -> list[ReferredObjects]:
-    """Join the references of a split with their pictures and outlines; a failure becomes one with `error`.
+) -> list[rows.Item]:
+    """Join the references of a split with their pictures and outlines, by id; a failure is a BadRow.
 
     Args:
         path: of the file of `refs`, for messages.
@@ -127,32 +124,25 @@ def join(
     return list(_joined(corpus, split, with_sentence, known))
 
 
-def read_requests(root: str, part: Sequence[ReferredObjects]) -> Iterator[Sample]:
-    """Make every sentence a sample, its wording and color drawn from its id; a bad reference is one bad row."""
-    for referred in part:
-        try:
-            if referred.error:
-                raise rows.BadRow(referred.error)
-            source, outlined = _read_picture(root, referred)
-        except rows.BadRow as bad:
-            yield Sample(id=referred.id, corpus=referred.corpus, task="edit", error=f"{referred.id}: {bad}")
-            continue
-        encoded, union = images.encode_jpeg(source), np.any(outlined, axis=0)
-        boxes = tuple(masks.box(mask) for mask in outlined)
-        for place, sentence in enumerate(referred.sentences):
-            row_id = f"{referred.id}-{place}"
-            instruction, color = masks.request(random.Random(row_id), sentence)
-            plain, _ = masks.request(random.Random(row_id), f"the {referred.name}")
-            yield Sample(
-                id=row_id,
-                corpus=referred.corpus,
-                task="edit",
-                instruction=instruction,
-                plain=plain if referred.name else "",
-                source=encoded,
-                target=images.encode_jpeg(masks.paint(source, union, color)) if outlined else encoded,
-                boxes=boxes,
-            )
+def read_requests(root: str, name: str, referred: ReferredObjects) -> Iterator[Sample]:
+    """Make every sentence a sample, its wording and color drawn from its id."""
+    source, outlined = _read_picture(root, referred)
+    encoded, union = images.encode_jpeg(source), np.any(outlined, axis=0)
+    boxes = tuple(masks.box(mask) for mask in outlined)
+    for place, sentence in enumerate(referred.sentences):
+        row_id = f"{name}-{place}"
+        instruction, color = masks.request(random.Random(row_id), sentence)
+        plain, _ = masks.request(random.Random(row_id), f"the {referred.name}")
+        yield Sample(
+            id=row_id,
+            corpus=name.partition("/")[0],
+            task="edit",
+            instruction=instruction,
+            plain=plain if referred.name else "",
+            source=encoded,
+            target=images.encode_jpeg(masks.paint(source, union, color)) if outlined else encoded,
+            boxes=boxes,
+        )
 
 
 def _is_silent(ref: dict[str, Any]) -> bool:
@@ -166,7 +156,7 @@ def _is_silent(ref: dict[str, Any]) -> bool:
 
 def _joined(
     corpus: str, split: str, refs: Sequence[tuple[int, dict[str, Any]]], known: instances.Instances
-) -> Iterator[ReferredObjects]:
+) -> Iterator[rows.Item]:
     seen: set[Any] = set()
     for index, ref in refs:
         number = ref.get("ref_id")
@@ -177,12 +167,12 @@ def _joined(
                 is_number = isinstance(number, int)
                 raise rows.BadRow(f"ref_id {number} stands twice" if is_number else "found no ref_id")
             seen.add(number)
-            yield _resolved(corpus, name, ref, known)
+            yield name, _resolved(ref, known)
         except rows.BadRow as bad:
-            yield ReferredObjects(id=name, corpus=corpus, error=str(bad))
+            yield name, bad
 
 
-def _resolved(corpus: str, name: str, ref: dict[str, Any], known: instances.Instances) -> ReferredObjects:
+def _resolved(ref: dict[str, Any], known: instances.Instances) -> ReferredObjects:
     """Join one reference; a reference's own `file_name` has a suffix that no file has, so instances.json names it."""
     number = ref.get("image_id")
     image = known.images.get(number) if isinstance(number, int) else None
@@ -198,8 +188,6 @@ def _resolved(corpus: str, name: str, ref: dict[str, Any], known: instances.Inst
         raise rows.BadRow("found no sentence that can be read")
     annotations = _annotations(ref, known)
     return ReferredObjects(
-        id=name,
-        corpus=corpus,
         sentences=sentences,
         file_name=rows.inside(file_name),
         height=height,

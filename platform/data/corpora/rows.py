@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -69,9 +69,26 @@ class BadRow(ValueError):
     """Row that cannot be read; the reader turns it into a sample with `error` set."""
 
 
-def in_parts(items: Sequence[T], to_sample: Callable[[T], Sample], skipped: Mapping[str, int] | None = None) -> Corpus:
-    """Corpus with one sample for each item, cut into parts of ROWS_PER_PART."""
-    return Corpus(sliced(items), functools.partial(map, to_sample), skipped=skipped or {})
+Item: TypeAlias = tuple[str, Any]
+"""Id, and contents before any picture is read, or the BadRow that they are."""
+
+
+def in_parts(
+    items: Sequence[Item], read: Callable[[str, Any], Iterable[Sample]], skipped: Mapping[str, int] | None = None
+) -> Corpus:
+    """Corpus of the samples that `read` makes of each item, cut into parts of ROWS_PER_PART items."""
+    return Corpus(sliced(items), functools.partial(read_items, read), skipped=skipped or {})
+
+
+def read_items(read: Callable[[str, Any], Iterable[Sample]], items: Iterable[Item]) -> Iterator[Sample]:
+    """Read the samples of each item by its id and contents; a bad item makes one bad row under its id."""
+    for name, item in items:
+        try:
+            if isinstance(item, BadRow):
+                raise item
+            yield from read(name, item)
+        except BadRow as bad:
+            yield Sample(id=name, corpus=name.partition("/")[0], task="edit", error=f"{name}: {bad}")
 
 
 def sliced(items: Sequence[T]) -> list[Sequence[T]]:

@@ -1,3 +1,4 @@
+import functools
 import json
 import random
 import zipfile
@@ -61,8 +62,8 @@ PICTURE = images.encode_jpeg(np.random.default_rng(0).integers(0, 255, (24, 24, 
 
 def sample_of(files: dict[str, bytes]) -> Sample:
     """The sample of a folder whose files are these."""
-    folder = instructpix2pix.PromptFolder(id="instructpix2pix/train/0000003", name="0000003", seeds=("5",))
-    return instructpix2pix.read_folder(files.__getitem__, folder)
+    items = [("instructpix2pix/train/0000003", instructpix2pix.PromptFolder("0000003", seeds=("5",)))]
+    return next(rows.read_items(functools.partial(instructpix2pix.read_folder, files.__getitem__), items))
 
 
 def folder_of(**changed: bytes) -> dict[str, bytes]:
@@ -112,8 +113,8 @@ def test_splits_are_by_position_as_published(tmp_path: Path) -> None:
         split: instructpix2pix.read_list(str(tmp_path / "seeds.json"), split) for split in ("train", "val", "test")
     }
     assert [len(folders) for folders in splits.values()] == [36, 2, 3]
-    assert [folder.name for folders in splits.values() for folder in folders] == [f"{n:07d}" for n in range(41)]
-    assert splits["test"][-1].id == "instructpix2pix/test/0000040"
+    assert [folder.name for folders in splits.values() for _, folder in folders] == [f"{n:07d}" for n in range(41)]
+    assert splits["test"][-1][0] == "instructpix2pix/test/0000040"
     with pytest.raises(rows.CorpusError, match="has no split 'dev'"):
         instructpix2pix.read_folders(str(tmp_path), "dev")
 

@@ -1,5 +1,7 @@
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,19 +21,23 @@ def turns(*texts: str) -> list[dict[str, str]]:
     return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
 
 
+def records_of(corpus: Path) -> list[dict[str, Any]]:
+    return json.loads((corpus / "llava_instruct_150k.json").read_text())
+
+
 def test_a_written_corpus_is_read_back(corpus: Path) -> None:
-    for index, record in enumerate(llava_instruct.read_records(str(corpus))):
-        sample = llava_instruct.read_dialogue(str(corpus), (index, record))
-        turns_of_scene = dialogue.dialogue(world.TRAIN, families.make_edit(world.TRAIN, index).source, index)[
-            : writer.MOST_TURNS
-        ]
+    samples = list(llava_instruct.read(f"file://{corpus}"))
+    assert len(samples) == len(records_of(corpus)) == 8
+    for index, sample in enumerate(samples):
+        scene = families.make_edit(world.TRAIN, index).source
+        turns_of_scene = dialogue.dialogue(world.TRAIN, scene, index)[: writer.MOST_TURNS]
         assert list(zip(sample.questions, sample.answers, strict=True)) == turns_of_scene
         assert sample.source == (corpus / "train2017" / f"{index:012d}.jpg").read_bytes()
         assert sample.id == f"llava_instruct/train/{index:06d}" and sample.task == "vqa" and not sample.error
 
 
 def test_the_picture_stands_before_and_after_the_question_alternately(corpus: Path) -> None:
-    first = [record["conversations"][0]["value"] for record in llava_instruct.read_records(str(corpus))]
+    first = [record["conversations"][0]["value"] for record in records_of(corpus)]
     assert [text.startswith("<image>\n") for text in first] == [True, False] * 4
     assert [text.endswith("\n<image>") for text in first] == [False, True] * 4
 
@@ -69,8 +75,8 @@ def test_conversations_without_a_picture_are_skipped_and_counted(tmp_path: Path)
     ],
 )
 def test_bad_records_become_bad_rows(corpus: Path, record: object, message: str) -> None:
-    sample = llava_instruct.read_dialogue(str(corpus), (7, record))
-    assert sample.error.startswith("llava_instruct_150k.json, conversation 7: ") and message in sample.error
+    with pytest.raises(rows.BadRow, match=re.escape(message)):
+        next(llava_instruct.read_dialogue(str(corpus), "llava_instruct/train/000007", record))
 
 
 def test_a_folder_that_is_not_llava_is_refused(tmp_path: Path) -> None:
@@ -85,9 +91,3 @@ def test_a_folder_that_is_not_llava_is_refused(tmp_path: Path) -> None:
     (tmp_path / "llava_instruct_150k.json").write_text(json.dumps([{"id": "1"}]))
     with pytest.raises(rows.CorpusError, match="train2017 is missing"):
         llava_instruct.read(str(tmp_path))
-
-
-def test_a_corpus_reads_every_conversation_in_order(corpus: Path) -> None:
-    records = enumerate(llava_instruct.read_records(str(corpus)))
-    expected = [llava_instruct.read_dialogue(str(corpus), numbered) for numbered in records]
-    assert list(llava_instruct.read(f"file://{corpus}")) == expected

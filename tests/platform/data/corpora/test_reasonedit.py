@@ -1,3 +1,5 @@
+import functools
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -37,8 +39,9 @@ def test_a_written_corpus_is_read_back(corpus: Path) -> None:
 
 
 def test_every_instruction_that_differs_becomes_a_row_and_the_first_is_the_others_plain_form(corpus: Path) -> None:
-    part = [("0003", edit(instruction=["one", "two", " one", "three"])), ("0004", edit(instruction=["one"]))]
-    samples = list(reasonedit.read_edits(str(corpus), part))
+    texts = {"reasonedit/train/0003": ["one", "two", " one", "three"], "reasonedit/train/0004": ["one"]}
+    part = [(name, edit(instruction=listed)) for name, listed in texts.items()]
+    samples = list(rows.read_items(functools.partial(reasonedit.read_edit, str(corpus)), part))
     assert [(sample.id, sample.instruction, sample.plain) for sample in samples] == [
         ("reasonedit/train/0003-0", "one", ""),
         ("reasonedit/train/0003-1", "two", "one"),
@@ -60,9 +63,8 @@ def test_every_instruction_that_differs_becomes_a_row_and_the_first_is_the_other
     ],
 )
 def test_a_bad_record_becomes_one_bad_row(corpus: Path, record: object, message: str) -> None:
-    (sample,) = reasonedit.read_edits(str(corpus), [("0003", record)])
-    assert sample.error.startswith("SyntheticData_info_new.json, edit '0003': ") and message in sample.error
-    assert sample.id == "reasonedit/train/0003" and not sample.source and not sample.target
+    with pytest.raises(rows.BadRow, match=re.escape(message)):
+        list(reasonedit.read_edit(str(corpus), "reasonedit/train/0003", record))
 
 
 HELD_OUT = world.WORLDS["unseen_seeds"]
@@ -94,7 +96,7 @@ def test_a_written_benchmark_is_read_back(benchmark: Path) -> None:
 
 
 def test_a_case_names_its_noun_and_files(benchmark: Path) -> None:
-    cases = reasonedit.find_cases(str(benchmark), Counter())
+    cases = [case for _, case in reasonedit.find_cases(str(benchmark), Counter())]
     assert [case.category for case in cases] == [name for name in reasonedit.TEXTS for _ in range(2)]
     for case in cases:
         assert case.noun and "CLIP" not in case.noun + case.instruction
@@ -106,7 +108,7 @@ def test_lines_belong_to_the_pictures_in_the_order_of_their_names(benchmark: Pat
     for stem, renamed in (("00001", "b"), ("00002", "a")):
         (folder / f"{stem}.png").rename(folder / f"{renamed}.png")
     (folder / "Left_Right_text.txt").write_bytes(b"\xef\xbb\xbfFirst. CLIP: cat\r\nSecond.CLIP:a dog \r\n\r\n")
-    first, second = reasonedit.find_cases(str(benchmark), Counter())[:2]
+    (_, first), (_, second) = reasonedit.find_cases(str(benchmark), Counter())[:2]
     assert (first.picture, first.instruction, first.noun) == ("1-Left-Right/a.png", "First.", "cat")
     assert (second.picture, second.instruction, second.noun) == ("1-Left-Right/b.png", "Second.", "a dog")
 

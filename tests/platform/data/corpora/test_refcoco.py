@@ -1,3 +1,4 @@
+import functools
 import json
 import pickle
 from collections import Counter
@@ -29,7 +30,7 @@ def test_a_written_corpus_is_read_back(tmp_path: Path, corpus: str) -> None:
     writer.write(tmp_path, range(1000, 1012), 48, world.TRAIN, corpus=corpus)
     references = refcoco.read_references(str(tmp_path), "train", corpus, Counter())
     sentences = [
-        (f"{objects.id}-{place}", text) for objects in references for place, text in enumerate(objects.sentences)
+        (f"{name}-{place}", text) for name, objects in references for place, text in enumerate(objects.sentences)
     ]
     assert len(sentences) > len(references) > 12 and len(dict(sentences)) == len(sentences)
     for (row_id, sentence), sample in zip(sentences, catalog.open_corpus(corpus, str(tmp_path)), strict=True):
@@ -44,7 +45,7 @@ def test_refcoco_plus_names_no_places(tmp_path: Path) -> None:
     plain, plus = (
         [
             sentence
-            for objects in refcoco.read_references(str(tmp_path / name), "train", corpus, Counter())
+            for _, objects in refcoco.read_references(str(tmp_path / name), "train", corpus, Counter())
             for sentence in objects.sentences
         ]
         for name, corpus in (("0", "refcoco"), ("plus", "refcoco+"))
@@ -57,7 +58,7 @@ def test_the_suffix_of_a_references_file_name_is_not_followed(tmp_path: Path) ->
     writer.write(tmp_path, [7], 32, world.TRAIN)
     ref = pickle.loads((tmp_path / "refs(unc).p").read_bytes())[0]
     assert not (tmp_path / "train2014" / ref["file_name"]).exists()
-    first = refcoco.read_references(str(tmp_path), "train", "refcoco", Counter())[0]
+    _, first = refcoco.read_references(str(tmp_path), "train", "refcoco", Counter())[0]
     assert first.file_name == "COCO_train2014_000000000007.jpg"
 
 
@@ -86,7 +87,7 @@ def grefs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_grefcoco_is_read_back(grefs: Path) -> None:
     counts = set()
     samples = list(refcoco.read(str(grefs), corpus="grefcoco"))
-    for seed, objects in enumerate(refcoco.read_references(str(grefs), "train", "grefcoco", Counter())):
+    for seed, (_, objects) in enumerate(refcoco.read_references(str(grefs), "train", "grefcoco", Counter())):
         reference = scenes.make_reference(world.TRAIN, seed)
         drawn = draw_scene(reference.scene, 48).masks
         sample = samples[seed]
@@ -129,7 +130,7 @@ def samples_of(folder: Path, reference: dict[str, Any], objects: Instances | Non
     if not (folder / "train2014" / NAME).exists():
         (folder / "train2014" / NAME).write_bytes(images.encode_jpeg(PICTURE))
     joined = refcoco.join("refcoco", "train", "refs.p", [reference], objects or known(), Counter())
-    return list(refcoco.read_requests(str(folder), joined))
+    return list(rows.read_items(functools.partial(refcoco.read_requests, str(folder)), joined))
 
 
 @pytest.mark.parametrize(
@@ -257,8 +258,8 @@ def test_a_bad_picture_becomes_one_bad_row(tmp_path: Path, changed: dict, messag
 
 def test_a_reference_that_stands_twice_is_taken_once() -> None:
     joined = refcoco.join("refcoco", "train", "refs.p", [ref(), ref(ann_id=6), ref(ref_id=4)], known(), Counter())
-    assert [objects.id for objects in joined] == ["refcoco/train/3", "refcoco/train/at-1", "refcoco/train/4"]
-    assert [objects.error for objects in joined] == ["", "ref_id 3 stands twice", ""]
+    assert [name for name, _ in joined] == ["refcoco/train/3", "refcoco/train/at-1", "refcoco/train/4"]
+    assert [str(item) for _, item in joined if isinstance(item, rows.BadRow)] == ["ref_id 3 stands twice"]
 
 
 @pytest.mark.parametrize(

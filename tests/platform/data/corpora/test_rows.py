@@ -30,9 +30,21 @@ def test_a_picture_cut_short_is_a_bad_row_that_names_its_file(tmp_path: Path) ->
 
 
 def test_a_corpus_is_the_rows_of_its_parts_in_order() -> None:
-    corpus = rows.in_parts(range(1200), lambda number: Sample(id=str(number), corpus="few", task="caption"))
+    def read(name: str, number: int) -> list[Sample]:
+        return [Sample(id=f"{name}-{place}", corpus="few", task="caption") for place in range(number % 3)]
+
+    corpus = rows.in_parts([(f"few/{number}", number) for number in range(1200)], read)
     assert [len(part) for part in corpus.parts] == [512, 512, 176]
-    assert [sample.id for sample in corpus] == [str(number) for number in range(1200)]
+    assert [sample.id for sample in corpus][:4] == ["few/1-0", "few/2-0", "few/2-1", "few/4-0"]
+
+
+def test_a_bad_item_is_one_bad_row_under_its_id() -> None:
+    def read(name: str, item: str) -> list[Sample]:
+        raise rows.BadRow(f"found {item}")
+
+    for item in ("mist", rows.BadRow("found mist")):
+        (sample,) = rows.in_parts([("few/7", item)], read)
+        assert (sample.id, sample.corpus, sample.error) == ("few/7", "few", "few/7: found mist")
 
 
 def test_an_unknown_split_is_refused() -> None:
