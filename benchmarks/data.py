@@ -4,8 +4,7 @@ All three decode, resize and tokenize the same JPEG pairs through the same funct
 same number of worker processes and cores, each shuffling in its usual way: training's exactly, from shards; the
 DataLoader (shuffle=True) exactly, from loose files, its best case, since random rows of parquet cost it whole row
 groups; and webdataset within a buffer as large as the window of training's shuffle, from tars. Every measurement runs
-in processes of its own, and the three take turns, so that other load on the machine affects all alike. A short training
-run then measures the share of time that it waits for data.
+in processes of its own, and the three take turns, so that other load on the machine affects all alike.
 """
 
 import pathlib
@@ -19,7 +18,6 @@ import json
 import multiprocessing
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -44,7 +42,6 @@ from fireedit.platform.data.preparation import prepare_scenes, prepare_shards
 from fireedit.platform.images import decode
 
 CORPUS = "instructpix2pix"
-TRAIN = pathlib.Path(__file__).resolve().parents[1] / "jobs" / "train.py"
 ROWS_PER_TAR = 128
 UNLIMITED = 1 << 20
 """Samples, more than any measurement takes."""
@@ -113,9 +110,6 @@ def main() -> None:
             say(f"round {number + 1}/{args.rounds}  {name:10s} {measurements[name][-1].samples_per_s:6.1f} samples/s")
     report = compare(measurements, setup.workers)
     say(table(report))
-    if args.train_steps:
-        report["data_wait_share"] = data_wait_share(storage.join(out, "home"), args.train_steps)
-        say(f"training waits for data {report['data_wait_share']:.1%} of the time")
     print(json.dumps(report | asdict(setup)))
 
 
@@ -299,13 +293,6 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def data_wait_share(home: str, steps: int) -> float:
-    """Train nano's stage 2; returns the share of its last window that it waits for batches."""
-    command = [sys.executable, str(TRAIN), "--stage", "2", f"steps={steps}", f"home={home}"]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])["last"]["data_wait_share"]
-
-
 def _processes() -> list[psutil.Process]:
     process = psutil.Process()
     return [process, *process.children(recursive=True)]
@@ -321,7 +308,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=Setup.workers, help="decoding processes, and cores" + default)
     parser.add_argument("--samples", type=int, default=2 * WARM_UP, help="samples of each measurement" + default)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each pipeline" + default)
-    parser.add_argument("--train-steps", type=int, default=60, help="0 leaves training out" + default)
     return parser
 
 

@@ -123,9 +123,8 @@ class _Member:
     key: str
     """Folder and name up to the first dot of the file's own name."""
     suffix: str
-    data: bytes
-    """Text of a .txt or .json file; empty for a picture."""
-    error: str = ""
+    data: bytes | rows.BadRow = b""
+    """Text of a .txt or .json file, or the reason why it has none; empty for a picture."""
 
 
 class _TarReader:
@@ -183,13 +182,14 @@ class _TarReader:
 
     def _member(self, tar: tarfile.TarFile, info: tarfile.TarInfo, key: str, suffix: str) -> _Member:
         if suffix not in ("txt", "json"):
-            return _Member(key, suffix, b"")
+            return _Member(key, suffix)
         name = posixpath.normpath(info.name)
         if info.islnk() or info.issym():
             folder = posixpath.dirname(name) if info.issym() else ""
             target = posixpath.normpath(posixpath.join(folder, info.linkname))
             if target not in self.texts:
-                return _Member(key, suffix, b"", f"{info.name} links to {info.linkname}, which is not before it")
+                lost = rows.BadRow(f"{info.name} links to {info.linkname}, which is not before it")
+                return _Member(key, suffix, lost)
             self.texts[name] = self.texts[target]
         else:
             file = tar.extractfile(info)
@@ -216,8 +216,8 @@ def _caption(key: str, members: list[_Member]) -> str:
     if len(by_suffix) < len(members):
         raise rows.BadRow(f"two members of {key} have one name")
     member = by_suffix.get("txt") or by_suffix.get("json") or _Member(key, "json", b"{}")
-    if member.error:
-        raise rows.BadRow(member.error)
+    if isinstance(member.data, rows.BadRow):
+        raise member.data
     try:
         caption = member.data.decode("utf-8-sig") if member.suffix == "txt" else json.loads(member.data)["caption"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
