@@ -63,7 +63,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, draft: int | None = None) 
     return Pixels(np.array(_to_rgb(_upright(image))))
 
 
-def decode_alpha(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+def decode_alpha(data: bytes) -> np.ndarray | None:
     """Decode the opacity of a picture, upright like its pixels.
 
     Returns:
@@ -71,14 +71,14 @@ def decode_alpha(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None
     Raises:
         ImageError: as `decode`.
     """
-    image = _open(data, max_pixels)
+    image = _open(data)
     _load(image)
     if image.mode.startswith("I") or not image.has_transparency_data:  # `decode` ignores that of 16-bit gray too
         return None
     return np.array(_upright(image).convert("RGBA").getchannel("A"))
 
 
-def decode_labels(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_labels(data: bytes) -> np.ndarray:
     """Decode a label map or mask from a PNG, whatever its bit depth, palette or channels.
 
     Gray levels are the labels, in color channels and alpha too if a program added them. A palette of distinct grays
@@ -89,7 +89,7 @@ def decode_labels(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ImageError: not a PNG, or damaged data, or pixels that are no labels: colored, transparent or above 255.
     """
-    image = _open(data, max_pixels)
+    image = _open(data)
     if not isinstance(image, PngImageFile):
         raise ImageError(f"found a {image.format}; a label map is a PNG of gray levels or palette indices")
     _load(image)
@@ -119,7 +119,7 @@ def _labels_of_palette(image: Image.Image) -> np.ndarray:
 
 def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height of an upright sRGB JPEG; None for every other picture."""
-    image = _open(data, MAX_PIXELS)
+    image = _open(data)
     plain = isinstance(image, JpegImageFile) and image.mode == "RGB" and _orientation(image) not in _TURNS
     return image.size if plain and _profile(image) is None else None
 
@@ -134,16 +134,14 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> EncodedImage:
     return _encode(image, "JPEG", quality=quality, subsampling=0)
 
 
-def resize(
-    image: np.ndarray, width: int, height: int, resample: Image.Resampling = Image.Resampling.BICUBIC
-) -> np.ndarray:
+def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Scale [H, W, 3] or [H, W] uint8 to exactly this size, antialiased; the aspect is not kept (SmartEdit)."""
     if image.shape[:2] == (height, width):
         return image
-    return np.asarray(Image.fromarray(image).resize((width, height), resample))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Read the header only; the format's own class is called, so that Pillow tries no other and warns of no size."""
     kind = _kind(data)
     if kind is PngImageFile:

@@ -168,16 +168,20 @@ def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:
 
 def read_ids(root: str, shard: str) -> list[str]:
     """Read the ids of a shard's rows and no other column."""
-    files, inner = storage.filesystem(path_of(root, shard))
-    return pq.read_table(inner, filesystem=files, columns=["id"]).column("id").to_pylist()
+    with _open(path_of(root, shard)) as file:
+        return file.read(["id"]).column("id").to_pylist()
 
 
 def iter_samples(root: str, shard: str) -> Iterator[Sample]:
     """Read the rows of one shard in their order, without encodings."""
-    files, inner = storage.filesystem(path_of(root, shard))
-    with pq.ParquetFile(inner, filesystem=files) as file:
+    with _open(path_of(root, shard)) as file:
         for batch in file.iter_batches(ROWS_PER_GROUP):
             yield from map(Sample.of_row, batch.to_pylist())
+
+
+def _open(path: str) -> pq.ParquetFile:
+    files, inner = storage.filesystem(path)
+    return pq.ParquetFile(inner, filesystem=files)
 
 
 class ShardReader:
@@ -194,7 +198,7 @@ class ShardReader:
     ):
         self.root, self.encodings = root, [index.encodings[name] for name in encodings]
         self._group = functools.lru_cache(maxsize=groups)(self._read_group)
-        self._file = functools.lru_cache(maxsize=open_files)(self._open)
+        self._file = functools.lru_cache(maxsize=open_files)(_open)
 
     def row(self, shard: str, group: int, row: int) -> StoredSample:
         """Read row number `row` of a row group."""
@@ -213,7 +217,3 @@ class ShardReader:
             for name in encoded.column_names:
                 table = table.append_column(name, encoded.column(name))
         return table
-
-    def _open(self, path: str) -> pq.ParquetFile:
-        files, inner = storage.filesystem(path)
-        return pq.ParquetFile(inner, filesystem=files)

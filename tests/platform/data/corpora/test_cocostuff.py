@@ -245,15 +245,6 @@ def opened(folder: Path, listed: dict[str, Any]) -> list[rows.Item]:
     return cocostuff.outlined_pictures(instances.read_file(str(put_json(folder, listed))))
 
 
-def test_only_named_stuff_is_asked_for(tmp_path: Path) -> None:
-    path = str(put_json(tmp_path, content()))
-    assert cocostuff.class_names(path, instances.read_file(path)) == {123: "grass"}
-    for sample in cocostuff.read(str(tmp_path)):
-        assert not sample.error and ("the grass" in sample.instruction) == bool(sample.boxes)
-        for left, top, right, bottom in sample.boxes:
-            assert left == 0.0 and (top, bottom) == (0.0, 1.0) and right <= 1.0
-
-
 @pytest.mark.parametrize(
     ("image", "message"),
     [

@@ -185,15 +185,6 @@ def test_descriptions_may_be_missing(tmp_path: Path) -> None:
     assert turn_read.global_caption == turn_read.local_caption == ""
 
 
-def test_a_turn_of_a_folder_is_whole_without_its_mask(tmp_path: Path) -> None:
-    root = sessions_of(tmp_path, {"7": [listed_turn(mask=None), listed_turn(mask="")]})
-    (tmp_path / "test" / "images" / "7").mkdir(parents=True)
-    for name in ("7-input.png", "7-output1.png"):
-        (tmp_path / "test" / "images" / "7" / name).write_bytes(images.encode_png(np.zeros((8, 8, 3), np.uint8)))
-    for sample in magicbrush.read(root, "test"):
-        assert not sample.error and sample.target and not sample.boxes
-
-
 @pytest.mark.parametrize(
     ("session", "message"),
     [
