@@ -60,19 +60,15 @@ def family_bars(results: Results) -> dict[str, Bar]:
     }
 
 
-def split_bars(results: Results) -> list[Bar]:
-    """Bars on whole splits, as far as these were measured."""
-    return list(_split_bars(results, results.rows[-1].name))
-
-
 def all_bars(results: Results) -> list[Bar]:
     """Bars of families, then of splits."""
     return [*family_bars(results).values(), *split_bars(results)]
 
 
-def _split_bars(results: Results, last: str) -> Iterator[Bar]:
-    outside = results.outside(SPLIT, last) if SPLIT in results.scores else None
-    if outside is not None and outside.count:
+def split_bars(results: Results) -> Iterator[Bar]:
+    """Bars on whole splits, as far as these were measured."""
+    last = results.rows[-1].name
+    if SPLIT in results.scores and (outside := results.outside(SPLIT, last)).count:
         yield Bar("L1 outside the mask, edits of things", outside, L1_OUTSIDE, is_limit=True, is_share=False)
     if SPLIT in results.sessions:
         growth = results.growth(SPLIT, last)

@@ -1,7 +1,9 @@
 """Held-out edits of the benchmark: single edits by split and family, no-ops, and sessions of several turns."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from fireedit.platform.scenes.world import WORLDS, World
 
 SPLITS = tuple(name for name in WORLDS if name != "train")
 FAMILIES = (*families.FAMILIES, families.NO_OP)
+BATCH = 20
+"""Cases that are edited together and cached in one file."""
 TURNS = 3
 """Edits of a session."""
 LOCAL_TRIES = 40
@@ -102,6 +106,16 @@ def session(world: World, seed: int) -> list[Edit] | None:
             return None
         turns.append(turn)
     return turns
+
+
+def batches(cases: Sequence[EditCase], size: int = BATCH) -> list[Sequence[EditCase]]:
+    """Split cases into batches of at most `size`."""
+    return [cases[start : start + size] for start in range(0, len(cases), size)]
+
+
+def stacked(cases: Sequence[EditCase], name: Literal["source", "target"]) -> np.ndarray:
+    """Stack the sources or targets of cases, uint8 RGB [B, S, S, 3]."""
+    return np.stack([getattr(case, name) for case in cases])
 
 
 def _can_follow(turns: list[Edit], turn: Edit) -> bool:

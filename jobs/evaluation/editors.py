@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
-from fireedit.jobs.evaluation.cases import EditCase
+from fireedit.jobs.evaluation.cases import EditCase, stacked
 from fireedit.models.checkpoint_files import check_folder
 from fireedit.models.model import NANO, FireEditConfig, Percepts
 from fireedit.models.pipeline import FireEditPipeline
@@ -22,9 +22,8 @@ from fireedit.models.unet import EditUNet
 from fireedit.models.vae import Codec, decode_latents, encode_pixels, load_vae, source_latents
 from fireedit.models.weights import fingerprint
 
-RegionSource = Literal["predicted", "true", "none"]
+REGION_SOURCES = ("predicted", "true", "none")
 """Regions that the VLM gets: the detector's, the scene's true ones, or none."""
-REGION_SOURCES: tuple[RegionSource, ...] = ("predicted", "true", "none")
 TEXT_ROWS = ("ip2p", "ip2p_plain")
 """Rows that skip the VLM even if the folder has one; the second reads instructions that name their object."""
 Changes = Mapping[str, SettingValue | None]
@@ -47,22 +46,15 @@ class Editor(Protocol):
         """Edit cases to uint8 RGB [B, S, S, 3]; only the baselines may read a case's target."""
 
 
-class Copy:
-    """Baseline that returns the source."""
+@dataclass(frozen=True)
+class Baseline:
+    """Baseline that returns the source or the target: the latter's success is the scene reader's own accuracy."""
 
+    picture: Literal["source", "target"]
     weights = manner = ""
 
     def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
-        return np.stack([case.source for case in cases])
-
-
-class Target:
-    """Baseline that returns the target: its success is the scene reader's own accuracy."""
-
-    weights = manner = ""
-
-    def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
-        return np.stack([case.target for case in cases])
+        return stacked(cases, self.picture)
 
 
 class Reconstruction:
@@ -75,7 +67,7 @@ class Reconstruction:
 
     @torch.no_grad()
     def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
-        canvas = torch.from_numpy(np.stack([case.target for case in cases])).to(self.vae.device)
+        canvas = torch.from_numpy(stacked(cases, "target")).to(self.vae.device)
         latents = source_latents(self.vae, encode_pixels(self.vae, canvas)) * self.vae.config.scaling_factor
         return _pixels((decode_latents(self.vae, latents).permute(0, 2, 3, 1) + 1) / 2)
 
@@ -83,7 +75,7 @@ class Reconstruction:
 class FireEditor:
     """FireEdit, complete or an ablation."""
 
-    def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, regions: RegionSource):
+    def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, regions: str):
         self.pipeline, self.settings, self.regions = pipeline, settings, regions
         self.weights = fingerprint(pipeline.model)
         self.manner = f"regions {regions} {_manner(pipeline, settings)}"
@@ -105,7 +97,7 @@ class FireEditor:
 
     def perceive(self, cases: Sequence[EditCase]) -> Percepts:
         """Encode the sources and the regions of the row's region source."""
-        boxes: list[Tensor] | None = None
+        boxes = None
         if self.regions == "true":
             boxes = [torch.tensor(case.boxes).view(-1, 4) for case in cases]
         elif self.regions == "none" and self.pipeline.detector is not None:
@@ -139,10 +131,10 @@ class RowName:
 
     name: str
     folder: str
-    regions: RegionSource
+    regions: str
 
     @classmethod
-    def parse(cls, text: str, weights: str, regions: RegionSource) -> "RowName":
+    def parse(cls, text: str, weights: str, regions: str) -> "RowName":
         """Parse a row, with `weights` and `regions` as defaults.
 
         Raises:
@@ -152,11 +144,10 @@ class RowName:
         name, _, folder = text.partition("=")
         if suffix and suffix not in REGION_SOURCES:
             raise EditorError(f"row {name!r}: regions {suffix!r}; write one of {', '.join(REGION_SOURCES)}")
-        chosen = next((source for source in REGION_SOURCES if source == suffix), regions)
-        return cls(f"{name}@{suffix}" if suffix else name, folder or weights, chosen)
+        return cls(f"{name}@{suffix}" if suffix else name, folder or weights, suffix or regions)
 
 
-def parse_rows(text: str, weights: str, regions: RegionSource) -> list[RowName]:
+def parse_rows(text: str, weights: str, regions: str) -> list[RowName]:
     """Parse rows separated by commas; `target` is put first if it is missing.
 
     Raises:
@@ -177,10 +168,8 @@ def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: s
     Raises:
         EditorError: the folder has no weights of an editor.
     """
-    if row.name == "copy":
-        return Copy()
-    if row.name == "target":
-        return Target()
+    if row.name in ("copy", "target"):
+        return Baseline("source" if row.name == "copy" else "target")
     folder = NANO if row.folder == "nano" else Path(row.folder).expanduser()
     if row.name == "vae":
         if not (folder / "vae").is_dir():
@@ -192,9 +181,10 @@ def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: s
         regions = row.regions if pipeline.detector is not None else "none"  # the ablation without a detector
         return FireEditor(pipeline, pipeline.settings.but(**changes), regions)
     if (folder / "unet").is_dir():
-        settings = _saved_settings(folder) or sizes.painting
-        pipeline = _saved_text_pipeline(folder, sizes).to(device)
-        return TextEditor(pipeline, settings.but(**changes), plain=row.name == "ip2p_plain")
+        index = folder / "model_index.json"
+        saved = json.loads(index.read_text()).get("settings") if index.is_file() else None
+        settings = (PaintSettings(**saved) if saved else sizes.painting).but(**changes)
+        return TextEditor(_saved_text_pipeline(folder, sizes).to(device), settings, plain=row.name == "ip2p_plain")
     raise EditorError(f"row {row.name!r}: {folder} has neither a pipeline nor a UNet; write {row.name}=FOLDER")
 
 
@@ -208,14 +198,8 @@ def text_pipeline(
 ) -> FireEditPipeline:
     """Build the pipeline of a TextEditor."""
     left_out = (*FireEditPipeline.PERCEIVING, *FireEditPipeline.UNDERSTANDING, "hvca", "tati")
-    parts: dict[str, Any] = dict.fromkeys(left_out) | {
-        "unet": unet,
-        "vae": vae,
-        "text_encoder": text_encoder,
-        "tokenizer": tokenizer,
-        "scheduler": sampler(sizes.schedule),
-    }
-    pipeline = FireEditPipeline(**parts)
+    parts: dict[str, Any] = dict.fromkeys(left_out) | {"unet": unet, "vae": vae, "scheduler": sampler(sizes.schedule)}
+    pipeline = FireEditPipeline(**parts, text_encoder=text_encoder, tokenizer=tokenizer)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -233,13 +217,6 @@ def _saved_text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipelin
         AutoTokenizer.from_pretrained(tokenizer),
         sizes,
     )
-
-
-def _saved_settings(folder: Path) -> PaintSettings | None:
-    """Settings saved with the pipeline in a folder; None for a folder of components alone."""
-    index = folder / "model_index.json"
-    saved = json.loads(index.read_text()).get("settings") if index.is_file() else None
-    return PaintSettings(**saved) if saved else None
 
 
 def _manner(pipeline: FireEditPipeline, settings: PaintSettings) -> str:

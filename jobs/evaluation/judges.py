@@ -4,19 +4,20 @@ These encoders are trained on the project's scenes, and the measures' names say 
 table and cannot be compared with published ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
 
-from fireedit.jobs.evaluation.cases import EditCase
+from fireedit.jobs.evaluation.cases import EditCase, stacked
 from fireedit.jobs.evaluation.clip import JUDGE, CLIPJudge
-from fireedit.jobs.evaluation.metrics import cosine, edit_mask, perceptual_distance, pixel_scores
+from fireedit.jobs.evaluation.metrics import edit_mask, perceptual_distance, pixel_scores
 from fireedit.jobs.evaluation.scene_reader import SceneReader, load_reader, signed
-from fireedit.jobs.evaluation.success import judge
+from fireedit.jobs.evaluation.success import verdicts
 from fireedit.models.checkpoint_files import check_folder
 from fireedit.models.vision import Vision
 from fireedit.models.weights import fingerprint
@@ -24,28 +25,6 @@ from fireedit.platform.scenes import language
 
 BATCH = 64
 """Pictures judged together."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """Measures of one edited picture; None where a judge is absent, NaN where a mask has no pixels."""
-
-    success: bool
-    wrong: tuple[str, ...]
-    """Reasons for a failure."""
-    l1: float
-    l1_inside: float
-    l1_outside: float
-    psnr_inside: float
-    psnr_outside: float
-    perceptual: float
-    """Distance from the target in the features of the reader's trunk."""
-    dino: float | None = None
-    """Cosine with the target under the small model's DINOv2."""
-    clip_i: float | None = None
-    """Cosine with the target under the small model's CLIP."""
-    clip_t: float | None = None
-    """Cosine with the target's caption under the small model's CLIP."""
 
 
 MEASURES = {
@@ -60,7 +39,21 @@ MEASURES = {
     "clip_i": "nano-CLIP-I",
     "clip_t": "nano-CLIP-T",
 }
-"""Column headings of the fields of `Score` that are averaged."""
+"""Column headings of the measures; `dino` and `clip_i` are cosines with the target, `clip_t` with its caption."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Verdict and measures of one edited picture."""
+
+    wrong: tuple[str, ...]
+    """Reasons for a failure."""
+    measures: Mapping[str, float]
+    """Values by measure, without those of absent judges; NaN where a mask has no pixels."""
+
+    @property
+    def success(self) -> bool:
+        return not self.wrong
 
 
 class Judges:
@@ -87,12 +80,9 @@ class Judges:
     @property
     def weights(self) -> dict[str, str]:
         """Fingerprint of each judge, by its name in benchmark.json."""
-        fingerprints = {"parser": fingerprint(self.reader)}
-        if self.vision is not None:
-            fingerprints["dino"] = fingerprint(self.vision.dino)
-        if self.clip is not None:
-            fingerprints["clip"] = fingerprint(self.clip.clip)
-        return fingerprints
+        dino, clip = self.vision and self.vision.dino, self.clip and self.clip.clip
+        modules: dict[str, Any] = {"parser": self.reader, "dino": dino, "clip": clip}
+        return {name: fingerprint(module) for name, module in modules.items() if module is not None}
 
     @property
     def description(self) -> str:
@@ -109,42 +99,34 @@ class Judges:
     @property
     def absent(self) -> list[str]:
         """Measures whose judges were not loaded."""
-        missing = ["dino"] if self.vision is None else []
-        return missing + (["clip_i", "clip_t"] if self.clip is None else [])
+        needed = {"dino": self.vision, "clip_i": self.clip, "clip_t": self.clip}
+        return [measure for measure, judge in needed.items() if judge is None]
 
     def scores(self, cases: Sequence[EditCase], edited: np.ndarray) -> list[Score]:
         """Score edited pictures, uint8 RGB [B, S, S, 3]."""
-        starts = range(0, len(cases), BATCH)
-        batches = [self._batch(cases[start : start + BATCH], edited[start : start + BATCH]) for start in starts]
-        return [score for batch in batches for score in batch]
+        batches = [slice(start, start + BATCH) for start in range(0, len(cases), BATCH)]
+        return [score for batch in batches for score in self._batch(cases[batch], edited[batch])]
 
     @torch.no_grad()
     def _batch(self, cases: Sequence[EditCase], edited: np.ndarray) -> list[Score]:
         device = next(self.reader.parameters()).device
-        arrays = (np.stack([case.source for case in cases]), edited, np.stack([case.target for case in cases]))
+        arrays = (stacked(cases, "source"), edited, stacked(cases, "target"))
         source, output, target = (torch.from_numpy(array).to(device) for array in arrays)
-        pixels = pixel_scores(output, target, edit_mask(source, target))
+        columns = pixel_scores(output, target, edit_mask(source, target))
         trunk = (self.reader.features(signed(pictures)) for pictures in (output, target))
-        columns = vars(pixels) | {"perceptual": perceptual_distance(*trunk)}
-        columns |= self._dino(output, target) | self._clip(cases, output, target)
-        lists = {name: column.tolist() for name, column in columns.items()}
-        verdicts = [judge([case.edit], reading) for case, reading in zip(cases, self.reader.read(edited), strict=True)]
+        columns["perceptual"] = perceptual_distance(*trunk)
+        if self.vision is not None:  # mean patch states, as nano's DINOv2 is trained without its class token
+            states = (self.vision(view, detail=False).maps[-1].mean(dim=(2, 3)) for view in (output, target))
+            columns["dino"] = F.cosine_similarity(*states)
+        if self.clip is not None:
+            embedded = self.clip.pictures(output)
+            captions = self.clip.texts([language.caption(case.edit.target) for case in cases])
+            columns["clip_i"] = F.cosine_similarity(embedded, self.clip.pictures(target))
+            columns["clip_t"] = F.cosine_similarity(embedded, captions)
+        wrong = verdicts(cases, self.reader.read(edited))
+        columns["success"] = torch.tensor([not reasons for reasons in wrong])
+        lists = {measure: column.tolist() for measure, column in columns.items()}
         return [
-            Score(verdict.success, verdict.wrong, **{name: values[index] for name, values in lists.items()})
-            for index, verdict in enumerate(verdicts)
+            Score(reasons, {measure: values[index] for measure, values in lists.items()})
+            for index, reasons in enumerate(wrong)
         ]
-
-    def _dino(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Cosines of the mean patch states: nano's DINOv2 is trained without its class token."""
-        if self.vision is None:
-            return {}
-        pair = (self.vision(view, detail=False).maps[-1].mean(dim=(2, 3)) for view in (output, target))
-        return {"dino": cosine(*pair)}
-
-    def _clip(self, cases: Sequence[EditCase], output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Cosines with the target and with its caption."""
-        if self.clip is None:
-            return {}
-        embedded = self.clip.pictures(output)
-        captions = self.clip.texts([language.caption(case.edit.target) for case in cases])
-        return {"clip_i": cosine(embedded, self.clip.pictures(target)), "clip_t": cosine(embedded, captions)}

@@ -17,19 +17,6 @@ MAX_DRAWN = 500_000
 
 
 @dataclass(frozen=True)
-class PixelScores:
-    """Errors of B edited pictures, each [B]; NaN where a region has no pixels."""
-
-    l1: Tensor
-    """Mean absolute error of values in [0, 1]."""
-    l1_inside: Tensor
-    l1_outside: Tensor
-    psnr_inside: Tensor
-    """In dB."""
-    psnr_outside: Tensor
-
-
-@dataclass(frozen=True)
 class Interval:
     """Mean with its 95 % confidence interval, of `count` values."""
 
@@ -49,27 +36,19 @@ def edit_mask(source: Tensor, target: Tensor, grow: int = 2) -> Tensor:
     return F.max_pool2d(changed[:, None].float(), 2 * grow + 1, stride=1, padding=grow)[:, 0] > 0
 
 
-def pixel_scores(edited: Tensor, target: Tensor, mask: Tensor) -> PixelScores:
-    """Compare uint8 [B, S, S, 3] pictures with their targets inside and outside bool [B, S, S] masks."""
+def pixel_scores(edited: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Compare uint8 [B, S, S, 3] pictures with their targets inside and outside bool [B, S, S] masks.
+
+    Returns:
+        Errors [B] by measure, L1 of values in [0, 1] and PSNR in dB; NaN where a region has no pixels.
+    """
     errors = (edited.float() - target.float()) / 255
     absolute, squared = errors.abs().mean(dim=-1), errors.square().mean(dim=-1)
-    return PixelScores(
-        l1=absolute.mean(dim=(1, 2)),
-        l1_inside=_mean_where(absolute, mask),
-        l1_outside=_mean_where(absolute, ~mask),
-        psnr_inside=psnr(_mean_where(squared, mask)),
-        psnr_outside=psnr(_mean_where(squared, ~mask)),
-    )
-
-
-def l1_where(edited: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute error of values in [0, 1] inside bool [B, S, S] masks; [B], NaN where a mask is empty."""
-    return _mean_where((edited.float() - target.float()).abs().mean(dim=-1) / 255, mask)
-
-
-def psnr(squared_error: Tensor) -> Tensor:
-    """Convert mean squared errors of values in [0, 1] to dB, at most `MAX_DB`."""
-    return (-10 * torch.log10(squared_error)).clamp(max=MAX_DB)
+    scores = {"l1": absolute.mean(dim=(1, 2))}
+    for name, region in (("inside", mask), ("outside", ~mask)):
+        scores[f"l1_{name}"] = _mean_where(absolute, region)
+        scores[f"psnr_{name}"] = (-10 * torch.log10(_mean_where(squared, region))).clamp(max=MAX_DB)
+    return scores
 
 
 def perceptual_distance(features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
@@ -80,11 +59,6 @@ def perceptual_distance(features: Sequence[Tensor], others: Sequence[Tensor]) ->
     pairs = zip(features, others, strict=True)
     differences = [F.normalize(level.float(), dim=1) - F.normalize(other.float(), dim=1) for level, other in pairs]
     return torch.stack([levels.square().sum(dim=1).mean(dim=(1, 2)) for levels in differences]).mean(dim=0)
-
-
-def cosine(embeddings: Tensor, others: Tensor) -> Tensor:
-    """Cosine similarities [B] of [B, D] and [B, D]."""
-    return F.cosine_similarity(embeddings.float(), others.float(), dim=-1)
 
 
 def interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:

@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fireedit.jobs.evaluation.cases import FAMILIES, Cases, EditCase
+from fireedit.jobs.evaluation.cases import FAMILIES, Cases, EditCase, batches, stacked
 from fireedit.jobs.evaluation.editors import FireEditor, RowName, has_vlm, make_editor
 from fireedit.jobs.evaluation.metrics import edit_mask, pixel_scores
 from fireedit.jobs.evaluation.report import gallery, unselected
-from fireedit.jobs.evaluation.run import batches
 from fireedit.jobs.evaluation.scene_reader import load_reader
-from fireedit.jobs.evaluation.success import judge
+from fireedit.jobs.evaluation.success import verdicts
 from fireedit.models.model import preset
 from fireedit.platform.scenes.families import NO_OP
 
@@ -48,14 +47,12 @@ def quick(folder: Path, edits: int = 8, device: str = "cpu") -> tuple[dict[str, 
 def _errors(cases: Sequence[EditCase], edited: np.ndarray) -> dict[str, float]:
     """Mean L1 inside and outside the masks of edits that change something, and the former relative to a copy's."""
     changed = [index for index, case in enumerate(cases) if case.family != NO_OP]
-    source, target = (
-        torch.from_numpy(np.stack([getattr(cases[index], name) for index in changed])) for name in ("source", "target")
-    )
+    arrays = (stacked(cases, "source"), stacked(cases, "target"), edited)
+    source, target, output = (torch.from_numpy(array[changed]) for array in arrays)
     mask = edit_mask(source, target)
-    errors, copied = (pixel_scores(each, target, mask) for each in (torch.from_numpy(edited[changed]), source))
-    inside = float(errors.l1_inside.nanmean())
-    outside, over_copy = float(errors.l1_outside.nanmean()), inside / float(copied.l1_inside.nanmean())
-    return {"l1_inside": inside, "l1_outside": outside, "inside_over_copy": over_copy}
+    errors, copied = pixel_scores(output, target, mask), pixel_scores(source, target, mask)
+    figures = {name: float(errors[name].nanmean()) for name in ("l1_inside", "l1_outside")}
+    return figures | {"inside_over_copy": figures["l1_inside"] / float(copied["l1_inside"].nanmean())}
 
 
 def _rates(folder: Path, device: str, cases: Sequence[EditCase], edited: np.ndarray) -> dict[str, float]:
@@ -64,18 +61,15 @@ def _rates(folder: Path, device: str, cases: Sequence[EditCase], edited: np.ndar
         reader = load_reader(folder).to(device)
     except FileNotFoundError:
         return {}
-    targets = np.stack([case.target for case in cases])
     passed, possible = (
-        [judge([case.edit], reading).success for case, reading in zip(cases, reader.read(pictures), strict=True)]
-        for pictures in (edited, targets)
+        np.array([not wrong for wrong in verdicts(cases, reader.read(pictures))])
+        for pictures in (edited, stacked(cases, "target"))
     )
-    rates = dict[str, float]()
-    for family in ("", *dict.fromkeys(case.family for case in cases)):
-        chosen = [index for index, case in enumerate(cases) if family in ("", case.family)]
-        count, limit, suffix = sum(passed[i] for i in chosen), sum(possible[i] for i in chosen), family and f"_{family}"
-        rates[f"success{suffix}"] = count / len(chosen)
-        if limit:
-            rates[f"relative{suffix}"] = count / limit
+    rates, families = dict[str, float](), np.array([case.family for case in cases])
+    for suffix, chosen in {"": families != "", **{f"_{family}": families == family for family in families}}.items():
+        rates[f"success{suffix}"] = float(passed[chosen].mean())
+        if possible[chosen].any():
+            rates[f"relative{suffix}"] = float(passed[chosen].sum() / possible[chosen].sum())
     return rates
 
 

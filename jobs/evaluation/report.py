@@ -1,6 +1,6 @@
 """Report of a benchmark: tables of success and of measures by split, contact sheets and galleries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,13 +58,7 @@ def markdown(results: Results, judges: Judges, command: str) -> str:
 
 def summary(results: Results) -> dict[str, object]:
     """Success and relative success of each row over all families of each split; L1, sessions and bars of the last."""
-    rows, last = [row.name for row in results.rows], results.rows[-1].name
-    splits = {split: list(by_family) for split, by_family in results.scores.items()}
-    bars = all_bars(results)
-    success, relative = (
-        {row: {split: _figure(figure(split, splits[split], row)) for split in splits} for row in rows}
-        for figure in (lambda split, families, row: results.mean(split, families, row, "success"), results.relative)
-    )
+    last, bars = results.rows[-1].name, all_bars(results)
     sessions = {
         split: {
             "last_turn_over_first": _figure(results.growth(split, last)),
@@ -73,13 +67,22 @@ def summary(results: Results) -> dict[str, object]:
         for split in results.sessions
     }
     return {
-        "success": success,
-        "relative": relative,
-        "l1_outside": {split: _figure(results.outside(split, last)) for split in splits},
+        "success": _by_row(results, results.mean),
+        "relative": _by_row(results, results.relative),
+        "l1_outside": {split: _figure(results.outside(split, last)) for split in results.scores},
         "sessions": sessions,
         "bars": {bar.name: {"found": _figure(bar.measured), "wanted": bar.wanted, "met": bar.met} for bar in bars},
         "bars_met": sum(bar.met for bar in bars),
         "bars_of": len(bars),
+    }
+
+
+def _by_row(results: Results, figure: Callable[[str, Sequence[str], str], Interval]) -> dict[str, object]:
+    """Figures over all families by row and split."""
+    splits = {split: list(families) for split, families in results.scores.items()}
+    return {
+        row.name: {split: _figure(figure(split, families, row.name)) for split, families in splits.items()}
+        for row in results.rows
     }
 
 
@@ -135,13 +138,13 @@ def first_passed(cases: Sequence[EditCase], edited: np.ndarray, scores: Sequence
 
 def _bars(results: Results) -> list[str]:
     """Count the bars that the last row meets, and list those of whole splits."""
-    bars, others, last = all_bars(results), split_bars(results), results.rows[-1].name
+    bars, others, last = all_bars(results), list(split_bars(results)), results.rows[-1].name
     if not bars:
         return []
     met = sum(bar.met for bar in bars)
     lines = ["", f"`{last}` meets {met} of {len(bars)} bars; those of families are in the table of {SPLIT}."]
     if others:
-        body = [[bar.name, _measured(bar), _wanted(bar), _met(bar)] for bar in others]
+        body = [[bar.name, (_percent if bar.is_share else _plain)(bar.measured), *_wanted(bar)] for bar in others]
         lines += ["", *_table(["bar", f"`{last}`", "wanted", "met"], body)]
     return lines
 
@@ -152,12 +155,11 @@ def _successes(results: Results, split: str) -> list[str]:
     editors = [row.name for row in results.rows if row.weights] if REFERENCE in names else []
     bars, body = family_bars(results) if split == SPLIT else {}, []
     for title, members in _groups(list(results.scores[split])):
-        means = [results.mean(split, members, name, "success") for name in names]
+        means = [results.mean(split, members, name) for name in names]
         cells = [title, str(means[0].count), *map(_percent, means)]
         cells += [_percent(results.relative(split, members, name)) for name in editors]
         if bars:
-            bar = bars.get(title)
-            cells += [_wanted(bar), _met(bar)] if bar else ["", ""]
+            cells += _wanted(bars[title]) if title in bars else ["", ""]
         body.append(cells)
     heads = ["family", "edits", *names, *(f"{name}, relative" for name in editors)]
     return _table([*heads, *(["wanted", "met"] if bars else [])], body)
@@ -220,30 +222,22 @@ def _table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _percent(mean: Interval) -> str:
-    return f"{100 * mean.mean:.0f} ({100 * mean.low:.0f} to {100 * mean.high:.0f})" if mean.count else "-"
+    return _plain(mean, digits=0, factor=100)
 
 
-def _plain(mean: Interval, digits: int = 4) -> str:
-    if not mean.count:
-        return "-"
-    return f"{mean.mean:.{digits}f} ({mean.low:.{digits}f} to {mean.high:.{digits}f})"
+def _plain(mean: Interval, digits: int = 4, factor: int = 1) -> str:
+    middle, low, high = (f"{factor * value:.{digits}f}" for value in (mean.mean, mean.low, mean.high))
+    return f"{middle} ({low} to {high})" if mean.count else "-"
 
 
 def _figure(mean: Interval) -> float | None:
     return round(mean.mean, 4) if mean.count else None
 
 
-def _measured(bar: Bar) -> str:
-    return _percent(bar.measured) if bar.is_share else _plain(bar.measured)
-
-
-def _wanted(bar: Bar) -> str:
+def _wanted(bar: Bar) -> list[str]:
+    """Format a bar, and whether it is met."""
     figure = f"{100 * bar.wanted:.0f}" if bar.is_share else f"{bar.wanted:g}"
-    return f"at most {figure}" if bar.is_limit else figure
-
-
-def _met(bar: Bar) -> str:
-    return "met" if bar.met else "not met"
+    return [f"at most {figure}" if bar.is_limit else figure, "met" if bar.met else "not met"]
 
 
 def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:

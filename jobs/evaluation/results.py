@@ -79,16 +79,12 @@ class Results:
         text = repr((self.config, self.rows, self.judges)).replace(BenchmarkConfig.__name__, "Settings", 1)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
-    def add(self, split: str, family: str, row: str, scores: list[Score]) -> None:
-        self.scores.setdefault(split, {}).setdefault(family, {})[row] = scores
-
     def values(self, split: str, families: Sequence[str], row: str, measure: str) -> list[float]:
         """Concatenate a measure's values over families; those of absent judges are left out."""
         scores = [score for family in families for score in self.scores[split].get(family, {}).get(row, [])]
-        values = [getattr(score, measure) for score in scores]
-        return [float(value) for value in values if value is not None]
+        return [float(score.measures[measure]) for score in scores if measure in score.measures]
 
-    def mean(self, split: str, families: Sequence[str], row: str, measure: str) -> Interval:
+    def mean(self, split: str, families: Sequence[str], row: str, measure: str = "success") -> Interval:
         return interval(self.values(split, families, row, measure), self.config.bootstrap_seed)
 
     def relative(self, split: str, families: Sequence[str], row: str) -> Interval:
@@ -155,7 +151,7 @@ def score_lines(split: str, family: str, row: str, cases: Sequence[EditCase], sc
     """Format each edit's instruction, verdict and measures as a line of JSON; unknown measures are null."""
     lines = []
     for case, score in zip(cases, scores, strict=True):
-        measures = {name: _known(getattr(score, name)) for name in MEASURES if name != "success"}
+        measures = {name: _known(score.measures.get(name)) for name in MEASURES if name != "success"}
         record = {"split": split, "family": family, "row": row, "number": case.number, "seed": case.seed}
         record |= {"instruction": case.instruction, "success": score.success, "wrong": score.wrong} | measures
         lines.append(json.dumps(record) + "\n")

@@ -10,20 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fireedit.jobs.evaluation.cases import Cases, EditCase, families_of
+from fireedit.jobs.evaluation.cases import BATCH, Cases, EditCase, batches, families_of, stacked
 from fireedit.jobs.evaluation.editors import Changes, Editor, FireEditor, RowName, TextEditor, make_editor
 from fireedit.jobs.evaluation.judges import Judges, Score
-from fireedit.jobs.evaluation.metrics import edit_mask, l1_where
+from fireedit.jobs.evaluation.metrics import edit_mask, pixel_scores
 from fireedit.jobs.evaluation.report import Gallery, contact_sheet, first_passed, save_galleries, unselected
 from fireedit.jobs.evaluation.results import BenchmarkConfig, Results, Row, SessionScores, score_lines
 from fireedit.jobs.evaluation.scene_reader import SceneReader
-from fireedit.jobs.evaluation.success import judge
+from fireedit.jobs.evaluation.success import faults
 from fireedit.models.model import FireEditConfig
 from fireedit.platform import storage
 from fireedit.platform.console import say
-
-BATCH = 20
-"""Cases that are edited together and cached in one file."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,8 @@ class Benchmark:
             family_cases = cases.of(split, family, self.config.edits)
             edited = {each.row.name: edited_pictures(each, family_cases, self.home) for each in self.contestants}
             scores = {row: self.judges.scores(family_cases, pictures) for row, pictures in edited.items()}
+            results.scores.setdefault(split, {})[family] = scores
             for row, row_scores in scores.items():
-                results.add(split, family, row, row_scores)
                 lines.append(score_lines(split, family, row, family_cases, row_scores))
             contact_sheet(family_cases, edited, scores).save(self.out / f"{split}-{family}.png")
             say("  ".join((split, family, *(f"{row} {_percent(row_scores)}" for row, row_scores in scores.items()))))
@@ -103,35 +100,29 @@ class Benchmark:
 
 def edited_pictures(contestant: Contestant, cases: Sequence[EditCase], home: str, size: int = BATCH) -> np.ndarray:
     """Edit cases of one split and family to uint8 RGB [B, S, S, 3], in batches of `size` cached in `home`."""
-    cached = bool(contestant.editor.weights)
-    return np.concatenate(
-        [
-            _cached_batch(contestant, batch, number * size, home) if cached else contestant.editor.edit(batch)
-            for number, batch in enumerate(batches(cases, size))
-        ]
-    )
+    if not contestant.editor.weights:
+        return contestant.editor.edit(cases)
+    numbered = enumerate(batches(cases, size))
+    return np.concatenate([_cached_batch(contestant, batch, number * size, home) for number, batch in numbered])
 
 
 def run_sessions(
     contestant: Contestant, sessions: Sequence[Sequence[EditCase]], reader: SceneReader, home: str
 ) -> SessionScores:
     """Edit and judge sessions, each turn of which edits the picture that the turn before returned."""
-    first, turns = _stacked(sessions, 0, "source"), range(len(sessions[0]))
-    masks = [edit_mask(_stacked(sessions, turn, "source"), _stacked(sessions, turn, "target")) for turn in turns]
-    outside = ~torch.stack(masks).any(dim=0)
-    pictures, l1_outside = first.numpy(), list[list[float]]()
+    turns = list(zip(*sessions, strict=True))
+    pictures, l1_outside = stacked(turns[0], "source"), list[list[float]]()
+    first = torch.from_numpy(pictures)
+    arrays = [(stacked(turn, "source"), stacked(turn, "target")) for turn in turns]
+    masks = [edit_mask(torch.from_numpy(source), torch.from_numpy(target)) for source, target in arrays]
     for turn in turns:
-        cases = [replace(session[turn], source=picture) for session, picture in zip(sessions, pictures, strict=True)]
+        cases = [replace(case, source=picture) for case, picture in zip(turn, pictures, strict=True)]
         pictures = edited_pictures(contestant, cases, home)
-        l1_outside.append(l1_where(torch.from_numpy(pictures), first, outside).tolist())
+        scores = pixel_scores(torch.from_numpy(pictures), first, torch.stack(masks).any(dim=0))
+        l1_outside.append(scores["l1_outside"].tolist())
     readings = zip(sessions, reader.read(pictures), strict=True)
-    success = [judge([case.edit for case in session], reading).success for session, reading in readings]
+    success = [not faults([case.edit for case in session], reading) for session, reading in readings]
     return SessionScores(l1_outside, success)
-
-
-def batches(cases: Sequence[EditCase], size: int = BATCH) -> list[Sequence[EditCase]]:
-    """Split cases into batches of at most `size`."""
-    return [cases[start : start + size] for start in range(0, len(cases), size)]
 
 
 def _cached_batch(contestant: Contestant, cases: Sequence[EditCase], start: int, home: str) -> np.ndarray:
@@ -161,7 +152,3 @@ def _hash(cases: Sequence[EditCase]) -> str:
 
 def _percent(scores: Sequence[Score]) -> str:
     return f"{100 * sum(score.success for score in scores) / len(scores):.0f}%"
-
-
-def _stacked(sessions: Sequence[Sequence[EditCase]], turn: int, name: str) -> torch.Tensor:
-    return torch.from_numpy(np.stack([getattr(session[turn], name) for session in sessions]))

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fireedit.models.checkpoint_files import read_tensors
-from fireedit.models.layers.boxes import nms
+from fireedit.models.layers.boxes import box_iou, nms
 from fireedit.platform.scenes.backgrounds import BACKGROUNDS
 from fireedit.platform.scenes.objects import COLORS, THINGS
 from fireedit.platform.scenes.scene import EFFECTS, MIRROR_SIZE, Box
@@ -144,25 +144,15 @@ class SceneReader(nn.Module):
         objects, boxes, names, colors, reflections, mirrors = cells.split(self.sizes, dim=-1)
         whole = self.whole(torch.cat([pooled for level in levels for pooled in _statistics(level)], dim=1))
         backgrounds, effects = whole.float().split((len(self.config.backgrounds), len(self.config.effects)), dim=1)
-        return Maps(
-            objects=objects.squeeze(-1),
-            boxes=boxes,
-            names=names,
-            colors=colors,
-            reflections=reflections.squeeze(-1),
-            backgrounds=backgrounds,
-            effects=effects,
-            mirrors=mirrors.squeeze(-1),
-        )
+        objects, reflections, mirrors = (logits.squeeze(-1) for logits in (objects, reflections, mirrors))
+        return Maps(objects, boxes, names, colors, reflections, backgrounds, effects, mirrors)
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """Compute the trunk's feature maps, fine to coarse, each [B, C_l, h_l, w_l]."""
-        x = self.blocks[0](self.stem(pictures))
-        levels = [x]
+        levels = [self.blocks[0](self.stem(pictures))]
         for index, (down, block) in enumerate(zip(self.downs, self.blocks[1:], strict=True)):
-            x = down(x) + self.patches(pictures) if index == 0 else down(x)
-            x = block(x)
-            levels.append(x)
+            x = down(levels[-1])
+            levels.append(block(x + self.patches(pictures) if index == 0 else x))
         return levels
 
     @torch.no_grad()
@@ -278,8 +268,4 @@ def _boxes(distances: Tensor, cells: Tensor, columns: int) -> Tensor:
 
 def iou(box: Sequence[float], other: Sequence[float]) -> float:
     """Intersection over union of two boxes, xyxy."""
-    width = min(box[2], other[2]) - max(box[0], other[0])
-    height = min(box[3], other[3]) - max(box[1], other[1])
-    intersection = max(width, 0.0) * max(height, 0.0)
-    areas = [max(right - left, 0.0) * max(bottom - top, 0.0) for left, top, right, bottom in (box, other)]
-    return intersection / max(sum(areas) - intersection, 1e-9)
+    return box_iou(torch.tensor([box]), torch.tensor([other])).item()

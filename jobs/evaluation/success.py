@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fireedit.jobs.evaluation.cases import EditCase
 from fireedit.jobs.evaluation.scene_reader import DetectedObject, SceneReading, iou
 from fireedit.platform.scenes import language
 from fireedit.platform.scenes.edits import Edit
@@ -43,20 +44,12 @@ class ExpectedObject:
         return detected.name == self.name and detected.reflection == self.reflection and self.place(detected)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Verdict on an edited picture."""
+def faults(edits: Sequence[Edit], reading: SceneReading) -> tuple[str, ...]:
+    """Compare the reading of a picture with the target of an edit, or of the last of several consecutive edits.
 
-    wrong: tuple[str, ...]
-    """Reasons for a failure, such as "no dog" or "a cat too many"."""
-
-    @property
-    def success(self) -> bool:
-        return not self.wrong
-
-
-def judge(edits: Sequence[Edit], reading: SceneReading) -> Verdict:
-    """Compare the reading of a picture with the target of an edit, or of the last of several consecutive edits."""
+    Returns:
+        Reasons for a failure, such as "no dog" or "a cat too many"; none if the edit succeeds.
+    """
     scene = edits[-1].target
     wrong, rest = [], list(reading.objects)
     for expected in expected_objects(edits):
@@ -74,7 +67,12 @@ def judge(edits: Sequence[Edit], reading: SceneReading) -> Verdict:
         wrong.append(reading.effect or "no effect")
     if not _same_mirror(scene, reading):
         wrong.append("the mirror")
-    return Verdict(tuple(wrong))
+    return tuple(wrong)
+
+
+def verdicts(cases: Sequence[EditCase], readings: Sequence[SceneReading]) -> list[tuple[str, ...]]:
+    """List the reasons for which each case's edited picture fails, none for a success."""
+    return [faults([case.edit], reading) for case, reading in zip(cases, readings, strict=True)]
 
 
 def expected_objects(edits: Sequence[Edit]) -> list[ExpectedObject]:
@@ -102,13 +100,6 @@ def expected_objects(edits: Sequence[Edit]) -> list[ExpectedObject]:
     ]
 
 
-def true_reading(scene: Scene) -> SceneReading:
-    """Reading of a scene's picture without errors."""
-    objects = tuple(DetectedObject(each.name, each.box, each.looks, each.reflection, 1.0) for each in scene.objects)
-    mirror = (scene.mirror.x, scene.mirror.y) if scene.mirror else None
-    return SceneReading(objects, scene.background, scene.effect, mirror)
-
-
 def _exact_place(placed: Placed) -> Place:
     """Accept objects at the place and of the size of `placed`."""
 
@@ -130,7 +121,7 @@ def _open_place(edit: Edit, placed: Placed) -> Place:
         borders = [other.x for other in edit.source.objects if _is_beside(edit.source, other, text, side)]
         border = borders[0] if borders else 0.5
         if borders or text.endswith(f"on the {side}"):
-            return _left_of(border) if side == "left" else _right_of(border)
+            return _beside(border, side)
     raise ValueError(f"instruction {edit.instruction!r} names no place; write one that ends 'on the left', for example")
 
 
@@ -138,12 +129,8 @@ def _is_beside(scene: Scene, other: Placed, text: str, side: str) -> bool:
     return any(text.endswith(f"to the {side} of {noun}") for noun in language.expressions(scene, other))
 
 
-def _left_of(border: float) -> Place:
-    return lambda new: new.middle < border
-
-
-def _right_of(border: float) -> Place:
-    return lambda new: new.middle > border
+def _beside(border: float, side: str) -> Place:
+    return lambda new: new.middle < border if side == "left" else new.middle > border
 
 
 def _missing(expected: ExpectedObject, rest: Sequence[DetectedObject]) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from fireedit.jobs.evaluation.cases import Cases, EditCase, families_of
+from fireedit.jobs.evaluation.cases import Cases, EditCase, families_of, stacked
 from fireedit.jobs.evaluation.scene_reader import (
     BOX_UNIT,
     Maps,
@@ -26,7 +26,7 @@ from fireedit.jobs.evaluation.scene_reader import (
     save_reader,
     signed,
 )
-from fireedit.jobs.evaluation.success import COLORLESS, judge
+from fireedit.jobs.evaluation.success import COLORLESS, verdicts
 from fireedit.jobs.training.corruption import corrupted, noisy, speckled
 from fireedit.jobs.training.held_out import HELD_OUT, held_out_batches, known_cross_entropy
 from fireedit.jobs.training.loop import PretrainRecipe
@@ -248,14 +248,14 @@ def pass_rates(reader: SceneReader, side: int, count: int) -> dict[str, float]:
     figures, copies = dict[str, float](), list[float]()
     for family in families_of(HELD_OUT.name):
         held_out = cases.of(HELD_OUT.name, family, count)
-        targets = torch.from_numpy(np.stack([case.target for case in held_out]))
+        targets = torch.from_numpy(stacked(held_out, "target"))
         kinds = {"pass": targets, "noisy_pass": noisy(targets, generator)}
         kinds["speckled_pass"] = speckled(targets, generator)
         for kind, images in kinds.items():
             rates[kind].append(_pass_rate(reader, held_out, images.numpy()))
         figures[f"pass_{family}"] = rates["pass"][-1]
         if family != NO_OP:
-            copies.append(_pass_rate(reader, held_out, np.stack([case.source for case in held_out])))
+            copies.append(_pass_rate(reader, held_out, stacked(held_out, "source")))
     for kind, values in rates.items():
         figures |= {kind: round(sum(values) / len(values), 4), f"{kind}_least": min(values)}
     return figures | {"copies_pass": round(sum(copies) / len(copies), 4)}
@@ -263,9 +263,8 @@ def pass_rates(reader: SceneReader, side: int, count: int) -> dict[str, float]:
 
 def _pass_rate(reader: SceneReader, cases: Sequence[EditCase], edited: np.ndarray) -> float:
     """Share of edited images, uint8 [N, S, S, 3], judged as successes."""
-    readings = reader.read(edited)
-    verdicts = [judge([case.edit], reading) for case, reading in zip(cases, readings, strict=True)]
-    return round(sum(verdict.success for verdict in verdicts) / len(verdicts), 4)
+    passed = [not wrong for wrong in verdicts(cases, reader.read(edited))]
+    return round(sum(passed) / len(passed), 4)
 
 
 class ReadingCounts:

@@ -22,8 +22,7 @@ def test_the_last_row_is_compared_with_the_bars_that_were_measured() -> None:
 def test_the_interval_of_a_lead_must_be_above_zero() -> None:
     measured = results()
     measured.rows[1] = Row("ip2p", "def", "")
-    for row, successes in (("ip2p", (False, False)), ("full", (True, True))):
-        measured.add(KNOWLEDGE, "reasoning", row, [score(success, 0.1) for success in successes])
+    measured.scores[KNOWLEDGE] = {"reasoning": {"ip2p": [score(False, 0.1)] * 2, "full": [score(True, 0.1)] * 2}}
     assert all_bars(measured)[-1].name.startswith(KNOWLEDGE) and all_bars(measured)[-1].met
     assert not Bar("lead", Interval(0.5, -0.1, 0.9, 9), 0.15, above=0.0).met
 

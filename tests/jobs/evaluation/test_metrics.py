@@ -26,16 +26,16 @@ def test_errors_are_separated_by_the_mask() -> None:
     mask[:, :4] = True
     edited[0, :4] = 51
     scores = metrics.pixel_scores(edited, target, mask)
-    assert scores.l1.tolist() == pytest.approx([0.1, 0])
-    assert scores.l1_inside.tolist() == pytest.approx([0.2, 0])
-    assert scores.l1_outside.tolist() == [0, 0]
-    assert scores.psnr_inside.tolist() == pytest.approx([20 * math.log10(5), metrics.MAX_DB])
+    assert scores["l1"].tolist() == pytest.approx([0.1, 0])
+    assert scores["l1_inside"].tolist() == pytest.approx([0.2, 0])
+    assert scores["l1_outside"].tolist() == [0, 0]
+    assert scores["psnr_inside"].tolist() == pytest.approx([20 * math.log10(5), metrics.MAX_DB])
 
 
 def test_errors_of_an_empty_mask_are_nan() -> None:
     scores = metrics.pixel_scores(gray(0), gray(9), torch.zeros(2, 8, 8, dtype=torch.bool))
-    assert scores.l1_inside.isnan().all() and scores.psnr_inside.isnan().all()
-    assert not scores.l1_outside.isnan().any()
+    assert scores["l1_inside"].isnan().all() and scores["psnr_inside"].isnan().all()
+    assert not scores["l1_outside"].isnan().any()
 
 
 def test_the_perceptual_distance_ignores_the_scale_of_features() -> None:

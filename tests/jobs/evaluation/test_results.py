@@ -11,7 +11,9 @@ NAN = float("nan")
 
 
 def score(success: bool, l1: float, inside: float = 0.1) -> Score:
-    return Score(success, () if success else ("no dog",), l1, inside, 0.01, 20.0, 40.0, 0.2)
+    measures = {"success": float(success), "l1": l1, "l1_inside": inside, "l1_outside": 0.01}
+    measures |= {"psnr_inside": 20.0, "psnr_outside": 40.0, "perceptual": 0.2}
+    return Score(() if success else ("no dog",), measures)
 
 
 def results() -> Results:
@@ -19,9 +21,11 @@ def results() -> Results:
     rows = [Row("target", "", ""), Row("copy", "", ""), Row("full", "abc", "true", "steps 2, s_T 1, s_I 1")]
     measured = Results(config, rows, {"parser": "def"})
     for family in ("remove", "color"):
-        measured.add("unseen_seeds", family, "target", [score(True, 0.0), score(family == "color", 0.0)])
-        measured.add("unseen_seeds", family, "copy", [score(False, 0.1), score(False, 0.3, NAN)])
-        measured.add("unseen_seeds", family, "full", [score(True, 0.0), score(family == "color", 0.2)])
+        measured.scores.setdefault("unseen_seeds", {})[family] = {
+            "target": [score(True, 0.0), score(family == "color", 0.0)],
+            "copy": [score(False, 0.1), score(False, 0.3, NAN)],
+            "full": [score(True, 0.0), score(family == "color", 0.2)],
+        }
     sessions = SessionScores([[0.01, 0.03], [0.02, 0.01], [NAN, 0.06]], [True, False])
     measured.sessions["unseen_seeds"] = {row.name: sessions for row in rows}
     return measured

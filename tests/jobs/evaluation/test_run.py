@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fireedit.jobs.evaluation.cases import Cases, EditCase
-from fireedit.jobs.evaluation.editors import Copy, Editor, Target
+from fireedit.jobs.evaluation.editors import Baseline, Editor
 from fireedit.jobs.evaluation.results import Row
 from fireedit.jobs.evaluation.run import Contestant, edited_pictures, run_sessions
 from fireedit.jobs.evaluation.scene_reader import SceneReader, SceneReaderConfig
@@ -52,7 +52,8 @@ def test_an_interrupted_run_is_resumed(cases: Cases, tmp_path: Path, capsys: pyt
 
 def test_pictures_of_editors_without_weights_are_not_cached(cases: Cases, tmp_path: Path) -> None:
     removals = cases.of("unseen_seeds", "remove", 2)
-    assert np.array_equal(edited_pictures(contestant(Copy()), removals, str(tmp_path))[0], removals[0].source)
+    pictures = edited_pictures(contestant(Baseline("source")), removals, str(tmp_path))
+    assert np.array_equal(pictures[0], removals[0].source)
     assert not list(tmp_path.iterdir())
 
 
@@ -64,5 +65,5 @@ def test_a_session_edits_the_editors_own_pictures(cases: Cases, tmp_path: Path) 
     errors = np.array(scores.l1_outside)
     assert errors.shape == (3, 3) and len(scores.success) == 3
     assert np.allclose(errors[2], 3 * errors[0], rtol=0.1), "errors accumulate"
-    exact = run_sessions(contestant(Target()), sessions, reader, str(tmp_path))
+    exact = run_sessions(contestant(Baseline("target")), sessions, reader, str(tmp_path))
     assert np.array(exact.l1_outside).max() == 0

@@ -6,13 +6,21 @@ import pytest
 
 from fireedit.jobs.evaluation.cases import FAMILIES, session
 from fireedit.jobs.evaluation.scene_reader import DetectedObject, SceneReading
-from fireedit.jobs.evaluation.success import judge, true_reading
+from fireedit.jobs.evaluation.success import faults
 from fireedit.platform.scenes.edits import Edit
 from fireedit.platform.scenes.families import NO_OP, make_edit
+from fireedit.platform.scenes.scene import Scene
 from fireedit.platform.scenes.world import WORLDS
 
 WORLD = WORLDS["unseen_seeds"]
 SEEDS = WORLD.seeds[:25]
+
+
+def true_reading(scene: Scene) -> SceneReading:
+    """Reading of a scene's picture without errors."""
+    objects = tuple(DetectedObject(each.name, each.box, each.looks, each.reflection, 1.0) for each in scene.objects)
+    mirror = (scene.mirror.x, scene.mirror.y) if scene.mirror else None
+    return SceneReading(objects, scene.background, scene.effect, mirror)
 
 
 def changed(reading: SceneReading, index: int, **fields: object) -> SceneReading:
@@ -34,22 +42,22 @@ def local_edits(family: str) -> list[Edit]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_target_succeeds_and_the_source_does_not(family: str) -> None:
     for edit in local_edits(family):
-        assert judge([edit], true_reading(edit.target)).success, edit.instruction
-        assert judge([edit], true_reading(edit.source)).success == (family == NO_OP), edit.instruction
+        assert not faults([edit], true_reading(edit.target)), edit.instruction
+        assert (not faults([edit], true_reading(edit.source))) == (family == NO_OP), edit.instruction
 
 
 def test_edits_that_only_dialogue_explains_are_judged_alike() -> None:
     world = WORLDS["knowledge"]
     for edit in (make_edit(world, seed) for seed in world.seeds[:25]):
-        assert judge([edit], true_reading(edit.target)).success
-        assert not judge([edit], true_reading(edit.source)).success
+        assert not faults([edit], true_reading(edit.target))
+        assert faults([edit], true_reading(edit.source))
 
 
 def test_another_object_of_the_row_fails() -> None:
     for edit in local_edits("ordinal"):
         if edit.operation == "remove":
             for other in edit.target.objects:
-                assert not judge([edit], true_reading(edit.source.without(other.id))).success
+                assert faults([edit], true_reading(edit.source.without(other.id)))
 
 
 @pytest.mark.parametrize("family", ["remove", "recolor", "left_right", "mirror", NO_OP])
@@ -69,18 +77,18 @@ def test_any_other_change_fails(family: str) -> None:
             changed(true, bystander, box=moved(detected, 0.2).box),
             changed(true, bystander, reflection=not detected.reflection),
         ):
-            assert not judge([edit], wrong).success
+            assert faults([edit], wrong)
 
 
 def test_colors_count_unless_an_effect_hides_them() -> None:
     for edit in local_edits("recolor"):
         index = next(index for index, placed in enumerate(edit.target.objects) if placed.id in edit.edited)
-        assert not judge([edit], changed(true_reading(edit.target), index, color="another")).success
+        assert faults([edit], changed(true_reading(edit.target), index, color="another"))
     for edit in local_edits("style"):
         if edit.target.effect == "black and white":
             reading = true_reading(edit.target)
             white = tuple(dataclasses.replace(detected, color="white") for detected in reading.objects)
-            assert judge([edit], dataclasses.replace(reading, objects=white)).success
+            assert not faults([edit], dataclasses.replace(reading, objects=white))
 
 
 def test_every_choice_that_the_instruction_leaves_open_succeeds() -> None:
@@ -90,12 +98,12 @@ def test_every_choice_that_the_instruction_leaves_open_succeeds() -> None:
         detected = reading.objects[-1]
         further = moved(detected, 0.02 if "right" in edit.instruction else -0.02)
         if "top" not in edit.instruction:
-            assert judge([edit], changed(reading, -1, box=further.box)).success
+            assert not faults([edit], changed(reading, -1, box=further.box))
             across = moved(detected, 1.0 if "left" in edit.instruction else -1.0)
-            assert not judge([edit], changed(reading, -1, box=across.box)).success
+            assert faults([edit], changed(reading, -1, box=across.box))
         if placed.looks:
             other = changed(reading, -1, color="another")
-            assert judge([edit], other).success == (not placed.color)
+            assert (not faults([edit], other)) == (not placed.color)
 
 
 def test_a_resize_must_go_more_than_half_the_way() -> None:
@@ -104,18 +112,18 @@ def test_a_resize_must_go_more_than_half_the_way() -> None:
         source, target = edit.source.objects[index].box, edit.target.objects[index].box
         for share, success in ((0.2, False), (0.8, True)):
             between = [(1 - share) * old + share * new for old, new in zip(source, target, strict=True)]
-            assert judge([edit], changed(true_reading(edit.target), index, box=tuple(between))).success == success
+            assert (not faults([edit], changed(true_reading(edit.target), index, box=tuple(between)))) == success
 
 
 def test_the_last_scene_of_a_session_is_judged_by_all_edits() -> None:
     sessions = [turns for seed in SEEDS if (turns := session(WORLD, seed))]
     assert len(sessions) > 5
     for turns in sessions:
-        assert judge(turns, true_reading(turns[-1].target)).success
-        assert not judge(turns, true_reading(turns[-1].source)).success
+        assert not faults(turns, true_reading(turns[-1].target))
+        assert faults(turns, true_reading(turns[-1].source))
 
 
 def test_a_failure_states_its_reason() -> None:
     edit = make_edit(WORLD, SEEDS[0], "remove")
     removed = next(placed.name for placed in edit.source.objects if placed.id in edit.edited)
-    assert judge([edit], true_reading(edit.source)).wrong == (f"a {removed} too many",)
+    assert faults([edit], true_reading(edit.source)) == (f"a {removed} too many",)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from fireedit.jobs.evaluation.scene_reader import Maps, SceneReader, load_reader
-from fireedit.jobs.evaluation.success import judge
+from fireedit.jobs.evaluation.success import faults
 from fireedit.jobs.training.parts.reader import (
     MAX_OBJECTS,
     SceneReaderRecipe,
@@ -67,7 +67,7 @@ def test_perfect_maps_are_read_as_a_success_in_every_scene(task: SceneReaderTask
     assert isinstance(task.model, SceneReader)
     readings = task.model.readings(perfect(tables, truth_of(tables, CELLS), task))
     for edit, reading in zip(edits, readings, strict=True):
-        assert judge([edit], reading).wrong == (), edit
+        assert not faults([edit], reading), edit
 
 
 def test_perfect_maps_have_no_loss(task: SceneReaderTask) -> None:
