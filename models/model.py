@@ -20,7 +20,7 @@ The left column names the methods of `FireEdit`, called in this order by trainin
 runs everything. mu, D and R are always frozen. The VAE, guidance and the sampler around `predict` are in pipeline.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
@@ -122,9 +122,13 @@ class Percepts:
             detail=tuple(torch.cat(sources) for sources in zip(*(each.detail for each in batches), strict=True)),
         )
 
-    def to(self, device: torch.device | str) -> Self:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to every tensor."""
         lists = (self.region_tokens, self.boxes, self.scores, self.detail)
-        return type(self)(self.image_tokens.to(device), *(tuple(each.to(device) for each in some) for some in lists))
+        return type(self)(change(self.image_tokens), *(tuple(map(change, tensors)) for tensors in lists))
+
+    def to(self, device: torch.device | str) -> Self:
+        return self.map(lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)

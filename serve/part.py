@@ -1,17 +1,16 @@
 """Base class of the model deployments: weights are loaded, batches run off the event loop."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers.utils import logging as diffusers_logging
+from ray import serve
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import storage
-
-T = TypeVar("T")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -34,11 +33,21 @@ class ModelDeployment:
     arrive meanwhile would form many small batches. They wait for `idle` instead, before they enter the batch.
     """
 
-    def __init__(self, components: Sequence[str], config: WeightsConfig):
+    components: ClassVar[Sequence[str]]
+    """Names of the pipeline's components that are loaded."""
+
+    def __init__(self, config: WeightsConfig, max_batch_size: int, batch_wait_s: float):
         diffusers_logging.disable_progress_bar()
-        self.pipeline = load(components, config)
+        self.pipeline = load(self.components, config)
         self.idle = asyncio.Event()
         self.idle.set()
+        batching: Any = self._batched  # Ray Serve's types lack these two setters
+        batching.set_max_batch_size(max_batch_size)
+        batching.set_batch_wait_timeout_s(batch_wait_s)
+
+    def run(self, requests: list[Any]) -> list[Any]:
+        """Run the model on a batch; returns a result for each request."""
+        raise NotImplementedError
 
     async def ready(self) -> bool:
         """Answer, even while the model runs."""
@@ -48,19 +57,19 @@ class ModelDeployment:
         """Raise if the device is lost; Ray Serve then replaces the replica."""
         torch.zeros(1, device=self.pipeline.device)
 
-    async def run(self, model: Callable[[], T]) -> T:
+    async def submit(self, request: Any) -> Any:
+        """Run one request in a batch with others."""
+        await self.idle.wait()
+        return await self._batched(request)
+
+    @serve.batch
+    async def _batched(self, requests: list[Any]) -> list[Any]:
         """Run the model in a thread; `idle` is cleared meanwhile."""
         self.idle.clear()
         try:
-            return await asyncio.to_thread(model)
+            return await asyncio.to_thread(self.run, requests)
         finally:
             self.idle.set()
-
-
-def set_batching(batched: Any, max_batch_size: int, batch_wait_s: float) -> None:
-    """Set the recipe's sizes on a method under `@serve.batch`; Ray Serve's types lack these two setters."""
-    batched.set_max_batch_size(max_batch_size)
-    batched.set_batch_wait_timeout_s(batch_wait_s)
 
 
 def load(components: Sequence[str], config: WeightsConfig) -> FireEditPipeline:

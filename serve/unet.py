@@ -4,17 +4,15 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
-from ray import serve
 from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline, picture_size, regions_of
 from fireedit.models.settings import PaintSettings, SettingValue
-from fireedit.serve.part import ModelDeployment, WeightsConfig, set_batching
+from fireedit.serve.part import ModelDeployment
 from fireedit.serve.schema import Edited
 
 
@@ -36,9 +34,7 @@ class QueuedEdit:
 class UNetDeployment(ModelDeployment):
     """HVCA, TATI, UNet and VAE (or codec): the last deployment of an edit, with nearly all of its time."""
 
-    def __init__(self, weights: WeightsConfig, max_batch_size: int, batch_wait_s: float):
-        super().__init__(FireEditPipeline.PAINTING, weights)
-        set_batching(self._edit, max_batch_size, batch_wait_s)
+    components = FireEditPipeline.PAINTING
 
     async def edit(
         self,
@@ -51,23 +47,16 @@ class UNetDeployment(ModelDeployment):
         """Edit one image, in a batch with other requests; each result depends on its own seed alone."""
         queued = QueuedEdit(image, percepts, edit_tokens, self.pipeline.settings.but(**settings), seeds)
         try:
-            await self.idle.wait()
-            edited = await self._edit(queued)
-            assert edited is not None, "an edit that is not cancelled has a result"
-            return edited
+            return await self.submit(queued)
         except asyncio.CancelledError:
             queued.cancelled.set()
             raise
 
-    @serve.batch
-    async def _edit(self, edits: list[QueuedEdit]) -> list[Edited | None]:
-        return await self.run(partial(self.edit_batch, edits))
-
-    def edit_batch(self, edits: Sequence[QueuedEdit]) -> list[Edited | None]:
+    def run(self, requests: Sequence[QueuedEdit]) -> list[Edited | None]:
         """Denoise edits of equal settings together; None for an edit that is cancelled."""
-        results: list[Edited | None] = [None] * len(edits)
-        for indices in indices_by_settings(edits):
-            for index, edited in zip(indices, self._edit_group([edits[index] for index in indices]), strict=True):
+        results: list[Edited | None] = [None] * len(requests)
+        for indices in indices_by_settings(requests):
+            for index, edited in zip(indices, self._edit_group([requests[index] for index in indices]), strict=True):
                 results[index] = edited
         return results
 

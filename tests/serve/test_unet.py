@@ -33,8 +33,8 @@ def test_result_does_not_depend_on_the_rest_of_the_batch(
         queued(pipeline, photos[2], [10, 11]),
     ]
     assert indices_by_settings(edits) == [[0, 2], [1]]
-    batch = unet.edit_batch(edits)
-    for edited, single in zip(batch, [unet.edit_batch([edit])[0] for edit in edits], strict=True):
+    batch = unet.run(edits)
+    for edited, single in zip(batch, [unet.run([edit])[0] for edit in edits], strict=True):
         for image, expected in zip(edited.images, single.images, strict=True):
             assert image.shape == expected.shape
             # Sums over a larger batch round differently: a pixel in thousands differs by one level.
@@ -56,7 +56,7 @@ def test_cancelled_edits_are_not_denoised(
 
     first_layer = next(module for module in unet.pipeline.unet.modules() if isinstance(module, nn.Conv2d))
     hook = first_layer.register_forward_hook(cancel_at_the_second_step)
-    results = unet.edit_batch([before, during, finished])
+    results = unet.run([before, during, finished])
     hook.remove()
     assert results[0] is None and results[1] is None
     assert len(results[2].images) == 1 and predictions == 2 + 3
