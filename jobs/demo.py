@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"--out: {out} was not made by the demo; write a new folder")
     shutil.rmtree(out, ignore_errors=True)
     try:
-        report = demo(ray, out, args.rows, _lengths(args.stages, args.steps))
+        report = demo(ray, out, args.rows, args.stages, args.steps)
     except BaseException:
         ray.keep_logs(out / "logs" / "ray")
         ray.stop()
@@ -48,29 +48,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(json.dumps(report))
 
 
-def demo(ray: LocalRay, out: Path, rows: int, lengths: Mapping[int, int]) -> dict[str, Any]:
-    """Run every step in order; `lengths` are training steps by stage. Full outputs go to out/logs."""
+def demo(ray: LocalRay, out: Path, rows: int, stages: Sequence[int], training_steps: int) -> dict[str, Any]:
+    """Run every step in order; full outputs go to out/logs."""
     home, logs = out / "home", out / "logs"
     logs.mkdir(parents=True)
     _timed("Ray with its dashboard", lambda: ray.start(logs / "ray.log", {"FIREEDIT_HOME": str(home)}))
     _timed(f"corpora, {rows} scenes each", lambda: steps.prepare(home / "corpora", rows, logs / "prepare.log"))
-    stages = [steps.train(ray, stage, length, logs / f"stage{stage}.log") for stage, length in lengths.items()]
+    lengths = {1: training_steps, 2: training_steps, 3: max(1, training_steps // 3)}  # stage 3's take longest
+    trained = [steps.train(ray, stage, lengths[stage], logs / f"stage{stage}.log") for stage in stages]
     endpoint = f"http://{HOST}:{free_port(8000)}"
     _timed("serving the small model that ships", lambda: steps.deploy(ray, endpoint, out, logs / "serve.log"))
     picture = out / "before_after.png"
     _timed(f"{len(steps.FAMILIES)} edits over HTTP", lambda: steps.edit_scenes(endpoint, picture))
     return {
         "picture": str(picture),
-        "stages": [{name: stage[name] for name in ("run", "step", "first", "last", "weights")} for stage in stages],
+        "stages": [{name: stage[name] for name in ("run", "step", "first", "last", "weights")} for stage in trained],
         "dashboard": ray.dashboard,
         "endpoint": f"{endpoint}/v1/images/edits",
         "out": str(out),
     }
-
-
-def _lengths(stages: Sequence[int], training_steps: int) -> dict[int, int]:
-    """Training steps by stage; stage 3 gets a third, as its steps take longest."""
-    return {stage: max(1, training_steps // 3) if stage == 3 else training_steps for stage in stages}
 
 
 def _timed(name: str, act: Callable[[], None]) -> None:
@@ -98,12 +94,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=steps.CHECKOUT / "out" / "demo", help="default: out/demo")
     parser.add_argument("--rows", type=int, default=600, help="scenes per corpus (default: %(default)s)")
-    parser.add_argument(
-        "--steps", type=int, default=60, help="steps of stages 1 and 2; a third of them in 3 (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--stages", type=int, nargs="+", choices=[1, 2, 3], default=[1, 2, 3], help="stages to train (default: 1 2 3)"
-    )
+    steps_help = "steps of stages 1 and 2; a third of them in 3 (default: %(default)s)"
+    parser.add_argument("--steps", type=int, default=60, help=steps_help)
+    every = [1, 2, 3]
+    parser.add_argument("--stages", type=int, nargs="+", choices=every, default=every, help="default: 1 2 3")
     parser.add_argument("--stop", action="store_true", help="end what an earlier demo left running")
     return parser
 

@@ -68,9 +68,10 @@ def count(config: FireEditConfig, stage: int) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> list[str]:
     """Format the report as lines of text."""
-    lines = [f"{'':16s}{'parameters':>15s}" + "".join(f"{f'stage {number}':>15s}" for number in STAGES) + "   bf16 MiB"]
+    stages = "".join(f"{f'stage {number}':>15s}" for number in STAGES)
+    lines = [f"{'':16s}{'parameters':>15s}{stages}   bf16 MiB"]
     for name, module in report["modules"].items():
-        counts = "".join(f"{_or_dot(module['trained'][number]):>15s}" for number in STAGES)
+        counts = "".join(f"{count:15,}" if count else f"{'.':>15s}" for count in module["trained"].values())
         lines.append(f"{name:16s}{module['parameters']:15,}{counts}{module['bf16_bytes'] / MEBI:11,.1f}")
     sums = [sum(module["trained"][number] for module in report["modules"].values()) for number in STAGES]
     counts = "".join(f"{value:15,}" for value in sums)
@@ -100,22 +101,13 @@ def _matching(pattern: str, sizes: dict[str, int]) -> int:
     return sum(size for name, size in sizes.items() if re.match(pattern, name))
 
 
-def _or_dot(value: int) -> str:
-    return f"{value:,}" if value else "."
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="params.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", choices=["paper", "nano"], default="paper", help="sizes (default: %(default)s)")
-    parser.add_argument(
-        "--stage",
-        type=int,
-        choices=sorted(STAGES),
-        default=3,
-        help="stage whose trained parameters are summed (default: 3)",
-    )
+    help_text = "stage whose trained parameters are summed (default: %(default)s)"
+    parser.add_argument("--stage", type=int, choices=sorted(STAGES), default=3, help=help_text)
     return parser
 
 

@@ -1,8 +1,8 @@
 """Exception handlers that answer every failed request in OpenAI's error envelope."""
 
 import logging
+from typing import Any
 
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
@@ -24,18 +24,6 @@ _NO_RETRY = {"x-should-retry": "false"}
 
 class Busy(Exception):
     """Too many edits are in flight."""
-
-
-def answer_errors(api: FastAPI) -> None:
-    """Register a handler per exception; a Ray task's error is also an instance of the class raised in the task."""
-    api.add_exception_handler(BadRequest, _bad_request)
-    api.add_exception_handler(RequestValidationError, _invalid)
-    api.add_exception_handler(HTTPException, _http)
-    api.add_exception_handler(Busy, _busy)
-    api.add_exception_handler(BackPressureError, _busy)
-    for error_type in LOST:
-        api.add_exception_handler(error_type, _unavailable)
-    api.add_exception_handler(Exception, _unexpected)
 
 
 def unavailable(message: str) -> JSONResponse:
@@ -83,3 +71,15 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
 def request_id(request: Request) -> str:
     """Id that Ray Serve's proxy gives every request and returns in every response."""
     return request.headers.get("x-request-id", "unknown")
+
+
+HANDLERS: dict[Any, Any] = {
+    BadRequest: _bad_request,
+    RequestValidationError: _invalid,
+    HTTPException: _http,
+    Busy: _busy,
+    BackPressureError: _busy,
+    **dict.fromkeys(LOST, _unavailable),
+    Exception: _unexpected,
+}
+"""Handler by exception; a Ray task's error is also an instance of the class raised in the task."""

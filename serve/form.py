@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -32,20 +32,16 @@ async def read_form(request: Request, limits: LimitsConfig) -> Form:
     except MultiPartException as error:
         message = f"the multipart form cannot be read ({error.message.rstrip('.')}); send it whole"
         raise BadRequest(message, code="invalid_form") from None
-    try:
-        return await _read_parts(parts)
-    finally:
-        await parts.close()
-
-
-async def _read_parts(parts: FormData) -> Form:
     texts: dict[str, str] = {}
     files: dict[str, list[bytes]] = {}
-    for name, part in parts.multi_items():
-        if isinstance(part, UploadFile):
-            files.setdefault(name, []).append(await part.read())
-        else:
-            texts[name] = part
+    try:
+        for name, part in parts.multi_items():
+            if isinstance(part, UploadFile):
+                files.setdefault(name, []).append(await part.read())
+            else:
+                texts[name] = part
+    finally:
+        await parts.close()
     return Form(texts, files)
 
 

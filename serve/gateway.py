@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from fireedit.serve.errors import LOST, Busy, answer_errors, unavailable
+from fireedit.serve.errors import HANDLERS, LOST, Busy, unavailable
 from fireedit.serve.form import read_form
 from fireedit.serve.schema import Edited, EditRequest, LimitsConfig, edit_body
 
@@ -24,8 +24,7 @@ HEALTH_TIMEOUT_S = 5.0
 ATTEMPTS = 3
 """Attempts per edit when a replica dies; a repeated edit gives the same images, as its seed is fixed."""
 
-api = FastAPI(title="FireEdit", docs_url=None, redoc_url=None, openapi_url=None)
-answer_errors(api)
+api = FastAPI(title="FireEdit", docs_url=None, redoc_url=None, openapi_url=None, exception_handlers=HANDLERS)
 
 
 @serve.ingress(api)  # pickles the routes at once: they may call no function that this file defines below

@@ -6,14 +6,13 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from fireedit.models.settings import Setting, SettingValue, setting_fields
 from fireedit.platform import images
 
-D = TypeVar("D")
 MAX_SEED = 2**63 - 1
 FORMATS = ("png", "jpeg")
 OPAQUE = ("auto", "opaque")
@@ -157,24 +156,20 @@ class _Fields:
         self.texts = texts
 
     def prompt(self, longest: int) -> str:
-        prompt = self.text("prompt", "", longest)
+        prompt = self.text("prompt", longest)
         if not prompt.strip():
             raise BadRequest("prompt: found none; write what to change", "prompt", "missing_required_parameter")
         return prompt
 
-    def text(self, name: str, default: D, longest: int) -> str | D:
-        text = self.texts.get(name)
-        if text is None:
-            return default
+    def text(self, name: str, longest: int) -> str:
+        text = self.texts.get(name, "")
         if len(text) > longest:
             message = f"{name}: found {len(text):,} characters; write at most {longest:,}"
             raise BadRequest(message, name, "string_above_max_length")
         return text
 
-    def integer(self, name: str, default: D, least: int, most: int) -> int | D:
-        text = self.texts.get(name)
-        if text is None:
-            return default
+    def integer(self, name: str, default: int, least: float, most: float) -> int:
+        text = self.texts.get(name, str(default))
         if not INTEGER.fullmatch(text) or not least <= int(text) <= most:
             raise BadRequest(f"{name}: found {text[:40]!r}; write a whole number from {least} to {most}", name)
         return int(text)
@@ -187,14 +182,13 @@ class _Fields:
     def _setting(self, setting: Setting, limits: LimitsConfig) -> SettingValue:
         name, text = setting.name, self.texts[setting.name]
         if setting.type is str:
-            return self.text(name, "", limits.max_prompt_chars)
+            return self.text(name, limits.max_prompt_chars)
+        if setting.type is int:
+            return self.integer(name, 0, setting.minimum, setting.maximum)
         try:
-            value = setting.type(text)
-            setting.check(value)
+            setting.check(value := float(text))
         except ValueError:
-            value = None
-        if value is None or (setting.type is int and not INTEGER.fullmatch(text)):
-            raise BadRequest(f"{name}: found {text[:40]!r}; write {setting.domain}", name)
+            raise BadRequest(f"{name}: found {text[:40]!r}; write {setting.domain}", name) from None
         return value
 
     def choice(self, name: str, options: Sequence[str]) -> Any:

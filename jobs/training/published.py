@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +30,28 @@ COMPARED = "llm.model.layers.0.mlp.up_proj.weight"
 """A projection that differs between any two finetuned LLMs."""
 
 
+def _option(text: str, default: Any = MISSING) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublishedPaths:
-    """Published checkpoints: folders or files as their authors publish them."""
+    """Published checkpoints: folders or files as their authors publish them, with the help of their options."""
 
-    groma: Path = field(
-        metadata={"help": "proposer, region encoder, adapter: FoundationVision/groma-7b-pretrain or groma-7b-finetune"}
+    groma: Path = _option("proposer, region encoder, adapter: FoundationVision/groma-7b-pretrain or groma-7b-finetune")
+    llm: Path = _option(
+        "the LLM that Groma's region encoder was trained with: lmsys/vicuna-7b-v1.5 for groma-7b-pretrain, Groma's own "
+        "folder for groma-7b-finetune; any other LLaMA-7B (such as liuhaotian/llava-v1.5-7b or "
+        "llava-hf/llava-1.5-7b-hf) works after more training, and a warning says so"
     )
-    llm: Path = field(
-        metadata={
-            "help": "the LLM that Groma's region encoder was trained with: lmsys/vicuna-7b-v1.5 for groma-7b-pretrain, "
-            "Groma's own folder for groma-7b-finetune; any other LLaMA-7B (such as liuhaotian/llava-v1.5-7b or "
-            "llava-hf/llava-1.5-7b-hf) works after more training, and a warning says so"
-        }
+    dinov2: Path = _option("facebook/dinov2-large")
+    clip: Path = _option("openai/clip-vit-large-patch14: both encoders and the tokenizer")
+    instruct_pix2pix: Path = _option(
+        "UNet and VAE: timbrooks/instruct-pix2pix, or Stable Diffusion 1.5 in the same layout"
     )
-    dinov2: Path = field(metadata={"help": "facebook/dinov2-large"})
-    clip: Path = field(metadata={"help": "openai/clip-vit-large-patch14: both encoders and the tokenizer"})
-    instruct_pix2pix: Path = field(
-        metadata={"help": "UNet and VAE: timbrooks/instruct-pix2pix, or Stable Diffusion 1.5 in the same layout"}
-    )
-    smartedit: Path | None = field(
-        default=None, metadata={"help": "TencentARC/SmartEdit-7B: embeddings_qformer/checkpoint-15000_*.bin"}
-    )
-    ip_adapter: Path | None = field(
-        default=None,
-        metadata={"help": "h94/IP-Adapter: models/ip-adapter-plus_sd15.safetensors; image attention starts from it"},
+    smartedit: Path | None = _option("TencentARC/SmartEdit-7B: embeddings_qformer/checkpoint-15000_*.bin", default=None)
+    ip_adapter: Path | None = _option(
+        "h94/IP-Adapter: models/ip-adapter-plus_sd15.safetensors; image attention starts from it", default=None
     )
 
 
@@ -100,8 +97,7 @@ def parameter_count(module: nn.Module) -> int:
 
 def _check_files(paths: PublishedPaths) -> None:
     """Check every file before the first tensor is read."""
-    for name in (entry.name for entry in fields(paths)):
-        path = getattr(paths, name)
+    for name, path in vars(paths).items():
         if path is None:
             continue
         if not path.exists():

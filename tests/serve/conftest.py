@@ -1,7 +1,6 @@
 """A running service of nano's untrained weights, shared by the tests of serve."""
 
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import images
-from fireedit.platform.cluster import local_session
+from fireedit.platform.cluster import free_port, local_session
 from tests.factories import shaken
 
 MAX_EDITS, MAX_BYTES = 8, 1_000_000
@@ -82,17 +81,8 @@ def client(ray_session: None, weights: Path) -> Iterator[Client]:
 
     replicas = {"gateway": {"cpus": 0.1}, **dict.fromkeys(("detector", "vlm", "unet"), {"cpus": 0.2})}
     args = {"weights": str(weights), "limits": {"max_edits": MAX_EDITS, "max_image_bytes": MAX_BYTES}, **replicas}
-    port = free_port()
+    port = free_port(8000 + os.getpid() % 1000)  # test sessions side by side begin at different ports
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(args), name="fireedit", route_prefix="/")
     yield Client(f"http://127.0.0.1:{port}")
     serve.shutdown()
-
-
-def free_port() -> int:
-    """Find a port outside those that Ray gives to its workers."""
-    for port in range(20_000 + os.getpid() % 5000, 30_000):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    raise OSError("no port is free")

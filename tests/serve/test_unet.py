@@ -60,8 +60,3 @@ def test_cancelled_edits_are_not_denoised(
     hook.remove()
     assert results[0] is None and results[1] is None
     assert len(results[2].images) == 1 and predictions == 2 + 3
-
-
-def test_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="model_index.json"):
-        UNetDeployment(WeightsConfig(weights=str(tmp_path)), max_batch_size=1, batch_wait_s=0)

@@ -1,4 +1,4 @@
-"""The scene reader detects each object once, can be saved, and names the command that trains a missing one."""
+"""The scene reader detects each object once, and can be saved."""
 
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from fireedit.jobs.evaluation.scene_reader import (
     Maps,
     SceneReader,
     SceneReaderConfig,
-    iou,
     load_reader,
     save_reader,
 )
@@ -63,24 +62,3 @@ def test_a_saved_reader_reads_the_same(tmp_path: Path) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     assert load_reader(tmp_path).read(pictures) == reader.read(pictures)
     assert (tmp_path / FOLDER / WEIGHTS).stat().st_size < 200_000
-
-
-def test_a_block_is_initialized_to_the_identity() -> None:
-    x = torch.randn(2, 8, 8, 8)
-    assert torch.equal(SceneReader(SMALL).blocks[0](x), x)
-
-
-def test_features_have_three_levels_by_default() -> None:
-    fine, cells, coarse = SceneReader(SceneReaderConfig()).features(torch.zeros(1, 3, 64, 64))
-    assert (fine.shape[-1], cells.shape[-1], coarse.shape[-1]) == (32, 16, 8)
-
-
-def test_a_missing_reader_names_the_command_that_trains_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="pretrain.py scene_reader"):
-        load_reader(tmp_path)
-
-
-def test_overlap_of_boxes() -> None:
-    assert iou((0, 0, 1, 1), (0, 0, 1, 1)) == 1
-    assert iou((0, 0, 1, 1), (0.5, 0, 1.5, 1)) == pytest.approx(1 / 3)
-    assert iou((0, 0, 1, 1), (2, 2, 3, 3)) == 0
