@@ -102,19 +102,15 @@ def picture_names(root: str, split: str, skipped: Counter[str]) -> list[str]:
         for folder, suffix in ((pictures, ".jpg"), (maps, ".png"))
     )
     names = of_pictures | of_maps
-    if beside := rows.companions(names) - (of_pictures & of_maps):
-        skipped[rows.COMPANION_REASON] += len(beside)
+    beside = rows.companions(names) - (of_pictures & of_maps)
+    skipped[rows.COMPANION_REASON] += len(beside)
     if not names:
         raise rows.CorpusError(f"{pictures} and {maps} hold no .jpg and no .png; unpack {split}2017.zip there")
     return sorted(names - beside)
 
 
 def class_names(path: str, known: instances.Instances) -> dict[int, str]:
-    """Name the classes of the JSON form by their value in a label map.
-
-    Args:
-        path: of the file, for messages.
-    """
+    """Name the classes of the JSON form by their value in a label map; `path` is for messages."""
     names = {number: record.get("name") for number, record in known.categories.items() if number != OTHER}
     for number, name in names.items():
         if not isinstance(name, str) or not 1 <= number <= UNLABELED:

@@ -6,7 +6,7 @@ LLaVA's format has conversations without a picture too, which have no `image`; t
 
 import functools
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from fireedit.platform.data.corpora import rows
 from fireedit.platform.data.sample import Sample
@@ -15,7 +15,6 @@ CORPUS = "llava_instruct"
 FILE = "llava_instruct_150k.json"
 IMAGES = "train2017"
 NO_PICTURE = "conversations without a picture"
-T = TypeVar("T")
 
 
 def read(root: str, split: str = "train") -> rows.Corpus:
@@ -30,14 +29,13 @@ def read(root: str, split: str = "train") -> rows.Corpus:
     items = [
         (f"{CORPUS}/train/{index:06d}", record) for index, record in enumerate(records) if not _is_text_only(record)
     ]
-    skipped = {NO_PICTURE: len(records) - len(items)} if len(items) < len(records) else {}
-    return rows.in_parts(items, functools.partial(read_dialogue, root), skipped)
+    return rows.in_parts(items, functools.partial(read_dialogue, root), {NO_PICTURE: len(records) - len(items)})
 
 
 def read_dialogue(root: str, name: str, record: Any) -> Iterator[Sample]:
     """Make one conversation a sample; its id is its place in the file, for up to three share the picture's name."""
-    questions, answers = split_turns(_field(record, "conversations", list))
-    source = rows.read_picture(root, f"{IMAGES}/{rows.inside(_field(record, 'image', str))}")
+    questions, answers = split_turns(rows.field(record, "conversations", list))
+    source = rows.read_picture(root, f"{IMAGES}/{rows.inside(rows.field(record, 'image', str))}")
     yield Sample(id=name, corpus=CORPUS, task="vqa", questions=questions, answers=answers, source=source)
 
 
@@ -47,20 +45,12 @@ def split_turns(turns: list[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Raises:
         BadRow: human and gpt do not take turns.
     """
-    speakers = [_field(turn, "from", str) for turn in turns]
+    speakers = [rows.field(turn, "from", str) for turn in turns]
     if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
         raise rows.BadRow(f"found the speakers {', '.join(speakers) or '(none)'}; write human, gpt in turn")
-    texts = [_field(turn, "value", str).replace("<image>", "").strip() for turn in turns]
+    texts = [rows.field(turn, "value", str).replace("<image>", "").strip() for turn in turns]
     return tuple(texts[::2]), tuple(texts[1::2])
 
 
 def _is_text_only(record: Any) -> bool:
     return isinstance(record, dict) and "conversations" in record and "image" not in record
-
-
-def _field(record: Any, name: str, kind: type[T]) -> T:
-    """Return a field of a JSON object, which must be there and of this type."""
-    value = record.get(name) if isinstance(record, dict) else record
-    if not isinstance(record, dict) or not isinstance(value, kind):
-        raise rows.BadRow(f"found {value!r:.40}; write an object whose {name!r} is a {kind.__name__}")
-    return value

@@ -63,15 +63,8 @@ def read_folder_turn(root: str, name: str, turn: MagicBrushTurn) -> Iterator[Sam
     """Make one turn a sample, with the box of its mask; source and target may differ in size."""
     source, target = rows.read_picture(root, turn.source), rows.read_picture(root, turn.target)
     boxes = masks.read_boxes(root, turn.mask, functools.partial(masks.erased, source=source))
-    yield Sample(
-        id=name,
-        corpus=CORPUS,
-        task="edit",
-        instruction=turn.instruction,
-        source=source,
-        target=target,
-        boxes=boxes,
-    )
+    text = turn.instruction
+    yield Sample(id=name, corpus=CORPUS, task="edit", instruction=text, source=source, target=target, boxes=boxes)
 
 
 def _descriptions(root: str, name: str) -> dict[str, Any]:

@@ -71,8 +71,8 @@ def read(root: str, split: str = "train") -> rows.Corpus:
 def read_edit(root: str, name: str, record: Any) -> Iterator[Sample]:
     """Make every instruction of one record a sample."""
     instructions = _instructions(record)
-    source = rows.read_picture(root, _path(record, "origin_img_path"))
-    target = rows.read_picture(root, _path(record, "target_img_path"))
+    paths = [rows.inside(rows.field(record, name, str)) for name in ("origin_img_path", "target_img_path")]
+    source, target = (rows.read_picture(root, path) for path in paths)
     for place, text in enumerate(instructions):
         yield Sample(
             id=f"{name}-{place}",
@@ -111,13 +111,6 @@ def _instructions(record: Any) -> list[str]:
     raise rows.BadRow(f"found {texts!r:.40}; write an object whose 'instruction' is a list of texts")
 
 
-def _path(record: dict[str, Any], name: str) -> str:
-    path = record.get(name)
-    if not isinstance(path, str):
-        raise rows.BadRow(f"found {path!r:.40}; write the path of a picture as {name!r}")
-    return rows.inside(path)
-
-
 def _in_folder(root: str, category: str, skipped: Counter[str]) -> list[tuple[str, ReasonEditCase]]:
     path = rows.require(root, f"{category}/{TEXTS[category]}", "the instructions of ReasonEdit's benchmark")
     lines = [line.strip() for line in rows.read_lines(path)]
@@ -128,8 +121,7 @@ def _in_folder(root: str, category: str, skipped: Counter[str]) -> list[tuple[st
     if len(names) > len(lines):
         beside = rows.companions(names)
         names = [name for name in names if name not in beside]
-        if beside:
-            skipped[rows.COMPANION_REASON] += len(beside)
+        skipped[rows.COMPANION_REASON] += len(beside)
     if len(names) != len(lines) or not names:
         raise rows.CorpusError(
             f"{path} has {len(lines)} lines for {len(names)} pictures *.png; write one line per picture, in their order"

@@ -119,8 +119,7 @@ def join(
         splits = ", ".join(sorted({str(ref["split"]) for ref in refs})) or "nothing"
         raise rows.CorpusError(f"{path} has no references of split {split!r}; found {splits}")
     with_sentence = [(index, ref) for index, ref in chosen if not _is_silent(ref)]
-    if len(with_sentence) < len(chosen):
-        skipped[NO_SENTENCE] += len(chosen) - len(with_sentence)
+    skipped[NO_SENTENCE] += len(chosen) - len(with_sentence)
     return list(_joined(corpus, split, with_sentence, known))
 
 

@@ -77,7 +77,7 @@ def in_parts(
     items: Sequence[Item], read: Callable[[str, Any], Iterable[Sample]], skipped: Mapping[str, int] | None = None
 ) -> Corpus:
     """Corpus of the samples that `read` makes of each item, cut into parts of ROWS_PER_PART items."""
-    return Corpus(sliced(items), functools.partial(read_items, read), skipped=skipped or {})
+    return Corpus(sliced(items), functools.partial(read_items, read), skipped=+Counter(skipped))
 
 
 def read_items(read: Callable[[str, Any], Iterable[Sample]], items: Iterable[Item]) -> Iterator[Sample]:
@@ -149,11 +149,7 @@ def advice(path: str) -> str:
 
 
 def load(path: str) -> bytes:
-    """Read a file that the whole corpus hangs on.
-
-    Raises:
-        CorpusError: it cannot be opened.
-    """
+    """Read a file that the whole corpus hangs on; a CorpusError if it cannot be opened."""
     with opening(path, path, CorpusError):
         return storage.read_bytes(path)
 
@@ -164,11 +160,7 @@ def read_lines(path: str) -> list[str]:
 
 
 def read_json(path: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Read a JSON file whole.
-
-    Raises:
-        CorpusError: it is no JSON.
-    """
+    """Read a JSON file whole; a CorpusError if it is none."""
     data = load(path)
     try:
         return json.loads(data, object_pairs_hook=object_pairs_hook)
@@ -200,20 +192,12 @@ def read_object(path: str, wanted: str) -> dict[str, Any]:
 
 
 def read_picture(root: str, name: str) -> images.EncodedImage:
-    """Read the bytes of the picture file ROOT/NAME, which decodes.
-
-    Raises:
-        BadRow: the file is missing or damaged.
-    """
+    """Read the bytes of the picture file ROOT/NAME; a BadRow if it is missing or damaged."""
     return check_picture(read_bytes(root, name), name)
 
 
 def check_picture(data: bytes | None, name: str) -> images.EncodedImage:
-    """Return `data` if it decodes to its last byte, at the cheapest size; `name` begins the error.
-
-    Raises:
-        BadRow: it does not.
-    """
+    """Return `data` if it decodes to its last byte, at the cheapest size, else raise BadRow with `name`."""
     try:
         images.decode(data or b"", draft=8)
     except images.ImageError as error:
@@ -222,11 +206,7 @@ def check_picture(data: bytes | None, name: str) -> images.EncodedImage:
 
 
 def decoded(root: str, name: str, decode: Callable[[bytes], np.ndarray] = images.decode) -> np.ndarray:
-    """Decode the picture file ROOT/NAME.
-
-    Raises:
-        BadRow: the file is missing or damaged.
-    """
+    """Decode the picture file ROOT/NAME; a BadRow if it is missing or damaged."""
     try:
         return decode(read_bytes(root, name))
     except images.ImageError as error:
@@ -234,11 +214,7 @@ def decoded(root: str, name: str, decode: Callable[[bytes], np.ndarray] = images
 
 
 def read_bytes(root: str, name: str) -> bytes:
-    """Read the file ROOT/NAME.
-
-    Raises:
-        BadRow: it cannot be opened or is empty.
-    """
+    """Read the file ROOT/NAME; a BadRow if it cannot be opened or is empty."""
     path = storage.join(root, name)
     with opening(path, name, BadRow):
         data = storage.read_bytes(path)
@@ -247,25 +223,23 @@ def read_bytes(root: str, name: str) -> bytes:
     return data
 
 
-def inside(name: str) -> str:
-    """Return `name` if it leads to a file below the corpus's folder.
+def field(record: Any, name: str, kind: type[T]) -> T:
+    """Return a field of a JSON object, which must be there and of this type, else raise BadRow."""
+    value = record.get(name) if isinstance(record, dict) else record
+    if not isinstance(record, dict) or not isinstance(value, kind):
+        raise BadRow(f"found {value!r:.40}; write an object whose {name!r} is a {kind.__name__}")
+    return value
 
-    Raises:
-        BadRow: it leads elsewhere.
-    """
+
+def inside(name: str) -> str:
+    """Return `name` if it leads to a file below the corpus's folder, else raise BadRow."""
     if not name or name.startswith("/") or ".." in name.split("/") or storage.is_remote(name):
         raise BadRow(f"found the path {name!r:.60}; write one relative to the corpus's folder")
     return name
 
 
 def require(root: str, name: str, what: str) -> str:
-    """Return the path of the file or folder ROOT/NAME.
-
-    Args:
-        what: description of the file, for the error.
-    Raises:
-        CorpusError: there is none.
-    """
+    """Return the path of the file or folder ROOT/NAME, or raise CorpusError; `what` describes it there."""
     path = storage.join(root, name)
     if storage.exists(path):
         return path

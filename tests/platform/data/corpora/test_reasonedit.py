@@ -58,7 +58,7 @@ def test_every_instruction_that_differs_becomes_a_row_and_the_first_is_the_other
         (edit(instruction=[]), "found []; write an object"),
         (edit(instruction=["a", None]), "found ['a', None]; write an object"),
         ("text", "found 'text'; write an object"),
-        (edit(origin_img_path=None), "as 'origin_img_path'"),
+        (edit(origin_img_path=None), "whose 'origin_img_path' is a str"),
         (edit(target_img_path="../a.png"), "found the path '../a.png'"),
     ],
 )
