@@ -15,8 +15,10 @@ Overrides = tuple[str, ...]
 class PlannedPart:
     """Schedule and settings of one part."""
 
-    end: Mapping[str, float]
-    """Share of the box in [0, 1] at which it should be done, by device."""
+    cuda: float
+    """Share of the box in [0, 1] at which it should be done on a GPU."""
+    cpu: float
+    """The same on two CPU cores."""
     needs: tuple[str, ...] = ()
     """Parts that must succeed first."""
     after_on_cpu: tuple[str, ...] = ()
@@ -24,10 +26,6 @@ class PlannedPart:
     on_gpu: Overrides = ()
     tiny: Overrides = ()
     """Settings of a trial run."""
-
-
-def _ends(cuda: float, cpu: float) -> dict[str, float]:
-    return {"cuda": cuda, "cpu": cpu}
 
 
 _TINY = ("batch=4", "workers=1", "pool=64", "save_every_s=3")
@@ -44,48 +42,34 @@ _STAGE_ON_GPU = (
 )
 PARTS = {
     "corpora": PlannedPart(
-        end=_ends(cuda=0.3, cpu=0.52),
-        after_on_cpu=("scene_reader",),
-        on_gpu=("ingest.cpus_per_task=1",),
-        tiny=("scenes.rows=8",),
+        cuda=0.3, cpu=0.52, after_on_cpu=("scene_reader",), on_gpu=("ingest.cpus_per_task=1",), tiny=("scenes.rows=8",)
     ),
     "clip": PlannedPart(
-        end=_ends(cuda=0.13, cpu=0.14),
-        on_gpu=("batch=512", "workers=3", "optimizer.lr=1.5e-3"),
-        tiny=(*_TINY, "held_out=16"),
+        cuda=0.13, cpu=0.14, on_gpu=("batch=512", "workers=3", "optimizer.lr=1.5e-3"), tiny=(*_TINY, "held_out=16")
     ),
-    "vision": PlannedPart(
-        end=_ends(cuda=0.16, cpu=0.15), on_gpu=("batch=128", "workers=3"), tiny=(*_TINY, "held_out=16")
-    ),
+    "vision": PlannedPart(cuda=0.16, cpu=0.15, on_gpu=("batch=128", "workers=3"), tiny=(*_TINY, "held_out=16")),
     "scene_reader": PlannedPart(
-        end=_ends(cuda=0.38, cpu=0.43),
+        cuda=0.38,
+        cpu=0.43,
         after_on_cpu=("llm",),
         on_gpu=("batch=256", "workers=3"),
         tiny=(*_TINY, "held_out=4", "judged=1"),
     ),
     "llm": PlannedPart(
-        end=_ends(cuda=0.38, cpu=0.28),
-        needs=("vision",),
-        on_gpu=("batch=256", "workers=4"),
-        tiny=(*_TINY, "held_out=2"),
+        cuda=0.38, cpu=0.28, needs=("vision",), on_gpu=("batch=256", "workers=4"), tiny=(*_TINY, "held_out=2")
     ),
     "painter": PlannedPart(
-        end=_ends(cuda=0.76, cpu=0.6),
+        cuda=0.76,
+        cpu=0.6,
         needs=("clip",),
         on_gpu=("batch=768", "workers=9", "pool=1000000", "save_every_s=45", "optimizer.muon_lr=3.0e-3"),
         tiny=(*_TINY, "held_out=1"),
     ),
-    "pipeline": PlannedPart(
-        end=_ends(cuda=0.4, cpu=0.45), needs=("clip", "vision", "llm"), after_on_cpu=("scene_reader",)
-    ),
-    "stage1": PlannedPart(
-        end=_ends(cuda=0.72, cpu=0.68), needs=("pipeline", "corpora"), on_gpu=_STAGE_ON_GPU, tiny=_TINY_STAGE
-    ),
-    "stage2": PlannedPart(
-        end=_ends(cuda=0.88, cpu=0.83), needs=("stage1", "painter"), on_gpu=_STAGE_ON_GPU, tiny=_TINY_STAGE
-    ),
-    "stage3": PlannedPart(end=_ends(cuda=0.98, cpu=0.96), needs=("stage2",), on_gpu=_STAGE_ON_GPU, tiny=_TINY_STAGE),
-    "finish": PlannedPart(end=_ends(cuda=1.0, cpu=1.0), needs=("stage3",)),
+    "pipeline": PlannedPart(cuda=0.4, cpu=0.45, needs=("clip", "vision", "llm"), after_on_cpu=("scene_reader",)),
+    "stage1": PlannedPart(cuda=0.72, cpu=0.68, needs=("pipeline", "corpora"), on_gpu=_STAGE_ON_GPU, tiny=_TINY_STAGE),
+    "stage2": PlannedPart(cuda=0.88, cpu=0.83, needs=("stage1", "painter"), on_gpu=_STAGE_ON_GPU, tiny=_TINY_STAGE),
+    "stage3": PlannedPart(cuda=0.98, cpu=0.96, needs=("stage2",), on_gpu=_STAGE_ON_GPU, tiny=_TINY_STAGE),
+    "finish": PlannedPart(cuda=1.0, cpu=1.0, needs=("stage3",)),
 }
 ON_RAY = ("corpora", "stage1", "stage2", "stage3", "finish")
 """Parts that need Ray."""
@@ -121,7 +105,7 @@ class NanoPlan:
 
     def tasks(self, parts: Sequence[str]) -> list[TimedTask]:
         """Schedule the parts; they fill the box also where others are left out."""
-        ends = stretched({part: planned.end[self.device] for part, planned in PARTS.items()}, parts)
+        ends = stretched({part: getattr(planned, self.device) for part, planned in PARTS.items()}, parts)
         return [self.task(part, ends[part]) for part in parts]
 
     def task(self, part: str, end: float) -> TimedTask:
