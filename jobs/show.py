@@ -15,9 +15,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
+from fireedit.jobs.training.recipe import read_recipe
 from fireedit.jobs.training.samples import (
-    CLOCKED_STEPS,
     CorpusShare,
     card,
     drawn,
@@ -33,7 +32,7 @@ from fireedit.platform.console import say
 from fireedit.platform.data.catalog import CORPORA, UnknownCorpusError
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.mixture import MixtureError
-from fireedit.platform.data.shards import INDEX, ShardsError
+from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.sheet import card_sheet
 
 COLUMNS = 3
@@ -41,15 +40,13 @@ COLUMNS = 3
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_intermixed_args(argv)
-    stop, shares, steps = args.start + args.rows, dict[str, CorpusShare](), CLOCKED_STEPS
+    stop, shares = args.start + args.rows, dict[str, CorpusShare]()
     try:
         if args.stage or args.config:
             options = {"--stage": args.stage, "--config": args.config}
             recipe = read_recipe([word for pair in options.items() if pair[1] for word in pair] + args.what)
-            require_shards(recipe)
             corpora = open_corpora(recipe)
             shares, shown = shares_of(recipe, corpora), list(drawn(corpora, args.start, stop))
-            steps = recipe.steps or CLOCKED_STEPS
         else:
             folders = {name: storage.join(args.corpora, name) for name in args.what}
             shown = [row for name in folders for row in published(name, folders[name], args.split, args.start, stop)]
@@ -60,29 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     cards = [card(row) for row in shown]
     say(sample_table(shown, cards))
     if shares:
-        say(mixture_table(shares, steps))
+        say(mixture_table(shares))
     card_sheet(cards, COLUMNS, args.side).save(args.out, quality=90)
     print(json.dumps({"sheet": str(args.out)} | report(shown, shares)))
-
-
-def require_shards(recipe: TrainRecipe) -> None:
-    """Exit with the commands to run where shards of the mixture are missing."""
-    corpora, shards = storage.join(recipe.home, "corpora"), storage.join(recipe.home, "shards")
-    missing = [name for name in recipe.mixture if not storage.exists(storage.join(shards, name, INDEX))]
-    if not missing:
-        return
-    names, size = ",".join(missing), f" --size {recipe.scenes.size}" if recipe.scenes else ""
-    commands = [f"python jobs/prepare.py shards --corpora {names} --source {corpora} --out {shards}{size}"]
-    if recipe.scenes and not all(storage.names(storage.join(corpora, name)) for name in missing):
-        rows = f"--rows {recipe.scenes.rows}{size}"
-        commands.insert(0, f"python jobs/prepare.py scenes --corpora {names} --out {corpora} {rows}")
-    sys.exit("\n  ".join([f"show.py: {shards} holds no finished shards of {', '.join(missing)}; run:", *commands]))
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"found {text!r}; write a whole number")
-    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -92,9 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     what = f"corpora, of {', '.join(CORPORA)}; with --stage or --config: key=value of the recipe"
     parser.add_argument("what", nargs="*", help=what)
     default = " (default: %(default)s)"
-    parser.add_argument("--start", type=_count, default=0, help="first row of each corpus, or first draw" + default)
-    parser.add_argument("--rows", type=_count, default=6, help="rows of each corpus, or draws" + default)
-    parser.add_argument("--side", type=_count, default=192, help="pixels of a picture on the sheet" + default)
+    parser.add_argument("--start", type=int, default=0, help="first row of each corpus, or first draw" + default)
+    parser.add_argument("--rows", type=int, default=6, help="rows of each corpus, or draws" + default)
+    parser.add_argument("--side", type=int, default=192, help="pixels of a picture on the sheet" + default)
     parser.add_argument("--out", type=Path, default=Path("sheet.png"), help="the sheet, .png or .jpg" + default)
     corpora = parser.add_argument_group("corpora as they are published")
     corpora.add_argument("--split", default="train", help="split by the corpus's own name" + default)

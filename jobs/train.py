@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     try:
         init_from = starting_weights(recipe, run)
-        say(f"run {run.name}: stage {recipe.stage} of {recipe.model.preset}, {recipe.length}, from {init_from}")
+        length = f"steps={recipe.steps} minutes={recipe.minutes}"
+        say(f"run {run.name}: stage {recipe.stage} of {recipe.model.preset}, {length}, from {init_from}")
         storage.write_bytes(run.recipe, config.dump(replace(recipe, run=run.name, init_from=init_from)).encode())
         start_ray()
         require_resources(recipe.bundles, FIT)

@@ -53,16 +53,13 @@ def quiet_ray_data() -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
-def require_resources(
-    bundles: Sequence[dict[str, float]], advice: str, patience_s: float = 10.0, repeat_s: float = 60.0
-) -> None:
-    """Wait until this process's Ray cluster has room for a job, with a line on stderr while it has not.
+def require_resources(bundles: Sequence[dict[str, float]], advice: str, patience_s: float = 10.0) -> None:
+    """Wait until this process's Ray cluster has room for a job, with lines on stderr while it has not.
 
     Args:
         bundles: CPUs and GPUs that the job holds at the same time, each bundle on one node.
         advice: what to write so that the job takes less.
-        patience_s: seconds until the first line; what an earlier job held may still be on its way back.
-        repeat_s: seconds between lines.
+        patience_s: seconds until the first line, since an earlier job may still be ending; doubled with every line.
     Raises:
         ResourcesError: the cluster is too small for the job, even idle, and has no autoscaler.
     """
@@ -73,13 +70,13 @@ def require_resources(
     total = f"{_in_words(ray.cluster_resources())} on {len(nodes)} node(s)"
     if not fits and not any(NODE_GROUP in node["Labels"] for node in nodes):
         raise ResourcesError(f"the job takes {_in_words(needed)}, this Ray has {total}; {advice}")
-    group, wait_s = placement_group(list(bundles)), patience_s
-    while not group.wait(wait_s):
+    group = placement_group(list(bundles))
+    while not group.wait(patience_s):
         say(
             f"waiting: the job takes {_in_words(needed)}, this Ray has {total} with "
             f"{_in_words(ray.available_resources())} free; {advice}, or end what holds them (`ray status` lists it)"
         )
-        wait_s = repeat_s
+        patience_s *= 2
     remove_placement_group(group)
 
 

@@ -58,24 +58,11 @@ def _bucket(address: str) -> fs.FileSystem:
 
 def exists(path: str) -> bool:
     """Check for a file or folder; a link to nowhere is there too, so that opening it is an error."""
-    return os.path.islink(absolute(path)) or _info(path).type != fs.FileType.NotFound
+    return os.path.islink(absolute(path)) or info(path).type != fs.FileType.NotFound
 
 
-def is_folder(path: str) -> bool:
-    return _info(path).type == fs.FileType.Directory
-
-
-def size(path: str) -> int:
-    """Bytes of a file."""
-    return _info(path).size
-
-
-def modified_ns(path: str) -> int:
-    """Time of a file's last change, ns since 1970."""
-    return _info(path).mtime_ns
-
-
-def _info(path: str) -> fs.FileInfo:
+def info(path: str) -> fs.FileInfo:
+    """Look up the type, the size in bytes and the time of a file or folder."""
     files, inner = filesystem(path)
     return files.get_file_info(inner)
 
@@ -118,15 +105,13 @@ def writing_folder(path: str, last: str) -> Iterator[Path]:
     if not is_remote(path):
         target = Path(path).expanduser().absolute()
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            draft = Path(folder) / target.name
+            draft.mkdir()
             yield draft
-            draft.chmod(0o755)
             if target.exists():
                 shutil.rmtree(target)
             draft.rename(target)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)

@@ -1,6 +1,8 @@
 """Small real inputs that several tests build on: pictures, samples of each task, batches."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,3 +92,13 @@ def diffusers_sizes(config: UNetConfig) -> dict[str, Any]:
 def _sample(task: str, seed: int, **fields: Any) -> dict[str, Any]:
     empty = {"instruction": "", "questions": [], "answers": [], "source": None, "target": None}
     return {"id": f"test/{task}/{seed}", "corpus": "test", "task": task, **empty, **fields}
+
+
+def read_ledger(folder: str) -> list[list[str]]:
+    """Read the ids of every batch of a run in the order of the batches' numbers; a gap or a contradiction fails."""
+    batches: dict[int, list[str]] = {}
+    for path in sorted(Path(folder).glob("[0-9]*.jsonl")):
+        for entry in map(json.loads, path.read_text().splitlines()):
+            assert batches.setdefault(entry["batch"], entry["ids"]) == entry["ids"], f"two batches {entry['batch']}"
+    assert sorted(batches) == list(range(len(batches)))
+    return [batches[number] for number in range(len(batches))]

@@ -76,12 +76,6 @@ class TrainRecipe:
         return self.engine.micro_batch * self.engine.accumulate * self.workers.count
 
     @property
-    def length(self) -> str:
-        """Length of the run for a person: `60 steps or 5 minutes`."""
-        ends = [f"{self.steps} steps" * bool(self.steps), f"{self.minutes:g} minutes" if self.minutes else ""]
-        return " or ".join(end for end in ends if end)
-
-    @property
     def bundles(self) -> list[dict[str, float]]:
         """Resources that the run holds on Ray: its workers, and a decoding task for each at least."""
         return self.workers.count * [self.workers.bundle, {"CPU": self.ingest.cpus_per_task}]

@@ -15,8 +15,7 @@ from fireedit.platform.sheet import RGB, Card, Panel
 
 COLORS: dict[str, RGB] = {"edit": (36, 92, 168), "vqa": (18, 122, 92), "caption": (112, 84, 156)}
 SET_ASIDE: RGB = (190, 36, 44)
-TABLE_WIDTH, ID_WIDTH = 120, 38
-SHARE_DRAWS = 10_000
+TABLE_WIDTH = 120
 CLOCKED_STEPS = 1000
 """Steps that epochs are counted for where a recipe leaves the number of steps to the clock."""
 
@@ -40,8 +39,6 @@ class CorpusShare:
     rows: int
     epochs: float
     """Passes through the corpus in the recipe's steps, or in CLOCKED_STEPS."""
-    share: float
-    """Share of the first SHARE_DRAWS draws."""
 
 
 def published(name: str, folder: str, split: str, start: int, stop: int) -> Iterator[ShownSample]:
@@ -64,15 +61,10 @@ def drawn(corpora: Corpora, start: int, stop: int) -> Iterator[ShownSample]:
 def shares_of(recipe: TrainRecipe, corpora: Corpora) -> dict[str, CorpusShare]:
     """Count what the recipe's run draws from every corpus of its mixture."""
     total, draws = sum(recipe.mixture.values()), (recipe.steps or CLOCKED_STEPS) * recipe.samples_per_step
-    counts = Counter(draw.corpus for draw in corpora.mixture.draws(0, SHARE_DRAWS))
+    shares = {name: weight / total for name, weight in recipe.mixture.items()}
     return {
-        name: CorpusShare(
-            weight=round(weight / total, 4),
-            rows=corpora.sizes[name],
-            epochs=round(draws * weight / total / corpora.sizes[name], 4),
-            share=counts[name] / SHARE_DRAWS,
-        )
-        for name, weight in recipe.mixture.items()
+        name: CorpusShare(round(share, 4), corpora.sizes[name], round(draws * share / corpora.sizes[name], 4))
+        for name, share in shares.items()
     }
 
 
@@ -114,31 +106,19 @@ def _texts(sample: Sample) -> tuple[str, str]:
 
 def sample_table(shown: Sequence[ShownSample], cards: Sequence[Card]) -> str:
     """Write a line for each sample; two sizes where source and target differ."""
-    lines = [[f"{'no.':>6s}", "id", "task", "size", "boxes", "words"]]
+    lines = [f"{'no.':>6s}  {'id':30s}  {'task':7s}  {'size':9s}  boxes  words"]
     for row, its_card in zip(shown, cards, strict=True):
         sizes = dict.fromkeys("{1}x{0}".format(*panel.image.shape) for panel in its_card.panels)
-        about = [row.sample.task, " > ".join(sizes) or "-", str(len(row.sample.boxes) or "-")]
         words = f"{its_card.words} - {its_card.aside}" if row.sample.questions else its_card.words
-        lines.append([f"{row.number:6d}", _cut(row.sample.id, ID_WIDTH), *about, " ".join(words.split())])
-    return _aligned(lines)
+        id_, task, boxes = row.sample.id[:30], row.sample.task, len(row.sample.boxes)
+        line = f"{row.number:6d}  {id_:30s}  {task:7s}  {' > '.join(sizes):9s}  {boxes:5d}  {' '.join(words.split())}"
+        lines.append(line[:TABLE_WIDTH])
+    return "\n".join(lines)
 
 
-def mixture_table(shares: Mapping[str, CorpusShare], steps: int) -> str:
+def mixture_table(shares: Mapping[str, CorpusShare]) -> str:
     """Write a line for each corpus of a mixture, below an empty one."""
-    epochs, share_title = f"epochs in {steps:,} steps", f"share of {SHARE_DRAWS:,} draws"
-    lines = [["corpus", "weight", f"{'rows':>10s}", epochs, share_title]]
+    lines = ["", f"{'corpus':16s}  weight        rows  epochs"]
     for name, share in shares.items():
-        numbers = [f"{share.weight:6.4f}", f"{share.rows:10,}", f"{share.epochs:{len(epochs)}.2f}"]
-        lines.append([name, *numbers, f"{share.share:{len(share_title)}.4f}"])
-    return "\n" + _aligned(lines)
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Make columns as wide as their longest cell, and cut lines to TABLE_WIDTH."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-    return "\n".join(_cut(line, TABLE_WIDTH) for line in padded)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
+        lines.append(f"{name:16s}  {share.weight:6.4f}  {share.rows:10,}  {share.epochs:6.2f}")
+    return "\n".join(lines)

@@ -146,9 +146,8 @@ class Engine:
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Average scalars over the workers."""
-        stacked = torch.stack([value.float() for value in values.values()])
-        torch.distributed.all_reduce(stacked)
-        return dict(zip(values, (stacked / torch.distributed.get_world_size()).tolist(), strict=True))
+        means = self.total(torch.stack(list(values.values()))) / torch.distributed.get_world_size()
+        return dict(zip(values, means.tolist(), strict=True))
 
     def total(self, values: Tensor) -> Tensor:
         """Sum a tensor over the workers."""

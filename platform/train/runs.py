@@ -53,5 +53,5 @@ def latest_finished(home: str, stage: int, has_sizes: Callable[[Any], bool]) -> 
         run = Run(home, name)
         recipe = run.saved_recipe() if run.finished else None
         if recipe and recipe["stage"] == stage and not recipe.get("without") and has_sizes(recipe["model"]):
-            finished.append((storage.modified_ns(run.index), name))
+            finished.append((storage.info(run.index).mtime_ns, name))
     return Run(home, max(finished)[1]) if finished else None

@@ -17,9 +17,9 @@ from fireedit.jobs.training.recipe import TrainRecipe
 from fireedit.jobs.training.stage_loop import open_corpora
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import config
-from fireedit.platform.train.ledger import read_ledger
 from fireedit.platform.train.progress import from_lines
 from fireedit.platform.train.runs import Run
+from tests.factories import read_ledger
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["scenes.rows=24", "scenes.size=32", "ingest.rows_per_task=16", "engine.micro_batch=2", "log_every=1"]

@@ -38,7 +38,7 @@ def read(root: str, split: str = "train") -> rows.Corpus:
     path = storage.join(root, FILE)
     if storage.exists(path):
         read_part = functools.partial(read_chunk, path, columns=read_columns(path))
-        return rows.Corpus(range(0, storage.size(path), CHUNK_BYTES), read_part, light=True)
+        return rows.Corpus(range(0, storage.info(path).size, CHUNK_BYTES), read_part, light=True)
     skipped: Counter[str] = Counter()
     tars = [storage.join(root, name) for name in rows.data_names(root, skipped) if name.endswith(".tar")]
     if not tars:

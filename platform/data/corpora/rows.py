@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from pyarrow.fs import FileType
 
 from fireedit.platform import images, storage
 from fireedit.platform.data.sample import Sample
@@ -129,7 +130,7 @@ def opening(path: str, name: str, error_type: type[ValueError]) -> Iterator[None
             reason = "no such file"
         elif isinstance(error, PermissionError):
             reason = "found a file that may not be read; change its permissions"
-        elif storage.is_folder(path):
+        elif storage.info(path).type == FileType.Directory:
             reason = "found a folder; write a file"
         else:
             raise

@@ -44,6 +44,6 @@ def test_the_table_is_aligned_and_fits_a_terminal() -> None:
         shown(task="vqa", questions=("who?",), answers=("I",)),
     ]
     lines = sample_table(rows, [card(row) for row in rows]).splitlines()
-    assert len(lines) == 3 and len(lines[1]) == TABLE_WIDTH and lines[1].endswith("...")
+    assert len(lines) == 3 and len(lines[1]) == TABLE_WIDTH
     start = lines[0].index("words")
     assert lines[1][start:].startswith("a cat and a cat") and lines[2][start:] == "who? - I"
