@@ -92,8 +92,7 @@ def read_labels(root: str) -> dict[int, str]:
 def picture_names(root: str, split: str, skipped: Counter[str]) -> list[str]:
     """Name, without suffix, all pictures and maps of a split; one that has only half of it will be a bad row.
 
-    Args:
-        skipped: counts the files there that are no data, as NAME_labelTrainIds.png beside NAME.png.
+    Files that are no data, as NAME_labelTrainIds.png beside NAME.png, are counted in `skipped`.
     """
     pictures = rows.require(root, f"images/{split}2017", "the pictures of COCO 2017")
     maps = rows.require(root, f"annotations/{split}2017", "the label maps of stuffthingmaps_trainval2017.zip")

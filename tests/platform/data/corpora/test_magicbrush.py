@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from fireedit.platform import images
@@ -42,14 +41,6 @@ def test_written_parquet_is_read_back(corpus: Path) -> None:
         assert sample.id.startswith(f"magicbrush/train/{seed:012d}-{index}-") and not sample.error
         assert sample.instruction == edit.instruction and sample.task == "edit"
         np.testing.assert_array_equal(images.decode(sample.target), draw_scene(edit.target, 32).image)
-
-
-def test_a_later_turn_goes_on_from_the_one_before(corpus: Path) -> None:
-    records = pq.read_table(corpus / "data").to_pylist()
-    later = [index for index, record in enumerate(records) if record["turn_index"] > 1]
-    assert later
-    for index in later:
-        assert records[index]["source_img"] == records[index - 1]["target_img"]
 
 
 def test_all_changes_are_in_the_box_of_the_white_mask(corpus: Path) -> None:
