@@ -70,9 +70,7 @@ def shards(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     else:
         report = preparation.prepare_shards(args.source or corpora, args.out, names, args.split, config)
     if encode:
-        encoders = EncodersConfig(
-            count=args.encoders, gpus=args.gpus, cpus=args.cpus_per_task, cpus_per_task=args.cpus_per_task
-        )
+        encoders = EncodersConfig(count=args.encoders, gpus=args.gpus, cpus_per_task=args.cpus_per_task)
         report |= encode_shards(args.out, names, encode, args.model, args.weights, encoders)
     return report
 

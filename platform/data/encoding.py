@@ -50,14 +50,12 @@ class Encoder:
 class EncodersConfig:
     count: PositiveInt = 1
     """Encoders that run in parallel."""
-    cpus: LogicalCPUs = 1.0
-    """Logical CPUs of each encoder."""
     gpus: LogicalGPUs = 0.0
     """GPUs of each encoder."""
     batch: PositiveInt = 16
     """Rows of one forward pass."""
     cpus_per_task: LogicalCPUs = 1.0
-    """Logical CPUs of a task that reads, decodes or writes a shard."""
+    """Logical CPUs of each encoder, and of each task that reads, decodes or writes a shard."""
 
 
 def encode(root: str, name: str, encoder: Encoder, config: EncodersConfig) -> dict[str, Any]:
@@ -89,7 +87,7 @@ def _encode_shards(
     """Encode the shards of these names; yields the number of encoded rows of each."""
     if not todo:
         return
-    bundles = config.count * [{"CPU": config.cpus, "GPU": config.gpus}] + [{"CPU": config.cpus_per_task}]
+    bundles = config.count * [{"CPU": config.cpus_per_task, "GPU": config.gpus}] + [{"CPU": config.cpus_per_task}]
     require_resources(bundles, "write fewer encoders or a smaller cpus_per_task")
     dataset = ray.data.from_items([{SHARD: name} for name in todo], override_num_blocks=len(todo))
     loaded = dataset.map(functools.partial(_load_shard, root, encoder.load), num_cpus=config.cpus_per_task)
@@ -97,7 +95,7 @@ def _encode_shards(
         _EncodeShard,  # type: ignore[arg-type]  # a class, which each actor constructs
         fn_constructor_kwargs={"make_encoder": encoder.make, "batch": config.batch},
         compute=ray.data.ActorPoolStrategy(size=config.count),
-        num_cpus=config.cpus,
+        num_cpus=config.cpus_per_task,
         num_gpus=config.gpus or None,
     )
     write = functools.partial(_write_shard, root, entry, index.rows_per_group)

@@ -21,7 +21,7 @@ from fireedit.platform.data.preparation import PrepareError
 from fireedit.platform.data.sample import NO_IMAGE, Sample
 from tests.factories import caption_sample, edit_sample, vqa_sample
 
-CONFIG = EncodersConfig(cpus=0.25, cpus_per_task=0.25, batch=2)
+CONFIG = EncodersConfig(cpus_per_task=0.25, batch=2)
 SAMPLES = [edit_sample(0), caption_sample(0), vqa_sample(2), edit_sample(4), caption_sample(1, "a hat " * 60)]
 MOMENTS = preset("nano").vae.moments_shape
 

@@ -12,7 +12,7 @@ from fireedit.platform.data import shards
 from fireedit.platform.data.encoding import Arrays, Encoder, EncodersConfig, encode
 from fireedit.platform.data.sample import Sample, Task
 
-CONFIG = EncodersConfig(cpus=0.25, cpus_per_task=0.25, batch=4)
+CONFIG = EncodersConfig(cpus_per_task=0.25, batch=4)
 COLUMNS = {"length": (2,), "square": (1, 3)}
 SIZES = (40, 3, 5)
 """Rows of the shards; the encoder has no use for those of the last one."""
