@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import AutoTokenizer
 
 from fireedit.models.model import NANO, preset
-from fireedit.models.processor import Batch, Processor, ProcessorConfig
+from fireedit.models.processor import Batch, Processor
 from fireedit.models.tokens import PromptError
 from fireedit.platform import storage
 from fireedit.platform.cluster import start_ray
@@ -139,8 +139,9 @@ def prepare(setup: Setup) -> None:
 def load_processor(setup: Setup) -> Processor:
     """Load nano's tokenizers and prompts with the setup's sizes."""
     tokenizers = {name: AutoTokenizer.from_pretrained(NANO / name) for name in ("vlm_tokenizer", "tokenizer")}
-    config = replace(ProcessorConfig.of(preset("nano")), view_size=setup.view, canvas_size=setup.canvas)
-    return Processor(**tokenizers, config=config)
+    nano = preset("nano")
+    vision, vae = replace(nano.vision, image_size=setup.view), replace(nano.vae, sample_size=setup.canvas)
+    return Processor(**tokenizers, config=replace(nano, vision=vision, vae=vae))
 
 
 def from_ray_data(setup: Setup, samples: int = UNLIMITED) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers import ModelMixin
@@ -97,9 +98,8 @@ class Detector(Component, ModelMixin):
         super().__init__(config)
         width, layers = config.width, config.decoder_layers
         self.coco_share, self.proposal_config = config.coco_share, config.proposals
-        self.input_proj = nn.ModuleList(
-            [nn.Sequential(nn.Conv2d(config.feature_width, width, kernel_size=1), _ChannelNorm(width, eps=1e-6))]
-        )
+        project = nn.Conv2d(config.feature_width, width, kernel_size=1)
+        self.input_proj = nn.ModuleList([nn.Sequential(project, _ChannelNorm(width, eps=1e-6))])
         self.encoder = DeformableDetrEncoder(_layer_config(config))
         self.decoder = DeformableDetrDecoder(_layer_config(config))  # its layers; see _decode for its own forward
         self.level_embed = nn.Parameter(torch.empty(1, width))
@@ -111,9 +111,9 @@ class Detector(Component, ModelMixin):
         self.class_embed_enc = nn.Linear(width, 1)
         self.class_embed_coco = nn.ModuleList([nn.Linear(width, 1) for _ in range(layers)])
         self.class_embed_sa1b = nn.ModuleList([nn.Linear(width, 1) for _ in range(layers)])
-        self.bbox_embed = nn.ModuleList(
-            [DeformableDetrMLPPredictionHead(width, width, 4, num_layers=3) for _ in range(layers + 1)]
-        )  # one for each decoder layer; the last one belongs to the encoder
+        # One head of boxes for each decoder layer; the last one belongs to the encoder.
+        heads = [DeformableDetrMLPPredictionHead(width, width, 4, num_layers=3) for _ in range(layers + 1)]
+        self.bbox_embed = nn.ModuleList(heads)
         for module in self.modules():
             if isinstance(module, DeformableDetrMultiscaleDeformableAttention):
                 module.attn = _PreciseDeformableAttention()
@@ -235,20 +235,9 @@ class _ChannelNorm(nn.LayerNorm):
 class _PreciseDeformableAttention(MultiScaleDeformableAttention):
     """Sampling of transformers in float32: a bfloat16 location on a map of 32 cells is off by up to 1/16."""
 
-    def forward(
-        self,
-        value: Tensor,
-        shapes: Tensor,
-        shapes_list: list,
-        starts: Tensor,
-        locations: Tensor,
-        weights: Tensor,
-        step: int,
-    ) -> Tensor:
-        sampled = super().forward(
-            value.float(), shapes, shapes_list, starts, locations.float(), weights.float(), im2col_step=step
-        )
-        return sampled.to(value.dtype)
+    def forward(self, value: Tensor, *args: Any) -> Tensor:
+        exact = [arg.float() if isinstance(arg, Tensor) and arg.is_floating_point() else arg for arg in args]
+        return super().forward(value.float(), *exact).to(value.dtype)
 
 
 def _layer_config(config: DetectorConfig) -> DeformableDetrConfig:

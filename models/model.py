@@ -158,25 +158,12 @@ class FireEdit(nn.Module):
     vae: Codec
     text_encoder: CLIPTextModel
 
-    def __init__(
-        self,
-        *,
-        vision: Vision | None = None,
-        detector: Detector | None = None,
-        region_encoder: RegionEncoder | None = None,
-        vlm: VLM | None = None,
-        qformer: QFormer | None = None,
-        tati: TATI | None = None,
-        hvca: HVCA | None = None,
-        unet: EditUNet | None = None,
-        vae: Codec | None = None,
-        text_encoder: CLIPTextModel | None = None,
-    ):
+    def __init__(self, **components: nn.Module | None):
         super().__init__()
-        parts = {"vision": vision, "detector": detector, "region_encoder": region_encoder, "vlm": vlm}
-        parts |= {"qformer": qformer, "tati": tati, "hvca": hvca, "unet": unet, "vae": vae}
-        for name, part in (parts | {"text_encoder": text_encoder}).items():
-            setattr(self, name, part)
+        for name in FireEdit.__annotations__:
+            setattr(self, name, components.pop(name, None))
+        if components:
+            raise TypeError(f"unknown components {[*components]}; write some of {[*FireEdit.__annotations__]}")
 
     @classmethod
     def from_config(cls, config: FireEditConfig) -> Self:
@@ -265,7 +252,7 @@ class FireEdit(nn.Module):
 
         Selection runs on the CPU: NMS would wait for the GPU at every image.
         """
-        device, boxes, scores = features.image_tokens.device, list[Tensor](), list[Tensor]()
+        device, boxes, scores = features.image_tokens.device, [], []
         if any(image_boxes is None for image_boxes in given):
             with torch.autocast(device.type, enabled=False):  # rounding would swap the ranks of the queries
                 proposals = self.detector(features)

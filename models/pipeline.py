@@ -130,28 +130,20 @@ class FireEditPipeline(DiffusionPipeline):
         return super().from_pretrained(str(NANO) if name == "nano" else name, **omitted, **kwargs)
 
     @classmethod
-    def from_config_with(
-        cls,
-        config: FireEditConfig,
-        vlm_tokenizer: PreTrainedTokenizerBase,
-        tokenizer: PreTrainedTokenizerBase,
-        seed: int = 0,
-    ) -> Self:
-        """Build a pipeline of fresh weights, equal for equal seeds."""
+    def fresh_nano(cls, seed: int = 0, config: FireEditConfig | None = None, tokenizers: Path = NANO) -> Self:
+        """Build a pipeline of fresh weights, equal for equal seeds, of nano's sizes or of `config`.
+
+        Args:
+            tokenizers: folder of `vlm_tokenizer` and `tokenizer`; the shipped ones by default.
+        """
+        config = config or preset("nano")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = FireEdit.from_config(config)
         model.eval().requires_grad_(False)
-        parts: dict[str, Any] = dict(model.named_children())
-        parts |= {"vlm_tokenizer": vlm_tokenizer, "tokenizer": tokenizer, "scheduler": sampler(config.schedule)}
+        parts: dict[str, Any] = dict(model.named_children()) | {"scheduler": sampler(config.schedule)}
+        parts |= {name: AutoTokenizer.from_pretrained(tokenizers / name) for name in ("vlm_tokenizer", "tokenizer")}
         return cls(**parts, settings=asdict(config.painting))
-
-    @classmethod
-    def fresh_nano(cls, seed: int = 0, config: FireEditConfig | None = None) -> Self:
-        """Build a pipeline of fresh weights of nano's sizes, or of `config`, with the shipped tokenizers."""
-        vlm_tokenizer = AutoTokenizer.from_pretrained(NANO / "vlm_tokenizer")
-        tokenizer = AutoTokenizer.from_pretrained(NANO / "tokenizer")
-        return cls.from_config_with(config or preset("nano"), vlm_tokenizer, tokenizer, seed)
 
     @property
     def settings(self) -> PaintSettings:
@@ -161,10 +153,7 @@ class FireEditPipeline(DiffusionPipeline):
     @property
     def model(self) -> FireEdit:
         """The components with weights, shared, as the module that training uses."""
-        parts: dict[str, Any] = {
-            name: part for name, part in self.components.items() if isinstance(part, torch.nn.Module)
-        }
-        return FireEdit(**parts)
+        return FireEdit(**{name: part for name, part in self.components.items() if isinstance(part, torch.nn.Module)})
 
     @torch.no_grad()
     def perceive(self, images: Sequence[ImageInput], boxes: Sequence[Tensor | None] | None = None) -> Percepts:
@@ -316,7 +305,7 @@ class FireEditPipeline(DiffusionPipeline):
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         images = list(image) if isinstance(image, list | tuple) else [image]
-        _check_inputs(prompts, images, num_images_per_prompt, generator, latents, output_type)
+        _check_inputs(prompts, images, num_images_per_prompt, generator, output_type)
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {sorted(unknown)}; it takes 'latents'")
@@ -345,7 +334,6 @@ def _check_inputs(
     images: Sequence[ImageInput],
     copies: int,
     generator: torch.Generator | Sequence[torch.Generator] | None,
-    latents: Tensor | None,
     output_type: str,
 ) -> None:
     """Raise ValueError for inputs that would fail or mislead later."""
@@ -362,8 +350,6 @@ def _check_inputs(
     count = len(images) * copies
     if isinstance(generator, list | tuple) and len(generator) != count:
         raise ValueError(f"{len(generator)} generators for {count} pictures; write one for each, or one for all")
-    if latents is not None and len(latents) != count:
-        raise ValueError(f"{len(latents)} latents for {count} pictures; write one for each")
     if output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f"output_type is {output_type!r}; write 'pil', 'np', 'pt' or 'latent'")
     if output_type in ("np", "pt") and len({picture_size(image) for image in images}) > 1:

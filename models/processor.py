@@ -3,21 +3,23 @@
 import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fireedit.models.model import FireEditConfig
 from fireedit.models.text import tokenize_text
-from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptConfig, PromptTokenizer
+from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptTokenizer
 
 InputRow = dict[str, np.ndarray | str | bool]
-"""Arrays of one sample, by the names of `COLUMNS`."""
+"""Values of one sample for `Batch`, by the names of its fields or their singular in `RENAMED`."""
+RENAMED = {"id": "ids", "corpus": "corpora"}
 
 
 class EncodingError(ValueError):
@@ -25,82 +27,36 @@ class EncodingError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcessorConfig:
-    """Sizes of a model's inputs."""
-
-    view_size: int
-    """Side of the vision encoders' input, pixels."""
-    canvas_size: int
-    """Side of the VAE's input, pixels."""
-    text_tokens: int
-    """Length of CLIP's text."""
-    vocab_size: int
-    """Rows of the LLM's own tables; ids of the new tokens start there."""
-    prompt: PromptConfig
-    moments_shape: tuple[int, int, int]
-    """Shape of the VAE's moments of one image, [2 C, h, w]."""
-    text_width: int
-    """Channels of CLIP's text states."""
-    encoded: bool = False
-    """True if samples contain VAE moments and CLIP text states, so that training runs neither encoder."""
-
-    @classmethod
-    def of(cls, config: FireEditConfig, encoded: bool = False) -> Self:
-        """Take the sizes from a model's config."""
-        return cls(
-            view_size=config.vision.image_size,
-            canvas_size=config.vae.sample_size,
-            text_tokens=config.text.tokens,
-            vocab_size=config.vlm.vocab_size,
-            prompt=config.vlm.prompt,
-            moments_shape=config.vae.moments_shape,
-            text_width=config.text.width,
-            encoded=encoded,
-        )
-
-
-def _column(dtype: type, name: str = "", optional: bool = False) -> Any:
-    """Declare a field of `Batch` that stacks a column of `Processor.row`, called as the field unless named."""
-    return field(default=None if optional else MISSING, metadata={"dtype": np.dtype(dtype), "name": name})
-
-
-@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Input of a training step: B samples of any task."""
 
-    ids: list[str] = _column(str, "id")
-    corpora: list[str] = _column(str, "corpus")
-    input_ids: Tensor = _column(np.int64)
-    """[B, T], right-padded with PADDING."""
-    labels: Tensor = _column(np.int64)
-    """[B, T], IGNORED where there is no loss."""
-    view: Tensor = _column(np.uint8)
-    """RGB [B, V, V, 3], input of the vision encoders; one black pixel for captions."""
-    source_pixels: Tensor | None = _column(np.uint8, optional=True)
-    """RGB [B, S, S, 3], input of the VAE; black for dialogue. None for captions and encoded corpora."""
-    target_pixels: Tensor | None = _column(np.uint8, optional=True)
-    """RGB [B, S, S, 3], as source_pixels."""
-    source_moments: Tensor | None = _column(np.float16, optional=True)
-    """[B, 2 C, h, w], output of the VAE for the source; zeros for dialogue. Of encoded corpora only."""
-    target_moments: Tensor | None = _column(np.float16, optional=True)
-    """[B, 2 C, h, w], as source_moments."""
-    is_edit: Tensor = _column(np.bool_)
-    """[B]."""
-    text_ids: Tensor = _column(np.int64)
-    """[B, 77], CLIP tokens of the caption or of the instruction's plain form; those of "" for dialogue."""
-    text_states: Tensor | None = _column(np.float16, optional=True)
-    """[B, 77, W], CLIP text states of `text_ids`; of encoded captions only."""
+    ids: list[str]
+    corpora: list[str]
+    input_ids: Tensor
+    """int64 [B, T], right-padded with PADDING."""
+    labels: Tensor
+    """int64 [B, T], IGNORED where there is no loss."""
+    view: Tensor
+    """uint8 RGB [B, V, V, 3], input of the vision encoders; one black pixel for captions."""
+    source_pixels: Tensor | None = None
+    """uint8 RGB [B, S, S, 3], input of the VAE; black for dialogue. None for captions and encoded corpora."""
+    target_pixels: Tensor | None = None
+    """uint8 RGB [B, S, S, 3], as source_pixels."""
+    source_moments: Tensor | None = None
+    """float16 [B, 2 C, h, w], output of the VAE for the source; zeros for dialogue. Of encoded corpora only."""
+    target_moments: Tensor | None = None
+    """float16 [B, 2 C, h, w], as source_moments."""
+    is_edit: Tensor
+    """bool [B]."""
+    text_ids: Tensor
+    """int64 [B, 77], CLIP tokens of the caption or of the instruction's plain form; those of "" for dialogue."""
+    text_states: Tensor | None = None
+    """float16 [B, 77, W], CLIP text states of `text_ids`; of encoded captions only."""
     null_text_ids: Tensor
-    """[1, 77], CLIP tokens of ""."""
+    """int64 [1, 77], CLIP tokens of ""."""
 
     def to(self, device: torch.device | str) -> Self:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
-
-
-COLUMNS = {field.metadata["name"] or field.name: field for field in fields(Batch) if field.metadata}
-"""Fields of `Batch` by the names of their columns; the one declaration from which rows and batches derive."""
+        return type(self)(**send_to_device(vars(self), device))
 
 
 def squash(image: np.ndarray | Image.Image, side: int) -> np.ndarray:
@@ -112,54 +68,55 @@ def squash(image: np.ndarray | Image.Image, side: int) -> np.ndarray:
 
 
 class Processor:
-    """Converts samples to rows of fixed-size arrays and rows to batches. Has no weights, so data workers hold it."""
+    """Converts samples to rows of fixed-size arrays and rows to batches. Has no weights, so data workers hold it.
+
+    Args:
+        encoded: samples contain VAE moments and CLIP text states, so that training runs neither encoder.
+    """
 
     def __init__(
-        self, vlm_tokenizer: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase, config: ProcessorConfig
+        self,
+        vlm_tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase,
+        config: FireEditConfig,
+        encoded: bool = False,
     ):
-        self.config = config
-        self.prompts = PromptTokenizer(vlm_tokenizer, config.vocab_size, config.prompt)
+        self.config, self.encoded = config, encoded
+        self.prompts = PromptTokenizer(vlm_tokenizer, config.vlm.vocab_size, config.vlm.prompt)
         self.tokenizer = tokenizer
-        self.null_text_ids = tokenize_text(tokenizer, [""], config.text_tokens)
+        self.null_text_ids = tokenize_text(tokenizer, [""], config.text.tokens)
 
     def row(self, sample: Mapping[str, Any]) -> InputRow:
-        """Convert one sample, its images decoded to uint8 RGB arrays, to the columns of `Batch`.
+        """Convert one sample, its images decoded to uint8 RGB arrays, to values of `Batch`.
 
         Args:
-            sample: if `config.encoded`, an edit has `source_moments` and `target_moments`, float16 [2 C, h, w], in
+            sample: if `encoded`, an edit has `source_moments` and `target_moments`, float16 [2 C, h, w], in
                 place of `target`, and a caption has `text_states`, float16 [77, W]; otherwise these are ignored. CLIP
                 reads `plain`, if present and not empty, in place of `instruction`.
         Raises:
             PromptError: the text is too long.
-            EncodingError: `config.encoded`, and the encoding is missing or has another shape.
+            EncodingError: `encoded`, and the encoding is missing or has another shape.
         """
         is_caption = sample["task"] == "caption"
         prompt = self._prompt(sample)
-        row: InputRow = {
+        return {
             "id": sample["id"],
             "corpus": sample["corpus"],
             "input_ids": self._padded(prompt.input_ids, PADDING),
             "labels": self._padded(prompt.labels, IGNORED),
-            "view": _black(1) if is_caption else squash(sample["source"], self.config.view_size),
+            "view": _black(1) if is_caption else squash(sample["source"], self.config.vision.image_size),
             "is_edit": sample["task"] == "edit",
             "text_ids": self._text_ids("" if sample["task"] == "vqa" else sample.get("plain") or sample["instruction"]),
             **(self._text_states(sample) if is_caption else self._images(sample)),
         }
-        for name, value in row.items():
-            dtype = COLUMNS[name].metadata["dtype"]
-            assert dtype.kind == "U" or np.asarray(value).dtype == dtype, (name, np.asarray(value).dtype, dtype)
-        return row
 
     def batch(self, columns: Mapping[str, np.ndarray]) -> Batch:
         """Convert stacked rows to a batch, not copied; prompts are cut to the longest one."""
         with warnings.catch_warnings():  # columns are in memory shared by processes; a batch is only read
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             values: dict[str, Any] = {
-                field.name: columns[name].tolist()
-                if field.metadata["dtype"].kind == "U"
-                else torch.from_numpy(columns[name])
-                for name, field in COLUMNS.items()
-                if name in columns
+                RENAMED.get(name, name): column.tolist() if name in RENAMED else torch.from_numpy(column)
+                for name, column in columns.items()
             }
         longest = int((values["input_ids"] != PADDING).sum(dim=1).max())
         values["input_ids"] = values["input_ids"][:, :longest]
@@ -175,8 +132,8 @@ class Processor:
 
     def _images(self, sample: Mapping[str, Any]) -> InputRow:
         """Convert source and target of an edit to pixels or moments; blank ones for dialogue."""
-        is_edit, side, shape = sample["task"] == "edit", self.config.canvas_size, self.config.moments_shape
-        if self.config.encoded:
+        is_edit, side, shape = sample["task"] == "edit", self.config.vae.sample_size, self.config.vae.moments_shape
+        if self.encoded:
             names = ("source_moments", "target_moments")
             return {name: _encoding(sample, name, shape) if is_edit else np.zeros(shape, np.float16) for name in names}
         return {
@@ -184,16 +141,16 @@ class Processor:
         }
 
     def _text_states(self, sample: Mapping[str, Any]) -> InputRow:
-        shape = (self.config.text_tokens, self.config.text_width)
-        return {"text_states": _encoding(sample, "text_states", shape)} if self.config.encoded else {}
+        shape = (self.config.text.tokens, self.config.text.width)
+        return {"text_states": _encoding(sample, "text_states", shape)} if self.encoded else {}
 
     def _text_ids(self, text: str) -> np.ndarray:
         if not text:
             return self.null_text_ids[0].numpy()
-        return tokenize_text(self.tokenizer, [text], self.config.text_tokens)[0].numpy()
+        return tokenize_text(self.tokenizer, [text], self.config.text.tokens)[0].numpy()
 
     def _padded(self, values: list[int], padding: int) -> np.ndarray:
-        array = np.full(self.config.prompt.max_tokens, padding, np.int64)
+        array = np.full(self.config.vlm.prompt.max_tokens, padding, np.int64)
         array[: len(values)] = values
         return array
 

@@ -15,7 +15,7 @@ Source: FireEdit (arXiv 2503.19839), supplement; SmartEdit (arXiv 2312.06739) wh
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ from fireedit.models.schedule import ScheduleConfig, prediction_target, signal_t
 from fireedit.models.text import text_states
 from fireedit.models.vae import Codec, encode_pixels, source_latents, target_latents
 
-Ratio = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 UNCHANGED = 0.1
 """Fraction of the latents' mean square below which a difference counts as noise."""
 LORA, NEW_ROWS, QFORMER = r"vlm\.llm\..*\.lora_[AB]\.", r"vlm\.new_(embeddings|head)\.", r"qformer\."
@@ -68,11 +68,7 @@ class Stage:
 EDITING = ("vision", "detector", "region_encoder", "vlm", "qformer", "unet", "vae", "text_encoder")
 STAGES = {
     1: Stage(number=1, trains=(QFORMER, NEW_ROWS), parts=("vlm", "qformer", "text_encoder")),
-    2: Stage(
-        number=2,
-        trains=(r"vlm\.adapter\.", LORA, NEW_ROWS, QFORMER, r"unet\."),
-        parts=EDITING,
-    ),
+    2: Stage(number=2, trains=(r"vlm\.adapter\.", LORA, NEW_ROWS, QFORMER, r"unet\."), parts=EDITING),
     3: Stage(
         number=3,
         trains=(LORA, NEW_ROWS, QFORMER, r"hvca\.", r"tati\.", r"unet\."),
@@ -85,11 +81,11 @@ STAGES = {
 class DropoutConfig:
     """Condition dropout of training, for classifier-free guidance by text and image."""
 
-    text: Ratio = 0.05
+    text: Probability = 0.05
     """Probability that only the text is dropped."""
-    image: Ratio = 0.05
+    image: Probability = 0.05
     """Probability that only the image is dropped."""
-    both: Ratio = 0.05
+    both: Probability = 0.05
     """Probability that text and image are dropped."""
 
     def __post_init__(self) -> None:
@@ -114,7 +110,7 @@ class ObjectiveConfig:
     equal weight; None: the paper's plain mean."""
     snr_cap: PositiveFloat | None = None
     """Maximum of the factor (1 + sqrt(SNR))^2 on a sample's loss, for a schedule that predicts clean latents."""
-    pure_noise: Ratio = 0.0
+    pure_noise: Probability = 0.0
     """Fraction of samples at the last timestep; the others' timesteps are uniform."""
     denoise_weight: NonNegativeFloat = 1.0
     """Weight of the denoising loss. At 0 the UNet neither runs nor trains, which is several times cheaper: edit tokens
@@ -128,6 +124,8 @@ class ObjectiveConfig:
 class Losses:
     """Losses of one step, each a batch mean; the paper has two in each stage, weighted 1 : 1."""
 
+    total: Tensor
+    """Trained loss: weighted sum of the others but `diversity`."""
     img: Tensor
     """L_VLM: cross entropy of the [IMG] tokens and of answers."""
     diversity: Tensor
@@ -137,17 +135,14 @@ class Losses:
     these only if all samples have the same number of labelled tokens."""
     align: Tensor | None = None
     """MSE of the edit tokens to CLIP text states, of captions in stage 1, of instructions in stages 2 and 3."""
-    align_weight: float = 1.0
-    denoise_weight: float = 1.0
     denoise: Tensor | None = None
     """L_diff of stages 2 and 3: MSE of the predicted noise (or velocity, or clean latents)."""
 
-    @property
-    def total(self) -> Tensor:
-        total = self.img
-        if self.align is not None:
-            total = total + self.align_weight * self.align
-        return total if self.denoise is None else total + self.denoise_weight * self.denoise
+    def plus(self, name: str, errors: Tensor, weight: float = 1.0) -> "Losses":
+        """Return these losses and the mean of the samples' errors [B], dialogue included, as the field `name`."""
+        mean: Any = errors.mean()
+        total, each = self.total + weight * mean, self.each + weight * errors.detach()
+        return replace(self, total=total, each=each, **{name: mean})
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """Yield names and detached values for logs, the total first."""
@@ -199,13 +194,8 @@ class StagedFireEdit(nn.Module):
     def _align(self, batch: Batch) -> Losses:
         """Compute the losses of stage 1: edit tokens of a caption against its CLIP text states."""
         edit_tokens, output = self.model.understand(None, batch.input_ids, batch.labels)
-        align = self._text_errors(edit_tokens, batch)
-        return Losses(
-            img=output.loss,
-            align=align.mean(),
-            diversity=query_diversity(edit_tokens),
-            each=output.losses + align.detach(),
-        )
+        losses = Losses(output.loss, output.loss, query_diversity(edit_tokens), output.losses)
+        return losses.plus("align", self._text_errors(edit_tokens, batch))
 
     def _edit(self, batch: Batch) -> Losses:
         """Compute the losses of stages 2 and 3; dialogue has no target and no [IMG] states."""
@@ -213,15 +203,11 @@ class StagedFireEdit(nn.Module):
         edit_tokens, output = self.model.understand(percepts, batch.input_ids, batch.labels)
 
         edits = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens
-        losses = Losses(img=output.loss, diversity=query_diversity(edits), each=output.losses)
+        losses = Losses(output.loss, output.loss, query_diversity(edits), output.losses)
         if (weight := self.objective.denoise_weight) > 0:
-            errors = self._denoise(batch, percepts, edit_tokens) * batch.is_edit
-            each = losses.each + weight * errors.detach()
-            losses = replace(losses, denoise=errors.mean(), denoise_weight=weight, each=each)  # mean over dialogue too
+            losses = losses.plus("denoise", self._denoise(batch, percepts, edit_tokens) * batch.is_edit, weight)
         if (weight := self.objective.align_weight) > 0:
-            align = self._text_errors(edit_tokens, batch) * batch.is_edit
-            each = losses.each + weight * align.detach()
-            losses = replace(losses, align=align.mean(), align_weight=weight, each=each)
+            losses = losses.plus("align", self._text_errors(edit_tokens, batch) * batch.is_edit, weight)
         return losses
 
     def _denoise(self, batch: Batch, percepts: Percepts, edit_tokens: Tensor) -> Tensor:

@@ -45,22 +45,16 @@ class PromptConfig:
         return marks + tuple(f"<img_{index}>" for index in range(self.img_tokens))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prompt:
     """Tokenized prompt; the VLM inserts image and region tokens after `<im_start>` and `<roi>`."""
 
-    input_ids: list[int]
-    labels: list[int]
+    input_ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
     """Target ids of the language model, as long as input_ids, or IGNORED."""
 
-
-@dataclass
-class _Draft:
-    ids: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-
     def add(self, ids: Sequence[int], is_target: bool = False) -> None:
-        self.ids += ids
+        self.input_ids += ids
         self.labels += ids if is_target else [IGNORED] * len(ids)
 
 
@@ -81,51 +75,43 @@ class PromptTokenizer:
 
     def edit(self, instruction: str) -> Prompt:
         """Build a prompt of image, regions and instruction, answered by the [IMG] tokens, the only targets."""
-        draft = self._question_on_image(instruction)
-        draft.add(self.img_ids, is_target=True)
-        return self._finish(draft, instruction)
+        prompt = self._question_on_image(instruction)
+        prompt.add(self.img_ids, is_target=True)
+        return self._checked(prompt, instruction)
 
     def caption(self, caption: str, template: int = 0) -> Prompt:
         """Build a prompt of text alone, answered by the [IMG] tokens, for stage 1."""
-        draft = self._opening()
-        draft.add(self._text(CAPTION_TEMPLATES[template % len(CAPTION_TEMPLATES)].format(caption=caption)))
-        draft.add(self._answer_ids)
-        draft.add(self.img_ids, is_target=True)
-        return self._finish(draft, caption)
+        request = CAPTION_TEMPLATES[template % len(CAPTION_TEMPLATES)].format(caption=caption)
+        prompt = Prompt()
+        prompt.add([*self._opening_ids, *self._text(request), *self._answer_ids])
+        prompt.add(self.img_ids, is_target=True)
+        return self._checked(prompt, caption)
 
     def dialogue(self, questions: Sequence[str], answers: Sequence[str]) -> Prompt:
         """Build a prompt of questions on an image, answers as targets; later turns that do not fit are dropped."""
-        draft = self._question_on_image(questions[0])
-        draft.add([*self._text(answers[0]), self.tokenizer.eos_token_id], is_target=True)
+        prompt = self._question_on_image(questions[0])
+        prompt.add([*self._text(answers[0]), self.tokenizer.eos_token_id], is_target=True)
         for question, answer in zip(questions[1:], answers[1:], strict=True):
             question_ids = self._text(f"USER: {question} ASSISTANT:")
             answer_ids = [*self._text(answer), self.tokenizer.eos_token_id]
-            if len(draft.ids) + len(question_ids) + len(answer_ids) > self.config.max_tokens:
+            if len(prompt.input_ids) + len(question_ids) + len(answer_ids) > self.config.max_tokens:
                 break
-            draft.add(question_ids)
-            draft.add(answer_ids, is_target=True)
-        return self._finish(draft, questions[0])
+            prompt.add(question_ids)
+            prompt.add(answer_ids, is_target=True)
+        return self._checked(prompt, questions[0])
 
-    def _opening(self) -> _Draft:
-        draft = _Draft()
-        draft.add(self._opening_ids)
-        return draft
-
-    def _question_on_image(self, question: str) -> _Draft:
-        draft = self._opening()
-        draft.add([self.new_ids[IMAGE_START], self.new_ids[IMAGE_END]])
-        draft.add(self._regions_ids)
-        draft.add([self.new_ids[REGIONS_START], self.new_ids[REGIONS_END]])
-        draft.add(self._text(f"{question} ASSISTANT:"))
-        return draft
+    def _question_on_image(self, question: str) -> Prompt:
+        image, regions = (IMAGE_START, IMAGE_END), (REGIONS_START, REGIONS_END)
+        prompt = Prompt()
+        prompt.add([*self._opening_ids, *(self.new_ids[mark] for mark in image), *self._regions_ids])
+        prompt.add([*(self.new_ids[mark] for mark in regions), *self._text(f"{question} ASSISTANT:")])
+        return prompt
 
     def _text(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
-    def _finish(self, draft: _Draft, text: str) -> Prompt:
-        if len(draft.ids) > self.config.max_tokens:
-            raise PromptError(
-                f"{text[:40]!r}... makes a prompt of {len(draft.ids)} tokens; "
-                f"at most {self.config.max_tokens} fit: write a shorter text"
-            )
-        return Prompt(draft.ids, draft.labels)
+    def _checked(self, prompt: Prompt, text: str) -> Prompt:
+        if (length := len(prompt.input_ids)) > (limit := self.config.max_tokens):
+            found = f"{text[:40]!r}... makes a prompt of {length} tokens"
+            raise PromptError(f"{found}; at most {limit} fit: write a shorter text")
+        return prompt

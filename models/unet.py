@@ -60,7 +60,7 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
             sizes["projection_class_embeddings_input_dim"] = config.cross_attention_dim
         super().__init__(**sizes)
         self.register_to_config(**extra)
-        self.set_attn_processor(self._processors(config.detail_tokens, config.detail_scale))
+        self.set_attn_processor({name: self._processor(name) for name in self.attn_processors})
         if config.adds_source:
             nn.init.zeros_(self.conv_out.weight)
             nn.init.zeros_(self.conv_out.bias)
@@ -86,22 +86,15 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
         ).sample
         return source + output if self.config.adds_source else output
 
-    def _processors(self, detail_tokens: int, detail_scale: float) -> dict[str, nn.Module]:
-        processors: dict[str, nn.Module] = {}
-        for name in self.attn_processors:
-            attention = self.get_submodule(name.removesuffix(".processor"))
-            if name.endswith("attn1.processor"):
-                processors[name] = AttnProcessor2_0()
-                continue
-            processor = IPAdapterAttnProcessor2_0(
-                hidden_size=attention.inner_dim,
-                cross_attention_dim=self.config.cross_attention_dim,
-                num_tokens=(detail_tokens,),
-                scale=detail_scale,
-            )
-            start_as_no_op(processor, attention)
-            processors[name] = processor
-        return processors
+    def _processor(self, name: str) -> nn.Module:
+        if name.endswith("attn1.processor"):
+            return AttnProcessor2_0()
+        attention, config = self.get_submodule(name.removesuffix(".processor")), self.config
+        processor = IPAdapterAttnProcessor2_0(
+            attention.inner_dim, config.cross_attention_dim, (config.detail_tokens,), config.detail_scale
+        )
+        start_as_no_op(processor, attention)
+        return processor
 
 
 def start_as_no_op(processor: IPAdapterAttnProcessor2_0, attention: Attention) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -26,23 +27,22 @@ def fingerprint(module: nn.Module) -> str:
 
 def dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Extract Vision's `dino.*` from `facebook/dinov2-large` or any Groma checkpoint; all contain it."""
-    tensors = {}
-    for name, tensor in state.items():
-        name = re.sub(r"^(perceiver\.)?vis_encoder\.", "", name)
-        if name.startswith(("embeddings.", "encoder.", "layernorm.")):
-            name = re.sub(r"\.attention\.attention\.([qkv])(uery|ey|alue)\.", r".attention.\1_proj.", name)
-            tensors["dino." + name.replace(".attention.output.dense.", ".attention.o_proj.")] = tensor
-    return tensors
+    return _renamed(
+        state,
+        (r"^((perceiver\.)?vis_encoder\.)?(?=(embeddings|encoder|layernorm)\.)", "dino."),
+        (r"\.attention\.attention\.([qkv])(uery|ey|alue)\.", r".attention.\1_proj."),
+        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    )
 
 
 def clip_vision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Extract Vision's `clip.*` from `openai/clip-vit-large-patch14`."""
-    return {f"clip.{name}": tensor for name, tensor in _below("vision_model.", state).items() if _is_weight(name)}
+    return _renamed(state, (r"^vision_model\.", "clip."))
 
 
 def clip_text(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Extract the text encoder from `openai/clip-vit-large-patch14` or Stable Diffusion's `text_encoder`."""
-    return {name: tensor for name, tensor in _below("text_model.", state).items() if _is_weight(name)}
+    return _renamed(state, (r"^text_model\.", ""))
 
 
 def groma_detector(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -51,27 +51,23 @@ def groma_detector(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     The rest of these checkpoints is omitted. Groma's decoder names the heads a second time (`decoder.bbox_embed` is
     `bbox_embed`); either name is accepted. transformers has since renamed parts of the layers.
     """
-    tensors = {}
-    for name, tensor in state.items():
-        name = name.removeprefix("perceiver.")
-        if name.startswith("input_proj."):
-            tensors[name] = tensor
-        elif name.startswith("ddetr_transformer."):
-            name = name.removeprefix("ddetr_transformer.")
-            name = re.sub(r"^decoder\.(bbox_embed|class_embed)", r"\1", name)
-            name = re.sub(r"\.layers\.(\d+)\.(fc[12])\.", r".layers.\1.mlp.\2.", name)
-            tensors[name.replace(".self_attn.out_proj.", ".self_attn.o_proj.")] = tensor
-    return tensors
+    return _renamed(
+        state,
+        (r"^(perceiver\.)?(ddetr_transformer\.|(?=input_proj\.))", ""),
+        (r"^decoder\.(bbox_embed|class_embed)", r"\1"),
+        (r"\.layers\.(\d+)\.(fc[12])\.", r".layers.\1.mlp.\2."),
+        (r"\.self_attn\.out_proj\.", ".self_attn.o_proj."),
+    )
 
 
 def groma_region_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Extract the RegionEncoder from any `FoundationVision/groma-7b-*`; it needs `groma_compat=True`."""
-    return _below("region_encoder.", state)
+    return _renamed(state, (r"^region_encoder\.", ""))
 
 
 def groma_adapter(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Extract the VLM's `adapter.*` from any `FoundationVision/groma-7b-*`."""
-    return {f"adapter.{name}": tensor for name, tensor in _below("img_txt_bridge.", state).items()}
+    return _renamed(state, (r"^img_txt_bridge\.", "adapter."))
 
 
 def language_model(state: Mapping[str, Tensor], vocab_size: int, lora_targets: Sequence[str]) -> dict[str, Tensor]:
@@ -79,29 +75,25 @@ def language_model(state: Mapping[str, Tensor], vocab_size: int, lora_targets: S
 
     Rows from `vocab_size` on, of tokens that the prompts do not use, vision towers and projectors are omitted.
     """
-    tensors = {}
-    for name, tensor in state.items():
-        name = re.sub(r"^(llm|language_model)\.", "", name).replace("model.language_model.", "model.")
-        if not re.match(r"(model\.(embed_tokens|layers|norm)|lm_head)\.", name) or not _is_weight(name):
-            continue
-        if name in ("model.embed_tokens.weight", "lm_head.weight"):
-            tensor = tensor[:vocab_size]
-        if name.split(".")[-2] in lora_targets:
-            name = name.replace(".weight", ".base_layer.weight")
-        tensors[f"llm.{name}"] = tensor
-    return tensors
+    tensors = _renamed(
+        state,
+        (r"^((llm|language_model)\.)?(?=(model\.(language_model\.)?(embed_tokens|layers|norm)|lm_head)\.)", "llm."),
+        (r"\.language_model\.", "."),
+        (rf"\.({'|'.join(lora_targets)})\.weight$", r".\1.base_layer.weight"),
+    )
+    tables = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
+    return {name: tensor[:vocab_size] if name in tables else tensor for name, tensor in tensors.items()}
 
 
 def smartedit_qformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Extract the QFormer from `TencentARC/SmartEdit-7B`, `embeddings_qformer/checkpoint-*.bin`."""
-    tensors = {"query_tokens": state["sd_query_tokens"]} if "sd_query_tokens" in state else {}
-    for name, tensor in _below("sd_qformer.", state).items():
-        if _is_weight(name):
-            name = name.replace("embeddings.LayerNorm.", "layernorm.").replace(
-                "attention.self.", "attention.attention."
-            )
-            tensors[f"blip2.{name}"] = tensor
-    return tensors
+    return _renamed(
+        state,
+        (r"^sd_(?=qformer\.|query_tokens$)", ""),
+        (r"^qformer\.", "blip2."),
+        (r"\.embeddings\.LayerNorm\.", ".layernorm."),
+        (r"attention\.self\.", "attention.attention."),
+    )
 
 
 def new_rows(tokens: Sequence[str], old: Tensor, smartedit: Tensor | None = None) -> Tensor:
@@ -166,42 +158,28 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     Raises:
         WeightsError: tensors are missing, unexpected or of another shape.
     """
-    expected = module.state_dict()
-    shared = [name for name in expected if name in state]
-    problems = {
-        "missing": [f"{name} {list(expected[name].shape)}" for name in expected if name not in state],
-        "unexpected": [f"{name} {list(state[name].shape)}" for name in state if name not in expected],
-        "of another shape": [
-            f"{name} {list(state[name].shape)} where {list(expected[name].shape)} belongs"
-            for name in shared
-            if state[name].shape != expected[name].shape
-        ],
-    }
-    if any(problems.values()):
-        lines = [f"  {len(names)} {kind}: {_few(names)}" for kind, names in problems.items() if names]
-        raise WeightsError(
-            f"{type(module).__name__}: {len(shared)} of its {len(expected)} tensors are present\n"
-            + "\n".join(lines)
-            + f"\n  give it the tensors of {source}"
-        )
-    module.load_state_dict(dict(state), assign=any(tensor.is_meta for tensor in expected.values()))
+    on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
+    try:
+        module.load_state_dict(dict(state), assign=on_meta)
+    except RuntimeError as error:
+        lines = [textwrap.shorten(line, 300) for line in str(error).splitlines()[:6]]
+        raise WeightsError("\n".join([*lines, f"  give it the tensors of {source}"])) from None
 
 
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Select the tensors whose names start with `prefix`, and remove the prefix."""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+def _renamed(state: Mapping[str, Tensor], *renames: tuple[str, str]) -> dict[str, Tensor]:
+    """Select the tensors whose names the first pattern matches, and apply patterns and replacements in order.
 
-
-def _is_weight(name: str) -> bool:
-    """Return false for tables that old checkpoints contain and every module computes itself."""
-    return not name.endswith(("position_ids", "rotary_emb.inv_freq"))
+    Omits the tables that old checkpoints contain and every module computes itself.
+    """
+    tensors = {}
+    for name, tensor in state.items():
+        if re.match(renames[0][0], name) and not name.endswith(("position_ids", "rotary_emb.inv_freq")):
+            for pattern, replacement in renames:
+                name = re.sub(pattern, replacement, name)
+            tensors[name] = tensor
+    return tensors
 
 
 def _ip_adapter_order(layer: str) -> tuple[int, ...]:
     """Return the sort key of a layer in IP-Adapter's numbering, that of diffusers' UNet: down, up, middle."""
     return ("down_blocks", "up_blocks", "mid_block").index(layer.split(".")[0]), *map(int, re.findall(r"\d+", layer))
-
-
-def _few(entries: Sequence[str], most: int = 4) -> str:
-    """Join the first few entries to one line."""
-    return ", ".join(entries[:most]) + (", ..." if len(entries) > most else "")

@@ -11,7 +11,7 @@ from torch import nn
 
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import Batch, Processor, ProcessorConfig
+from fireedit.models.processor import Batch, Processor
 from fireedit.models.unet import UNetConfig
 from fireedit.models.vision import VisionFeatures, merge_patches
 from fireedit.platform.data.ingest import stacked
@@ -51,7 +51,7 @@ def vqa_sample(seed: int) -> dict[str, Any]:
 
 
 def processor_of(pipeline: FireEditPipeline) -> Processor:
-    return Processor(pipeline.vlm_tokenizer, pipeline.tokenizer, ProcessorConfig.of(preset("nano")))
+    return Processor(pipeline.vlm_tokenizer, pipeline.tokenizer, preset("nano"))
 
 
 def batch_of(pipeline: FireEditPipeline, *samples: Mapping[str, Any]) -> Batch:

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
 
 from fireedit.jobs.training.sizes import same_sizes
 from fireedit.models.model import NANO, preset
@@ -78,8 +77,7 @@ def assemble(out: Path, seed: int = 0) -> dict[str, Any]:
     missing = [MADE_BY.get(name, name) for name in PRETRAINED if not (out / name / "config.json").is_file()]
     if missing:
         sys.exit(f"{out} lacks parts; run: python jobs/pretrain.py {missing[0]} --out {out}")
-    tokenizers = {name: AutoTokenizer.from_pretrained(out / name) for name in ("vlm_tokenizer", "tokenizer")}
-    pipeline = FireEditPipeline.from_config_with(preset("nano"), **tokenizers, seed=seed)
+    pipeline = FireEditPipeline.fresh_nano(seed, tokenizers=out)
     with locked(out):
         trained = [name for name in (*PRETRAINED, *PAINTER) if (out / name / "config.json").is_file()]
         for name in trained:

@@ -15,7 +15,7 @@ import transformers
 from fireedit.jobs.training.recipe import FRESH, TrainRecipe
 from fireedit.jobs.training.sizes import resize_lora
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import Batch, Processor, ProcessorConfig
+from fireedit.models.processor import Batch, Processor
 from fireedit.models.stages import PARTS_OF, STAGES
 from fireedit.models.tokens import PromptError
 from fireedit.models.weights import fingerprint
@@ -66,8 +66,8 @@ class StageTrainer:
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.pipeline = pipeline = load_pipeline(recipe, init_from)
-        config = ProcessorConfig.of(recipe.model, recipe.ingest.encoded)
-        self.processor = Processor(pipeline.vlm_tokenizer, pipeline.tokenizer, config)
+        tokenizers = pipeline.vlm_tokenizer, pipeline.tokenizer
+        self.processor = Processor(*tokenizers, recipe.model, recipe.ingest.encoded)
         self.corpora = open_corpora(recipe)
         require_same_encoders(self.corpora, pipeline)
         module = recipe.staged(pipeline)
@@ -138,10 +138,10 @@ class StageTrainer:
 
     def batches(self) -> Generator[tuple[int, Batch]]:
         """Read this worker's batches, each with its number in the whole run; endless if only the clock ends it."""
-        recipe, start, config = self.recipe, self.start, self.processor.config
+        recipe, start = self.recipe, self.start
         stop = None if recipe.steps is None else start.draws + (recipe.steps - start.step) * recipe.samples_per_step
         share = Share(self.rank, self.workers, recipe.engine.micro_batch, start=start.draws, stop=stop)
-        side = max(config.view_size, config.canvas_size)
+        side = max(recipe.model.vision.image_size, recipe.model.vae.sample_size)
         rows = prepared_batches(self.corpora, share, self.processor.row, PromptError, self.run.quarantine, side)
         with closing(rows) as columns:
             yield from zip(share.batches(), map(self.processor.batch, columns), strict=True)

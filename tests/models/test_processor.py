@@ -9,7 +9,7 @@ from PIL import Image
 
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import COLUMNS, EncodingError, Processor, ProcessorConfig, squash
+from fireedit.models.processor import RENAMED, EncodingError, Processor, squash
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, PromptError
 from fireedit.platform.data.ingest import stacked
@@ -24,9 +24,10 @@ def processor(nano: FireEditPipeline) -> Processor:
 @pytest.fixture(scope="module")
 def encoded(nano: FireEditPipeline) -> Processor:
     """Processor of corpora that are stored with their encodings."""
-    return Processor(nano.vlm_tokenizer, nano.tokenizer, ProcessorConfig.of(preset("nano"), encoded=True))
+    return Processor(nano.vlm_tokenizer, nano.tokenizer, preset("nano"), encoded=True)
 
 
+PIXELS = {"view", "source_pixels", "target_pixels"}
 MOMENTS = preset("nano").vae.moments_shape
 
 
@@ -75,14 +76,16 @@ def test_clip_reads_the_plain_form_of_an_instruction_and_the_vlm_the_instruction
     assert np.array_equal(row["input_ids"], without["input_ids"])
 
 
-def test_rows_have_the_columns_that_batch_declares(nano: FireEditPipeline, processor: Processor) -> None:
+def test_rows_have_the_fields_that_batch_declares(nano: FireEditPipeline, processor: Processor) -> None:
     for sample in (edit_sample(1), caption_sample(1), vqa_sample(1)):
-        row, batch = processor.row(sample), batch_of(nano, sample)
-        required = {name for name, field in COLUMNS.items() if field.default is not None}
-        assert required <= row.keys() <= COLUMNS.keys()
-        assert {COLUMNS[name].name for name in row} == {
-            name for name, value in vars(batch).items() if value is not None and name != "null_text_ids"
+        batch = vars(batch_of(nano, sample))
+        assert {RENAMED.get(name, name) for name in processor.row(sample)} == {
+            name for name, value in batch.items() if value is not None and name != "null_text_ids"
         }
+        dtypes = {name: value.dtype for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        assert dtypes.pop("is_edit") == torch.bool
+        assert {dtypes.pop(name) for name in dtypes.keys() & PIXELS} == {torch.uint8}
+        assert set(dtypes.values()) == {torch.int64}
 
 
 def test_an_edit_row_has_source_and_target_on_the_canvas(nano: FireEditPipeline, processor: Processor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fireedit.models.model import FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import Batch, Processor, ProcessorConfig
+from fireedit.models.processor import Batch, Processor
 from fireedit.models.qformer import query_diversity
 from fireedit.models.schedule import training_noise
 from fireedit.models.stages import (
@@ -377,7 +377,7 @@ def test_half_precision_is_enough_to_store_encodings(nano: FireEditPipeline, sta
             sample["source_moments"] = exact.source_moments[index].half().numpy()
             sample["target_moments"] = exact.target_moments[index].half().numpy()
             sample["target"] = None
-    processor = Processor(nano.vlm_tokenizer, nano.tokenizer, ProcessorConfig.of(preset("nano"), encoded=True))
+    processor = Processor(nano.vlm_tokenizer, nano.tokenizer, preset("nano"), encoded=True)
     stored = processor.batch(stacked([processor.row(sample) for sample in samples]))
     module = staged(stage)
     assert torch.allclose(seeded_losses(module, stored).total, seeded_losses(module, exact).total, rtol=1e-5)
@@ -458,10 +458,9 @@ def test_at_pure_noise_the_input_does_not_depend_on_the_target(nano: FireEditPip
 
 
 def test_losses_are_weighted_one_to_one() -> None:
-    losses = Losses(
-        img=torch.tensor(2.0), denoise=torch.tensor(3.0), diversity=torch.tensor(0.5), each=torch.tensor([5.0])
-    )
-    assert losses.total == 5
+    img, errors = torch.tensor(2.0), torch.tensor([4.0, 2.0])
+    losses = Losses(img, img, torch.tensor(0.5), torch.tensor([2.0, 2.0])).plus("denoise", errors)
+    assert losses.total == 5 and losses.each.tolist() == [6, 4]
     assert {name: float(value) for name, value in losses.named()} == {
         "loss": 5.0,
         "img": 2.0,

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from fireedit.models.model import NANO, preset
-from fireedit.models.processor import Processor, ProcessorConfig
+from fireedit.models.processor import Processor
 from fireedit.platform.data.sample import NO_IMAGE, STORED_FIELDS, Sample
 from fireedit.platform.images import EncodedImage
 from tests.factories import caption_sample, edit_sample, vqa_sample
@@ -41,7 +41,7 @@ class Recorder(dict[str, Any]):
 @pytest.mark.parametrize("encoded", [False, True], ids=["pixels", "encoded"])
 def test_the_processor_reads_only_fields_of_a_sample(encoded: bool) -> None:
     tokenizers = [AutoTokenizer.from_pretrained(NANO / name) for name in ("vlm_tokenizer", "tokenizer")]
-    processor = Processor(*tokenizers, config=ProcessorConfig.of(SIZES, encoded))
+    processor = Processor(*tokenizers, config=SIZES, encoded=encoded)
     names: set[str] = set()
     for fields in (edit_sample(0), caption_sample(0), vqa_sample(0)):
         recorder = Recorder(fields | ENCODINGS)
