@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -74,11 +75,7 @@ class ModelDeployment:
 
 def load(components: Sequence[str], config: WeightsConfig) -> FireEditPipeline:
     """Load the pipeline with these components only."""
-    dtype = DTYPES[config.precision]
-    if config.weights == "nano":
-        pipeline = FireEditPipeline.from_pretrained("nano", parts=components, dtype=dtype)
-    else:
-        with storage.reading_folder(config.weights) as folder:
-            pipeline = FireEditPipeline.from_pretrained(folder, parts=components, dtype=dtype)
+    with nullcontext("nano") if config.weights == "nano" else storage.reading_folder(config.weights) as folder:
+        pipeline = FireEditPipeline.from_pretrained(folder, parts=components, dtype=DTYPES[config.precision])
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(config.device)

@@ -72,27 +72,53 @@ class Reconstruction:
         return _pixels((decode_latents(self.vae, latents).permute(0, 2, 3, 1) + 1) / 2)
 
 
-class FireEditor:
-    """FireEdit, complete or an ablation."""
+class PipelineEditor:
+    """Editor with the UNet of a pipeline; subclasses compute what it is conditioned on."""
 
-    def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, regions: str):
-        self.pipeline, self.settings, self.regions = pipeline, settings, regions
-        self.weights = fingerprint(pipeline.model)
-        self.manner = f"regions {regions} {_manner(pipeline, settings)}"
+    def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, manner: str):
+        self.pipeline, self.settings, self.weights = pipeline, settings, fingerprint(pipeline.model)
+        scheduler = pipeline.scheduler
+        config = sorted((name, value) for name, value in scheduler.config.items() if not name.startswith("_"))
+        self.manner = f"{manner} {settings} {type(scheduler).__name__} {config}"
+
+    def condition(self, cases: Sequence[EditCase]) -> tuple[Percepts, Tensor]:
+        """Compute the percepts and the edit tokens [B, 77, W] of cases."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
+        """Sample each case from noise of its own seed, independent of the rest of the batch."""
+        noise = [torch.Generator().manual_seed(case.seed) for case in cases]
+        pictures = [case.source for case in cases]
+        latents = self.pipeline.paint(self.pipeline.prepare(pictures, *self.condition(cases), self.settings, noise))
+        side = self.pipeline.vae.config.sample_size
+        return _pixels(torch.from_numpy(self.pipeline.decode(latents, [(side, side)] * len(cases), "np")))
+
+    def text_states(self, texts: Sequence[str]) -> Tensor:
+        """Encode texts to CLIP's text states, [B, 77, W]."""
+        text_encoder = self.pipeline.text_encoder
+        ids = tokenize_text(self.pipeline.tokenizer, list(texts), text_encoder.config.max_position_embeddings)
+        return text_states(text_encoder, ids.to(text_encoder.device))
+
+
+class FireEditor(PipelineEditor):
+    """FireEdit, complete or an ablation."""
+
+    def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, regions: str):
+        super().__init__(pipeline, settings, f"regions {regions}")
+        self.regions = regions
+
+    def condition(self, cases: Sequence[EditCase]) -> tuple[Percepts, Tensor]:
         percepts = self.perceive(cases)
-        tokens = self.pipeline.understand(percepts, [case.instruction for case in cases])
-        return _paint(self.pipeline, cases, percepts, tokens, self.settings)
+        return percepts, self.pipeline.understand(percepts, [case.instruction for case in cases])
 
     @torch.no_grad()
     def distances_to_text(self, cases: Sequence[EditCase]) -> list[float]:
         """Return the MSE of each case's edit tokens to CLIP's states of its instruction or of the plain instruction,
         whichever is smaller."""
-        tokens = self.pipeline.understand(self.perceive(cases), [case.instruction for case in cases])
+        _, tokens = self.condition(cases)
         texts = ([case.instruction for case in cases], [case.edit.plain for case in cases])
-        distances = [(tokens - _text_states(self.pipeline, each)).square().mean(dim=(1, 2)) for each in texts]
+        distances = [(tokens - self.text_states(each)).square().mean(dim=(1, 2)) for each in texts]
         return torch.minimum(*distances).tolist()
 
     def perceive(self, cases: Sequence[EditCase]) -> Percepts:
@@ -105,7 +131,7 @@ class FireEditor:
         return self.pipeline.perceive([case.source for case in cases], boxes)
 
 
-class TextEditor:
+class TextEditor(PipelineEditor):
     """InstructPix2Pix's conditioning: the UNet gets CLIP's text states of the instruction, without a VLM."""
 
     def __init__(self, pipeline: FireEditPipeline, settings: PaintSettings, plain: bool = False):
@@ -113,16 +139,13 @@ class TextEditor:
         Args:
             plain: read the instruction with every object named, as a perfect VLM would resolve one that describes it.
         """
-        self.pipeline, self.settings, self.plain = pipeline, settings, plain
-        self.weights = fingerprint(pipeline.model)
-        self.manner = f"{'plain' if plain else 'as told'} {_manner(pipeline, settings)}"
+        super().__init__(pipeline, settings, "plain" if plain else "as told")
+        self.plain = plain
 
-    @torch.no_grad()
-    def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
-        tokens = _text_states(self.pipeline, [case.edit.plain if self.plain else case.instruction for case in cases])
+    def condition(self, cases: Sequence[EditCase]) -> tuple[Percepts, Tensor]:
+        tokens = self.text_states([case.edit.plain if self.plain else case.instruction for case in cases])
         empty = torch.zeros(len(cases), 0, 0)
-        percepts = Percepts(image_tokens=empty, region_tokens=(), boxes=(), scores=(), detail=())
-        return _paint(self.pipeline, cases, percepts, tokens, self.settings)
+        return Percepts(image_tokens=empty, region_tokens=(), boxes=(), scores=(), detail=()), tokens
 
 
 @dataclass(frozen=True)
@@ -217,31 +240,6 @@ def _saved_text_pipeline(folder: Path, sizes: FireEditConfig) -> FireEditPipelin
         AutoTokenizer.from_pretrained(tokenizer),
         sizes,
     )
-
-
-def _manner(pipeline: FireEditPipeline, settings: PaintSettings) -> str:
-    """Describe settings and sampler: a part of the cache key, so descriptions differ where pictures may."""
-    scheduler = pipeline.scheduler
-    config = sorted((name, value) for name, value in scheduler.config.items() if not name.startswith("_"))
-    return f"{settings} {type(scheduler).__name__} {config}"
-
-
-def _text_states(pipeline: FireEditPipeline, texts: Sequence[str]) -> Tensor:
-    """Encode texts to CLIP's text states, [B, 77, W]."""
-    text_encoder = pipeline.text_encoder
-    ids = tokenize_text(pipeline.tokenizer, list(texts), text_encoder.config.max_position_embeddings)
-    return text_states(text_encoder, ids.to(text_encoder.device))
-
-
-def _paint(
-    pipeline: FireEditPipeline, cases: Sequence[EditCase], percepts: Percepts, tokens: Tensor, settings: PaintSettings
-) -> np.ndarray:
-    """Sample each case from noise of its own seed, independent of the rest of the batch."""
-    noise = [torch.Generator().manual_seed(case.seed) for case in cases]
-    pictures = [case.source for case in cases]
-    latents = pipeline.paint(pipeline.prepare(pictures, percepts, tokens, settings, noise))
-    side = pipeline.vae.config.sample_size
-    return _pixels(torch.from_numpy(pipeline.decode(latents, [(side, side)] * len(cases), "np")))
 
 
 def _pixels(pictures: Tensor) -> np.ndarray:

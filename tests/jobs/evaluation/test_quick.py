@@ -1,4 +1,4 @@
-"""The quick check measures a folder's edits, with or without a scene reader."""
+"""The quick check measures a folder's edits, judged by the folder's own scene reader or the shipped one."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,8 @@ def test_a_quick_check_measures_the_edits_of_a_folder(tmp_path: Path) -> None:
     FireEditPipeline.fresh_nano(seed=0).save_pretrained(tmp_path)
     figures, page = quick(tmp_path, edits=1)
     names = {f"{row}_{name}" for row in ("full", "ip2p") for name in ("l1_inside", "l1_outside", "inside_over_copy")}
-    assert set(figures) == names | {"full_distance_to_text"}, "without a scene reader"
+    assert names | {"full_distance_to_text"} <= set(figures)
+    assert figures["full_success_no_op"] == 1, "the shipped reader reads the unchanged picture"
     assert figures["full_inside_over_copy"] == pytest.approx(1, abs=0.05), "fresh weights return the source"
     assert page.height > 8 * PICTURE, "two families in each line"
     torch.manual_seed(0)
