@@ -126,11 +126,12 @@ def edit_body(request: EditRequest, edited: Edited) -> dict[str, Any]:
     Typed clients expect `usage`, though nothing is billed, and `revised_prompt`, though the prompt is used unchanged.
     """
     height, width = edited.images[0].shape[:2]
-    encoded = [base64.b64encode(_encode(image, request)).decode() for image in edited.images]
+    quality, jpeg = request.output_compression, request.output_format == "jpeg"
+    files = [images.encode_jpeg(image, quality) if jpeg else images.encode_png(image) for image in edited.images]
     tokens = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     body = {
         "created": int(time.time()),
-        "data": [{"b64_json": text, "revised_prompt": None} for text in encoded],
+        "data": [{"b64_json": base64.b64encode(file).decode(), "revised_prompt": None} for file in files],
         "output_format": request.output_format,
         "size": f"{width}x{height}",
         "quality": "auto",
@@ -238,9 +239,3 @@ def _source(form: Form, limits: LimitsConfig) -> np.ndarray:
 def too_many_bytes(limits: LimitsConfig) -> BadRequest:
     message = f"image: found more than {limits.max_image_bytes:,} bytes; send a smaller file"
     return BadRequest(message, "image", "image_too_large")
-
-
-def _encode(image: np.ndarray, request: EditRequest) -> bytes:
-    if request.output_format == "jpeg":
-        return images.encode_jpeg(image, quality=request.output_compression)
-    return images.encode_png(image)

@@ -76,7 +76,11 @@ class UNetDeployment(ModelDeployment):
             self.pipeline.denoise(state)
         sizes = [picture_size(edit.image) for edit in edits for _ in edit.seeds]
         images = iter(self.pipeline.decode(self.pipeline.finish(state), sizes))
-        return [_edited(edit, [np.asarray(next(images)) for _ in edit.seeds]) for edit in edits]
+        results = []
+        for edit in edits:
+            (regions,) = regions_of(edit.percepts)
+            results.append(Edited([np.asarray(next(images)) for _ in edit.seeds], regions.boxes, regions.scores))
+        return results
 
 
 def indices_by_settings(edits: Sequence[QueuedEdit]) -> list[list[int]]:
@@ -86,8 +90,3 @@ def indices_by_settings(edits: Sequence[QueuedEdit]) -> list[list[int]]:
         if not edit.cancelled.is_set():
             groups.setdefault(edit.settings, []).append(index)
     return list(groups.values())
-
-
-def _edited(edit: QueuedEdit, images: list[np.ndarray]) -> Edited:
-    (regions,) = regions_of(edit.percepts)
-    return Edited(images, regions.boxes, regions.scores)

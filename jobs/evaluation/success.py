@@ -121,7 +121,7 @@ def _open_place(edit: Edit, placed: Placed) -> Place:
         borders = [other.x for other in edit.source.objects if _is_beside(edit.source, other, text, side)]
         border = borders[0] if borders else 0.5
         if borders or text.endswith(f"on the {side}"):
-            return _beside(border, side)
+            return _on_side(border, side)
     raise ValueError(f"instruction {edit.instruction!r} names no place; write one that ends 'on the left', for example")
 
 
@@ -129,7 +129,7 @@ def _is_beside(scene: Scene, other: Placed, text: str, side: str) -> bool:
     return any(text.endswith(f"to the {side} of {noun}") for noun in language.expressions(scene, other))
 
 
-def _beside(border: float, side: str) -> Place:
+def _on_side(border: float, side: str) -> Place:
     return lambda new: new.middle < border if side == "left" else new.middle > border
 
 

@@ -51,9 +51,6 @@ def test_an_interval_contains_the_mean_and_narrows_with_more_values() -> None:
     assert few.low < few.mean < few.high and many.high - many.low < few.high - few.low
     assert abs(many.mean - 0.7) < 0.05 and many.count == 2000
     assert metrics.interval([0.0, 1.0, 1.0]) == metrics.interval([0.0, 1.0, 1.0])
-
-
-def test_nan_values_are_left_out_of_the_mean() -> None:
     assert metrics.interval([1.0, float("nan")]).mean == 1
     assert metrics.interval([]).count == 0 and math.isnan(metrics.interval([]).mean)
 
