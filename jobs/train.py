@@ -10,6 +10,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,7 +28,7 @@ from fireedit.platform.data.mixture import MixtureError
 from fireedit.platform.data.preparation import PrepareError, prepare_missing
 from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.train.launcher import launch
-from fireedit.platform.train.runs import Run, new_name
+from fireedit.platform.train.runs import Run
 
 FIT = "write workers.count, workers.cpus and ingest.cpus_per_task that fit, for example workers.cpus=0.25"
 ERRORS = (
@@ -38,7 +39,8 @@ ERRORS = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     recipe = read_recipe(sys.argv[1:] if argv is None else argv)
-    run = Run(recipe.home, recipe.run or new_name(recipe.model.preset, recipe.stage))
+    stage_name = f"{recipe.model.preset}-stage{recipe.stage}"
+    run = Run(recipe.home, recipe.run or time.strftime(f"{stage_name}-%Y%m%d-%H%M%S"))
     refuse_another_run(recipe, run)
     if run.finished:
         say(f"run {run.name} is finished; write another run=NAME to train anew")
@@ -46,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     try:
         init_from = starting_weights(recipe, run)
-        length = f"steps={recipe.steps} minutes={recipe.minutes}"
-        say(f"run {run.name}: stage {recipe.stage} of {recipe.model.preset}, {length}, from {init_from}")
+        say(f"run {run.name}: {stage_name} from {init_from}, steps={recipe.steps} minutes={recipe.minutes}")
         storage.write_bytes(run.recipe, config.dump(replace(recipe, run=run.name, init_from=init_from)).encode())
         start_ray()
         require_resources(recipe.bundles, FIT)

@@ -106,12 +106,12 @@ def _texts(sample: Sample) -> tuple[str, str]:
 
 def sample_table(shown: Sequence[ShownSample], cards: Sequence[Card]) -> str:
     """Write a line for each sample; two sizes where source and target differ."""
-    lines = [f"{'no.':>6s}  {'id':30s}  {'task':7s}  {'size':9s}  boxes  words"]
+    lines = [f"{'no.':>6s}  {'id':38s}  {'task':7s}  {'size':9s}  boxes  words"]
     for row, its_card in zip(shown, cards, strict=True):
         sizes = dict.fromkeys("{1}x{0}".format(*panel.image.shape) for panel in its_card.panels)
         words = f"{its_card.words} - {its_card.aside}" if row.sample.questions else its_card.words
-        id_, task, boxes = row.sample.id[:30], row.sample.task, len(row.sample.boxes)
-        line = f"{row.number:6d}  {id_:30s}  {task:7s}  {' > '.join(sizes):9s}  {boxes:5d}  {' '.join(words.split())}"
+        id_, task, boxes = row.sample.id[:38], row.sample.task, len(row.sample.boxes)
+        line = f"{row.number:6d}  {id_:38s}  {task:7s}  {' > '.join(sizes):9s}  {boxes:5d}  {' '.join(words.split())}"
         lines.append(line[:TABLE_WIDTH])
     return "\n".join(lines)
 

@@ -140,9 +140,9 @@ class Engine:
 
     def first_workers(self, value: float) -> float:
         """Broadcast a number from the first worker to all."""
-        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
-        torch.distributed.broadcast(shared, src=0)
-        return shared.item()
+        values = [value]
+        torch.distributed.broadcast_object_list(values, device=self.device)
+        return values[0]
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Average scalars over the workers."""

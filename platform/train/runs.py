@@ -1,6 +1,5 @@
 """Folders of training runs, and the last finished run to build on."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,11 +34,6 @@ class Run:
     def saved_recipe(self) -> dict[str, Any] | None:
         """Read the plain values of the recipe that the run began with, if it has begun."""
         return yaml.safe_load(storage.read_bytes(self.recipe)) if storage.exists(self.recipe) else None
-
-
-def new_name(model: str, stage: int) -> str:
-    """Make a name that sorts by time, such as `nano-stage2-20261124-093015`."""
-    return f"{model}-stage{stage}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def latest_finished(home: str, stage: int, has_sizes: Callable[[Any], bool]) -> Run | None:

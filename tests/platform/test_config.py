@@ -118,11 +118,3 @@ def test_a_dumped_recipe_can_be_loaded(tmp_path: Path) -> None:
 def test_a_wrong_recipe_says_what_to_write(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         config.load(Recipe, write(tmp_path, text), overrides)
-
-
-def test_an_unknown_name_lists_the_recipes_of_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "nano-stage1.yaml").touch()
-    with pytest.raises(RecipeError, match="'nano-stage9'; write one of nano-stage1"):
-        config.find("nano-stage9", tmp_path)
-    with pytest.raises(RecipeError, match="no such recipe file"):
-        config.find("nowhere.yaml")

@@ -43,13 +43,6 @@ def test_panels_stand_in_rows_with_their_boxes() -> None:
     assert (second == 128).all(), "a picture without boxes is drawn as it is, whatever its title"
 
 
-def test_a_box_around_the_whole_picture_shows_all_its_edges() -> None:
-    page = np.asarray(sheet([Panel(image=GREY, boxes=[(0, 0, 1, 1)])], columns=1, height=100))
-    picture = page[MARGIN + TITLE_HEIGHT :][:100, MARGIN : MARGIN + 200]
-    for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]):
-        assert (edge == FRAME).all()
-
-
 def test_a_card_shows_pictures_of_any_shape_side_by_side_in_squares() -> None:
     tall = Panel(image=np.full((40, 20, 3), 200, np.uint8))
     page = drawn(card(Panel(image=GREY), tall))

@@ -46,12 +46,6 @@ def test_names_are_joined_before_the_options_of_an_address() -> None:
     assert storage.join("/a/", "b") == "/a/b"
 
 
-def test_a_path_does_not_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert storage.absolute("runs") == str(tmp_path / "runs")
-    assert storage.absolute("s3://bucket/runs") == "s3://bucket/runs"
-
-
 def test_a_folder_appears_only_when_it_is_complete(root: str) -> None:
     path = storage.join(root, "weights")
     with storage.writing_folder(path, last="index") as draft:

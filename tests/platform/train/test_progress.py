@@ -7,11 +7,9 @@ from torch import Tensor
 from fireedit.platform.train.progress import (
     CorpusTally,
     Progress,
-    duration,
     from_lines,
     summarize,
     to_lines,
-    window_mean,
 )
 
 SIZES = {"edits": 10, "answers": 4, "captions": 100}
@@ -26,6 +24,7 @@ def test_a_report_is_the_mean_since_the_last_one(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.startswith("step     20/40  loss 2.0000 (img 1.0000)  lr 1.0e-05  grad 0.71 ")
     progress.add({"loss": 9.0}, samples=8, waited_s=0.0)
     assert progress.report(21, 1e-5, 0.0)["loss"] == 9.0, "the mean begins anew"
+    assert from_lines(to_lines(progress.rows)) == progress.rows
 
 
 def test_the_time_left_is_the_clocks_where_it_ends_a_run_first(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,30 +34,6 @@ def test_the_time_left_is_the_clocks_where_it_ends_a_run_first(capsys: pytest.Ca
         progress.report(1, 0.1, 0.1, left_s=185.0)
         line = capsys.readouterr().err
         assert line.startswith(start) and line.endswith("left 3m05s\n")
-
-
-def test_means_can_be_taken_over_the_workers() -> None:
-    progress = Progress(steps=1, shown=False)
-    progress.add({"loss": 1.0}, samples=1, waited_s=0.0)
-    assert progress.report(1, 0.1, 0.1, mean=lambda losses: {"loss": losses["loss"] / 2})["loss"] == 0.5
-
-
-def test_a_progress_that_is_not_shown_keeps_rows_only(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(steps=1, shown=False)
-    progress.add({"loss": 1.0}, samples=1, waited_s=0.0)
-    progress.report(1, 0.1, 0.1)
-    assert from_lines(to_lines(progress.rows)) == progress.rows and capsys.readouterr().err == ""
-
-
-def test_a_window_is_open_below_and_closed_above() -> None:
-    rows = [{"step": step, "loss": float(step)} for step in (10, 20, 30, 40)]
-    assert window_mean(rows, 0, 20) == {"loss": 15.0}
-    assert window_mean(rows, 20, 40) == {"loss": 35.0}
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(8.4, "8s"), (185, "3m05s"), (4320, "1h12m")])
-def test_durations_read_well(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def alone(values: Tensor) -> Tensor:
@@ -110,11 +85,6 @@ def test_a_report_before_the_first_batch_has_no_share_and_no_error() -> None:
     assert figures == {f"{figure}/{name}": 0.0 for name in SIZES for figure in ("share", "epochs")}
 
 
-def test_a_corpus_that_is_not_in_the_mixture_is_an_error() -> None:
-    with pytest.raises(KeyError, match="elsewhere"):
-        CorpusTally(SIZES, drawn={}).add(["elsewhere"], torch.ones(1))
-
-
 def row(step: int, **more: float) -> dict[str, float]:
     return {"step": step, "loss": float(step), "samples_per_s": 10.0, "share/a": 0.7, "epochs/a": step / 10, **more}
 
@@ -126,11 +96,6 @@ def test_a_summary_holds_first_and_last_losses() -> None:
     assert (summary["first"]["loss"], summary["last"]["loss"]) == (15.0, 95.0)
     assert "loss/a" not in summary["last"]
     assert summary["mixture"] == {"a": {"weight": 1.0, "share": 0.7, "epochs": 10.0, "loss": 190.0}}
-
-
-def test_a_single_report_is_first_and_last() -> None:
-    summary = summarize([row(2)], {"a": 1.0}, log_every=10)
-    assert summary["first"] == summary["last"] and summary["mixture"]["a"]["loss"] is None
 
 
 def test_a_short_run_is_halved() -> None:

@@ -29,7 +29,3 @@ def test_the_last_finished_run_is_found_whatever_its_name(tmp_path: Path) -> Non
 
 def test_no_run_is_found_if_none_has_finished(tmp_path: Path) -> None:
     assert runs.latest_finished(str(tmp_path), 1, lambda model: True) is None
-
-
-def test_a_new_name_says_size_and_stage() -> None:
-    assert runs.new_name("nano", 2).startswith("nano-stage2-20")
