@@ -90,9 +90,7 @@ def _names(option: str, text: str, known: Sequence[str]) -> list[str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default, device = "default: %(default)s", "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--weights", default="nano", help=f"folder of a pipeline ({default}, which ships)")
     parser.add_argument("--rows", default="target,copy,ip2p,full", help=f"NAME[=FOLDER][@REGIONS], ... ({default})")

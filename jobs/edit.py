@@ -46,7 +46,7 @@ def edit(args: argparse.Namespace) -> dict[str, object]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edit.py", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image", type=Path, help="PNG, JPEG or WebP")
     parser.add_argument("prompt", help="instruction, such as 'remove the dog'")
     parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, which ships)")

@@ -95,9 +95,7 @@ def _edit_held_out(plan: NanoPlan) -> dict[str, float]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nano.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=240.0, help="length of the whole run (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/nano"), help="default: %(default)s")
     parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")

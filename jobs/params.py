@@ -102,9 +102,7 @@ def _matching(pattern: str, sizes: dict[str, int]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="params.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", choices=["paper", "nano"], default="paper", help="sizes (default: %(default)s)")
     help_text = "stage whose trained parameters are summed (default: %(default)s)"
     parser.add_argument("--stage", type=int, choices=sorted(STAGES), default=3, help=help_text)

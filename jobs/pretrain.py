@@ -96,9 +96,7 @@ def stage_overrides(stage: str, overrides: Sequence[str]) -> list[str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     out = Path(storage.home()) / "nano"
     parser.add_argument("part", choices=["tokenizers", *TRAINED, "corpora", "pipeline", "finish"])
     parser.add_argument("--out", type=Path, default=out, help="folder of the small model (default: %(default)s)")

@@ -63,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="show.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = f"corpora, of {', '.join(CORPORA)}; with --stage or --config: key=value of the recipe"
     parser.add_argument("what", nargs="*", help=what)
     default = " (default: %(default)s)"

@@ -79,21 +79,16 @@ def edit_scenes(endpoint: str, picture: Path) -> None:
     cases = Cases(preset("nano").vae.sample_size)
     panels = []
     for case in (cases.of("unseen_seeds", family, 1)[0] for family in FAMILIES):
-        response = edit(endpoint, encode_png(case.source), case.instruction)
-        boxes = [region["box"] for region in response["regions"]]
-        edited = decode(base64.b64decode(response["data"][0]["b64_json"]))
+        fields = {"prompt": case.instruction, "seed": "0", "regions": "true"}
+        files = {"image": encode_png(case.source)}
+        response = local_session().post(f"{endpoint}/v1/images/edits", data=fields, files=files, timeout=300)
+        if response.status_code != 200:
+            sys.exit(f"{case.instruction}: the endpoint answered {response.status_code}: {response.text[:500]}")
+        body = response.json()
+        boxes = [region["box"] for region in body["regions"]]
+        edited = decode(base64.b64decode(body["data"][0]["b64_json"]))
         panels += [Panel(image=case.source, title=case.instruction, boxes=boxes), Panel(image=edited)]
     sheet(panels, columns=4, height=256).save(picture)
-
-
-def edit(endpoint: str, image: bytes, instruction: str) -> dict[str, Any]:
-    """Send one edit and return the body of the response."""
-    fields = {"prompt": instruction, "seed": "0", "regions": "true"}
-    url = f"{endpoint}/v1/images/edits"
-    response = local_session().post(url, data=fields, files={"image": image}, timeout=300)
-    if response.status_code != 200:
-        sys.exit(f"{instruction}: the endpoint answered {response.status_code}: {response.text[:500]}")
-    return response.json()
 
 
 def run(

@@ -1,5 +1,6 @@
 """Held-out edits of the benchmark: single edits by split and family, no-ops, and sessions of several turns."""
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,15 +71,10 @@ class Cases:
         world = WORLDS[split]
         if not set(families_of(split)) & set(PLAIN):
             return []
-        sessions: list[list[Edit]] = []
-        for seed in world.seeds:
-            if len(sessions) == count:
-                break
-            if (turns := session(world, seed)) is not None:
-                sessions.append(turns)
+        sessions = (turns for seed in world.seeds if (turns := session(world, seed)) is not None)
         return [
             [self._case(world, f"session_{turn}", number, edit) for turn, edit in enumerate(turns, start=1)]
-            for number, turns in enumerate(sessions)
+            for number, turns in enumerate(itertools.islice(sessions, count))
         ]
 
     def _case(self, world: World, family: str, number: int, edit: Edit) -> EditCase:
