@@ -178,8 +178,11 @@ def from_webdataset(setup: Setup, samples: int = UNLIMITED) -> Iterator[Batch]:
         pictures = {name: sample[f"{name}.jpg"] for name in PICTURES}
         return row_from(json.loads(sample["json"]), pictures, processor, side)
 
-    dataset = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(window).map(row_of)
-    batches = dataset.batched(setup.batch, collation_fn=lambda rows: processor.batch(stacked(rows))).repeat()
+    def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
+        return processor.batch(stacked([row_of(sample) for sample in samples]))
+
+    dataset = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(window)
+    batches = dataset.batched(setup.batch, collation_fn=collate).repeat()
     loader = webdataset.WebLoader(batches, batch_size=None, num_workers=setup.workers, multiprocessing_context=FORK)
     return iter(loader)
 
