@@ -57,11 +57,57 @@ class LimitsConfig:
 
 @dataclass(frozen=True)
 class Form:
-    """Parts of a multipart body."""
+    """Parts of a multipart body; texts are checked when read."""
 
     texts: Mapping[str, str]
     files: Mapping[str, Sequence[bytes]]
     """File contents by name of the part; the client's file names are dropped."""
+
+    def prompt(self, longest: int) -> str:
+        prompt = self.text("prompt", longest)
+        if not prompt.strip():
+            raise BadRequest("prompt: found none; write what to change", "prompt", "missing_required_parameter")
+        return prompt
+
+    def text(self, name: str, longest: int) -> str:
+        text = self.texts.get(name, "")
+        if len(text) > longest:
+            message = f"{name}: found {len(text):,} characters; write at most {longest:,}"
+            raise BadRequest(message, name, "string_above_max_length")
+        return text
+
+    def integer(self, name: str, default: int, least: float, most: float) -> int:
+        text = self.texts.get(name, str(default))
+        if not INTEGER.fullmatch(text) or not least <= int(text) <= most:
+            raise BadRequest(f"{name}: found {text[:40]!r}; write a whole number from {least} to {most}", name)
+        return int(text)
+
+    def settings(self, limits: LimitsConfig) -> dict[str, SettingValue]:
+        """Sampler settings that the form holds, within their declared range and this server's limits."""
+        declared = [limits.narrow(setting) for setting in setting_fields() if setting.name in self.texts]
+        return {setting.name: self._setting(setting, limits) for setting in declared}
+
+    def _setting(self, setting: Setting, limits: LimitsConfig) -> SettingValue:
+        name, text = setting.name, self.texts[setting.name]
+        if setting.type is str:
+            return self.text(name, limits.max_prompt_chars)
+        if setting.type is int:
+            return self.integer(name, 0, setting.minimum, setting.maximum)
+        try:
+            setting.check(value := float(text))
+        except ValueError:
+            raise BadRequest(f"{name}: found {text[:40]!r}; write {setting.domain}", name) from None
+        return value
+
+    def choice(self, name: str, options: Sequence[str]) -> Any:
+        """Read a field with a fixed set of values; the first is the default."""
+        text = self.texts.get(name, options[0])
+        if text not in options:
+            raise BadRequest(f"{name}: found {text[:40]!r}; write {' or '.join(options)}", name, "unsupported_value")
+        return text
+
+    def flag(self, name: str) -> bool:
+        return self.choice(name, ("false", "true")) == "true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +135,15 @@ class EditRequest:
         Raises:
             BadRequest: a field is missing, out of range, or not supported by this server.
         """
-        fields = _Fields(form.texts)
-        _refuse_unsupported(form, fields)
+        _refuse_unsupported(form)
         return cls(
-            prompt=fields.prompt(limits.max_prompt_chars),
-            n=fields.integer("n", 1, 1, limits.max_images),
-            seed=fields.integer("seed", secrets.randbelow(2**32), 0, MAX_SEED),
-            settings=fields.settings(limits),
-            output_format=fields.choice("output_format", FORMATS),
-            output_compression=fields.integer("output_compression", 95, 0, 100),
-            regions=fields.flag("regions"),
+            prompt=form.prompt(limits.max_prompt_chars),
+            n=form.integer("n", 1, 1, limits.max_images),
+            seed=form.integer("seed", secrets.randbelow(2**32), 0, MAX_SEED),
+            settings=form.settings(limits),
+            output_format=form.choice("output_format", FORMATS),
+            output_compression=form.integer("output_compression", 95, 0, 100),
+            regions=form.flag("regions"),
             image=_source(form, limits),
         )
 
@@ -150,69 +195,16 @@ def error_body(message: str, type: str, param: str | None = None, code: str | No
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
-class _Fields:
-    """Scalar fields of a form, each checked when read."""
-
-    def __init__(self, texts: Mapping[str, str]):
-        self.texts = texts
-
-    def prompt(self, longest: int) -> str:
-        prompt = self.text("prompt", longest)
-        if not prompt.strip():
-            raise BadRequest("prompt: found none; write what to change", "prompt", "missing_required_parameter")
-        return prompt
-
-    def text(self, name: str, longest: int) -> str:
-        text = self.texts.get(name, "")
-        if len(text) > longest:
-            message = f"{name}: found {len(text):,} characters; write at most {longest:,}"
-            raise BadRequest(message, name, "string_above_max_length")
-        return text
-
-    def integer(self, name: str, default: int, least: float, most: float) -> int:
-        text = self.texts.get(name, str(default))
-        if not INTEGER.fullmatch(text) or not least <= int(text) <= most:
-            raise BadRequest(f"{name}: found {text[:40]!r}; write a whole number from {least} to {most}", name)
-        return int(text)
-
-    def settings(self, limits: LimitsConfig) -> dict[str, SettingValue]:
-        """Sampler settings that the form holds, within their declared range and this server's limits."""
-        declared = [limits.narrow(setting) for setting in setting_fields() if setting.name in self.texts]
-        return {setting.name: self._setting(setting, limits) for setting in declared}
-
-    def _setting(self, setting: Setting, limits: LimitsConfig) -> SettingValue:
-        name, text = setting.name, self.texts[setting.name]
-        if setting.type is str:
-            return self.text(name, limits.max_prompt_chars)
-        if setting.type is int:
-            return self.integer(name, 0, setting.minimum, setting.maximum)
-        try:
-            setting.check(value := float(text))
-        except ValueError:
-            raise BadRequest(f"{name}: found {text[:40]!r}; write {setting.domain}", name) from None
-        return value
-
-    def choice(self, name: str, options: Sequence[str]) -> Any:
-        """Read a field with a fixed set of values; the first is the default."""
-        text = self.texts.get(name, options[0])
-        if text not in options:
-            raise BadRequest(f"{name}: found {text[:40]!r}; write {' or '.join(options)}", name, "unsupported_value")
-        return text
-
-    def flag(self, name: str) -> bool:
-        return self.choice(name, ("false", "true")) == "true"
-
-
-def _refuse_unsupported(form: Form, fields: _Fields) -> None:
+def _refuse_unsupported(form: Form) -> None:
     """Refuse features of OpenAI's API that would be missed silently; other unknown fields are ignored."""
     if "mask" in form.files or "mask" in form.texts:
         message = "mask: not supported; leave it out and name the object or place to edit in the prompt"
         raise BadRequest(message, "mask", "unsupported_parameter")
-    if fields.flag("stream"):
+    if form.flag("stream"):
         raise BadRequest("stream: this server does not stream; leave it out", "stream", "unsupported_value")
-    fields.choice("response_format", ("b64_json",))
-    fields.choice("size", ("auto",))
-    fields.choice("background", OPAQUE)
+    form.choice("response_format", ("b64_json",))
+    form.choice("size", ("auto",))
+    form.choice("background", OPAQUE)
 
 
 def _source(form: Form, limits: LimitsConfig) -> np.ndarray:

@@ -156,31 +156,25 @@ class RowName:
     folder: str
     regions: str
 
-    @classmethod
-    def parse(cls, text: str, weights: str, regions: str) -> "RowName":
-        """Parse a row, with `weights` and `regions` as defaults.
-
-        Raises:
-            EditorError: REGIONS is not one of `REGION_SOURCES`.
-        """
-        text, _, suffix = text.partition("@")
-        name, _, folder = text.partition("=")
-        if suffix and suffix not in REGION_SOURCES:
-            raise EditorError(f"row {name!r}: regions {suffix!r}; write one of {', '.join(REGION_SOURCES)}")
-        return cls(f"{name}@{suffix}" if suffix else name, folder or weights, suffix or regions)
-
 
 def parse_rows(text: str, weights: str, regions: str) -> list[RowName]:
-    """Parse rows separated by commas; `target` is put first if it is missing.
+    """Parse rows separated by commas, with defaults; `target` is put first if it is missing.
 
     Raises:
-        EditorError: two rows have one name, or a row's regions are unknown.
+        EditorError: two rows have one name, or a row's regions are not one of `REGION_SOURCES`.
     """
-    rows = [RowName.parse(row, weights, regions) for row in text.split(",")]
-    names = [row.name for row in rows]
-    if len(set(names)) < len(names):
-        raise EditorError(f"--rows {text}: two rows have one name")
-    return rows if "target" in names else [RowName.parse("target", weights, regions), *rows]
+    rows = dict[str, RowName]()
+    for row in text.split(","):
+        name_and_folder, _, suffix = row.partition("@")
+        name, _, folder = name_and_folder.partition("=")
+        if suffix and suffix not in REGION_SOURCES:
+            raise EditorError(f"row {name!r}: regions {suffix!r}; write one of {', '.join(REGION_SOURCES)}")
+        name = f"{name}@{suffix}" if suffix else name
+        if name in rows:
+            raise EditorError(f"--rows {text}: two rows have one name")
+        rows[name] = RowName(name, folder or weights, suffix or regions)
+    first = [] if "target" in rows else [RowName("target", weights, regions)]
+    return [*first, *rows.values()]
 
 
 def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: str) -> Editor:

@@ -8,7 +8,7 @@ import torch
 
 from fireedit.jobs.evaluation import editors
 from fireedit.jobs.evaluation.cases import Cases, EditCase
-from fireedit.jobs.evaluation.editors import FireEditor, RowName, TextEditor, make_editor
+from fireedit.jobs.evaluation.editors import FireEditor, RowName, TextEditor, make_editor, parse_rows
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
@@ -38,14 +38,15 @@ def cases() -> list[EditCase]:
 
 
 def row(text: str, folder: Path) -> RowName:
-    return RowName.parse(text, str(folder), "predicted")
+    return parse_rows(text, str(folder), "predicted")[-1]
 
 
 def test_a_row_names_its_folder_and_its_region_source() -> None:
-    assert RowName.parse("full", "nano", "true") == RowName("full", "nano", "true")
-    assert RowName.parse("base=runs/a@none", "nano", "true") == RowName("base@none", "runs/a", "none")
+    target, *rows = parse_rows("full,base=runs/a@none", "nano", "true")
+    assert target.name == "target"
+    assert rows == [RowName("full", "nano", "true"), RowName("base@none", "runs/a", "none")]
     with pytest.raises(editors.EditorError, match="predicted, true, none"):
-        RowName.parse("base=runs/a@some", "nano", "true")
+        parse_rows("base=runs/a@some", "nano", "true")
 
 
 def test_baselines_return_source_target_or_the_vaes_reconstruction(folder: Path, cases: list[EditCase]) -> None:

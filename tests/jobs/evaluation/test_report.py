@@ -4,7 +4,7 @@ import numpy as np
 
 from fireedit.jobs.evaluation.cases import Cases
 from fireedit.jobs.evaluation.judges import Judges
-from fireedit.jobs.evaluation.report import HEADER, PICTURE, contact_sheet, first_passed, gallery, markdown
+from fireedit.jobs.evaluation.report import HEADER, PICTURE, first_passed, gallery, markdown
 from fireedit.jobs.evaluation.scene_reader import SceneReader, SceneReaderConfig
 from tests.jobs.evaluation.test_results import results, score
 
@@ -21,13 +21,6 @@ def test_the_report_has_a_line_for_each_family_with_relative_success_and_bars() 
     assert "Lead of `full`" in text and "copy 100 (100 to 100)" in text
     assert "L1 outside all masks after turn 3 | last turn over first" in text
     assert all(line.count("|") >= 3 for line in text.splitlines() if line.startswith("|"))
-
-
-def test_a_sheet_shows_the_first_cases() -> None:
-    cases = Cases(32).of("unseen_seeds", "remove", 2)
-    pictures = {"copy": np.stack([case.source for case in cases])}
-    page = contact_sheet(cases, pictures, {"copy": [score(False, 0.1), score(True, 0.0)]})
-    assert page.width > 3 * PICTURE and page.height > 2 * PICTURE
 
 
 def test_the_gallery_has_a_line_for_each_family_under_its_title() -> None:
