@@ -33,12 +33,3 @@ def accuracy(hits: Sequence[Tensor]) -> float:
     """Share of true values in boolean tensors; 0 if they are empty."""
     values = torch.cat([tensor.flatten() for tensor in hits]).float()
     return round(values.mean().item(), 4) if len(values) > 0 else 0.0
-
-
-def encoder_input(images: Tensor, side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Resize and normalize uint8 RGB [B, S, S, 3] as the vision tower does: [B, 3, side, side]."""
-    pixels = images.permute(0, 3, 1, 2).float() / 255
-    if pixels.shape[-1] != side:
-        pixels = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
-    center, spread = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std))
-    return (pixels - center) / spread

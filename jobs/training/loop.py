@@ -3,10 +3,8 @@
 import contextlib
 import copy
 import json
-import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -91,7 +89,7 @@ class PretrainTask(Protocol):
     def figures(self, model: nn.Module) -> dict[str, float]:
         """Evaluate on held-out scenes."""
 
-    def preview(self, model: nn.Module) -> Image.Image | None:
+    def preview(self, model: nn.Module) -> Image.Image:
         """Draw a sheet of outputs on held-out scenes."""
 
     def load(self, folder: Path) -> None:
@@ -126,24 +124,30 @@ def pretrain(task: PretrainTask, recipe: PretrainRecipe, out: Path) -> dict[str,
     """
     folder = Path(recipe.home) / "pretraining" / FOLDERS.get(task.name, task.name)
     folder.mkdir(parents=True, exist_ok=True)
-    position = _read_position(folder / CHECKPOINT)
-    with SamplePool(task.draw, recipe.batch, recipe.workers, recipe.pool, position.drawn) as pool:
-        trainer = Trainer(task, recipe, folder, out, position)
+    path = folder / CHECKPOINT
+    checkpoint = torch.load(path, weights_only=True, map_location="cpu") if path.exists() else {"at": {}}
+    with SamplePool(task.draw, recipe.batch, recipe.workers, recipe.pool, checkpoint["at"].get("drawn", 0)) as pool:
+        trainer = Trainer(task, recipe, folder, out, checkpoint)
         trainer.run(pool)
     report = trainer.evaluate()
-    figures_path(out, task.name).parent.mkdir(exist_ok=True, parents=True)
-    figures_path(out, task.name).write_text(json.dumps(report, indent=1) + "\n")
+    storage.write_bytes(str(figures_path(out, task.name)), json.dumps(report, indent=1).encode() + b"\n")
     return report
 
 
 class Trainer:
-    """A part with its optimizers and averaged weights on one device."""
+    """A part with its optimizers and averaged weights on one device.
 
-    def __init__(self, task: PretrainTask, recipe: PretrainRecipe, folder: Path, out: Path, position: PretrainPosition):
-        self.task, self.recipe, self.folder, self.out, self.position = task, recipe, folder, out, position
+    Args:
+        checkpoint: position under `at`, and the states of an interrupted training if there was one.
+    """
+
+    def __init__(
+        self, task: PretrainTask, recipe: PretrainRecipe, folder: Path, out: Path, checkpoint: Mapping[str, Any]
+    ):
+        self.task, self.recipe, self.folder, self.out = task, recipe, folder, out
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.seconds_before = position.seconds
-        if not (folder / CHECKPOINT).exists() and recipe.init_from is not None:
+        self.position = PretrainPosition(**checkpoint["at"])
+        if not checkpoint["at"] and recipe.init_from is not None:
             task.load(recipe.init_from)
             self.position = PretrainPosition(before_s=60 * _trained_minutes(recipe.init_from, task.name))
         self.model = task.model.to(self.device).train()
@@ -152,19 +156,22 @@ class Trainer:
         self.optimizers = build_optimizers(named, recipe.optimizer)
         self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.averaged = AveragedWeights(self.parameters, recipe.average)
-        self.progress = Progress(steps=recipe.steps or 0)
-        if position.step:
-            self._resume()
+        self.progress = Progress(steps=recipe.steps or 0, rows=self.position.rows)
+        if self.position.step:
+            for name, part in self._stateful().items():
+                part.load_state_dict(checkpoint[name])
+            say(f"{task.name}: resumes after step {self.position.step}")
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
 
     def run(self, pool: SamplePool) -> None:
         """Train to the end of the recipe."""
-        recipe, began, saved = self.recipe, time.monotonic(), time.monotonic()
+        recipe, before_s, began = self.recipe, self.position.seconds, time.monotonic()
+        saved = began
         with _stop_signals() as signals:
             while (done := recipe.done(self.position.step, self.position.seconds)) < 1:
                 grad_norm = self._next_step(pool, rate_at(done + 1e-3, recipe.optimizer))
-                step, seconds = self.position.step + 1, self.seconds_before + time.monotonic() - began
+                step, seconds = self.position.step + 1, before_s + time.monotonic() - began
                 ends = recipe.done(step, seconds) >= 1
                 if step % recipe.log_every == 0 or ends:
                     self._log(step, seconds, grad_norm)
@@ -182,8 +189,7 @@ class Trainer:
         with torch.no_grad():
             figures = self.task.figures(model)
             preview = self.task.preview(model)
-        if preview is not None:
-            preview.save(self.folder / SHEET)
+        preview.save(self.folder / SHEET)
         position = self.position
         return {
             "part": self.task.name,
@@ -204,9 +210,9 @@ class Trainer:
         with locked(self.out):
             self.task.save(averaged, self.out)
         states = {name: part.state_dict() for name, part in self._stateful().items()}
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as draft:
-            torch.save(states | {"at": asdict(self.position)}, draft)
-        os.replace(draft.name, self.folder / CHECKPOINT)
+        draft = self.folder / f".{CHECKPOINT}"
+        torch.save(states | {"at": asdict(self.position)}, draft)
+        draft.replace(self.folder / CHECKPOINT)
         (self.folder / METRICS).write_bytes(to_lines(self.progress.rows))
 
     def _next_step(self, pool: SamplePool, rate: float) -> Tensor:
@@ -215,7 +221,8 @@ class Trainer:
         batch = pool.take(self.device)
         waited_s = time.perf_counter() - began
         torch.manual_seed(self.recipe.seed + self.position.step + 1)
-        with autocast(self.device):  # entered at every step: it caches the weights that it has cast
+        on_gpu = self.device.type == "cuda"  # bfloat16 does not pay on CPUs, some of which only emulate it
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu):  # caches cast weights: once a step
             losses = self.task.losses(self.model, batch)
         losses["loss"].backward()
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
@@ -239,28 +246,10 @@ class Trainer:
         optimizers = {f"optimizer{number}": optimizer for number, optimizer in enumerate(self.optimizers)}
         return {"model": self.model, "averaged": self.averaged, **optimizers}
 
-    def _resume(self) -> None:
-        checkpoint = torch.load(self.folder / CHECKPOINT, weights_only=True, map_location=self.device)
-        for name, part in self._stateful().items():
-            part.load_state_dict(checkpoint[name])
-        self.progress.rows = list(self.position.rows)
-        say(f"{self.task.name}: resumes after step {self.position.step}")
-
 
 def figures_path(folder: Path, part: str) -> Path:
     """Path of a part's figures in the folder of a small model."""
     return folder / "figures" / f"{part}.json"
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """Autocast to bfloat16 on a GPU; on CPUs it does not pay at nano's widths, and some only emulate it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-def _read_position(path: Path) -> PretrainPosition:
-    if not path.exists():
-        return PretrainPosition()
-    return PretrainPosition(**torch.load(path, weights_only=True, map_location="cpu")["at"])
 
 
 def _trained_minutes(folder: Path, part: str) -> float:
@@ -272,15 +261,13 @@ def _trained_minutes(folder: Path, part: str) -> float:
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """Collect SIGTERM and SIGINT in a list instead of ending the process."""
-    received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    received = list[int]()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
     try:
         yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
 
