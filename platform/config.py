@@ -46,7 +46,10 @@ def load(recipe: type[T], name: str, overrides: Sequence[str] = (), folder: Path
     Raises:
         RecipeError: the file, a key or a value is wrong.
     """
-    path = find(name, folder)
+    path = Path(name) if folder is None or name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        names = ["the path of a .yaml file", *sorted(file.stem for file in path.parent.glob("*.yaml"))]
+        raise RecipeError(f"{name}: no such recipe; write {' or '.join(names)}")
     try:
         raw = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -56,18 +59,6 @@ def load(recipe: type[T], name: str, overrides: Sequence[str] = (), folder: Path
     for override in overrides:
         _assign(recipe, raw, override)
     return parse(recipe, raw, where=path.name)
-
-
-def find(name: str, folder: Path | None = None) -> Path:
-    """Find a recipe's file: `name` itself if it is a path of a YAML file, else `name`.yaml in `folder`."""
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise RecipeError(f"{name}: no such recipe file")
-        return Path(name)
-    paths = {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if name not in paths:
-        raise RecipeError(f"no recipe is called {name!r}; write one of {', '.join(paths)}, or the path of a .yaml file")
-    return paths[name]
 
 
 def parse(recipe: type[T], raw: Mapping[str, Any], where: str) -> T:

@@ -29,7 +29,7 @@ def refuse_another_run(recipe: TrainRecipe, run: Run) -> None:
         before = config.parse(TrainRecipe, saved, where=run.recipe)
     except config.RecipeError as error:
         sys.exit(f"run {run.name} was begun by another version: {error}; write another run=NAME")
-    keys = ("stage", "seed", "mixture", "without")
+    keys = ("stage", "seed", "mixture", "without", "ema")
     changes = [(key, getattr(before, key), getattr(recipe, key)) for key in keys]
     changes += differences(saved["model"], config.to_plain(recipe.model), "model.")
     for key, found, wanted in changes:

@@ -108,7 +108,7 @@ class Engine:
                 parameter.data = data.to(self.device)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32, as convolutions are by default
-        self._averages = self._averaged(ema) if ema else None
+        self._averages = AveragedWeights((parameter for _, parameter in named_trained(module)), ema) if ema else None
 
     @property
     def device(self) -> torch.device:
@@ -177,14 +177,8 @@ class Engine:
         if path is None:
             raise FileNotFoundError(f"{folder}: no checkpoint of the engine is in this folder")
         if self._averages is not None:
-            self._averages = self._averaged(self._averages.decay)
-            if entries.get(AVERAGES) is not None:
-                self._averages.load_state_dict(entries[AVERAGES])
+            self._averages.load_state_dict(entries[AVERAGES])
         return entries[STATE]
-
-    def _averaged(self, decay: float) -> AveragedWeights:
-        """Begin averages at the present values of the trained parameters."""
-        return AveragedWeights((parameter for _, parameter in named_trained(self.model.module)), decay)
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:

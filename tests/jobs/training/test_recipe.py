@@ -32,7 +32,8 @@ def test_every_recipe_that_ships_can_be_read(file: str) -> None:
     ("arguments", "message"),
     [
         (["stepz=3"], "nano-stage2.yaml: unknown key 'stepz'; did you mean 'steps'?"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
+        (["--config", "nanoo"], "nanoo-stage2: no such recipe; write the path of a .yaml file or nano-clip or"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe; write"),
         (["log_every=0"], "log_every: Input should be greater than 0, found 0"),
         (["minutes=null"], "found no end of the run; write steps=N, minutes=M, or both"),
         (["ema=1"], "ema: Input should be less than 1, found 1"),
