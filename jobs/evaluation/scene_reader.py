@@ -100,10 +100,6 @@ class Maps:
     mirrors: Tensor
     """[B, h, w] logits of the mirror's center."""
 
-    def cpu(self) -> "Maps":
-        """Copy to host memory as float32."""
-        return Maps(**{name: value.float().cpu() for name, value in vars(self).items()})
-
 
 class SceneReader(nn.Module):
     """Convolutional U-Net with a CenterNet head for objects and a pooled head for background and effect.
@@ -162,7 +158,7 @@ class SceneReader(nn.Module):
 
     def readings(self, maps: Maps) -> list[SceneReading]:
         """Decode maps: local maxima are objects."""
-        maps = maps.cpu()
+        maps = Maps(**{name: value.float().cpu() for name, value in vars(maps).items()})
         scores = maps.objects.sigmoid()
         highest = F.max_pool2d(scores[:, None], 3, stride=1, padding=1)[:, 0]
         scores = torch.where(scores == highest, scores, 0)
