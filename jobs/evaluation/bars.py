@@ -37,11 +37,9 @@ class Bar:
     measured: Interval
     wanted: float
     is_limit: bool = False
-    """True if the figure must be at most `wanted`."""
+    """True if the figure, an error, must be at most `wanted`; others are shares, which reports show in percent."""
     above: float = float("-inf")
     """Bound that the interval's lower end must exceed."""
-    is_share: bool = True
-    """True if reports show it in percent."""
 
     @property
     def met(self) -> bool:
@@ -53,11 +51,7 @@ class Bar:
 def family_bars(results: Results) -> dict[str, Bar]:
     """Bars on the relative success of the last row in each family of the benchmark."""
     last, families = results.rows[-1].name, results.scores.get(SPLIT, {})
-    return {
-        family: Bar(family, results.relative(SPLIT, [family], last), RELATIVE[family])
-        for family in families
-        if family in RELATIVE
-    }
+    return {family: Bar(family, results.relative(SPLIT, [family], last), RELATIVE[family]) for family in families}
 
 
 def all_bars(results: Results) -> list[Bar]:
@@ -69,10 +63,10 @@ def split_bars(results: Results) -> Iterator[Bar]:
     """Bars on whole splits, as far as these were measured."""
     last = results.rows[-1].name
     if SPLIT in results.scores and (outside := results.outside(SPLIT, last)).count:
-        yield Bar("L1 outside the mask, edits of things", outside, L1_OUTSIDE, is_limit=True, is_share=False)
+        yield Bar("L1 outside the mask, edits of things", outside, L1_OUTSIDE, is_limit=True)
     if SPLIT in results.sessions:
         growth = results.growth(SPLIT, last)
-        yield Bar("L1 outside all masks, last turn over first", growth, GROWTH, is_limit=True, is_share=False)
+        yield Bar("L1 outside all masks, last turn over first", growth, GROWTH, is_limit=True)
         yield Bar("success of the last scene of a session", results.last_scene(SPLIT, last), LAST_SCENE)
     if KNOWLEDGE in results.scores and BASELINE in {row.name for row in results.rows[:-1]}:
         lead = results.lead(KNOWLEDGE, list(results.scores[KNOWLEDGE]), last, BASELINE)

@@ -144,7 +144,7 @@ def _bars(results: Results) -> list[str]:
     met = sum(bar.met for bar in bars)
     lines = ["", f"`{last}` meets {met} of {len(bars)} bars; those of families are in the table of {SPLIT}."]
     if others:
-        body = [[bar.name, (_percent if bar.is_share else _plain)(bar.measured), *_wanted(bar)] for bar in others]
+        body = [[bar.name, (_plain if bar.is_limit else _percent)(bar.measured), *_wanted(bar)] for bar in others]
         lines += ["", *_table(["bar", f"`{last}`", "wanted", "met"], body)]
     return lines
 
@@ -236,8 +236,8 @@ def _figure(mean: Interval) -> float | None:
 
 def _wanted(bar: Bar) -> list[str]:
     """Format a bar, and whether it is met."""
-    figure = f"{100 * bar.wanted:.0f}" if bar.is_share else f"{bar.wanted:g}"
-    return [f"at most {figure}" if bar.is_limit else figure, "met" if bar.met else "not met"]
+    bound = f"at most {bar.wanted:g}" if bar.is_limit else f"{100 * bar.wanted:.0f}"
+    return [bound, "met" if bar.met else "not met"]
 
 
 def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
