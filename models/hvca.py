@@ -82,7 +82,6 @@ class HVCA(Component, ModelMixin):
 
     def forward(self, sources: Sequence[Tensor], edit_tokens: Tensor) -> Tensor:
         """Gather sources [B, N_i, W_i] by edit tokens [B, T, text_width] into [B, queries, output_width]."""
-        assert len(sources) == len(self.source_in), f"{len(sources)} sources for {len(self.source_in)} projections"
         features = torch.cat([project(x) for project, x in zip(self.source_in, sources, strict=True)], dim=1)
         queries = self.query_tokens.expand(len(features), -1, -1)
         for layer in self.layers:

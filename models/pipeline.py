@@ -95,23 +95,10 @@ class FireEditPipeline(DiffusionPipeline):
         Args:
             settings: fields of `PaintSettings`, the defaults of these weights; saved with them.
         """
+        components = {name: part for name, part in locals().items() if name in self._optional_components}
         super().__init__()
         self.register_to_config(settings=asdict(PaintSettings(**(settings or {}))))
-        self.register_modules(
-            vision=vision,
-            detector=detector,
-            region_encoder=region_encoder,
-            vlm=vlm,
-            vlm_tokenizer=vlm_tokenizer,
-            qformer=qformer,
-            hvca=hvca,
-            tati=tati,
-            unet=unet,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            scheduler=scheduler,
-        )
+        self.register_modules(**components)
 
     @classmethod
     def from_pretrained(
@@ -247,16 +234,22 @@ class FireEditPipeline(DiffusionPipeline):
         return text_states(self.text_encoder, ids.to(edit_tokens.device)).to(edit_tokens.dtype)
 
     @torch.no_grad()
-    def paint(self, state: SamplingState, on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None) -> Tensor:
+    def paint(
+        self,
+        state: SamplingState,
+        callback: Callable[..., Mapping[str, Tensor]] | None = None,
+        tensors: Sequence[str] = ("latents",),
+    ) -> Tensor:
         """Run all steps of a prepared sampling; returns its edited latents.
 
         Args:
-            on_step: called with (step, timestep, latents) after each step; returns the latents to continue with.
+            callback: diffusers' `callback_on_step_end`, which gets and may replace the `tensors` after each step.
         """
         for step, timestep in enumerate(self.progress_bar(state.scheduler.timesteps)):
             self.denoise(state)
-            if on_step is not None:
-                state.latents = on_step(step, timestep, state.latents)
+            if callback is not None:
+                changed = callback(self, step, timestep, dict.fromkeys(tensors, state.latents)) or {}
+                state.latents = changed.get("latents", state.latents)
         return self.finish(state)
 
     @torch.no_grad()
@@ -310,18 +303,11 @@ class FireEditPipeline(DiffusionPipeline):
         if unknown:
             raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {sorted(unknown)}; it takes 'latents'")
         paint_settings = self.settings.but(**settings)
-
-        def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
-            if callback_on_step_end is None:
-                return latents
-            tensors = {"latents": latents} if "latents" in callback_on_step_end_tensor_inputs else {}
-            return (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)
-
         percepts = self.perceive(images)
         edit_tokens = self.understand(percepts, prompts)
         copies = [num_images_per_prompt] * len(images)
         state = self.prepare(images, percepts, edit_tokens, paint_settings, generator, latents, copies)
-        edited = self.paint(state, on_step)
+        edited = self.paint(state, callback_on_step_end, callback_on_step_end_tensor_inputs)
         sizes = [picture_size(image) for image in images for _ in range(num_images_per_prompt)]
         pictures = self.decode(edited, sizes, output_type)
         self.maybe_free_model_hooks()
@@ -330,11 +316,7 @@ class FireEditPipeline(DiffusionPipeline):
 
 
 def _check_inputs(
-    prompts: Sequence[str],
-    images: Sequence[ImageInput],
-    copies: int,
-    generator: torch.Generator | Sequence[torch.Generator] | None,
-    output_type: str,
+    prompts: Sequence[str], images: Sequence[ImageInput], copies: int, generator: Generators, output_type: str
 ) -> None:
     """Raise ValueError for inputs that would fail or mislead later."""
     if len(prompts) != len(images):

@@ -98,6 +98,7 @@ class Processor:
             EncodingError: `encoded`, and the encoding is missing or has another shape.
         """
         is_caption = sample["task"] == "caption"
+        text = "" if sample["task"] == "vqa" else sample.get("plain") or sample["instruction"]
         prompt = self._prompt(sample)
         return {
             "id": sample["id"],
@@ -106,7 +107,7 @@ class Processor:
             "labels": self._padded(prompt.labels, IGNORED),
             "view": _black(1) if is_caption else squash(sample["source"], self.config.vision.image_size),
             "is_edit": sample["task"] == "edit",
-            "text_ids": self._text_ids("" if sample["task"] == "vqa" else sample.get("plain") or sample["instruction"]),
+            "text_ids": tokenize_text(self.tokenizer, [text], self.config.text.tokens)[0].numpy(),
             **(self._text_states(sample) if is_caption else self._images(sample)),
         }
 
@@ -144,11 +145,6 @@ class Processor:
         shape = (self.config.text.tokens, self.config.text.width)
         return {"text_states": _encoding(sample, "text_states", shape)} if self.encoded else {}
 
-    def _text_ids(self, text: str) -> np.ndarray:
-        if not text:
-            return self.null_text_ids[0].numpy()
-        return tokenize_text(self.tokenizer, [text], self.config.text.tokens)[0].numpy()
-
     def _padded(self, values: list[int], padding: int) -> np.ndarray:
         array = np.full(self.config.vlm.prompt.max_tokens, padding, np.int64)
         array[: len(values)] = values
@@ -161,13 +157,10 @@ def _black(side: int) -> np.ndarray:
 
 def _encoding(sample: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
     stored = sample.get(name)
-    if stored is None:
+    if stored is None or np.shape(stored) != shape:
+        found = "missing" if stored is None else list(np.shape(stored))
         raise EncodingError(
-            f"{sample['id']} has no {name}; run `jobs/prepare.py shards --encode latents` on corpus {sample['corpus']}"
-        )
-    if np.shape(stored) != shape:
-        raise EncodingError(
-            f"{sample['id']}: {name} is {list(np.shape(stored))}, and this model reads {list(shape)}; "
-            f"run `jobs/prepare.py shards --encode latents` with this model"
+            f"{sample['id']}: {name} is {found}, and this model reads {list(shape)}; "
+            f"run `jobs/prepare.py shards --encode latents` with this model on corpus {sample['corpus']}"
         )
     return np.asarray(stored, np.float16)

@@ -36,11 +36,7 @@ UNCHANGED = 0.1
 LORA, NEW_ROWS, QFORMER = r"vlm\.llm\..*\.lora_[AB]\.", r"vlm\.new_(embeddings|head)\.", r"qformer\."
 Idea = Literal["regions", "tati", "hvca"]
 """Contribution of the paper that an ablation can leave out."""
-PARTS_OF: dict[Idea, tuple[str, ...]] = {
-    "regions": ("detector", "region_encoder"),
-    "tati": ("tati",),
-    "hvca": ("hvca",),
-}
+PARTS_OF: dict[Idea, Sequence[str]] = {"regions": ("detector", "region_encoder"), "tati": ("tati",), "hvca": ("hvca",)}
 
 
 @dataclass(frozen=True, kw_only=True)

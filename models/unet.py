@@ -68,11 +68,9 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
     def predict(
         self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor, detail_tokens: Tensor | None
     ) -> Tensor:
-        """Predict noise, velocity or clean latents, as the schedule calls for.
+        """Predict as `FireEdit.predict`.
 
         Args:
-            noisy: [B, 4, h, w] latents at `timesteps`.
-            source: [B, 4, h, w] unscaled latents of the source; zeros where the image condition is dropped.
             timesteps: [B] or a scalar, 0 = clean; may be fractional.
             tokens: [B, T, cross_attention_dim], timed tokens or, in stage 2, edit tokens.
             detail_tokens: [B, detail_tokens, cross_attention_dim]; None omits the image attention (stage 2).

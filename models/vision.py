@@ -97,7 +97,8 @@ class Vision(Component, ModelMixin):
         assert view.dtype == torch.uint8 and view.shape[1:] == (self.config.image_size,) * 2 + (3,), view.shape
         pixels = view.permute(0, 3, 1, 2).float() / 255
         dino = self.dino(self._normalize(pixels, IMAGENET_MEAN, IMAGENET_STD), output_hidden_states=True)
-        maps = tuple(self._as_map(states) for states in dino.hidden_states[-4:])
+        grids = (states[:, 1:].unflatten(1, (self.side, self.side)) for states in dino.hidden_states[-4:])
+        maps = tuple(grid.permute(0, 3, 1, 2) for grid in grids)
         sources = self._detail(pixels, dino.last_hidden_state[:, 1:]) if detail else ()
         return VisionFeatures(image_tokens=merge_patches(maps[-1]), maps=maps, detail=sources)
 
@@ -116,9 +117,6 @@ class Vision(Component, ModelMixin):
     def _normalize(self, pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
         center, spread = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std))
         return ((pixels - center) / spread).to(self.dtype)
-
-    def _as_map(self, states: Tensor) -> Tensor:
-        return states[:, 1:].transpose(1, 2).unflatten(2, (self.side, self.side))
 
 
 def merge_patches(features: Tensor) -> Tensor:

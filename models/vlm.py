@@ -108,13 +108,14 @@ class VLM(Component, ModelMixin):
             image_tokens: [B, N, image_width], inserted after `<im_start>`.
             region_tokens: B tensors [R_b, width], inserted after `<roi>`.
         """
-        prompts = self._insert(input_ids, image_tokens, region_tokens)
-        targets = torch.full_like(prompts.ids, IGNORED) if labels is None else prompts.align(labels, IGNORED)
+        embeddings, attended, positions = self._insert(input_ids, image_tokens, region_tokens)
+        ids = _align(input_ids, positions, embeddings.shape[1], PADDING)
+        labels = torch.full_like(input_ids, IGNORED) if labels is None else labels
         hidden = self.llm.model(
-            inputs_embeds=prompts.embeddings, attention_mask=prompts.attended.long(), use_cache=False
+            inputs_embeds=embeddings, attention_mask=attended.long(), use_cache=False
         ).last_hidden_state
-        loss, losses = self._losses(hidden, targets)
-        img_states = self._img_states(hidden, prompts.ids >= self.first_img)
+        loss, losses = self._losses(hidden, _align(labels, positions, embeddings.shape[1], IGNORED))
+        img_states = self._img_states(hidden, ids >= self.first_img)
         return VLMOutput(img_states=img_states, loss=loss, losses=losses)
 
     def _embed(self, ids: Tensor) -> Tensor:
@@ -123,8 +124,15 @@ class VLM(Component, ModelMixin):
         new = self.new_embeddings((ids - vocab_size).clamp(min=0))
         return torch.where((ids >= vocab_size)[..., None], new, old)
 
-    def _insert(self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None) -> "_Prompts":
-        """Embed prompts [B, T] and insert visual tokens after their marks, for the whole batch at once."""
+    def _insert(
+        self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embed prompts [B, T] and insert visual tokens after their marks, for the whole batch at once.
+
+        Returns:
+            embeddings [B, L, width] padded to the longest, attention mask [B, L], and positions [B, T]: the new
+            position of each input id, L if it is padding.
+        """
         is_text = ids != PADDING
         columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         lengths, values = is_text.sum(dim=1), [self._embed(ids)]
@@ -148,7 +156,7 @@ class VLM(Component, ModelMixin):
         index = torch.cat(positions, dim=1)[..., None].expand_as(value)
         embeddings = value.new_zeros(len(ids), longest + 1, value.shape[-1]).scatter(1, index, value)[:, :-1]
         attended = torch.arange(longest, device=ids.device) < lengths[:, None]
-        return _Prompts(embeddings, attended, positions[0], _scatter(ids, positions[0], longest, PADDING))
+        return embeddings, attended, positions[0]
 
     def _visual_tokens(
         self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None
@@ -183,23 +191,6 @@ class VLM(Component, ModelMixin):
         return F.nll_loss(log_probabilities, labelled_targets), token_nll.view_as(targets).sum(dim=1) / counts
 
 
-@dataclass(frozen=True)
-class _Prompts:
-    """Prompts of one batch with the visual tokens inserted, padded to the longest."""
-
-    embeddings: Tensor
-    """[B, L, width]."""
-    attended: Tensor
-    """bool [B, L], the attention mask."""
-    positions: Tensor
-    """[B, T]: new position of each input id, L if it is padding."""
-    ids: Tensor
-    """[B, L]; PADDING at visual tokens and padding."""
-
-    def align(self, values: Tensor, fill: int) -> Tensor:
-        """Move values [B, T] of the input ids to their new positions, [B, L]."""
-        return _scatter(values, self.positions, self.ids.shape[1], fill)
-
-
-def _scatter(values: Tensor, positions: Tensor, length: int, fill: int) -> Tensor:
+def _align(values: Tensor, positions: Tensor, length: int, fill: int) -> Tensor:
+    """Move values [B, T] of the input ids to their new positions, [B, length]."""
     return values.new_full((len(values), length + 1), fill).scatter(1, positions, values)[:, :-1]

@@ -22,7 +22,8 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     top_left = torch.maximum(boxes[:, None, :2], others[None, :, :2])
     bottom_right = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
     intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
-    union = _area(boxes)[:, None] + _area(others)[None, :] - intersection
+    area, other_area = ((each[:, 2:] - each[:, :2]).clamp(min=0).prod(dim=-1) for each in (boxes, others))
+    union = area[:, None] + other_area - intersection
     return torch.where(union > 0, intersection / union, 0.0)
 
 
@@ -47,8 +48,3 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         if torch.equal(still_kept, kept):
             return order[kept]
         kept = still_kept
-
-
-def _area(boxes: Tensor) -> Tensor:
-    """Compute the areas [N] of boxes [N, 4] xyxy, 0 for an inverted box."""
-    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1)

@@ -173,11 +173,6 @@ def test_a_lower_threshold_gives_more_regions_up_to_the_limit(nano: FireEditPipe
         nano.detector.proposal_config = before
 
 
-def test_detail_sources_are_computed_only_on_request(nano: FireEditPipeline) -> None:
-    assert nano.model.perceive(views(1), detail=False).detail == ()
-    assert len(nano.model.perceive(views(1)).detail) == 4
-
-
 def test_percepts_split_and_join_without_loss(nano: FireEditPipeline) -> None:
     percepts = nano.model.perceive(views(3))
     each = percepts.split()

@@ -20,7 +20,6 @@ from fireedit.models.processor import squash
 from fireedit.models.sampling import SamplingState
 from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
-from fireedit.models.tokens import PromptError
 from fireedit.models.vae import encode_pixels, source_latents
 from tests.factories import picture, shaken
 
@@ -117,10 +116,9 @@ def test_the_shipped_weights_are_small_and_follow_instructions() -> None:
     assert errors[~changed].mean() < 0.06
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_fresh_weights_give_a_square_picture_back_pixel_for_pixel(nano: FireEditPipeline, seed: int) -> None:
+def test_fresh_weights_give_a_square_picture_back_pixel_for_pixel(nano: FireEditPipeline) -> None:
     image = picture(1, 64, 64)
-    edited = nano("make it red", image, generator=seeded(seed)).images[0]
+    edited = nano("make it red", image, generator=seeded(0)).images[0]
     assert np.array_equal(np.asarray(edited), image)
 
 
@@ -192,26 +190,14 @@ def test_pictures_of_several_shapes_come_back_in_their_own(editor: FireEditPipel
 # Seeds and batches
 
 
-def test_a_batch_equals_single_runs(editor: FireEditPipeline) -> None:
-    prompts, images = ["make it red", "a much longer instruction: put a dog beside it"], [picture(1), picture(2)]
-    both = editor(prompts, images, generator=[seeded(0), seeded(1)], **QUICK)
-    for row in range(2):
-        alone = editor(prompts[row], images[row], generator=seeded(row), **QUICK)
-        difference = np.asarray(both.images[row], int) - np.asarray(alone.images[0], int)
-        assert np.abs(difference).max() <= 1
-        assert np.allclose(both.regions[row].boxes, alone.regions[0].boxes, atol=1e-5)
-
-
 def test_images_of_one_prompt_are_adjacent_and_equal_single_runs(editor: FireEditPipeline) -> None:
     generators = [seeded(seed) for seed in range(4)]
     images = [picture(1), picture(2)]
-    output = editor(
-        ["make it red", "add a dog"], images, num_images_per_prompt=2, generator=generators, output_type="np", **QUICK
-    )
+    prompts = ["make it red", "a much longer instruction: put a dog beside it"]
+    output = editor(prompts, images, num_images_per_prompt=2, generator=generators, output_type="np", **QUICK)
     assert len(output.images) == 4 and len(output.regions) == 2
-    for index, (prompt, image) in enumerate(
-        [("make it red", 1), ("make it red", 1), ("add a dog", 2), ("add a dog", 2)]
-    ):
+    for index in range(4):
+        prompt, image = prompts[index // 2], index // 2 + 1
         alone = editor(prompt, picture(image), generator=seeded(index), output_type="np", **QUICK).images
         assert np.abs(output.images[index] - alone[0]).max() < 1 / 255
     assert np.abs(output.images[3] - output.images[2]).max() > 1 / 255
@@ -312,16 +298,6 @@ def read_by_the_unet(editor: FireEditPipeline, **settings: float) -> tuple[Tenso
     return latents, tokens, details
 
 
-def test_the_branches_are_text_and_image_then_image_then_neither(editor: FireEditPipeline) -> None:
-    latents, tokens, details = read_by_the_unet(editor, guidance_scale=7.5, image_guidance_scale=1.5)
-    source = source_of(editor, torch.tensor(squash(picture(1), 64))[None])
-    null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, [""], 77))
-    assert torch.equal(latents.chunk(2, dim=1)[1], torch.cat([source, source, torch.zeros_like(source)]))
-    assert torch.equal(latents[0, :48], latents[1, :48]) and torch.equal(latents[0, :48], latents[2, :48])
-    assert torch.equal(tokens[1:], null.expand(2, -1, -1)) and not torch.equal(tokens[0], null[0])
-    assert torch.equal(details[0], details[1]) and details[0].abs().max() > 0 and details[2].abs().max() == 0
-
-
 def test_at_scales_of_one_only_the_first_branch_is_computed(editor: FireEditPipeline) -> None:
     latents, tokens, details = read_by_the_unet(editor, guidance_scale=1.0, image_guidance_scale=1.0)
     assert len(latents) == len(tokens) == len(details) == 1
@@ -371,28 +347,6 @@ def test_the_saved_schedule_fits_every_sampler_of_clean_latents(
     assert error_of_an_oracle(with_sampler(saved, editor, sampler), steps, monkeypatch) < 1e-3
 
 
-def test_deis_leaves_the_noise_of_the_schedules_first_timestep(
-    editor: FireEditPipeline, saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """DEIS ends there instead of at zero noise: 0.03 of the latents' unit variance, under two levels of a pixel."""
-    pipeline = with_sampler(saved, editor, diffusers.DEISMultistepScheduler)
-    assert 0.02 < error_of_an_oracle(pipeline, 10, monkeypatch) < 0.035
-
-
-@pytest.mark.parametrize(
-    ("sampler", "error"),
-    [
-        (diffusers.PNDMScheduler, ValueError),
-        (diffusers.EulerAncestralDiscreteScheduler, NotImplementedError),
-    ],
-)
-def test_a_sampler_without_clean_latents_refuses_them(
-    editor: FireEditPipeline, saved: Path, sampler: Any, error: type[Exception]
-) -> None:
-    with pytest.raises(error, match="prediction_type"):
-        edit(with_sampler(saved, editor, sampler), num_inference_steps=10)
-
-
 # Callbacks and invalid arguments
 
 
@@ -419,25 +373,13 @@ def test_a_callback_may_change_the_latents(editor: FireEditPipeline) -> None:
     assert edited.images.abs().max() == 0
 
 
-def test_a_callback_input_that_does_not_exist_is_refused(editor: FireEditPipeline) -> None:
-    with pytest.raises(ValueError, match="noise.*latents"):
-        edit(editor, callback_on_step_end_tensor_inputs=["noise"])
-
-
-def test_prompts_and_images_must_be_equal_in_number(editor: FireEditPipeline) -> None:
-    with pytest.raises(ValueError, match="2 prompts for 1 images"):
-        editor(["one", "two"], picture(1))
-
-
-def test_a_prompt_that_is_too_long_is_refused(editor: FireEditPipeline) -> None:
-    with pytest.raises(PromptError, match="prompt of [0-9]+ tokens"):
-        editor("paint " * 300, picture(1))
-
-
 @pytest.mark.parametrize(
     ("invalid", "message"),
     [
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "noise.*latents"),
+        ({"prompt": ["one", "two"]}, "2 prompts for 1 images"),
+        ({"prompt": "paint " * 300}, "prompt of [0-9]+ tokens"),
         ({"prompt": "  "}, "prompt is empty"),
         ({"prompt": [], "image": []}, "prompt is empty"),
         ({"image": np.zeros((8, 8, 3), np.float32)}, "image is a ndarray"),

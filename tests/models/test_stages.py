@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fireedit.models.model import FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.processor import Batch, Processor
+from fireedit.models.processor import Batch
 from fireedit.models.qformer import query_diversity
 from fireedit.models.schedule import training_noise
 from fireedit.models.stages import (
@@ -26,7 +26,6 @@ from fireedit.models.stages import (
 )
 from fireedit.models.text import text_states
 from fireedit.models.vae import encode_pixels, target_latents
-from fireedit.platform.data.ingest import stacked
 from tests.factories import batch_of, caption_sample, diffusers_sizes, edit_sample, vqa_sample
 
 KEEP_ALL = DropoutConfig(text=0.0, image=0.0, both=0.0)
@@ -111,7 +110,7 @@ def test_a_stage_trains_its_parameters_by_name_and_no_other_tensor_changes(nano:
     assert history[-1] == set()
 
 
-@pytest.mark.parametrize("without", [("regions",), ("tati",), ("hvca",), ("regions", "tati", "hvca")])
+@pytest.mark.parametrize("without", [("tati",), ("regions", "tati", "hvca")])
 def test_an_ablation_trains_the_remaining_components(nano: FireEditPipeline, without: tuple[Idea, ...]) -> None:
     module = staged(3, without=without)
     expected = {name for name in expected_names(3) if not name.startswith(tuple(f"{idea}." for idea in without))}
@@ -126,18 +125,6 @@ def test_without_a_detector_the_vlm_reads_no_regions(nano: FireEditPipeline) -> 
     assert [tokens.numel() for tokens in percepts.region_tokens] == [0, 0] and len(percepts.detail) == 4
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_only_parameters_before_a_zero_weight_lack_a_first_gradient(nano: FireEditPipeline, stage: int) -> None:
-    """LoRA's A before its B; TATI before token_out; HVCA and the image keys before the image values."""
-    module = staged(stage) if stage == 1 else no_copy(staged(stage))
-    missing = missing_gradients(module, mixed(nano, stage), steps=1)[0]
-    expected = {name for name in expected_names(stage) if ".lora_A." in name} if stage > 1 else set()
-    if stage == 3:
-        blocked = {name for name in expected_names(3) if name.startswith(("tati.", "hvca.")) or "to_k_ip" in name}
-        expected |= blocked - {"tati.token_out.weight", "tati.token_out.bias"}
-    assert missing == expected
-
-
 @pytest.mark.parametrize("stage", [2, 3])
 def test_a_copy_has_the_loss_of_a_copy_and_moves_the_unets_last_layer_first(nano: FireEditPipeline, stage: int) -> None:
     module, batch = staged(stage), batch_of(nano, edit_sample(1))
@@ -148,17 +135,6 @@ def test_a_copy_has_the_loss_of_a_copy_and_moves_the_unets_last_layer_first(nano
     gradients = {name: p.grad for name, p in module.model.unet.named_parameters() if p.grad is not None}
     nonzero = {name for name, gradient in gradients.items() if gradient.abs().max() > 0}
     assert nonzero == {"conv_out.weight", "conv_out.bias"}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("stage", [2, 3])
-def test_by_default_the_noise_loss_is_the_papers_plain_mean(nano: FireEditPipeline, stage: int) -> None:
-    module, batch = no_copy(staged(stage)), batch_of(nano, edit_sample(1), edit_sample(5))
-    outputs: list[Tensor] = []
-    predict = module.model.unet.predict
-    module.model.unet.predict = lambda *args: outputs.append(predict(*args)) or outputs[-1]  # type: ignore[method-assign]
-    losses = module(batch)
-    assert torch.allclose(losses.denoise, F.mse_loss(outputs[0], latents_of(nano, batch.target_pixels)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -174,27 +150,14 @@ def test_a_batch_of_dialogue_alone_denoises_nothing_and_stays_finite(nano: FireE
     assert trained and all(gradient.abs().max() == 0 for gradient in trained)
 
 
-def test_the_noise_loss_sums_edits_and_divides_by_all_samples(nano: FireEditPipeline) -> None:
-    module = no_copy(staged(2)).eval()
-    torch.manual_seed(0)
-    alone = module(batch_of(nano, edit_sample(1), edit_sample(1)))
-    torch.manual_seed(0)
-    beside = module(batch_of(nano, edit_sample(1), vqa_sample(2)))
-    assert 0 < beside.denoise < alone.denoise
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_stage_3_starts_exactly_where_stage_2_ended(nano: FireEditPipeline, seed: int) -> None:
+def test_stage_3_starts_exactly_where_stage_2_ended(nano: FireEditPipeline) -> None:
     """TATI and HVCA draw no random numbers, so both stages have the same noise, timesteps and dropout."""
     second = no_copy(staged(2, dropout=DropoutConfig(text=0.3, image=0.3, both=0.3)))
     fresh = FireEditPipeline.fresh_nano(seed=7)
     model = FireEdit(**dict(second.model.named_children()), tati=fresh.tati, hvca=fresh.hvca)
     third = StagedFireEdit(model, STAGES[3], SCHEDULE, second.dropout)
     batch = batch_of(nano, edit_sample(1), edit_sample(3), vqa_sample(2))
-    torch.manual_seed(seed)
-    before = second(batch)
-    torch.manual_seed(seed)
-    after = third(batch)
+    before, after = seeded_losses(second, batch), seeded_losses(third, batch)
     assert torch.equal(before.denoise, after.denoise) and torch.equal(before.img, after.img)
 
 
@@ -237,19 +200,6 @@ def test_stage_1_needs_neither_vision_nor_unet(nano: FireEditPipeline) -> None:
     losses = module(mixed(nano, 1))
     assert [name for name, _ in losses.named()] == ["loss", "img", "align", "diversity"]
     assert torch.equal(losses.total, losses.img + losses.align)
-
-
-def test_stage_1_comes_closer_to_clips_states(nano: FireEditPipeline) -> None:
-    module, batch = staged(1), mixed(nano, 1)
-    optimizer = torch.optim.AdamW((p for p in module.parameters() if p.requires_grad), lr=1e-3)
-    values = []
-    for _ in range(12):
-        losses = module(batch)
-        losses.total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        values.append((float(losses.align.detach()), float(losses.img.detach())))
-    assert values[-1][0] < 0.8 * values[0][0] and values[-1][1] < 0.8 * values[0][1]
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -297,15 +247,6 @@ def seeded_losses(module: StagedFireEdit, batch: Batch, seed: int = 0) -> Losses
     """Compute the losses with noise, timesteps and dropout of a seed."""
     torch.manual_seed(seed)
     return module(batch)
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_sample_alone_has_the_total_as_its_loss(nano: FireEditPipeline, stage: int) -> None:
-    module = staged(stage)
-    for sample in [caption_sample(1)] if stage == 1 else [edit_sample(1), vqa_sample(2)]:
-        losses = seeded_losses(module, batch_of(nano, sample))
-        assert torch.allclose(losses.each[0], losses.total, rtol=1e-6)
-        assert losses.each.shape == (1,) and losses.each.dtype == torch.float32 and not losses.each.requires_grad
 
 
 def test_each_caption_has_the_loss_that_it_has_alone(nano: FireEditPipeline) -> None:
@@ -363,24 +304,6 @@ def test_stored_encodings_give_the_losses_of_images_and_text(
         assert torch.allclose(losses.total, expected.total, rtol=1e-6)
         assert torch.allclose(losses.each, expected.each, rtol=1e-6)
     assert len(calls) == 3 * (1 if stage == 1 else 2), "the encoder runs for the plain batch only"
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_half_precision_is_enough_to_store_encodings(nano: FireEditPipeline, stage: int) -> None:
-    """Samples have float16 arrays, as in a corpus, and pass through the processor."""
-    samples = [caption_sample(1), caption_sample(2)] if stage == 1 else [edit_sample(1), vqa_sample(2)]
-    exact = with_encodings(nano, batch_of(nano, *samples))
-    for index, sample in enumerate(samples):
-        if stage == 1:
-            sample["text_states"] = exact.text_states[index].half().numpy()
-        elif sample["task"] == "edit":
-            sample["source_moments"] = exact.source_moments[index].half().numpy()
-            sample["target_moments"] = exact.target_moments[index].half().numpy()
-            sample["target"] = None
-    processor = Processor(nano.vlm_tokenizer, nano.tokenizer, preset("nano"), encoded=True)
-    stored = processor.batch(stacked([processor.row(sample) for sample in samples]))
-    module = staged(stage)
-    assert torch.allclose(seeded_losses(module, stored).total, seeded_losses(module, exact).total, rtol=1e-5)
 
 
 def test_changed_cells_weigh_more_and_all_samples_weigh_the_same() -> None:

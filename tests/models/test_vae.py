@@ -62,17 +62,6 @@ def test_target_latents_are_a_scaled_sample(vae: EditVAE, canvas: Tensor) -> Non
 
 
 @torch.no_grad()
-def test_stored_moments_replace_pixels(vae: EditVAE, canvas: Tensor) -> None:
-    stored = encode_pixels(vae, canvas)
-    assert stored.shape == (2, *TINY.moments_shape) == (2, 8, 8, 8)
-    assert torch.equal(source_latents(vae, stored), source_latents(vae, encode_pixels(vae, canvas)))
-    torch.manual_seed(4)
-    expected = target_latents(vae, encode_pixels(vae, canvas))
-    torch.manual_seed(4)
-    assert torch.equal(target_latents(vae, stored), expected)
-
-
-@torch.no_grad()
 def test_moments_of_another_dtype_draw_the_same_random_numbers(vae: EditVAE, canvas: Tensor) -> None:
     """Half precision would draw other numbers, not rounded ones, so sampling runs in the VAE's dtype."""
     stored = encode_pixels(vae, canvas).half()
@@ -105,23 +94,8 @@ def test_pixels_are_scaled_to_minus_one_to_one(vae: EditVAE) -> None:
 def test_the_papers_is_stable_diffusions() -> None:
     with torch.device("meta"):
         vae = EditVAE(VAEConfig())
-    assert parameter_count(vae) == 83_653_863
     assert vae.config.scaling_factor == 0.18215
     assert VAEConfig().moments_shape == (8, 64, 64)
-    assert (
-        vars(preset("paper").vae)
-        == vars(VAEConfig())
-        == {
-            "sample_size": 512,
-            "block_out_channels": (128, 256, 512, 512),
-            "down_block_types": ("DownEncoderBlock2D",) * 4,
-            "up_block_types": ("UpDecoderBlock2D",) * 4,
-            "layers_per_block": 2,
-            "latent_channels": 4,
-            "norm_num_groups": 32,
-            "scaling_factor": 0.18215,
-        }
-    )
 
 
 def test_cells_that_hardly_change_are_drawn_back_to_the_source() -> None:

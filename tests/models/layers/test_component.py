@@ -9,7 +9,6 @@ import torch
 from diffusers import ModelMixin
 from pydantic import ValidationError
 
-from fireedit.models.hvca import HVCA
 from fireedit.models.layers.component import Component
 from fireedit.models.model import FireEdit, preset
 from fireedit.models.tati import TATI, TATIConfig
@@ -54,12 +53,6 @@ def test_nested_settings_are_loaded_unchanged(components: dict[str, Component], 
     vlm = components["vlm"]
     vlm.save_pretrained(tmp_path)
     assert VLM.from_pretrained(tmp_path).prompt_config == NANO.vlm.prompt
-
-
-def test_weights_load_in_the_requested_precision(components: dict[str, Component], tmp_path: Path) -> None:
-    components["hvca"].save_pretrained(tmp_path)
-    loaded = HVCA.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
 
 
 def test_a_wrong_size_in_config_json_is_an_error(tmp_path: Path) -> None:

@@ -65,21 +65,6 @@ def test_roi_align_agrees_with_the_plain_loop(features: Tensor, size: int, ratio
         assert torch.allclose(pooled[row], expected, atol=1e-5, rtol=1e-5), f"a box {kind}"
 
 
-def test_roi_align_mirrors_a_box_of_negative_width(features: Tensor) -> None:
-    boxes = torch.tensor([[6.0, 5.0, 40.0, 30.0], [40.0, 5.0, 6.0, 30.0]])
-    straight, mirrored = roi_align(features, boxes, torch.tensor([1, 1]), 6, SCALE)
-    torch.testing.assert_close(mirrored, straight.flip(-1), atol=1e-5, rtol=1e-5)
-
-
-def test_roi_align_of_an_image_does_not_depend_on_the_others(features: Tensor) -> None:
-    boxes, image_of_each = torch.rand(6, 4) * 40, torch.tensor([1, 0, 0, 1, 0, 1])
-    together = roi_align(features, boxes, image_of_each, 4, SCALE)
-    for index in (0, 1):
-        own = image_of_each == index
-        alone = roi_align(features[index][None], boxes[own], torch.zeros(3, dtype=torch.int64), 4, SCALE)
-        assert torch.equal(together[own], alone)
-
-
 def test_roi_align_takes_an_image_without_boxes(features: Tensor) -> None:
     assert roi_align(features, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 4, SCALE).shape == (0, 5, 4, 4)
     one = roi_align(features, torch.tensor([[3.0, 4.0, 30.0, 41.0]]), torch.tensor([1]), 4, SCALE)
