@@ -22,7 +22,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,22 +41,14 @@ from fireedit.platform import config, storage
 CONFIGS = Path(__file__).parent / "training" / "configs"
 
 
-@dataclass(frozen=True)
-class TrainedPart:
-    """Recipe and task of a part."""
-
-    recipe: type[PretrainRecipe]
-    task: Callable[..., PretrainTask]
-    """Constructor, from the nano sizes, the recipe and the folder of the small model."""
-
-
-TRAINED = {
-    "clip": TrainedPart(CLIPRecipe, CLIPTask),
-    "vision": TrainedPart(VisionRecipe, VisionTask),
-    "llm": TrainedPart(LanguageRecipe, LanguageTask),
-    "painter": TrainedPart(PainterRecipe, PainterTask),
-    "scene_reader": TrainedPart(SceneReaderRecipe, SceneReaderTask),
+TRAINED: dict[str, tuple[type[PretrainRecipe], Callable[..., PretrainTask]]] = {
+    "clip": (CLIPRecipe, CLIPTask),
+    "vision": (VisionRecipe, VisionTask),
+    "llm": (LanguageRecipe, LanguageTask),
+    "painter": (PainterRecipe, PainterTask),
+    "scene_reader": (SceneReaderRecipe, SceneReaderTask),
 }
+"""Recipe of each part, and its task, made from the nano sizes, the recipe and the folder of the small model."""
 STAGES = ("1", "2", "3")
 
 
@@ -80,13 +71,13 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         return assemble(out)
     if part == "finish":
         return finish(storage.home(), out)
-    trained = TRAINED[part]
+    recipe_type, task = TRAINED[part]
     try:
-        recipe = config.load(trained.recipe, f"nano-{part}", overrides, CONFIGS)
+        recipe = config.load(recipe_type, f"nano-{part}", overrides, CONFIGS)
     except config.RecipeError as error:
         sys.exit(f"pretrain.py: {error}")
     torch.manual_seed(recipe.seed)
-    return pretrain(trained.task(preset("nano"), recipe, out), recipe, out)
+    return pretrain(task(preset("nano"), recipe, out), recipe, out)
 
 
 def stage_overrides(stage: str, overrides: Sequence[str]) -> list[str]:

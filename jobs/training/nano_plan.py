@@ -1,7 +1,7 @@
 """Schedule of the small model: parts and stages as tasks of a time box, on one GPU or on two CPU cores."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,33 +111,31 @@ class NanoPlan:
     def task(self, part: str, end: float) -> TimedTask:
         """Build the task of a part that should be done at a share `end` of the box."""
         planned, stage = PARTS[part], int(part[-1]) if part.startswith("stage") else 0
-        timed = part not in UNTIMED
-        start = self._stage_start(stage) if stage else ("jobs/pretrain.py", part, "--out", str(self.out))
-        own = [text.partition(":")[2] for text in self.overrides if text.partition(":")[0] == part]
+        timed, start = part not in UNTIMED, self._start_folder(stage)
+        command: Overrides = ("jobs/pretrain.py", part, "--out", str(self.out))
+        before: Callable[[], None] | None = None
+        if stage:
+            command = ("jobs/train.py", "--stage", str(stage), f"run=nano-{stage}", f"init_from={start}")
+        if stage == 1:  # it trains while the painter does, whose UNet stage 2 starts from
+            before = functools.partial(replace_folder, self.out, start)
+        elif stage == 2:
+            before = functools.partial(replace_folder, self.out / "unet", start / "unet")
+        settings = [*self._machine_overrides(part), *(planned.tiny if self.tiny else ())]
+        settings += [text.removeprefix(f"{part}:") for text in self.overrides if text.startswith(f"{part}:")]
         return TimedTask(
             name=part,
             end=end,
             needs=planned.needs,
             after=planned.after_on_cpu if self.device == "cpu" else (),
-            command=(*start, *self._machine_overrides(part), *(planned.tiny if self.tiny else ()), *own),
+            command=(*command, *settings),
             timed=timed,
             overhead_s=(STAGE_OVERHEAD_S[self.device] if stage else OVERHEAD_S) if timed else 0.0,
-            before=self._copy_weights(stage),
+            before=before,
         )
 
-    def _stage_start(self, stage: int) -> tuple[str, ...]:
-        return "jobs/train.py", "--stage", str(stage), f"run=nano-{stage}", f"init_from={self._init_from(stage)}"
-
-    def _init_from(self, stage: int) -> Path:
-        return self.home / "start" if stage == 1 else self.home / "runs" / f"nano-{stage - 1}" / "weights"
-
-    def _copy_weights(self, stage: int) -> "functools.partial[None] | None":
-        """Copy what a stage starts from: stage 1 trains while the painter does, whose UNet stage 2 starts from."""
-        if stage == 1:
-            return functools.partial(replace_folder, self.out, self._init_from(1))
-        if stage == 2:
-            return functools.partial(replace_folder, self.out / "unet", self._init_from(2) / "unet")
-        return None
+    def _start_folder(self, stage: int) -> Path:
+        """Folder of the pipeline that a stage starts from."""
+        return self.home / "runs" / f"nano-{stage - 1}" / "weights" if stage > 1 else self.home / "start"
 
     def _machine_overrides(self, part: str) -> Overrides:
         pretrained = not part.startswith("stage") and part not in UNTIMED
@@ -145,7 +143,9 @@ class NanoPlan:
         if self.device == "cuda":
             return (*PARTS[part].on_gpu, *init_from)
         if part == "corpora" and self.minutes < ALL_SCENES_MINUTES:
-            return fewer_scenes(self.minutes)
+            rows = round(25 * self.minutes)  # beside the painter two cores draw some 300 scenes of each in a minute
+            captions = min(8 * rows, 20_000)  # one in eight has an image
+            return f"scenes.rows={rows}", f"1:scenes.rows={captions}"
         return ("workers=1", *init_from) if pretrained else ()
 
 
@@ -154,10 +154,3 @@ def stretched(ends: Mapping[str, float], parts: Sequence[str]) -> dict[str, floa
     last, first = max(ends[part] for part in parts), min(ends[part] for part in parts)
     begin = max((end for part, end in ends.items() if part not in parts and end < first), default=0.0)
     return {part: (ends[part] - begin) / (last - begin) for part in parts}
-
-
-def fewer_scenes(minutes: float) -> Overrides:
-    """Limit the corpora of a short box: beside the painter two cores draw some 300 scenes of each in a minute."""
-    rows = round(25 * minutes)
-    captions = min(8 * rows, 20_000)  # one in eight has an image
-    return f"scenes.rows={rows}", f"1:scenes.rows={captions}"

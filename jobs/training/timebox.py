@@ -1,6 +1,7 @@
 """Scheduler of tasks within a fixed time: runs processes side by side and ends each at its deadline."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fireedit.jobs.training.nano_folder import locked
+from fireedit.platform import storage
 from fireedit.platform.console import say
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -169,26 +171,19 @@ def archive(folder: Path, out: Path, file_bytes: int = ARCHIVE_BYTES) -> list[Pa
     Raises:
         ValueError: the folder needs more than MOST_ARCHIVES files.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    draft = out / ".nano.tar"
-    with tarfile.open(draft, "w") as tar:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(folder, arcname="nano", filter=lambda info: None if info.name.endswith(".lock") else info)
-    size = draft.stat().st_size
-    count = -(-size // file_bytes)
-    if count > MOST_ARCHIVES:
-        draft.unlink()
+    data = buffer.getvalue()
+    if len(data) > MOST_ARCHIVES * file_bytes:
         limit = f"{MOST_ARCHIVES} files of {file_bytes / 1e6:g} MB"
-        raise ValueError(f"{folder} is {size / 1e6:.0f} MB; at most {limit} are written")
-    written = []
-    with draft.open("rb") as tar_file:
-        for number in range(count):
-            part = out / f".nano.tar.{number}"
-            part.write_bytes(tar_file.read(file_bytes))
-            written.append(part.replace(out / f"nano.tar.{number}"))
-    for stale in range(count, MOST_ARCHIVES):
-        (out / f"nano.tar.{stale}").unlink(missing_ok=True)
-    draft.unlink()
-    return written
+        raise ValueError(f"{folder} is {len(data) / 1e6:.0f} MB; at most {limit} are written")
+    files = [out / f"nano.tar.{number}" for number in range(-(-len(data) // file_bytes))]
+    for number, file in enumerate(files):
+        storage.write_bytes(str(file), data[number * file_bytes : (number + 1) * file_bytes])
+    for stale in set(out.glob("nano.tar.*")) - set(files):
+        stale.unlink()
+    return files
 
 
 def replace_folder(new: Path, old: Path) -> None:

@@ -30,5 +30,5 @@ def test_an_override_of_the_corpora_can_be_for_one_stage_alone() -> None:
 
 
 def test_every_trained_part_has_a_recipe() -> None:
-    for part, trained in pretrain.TRAINED.items():
-        assert config.load(trained.recipe, f"nano-{part}", folder=pretrain.CONFIGS).minutes
+    for part, (recipe, _) in pretrain.TRAINED.items():
+        assert config.load(recipe, f"nano-{part}", folder=pretrain.CONFIGS).minutes
