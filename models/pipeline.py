@@ -111,10 +111,10 @@ class FireEditPipeline(DiffusionPipeline):
         Raises:
             CheckpointFileError: a file is missing, damaged or not what its name says.
         """
-        name = str(pretrained_model_name_or_path)
-        check_pipeline(NANO if name == "nano" else Path(name), parts or cls._optional_components)
+        folder = NANO if pretrained_model_name_or_path == "nano" else Path(pretrained_model_name_or_path)
+        check_pipeline(folder, parts or cls._optional_components)
         omitted = {} if parts is None else dict.fromkeys(set(cls._optional_components) - set(parts))
-        return super().from_pretrained(str(NANO) if name == "nano" else name, **omitted, **kwargs)
+        return super().from_pretrained(str(folder), **omitted, **kwargs)
 
     @classmethod
     def fresh_nano(cls, seed: int = 0, config: FireEditConfig | None = None, tokenizers: Path = NANO) -> Self:
@@ -187,6 +187,7 @@ class FireEditPipeline(DiffusionPipeline):
         pixels = torch.from_numpy(np.stack([squash(image, self.vae.config.sample_size) for image in images]))
         source = source_latents(self.vae, encode_pixels(self.vae, pixels.to(device))).to(dtype)[source_of]
         edit_tokens = edit_tokens.to(device, dtype)
+        null_ids = tokenize_text(self.tokenizer, [settings.negative_prompt], edit_tokens.shape[1]).to(device)
         model = self.model
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.set_timesteps(settings.num_inference_steps, device=device)
@@ -203,7 +204,7 @@ class FireEditPipeline(DiffusionPipeline):
             source=source,
             edit_tokens=edit_tokens,
             detail_tokens=model.gather_detail(edit_tokens, percepts.to(device)),
-            null_tokens=self._null_tokens(settings, edit_tokens) if settings.guided else None,
+            null_tokens=text_states(self.text_encoder, null_ids).to(dtype) if settings.guided else None,
             # In float32 whatever the UNet's dtype: rounding errors would accumulate over the steps.
             latents=latents.to(device, torch.float32) * scheduler.init_noise_sigma,
         )
@@ -227,11 +228,6 @@ class FireEditPipeline(DiffusionPipeline):
         """Return the edited latents [N, C, h, w] of a sampling whose steps are done."""
         source = state.source.float() * self.vae.config.scaling_factor
         return keep_unchanged(state.latents, source, state.settings.keep_below)
-
-    def _null_tokens(self, settings: PaintSettings, edit_tokens: Tensor) -> Tensor:
-        """Encode the unconditional prompt, [1, 77, 768]."""
-        ids = tokenize_text(self.tokenizer, [settings.negative_prompt], edit_tokens.shape[1])
-        return text_states(self.text_encoder, ids.to(edit_tokens.device)).to(edit_tokens.dtype)
 
     @torch.no_grad()
     def paint(

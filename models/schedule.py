@@ -37,12 +37,9 @@ def training_noise(config: ScheduleConfig) -> DDPMScheduler:
 
 def prediction_target(schedule: DDPMScheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """Return the regression target of the UNet for `clean` latents [B, C, h, w] noised at `timesteps` [B]."""
-    match schedule.config.prediction_type:
-        case "v_prediction":
-            return schedule.get_velocity(clean, noise, timesteps)
-        case "sample":
-            return clean
-    return noise
+    if schedule.config.prediction_type == "v_prediction":
+        return schedule.get_velocity(clean, noise, timesteps)
+    return clean if schedule.config.prediction_type == "sample" else noise
 
 
 def signal_to_noise(schedule: DDPMScheduler, timesteps: Tensor) -> Tensor:

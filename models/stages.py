@@ -185,10 +185,9 @@ class StagedFireEdit(nn.Module):
         return () if self.model.detector is None else (self.model.detector,)
 
     def forward(self, batch: Batch) -> Losses:
-        return self._align(batch) if self.stage.number == 1 else self._edit(batch)
-
-    def _align(self, batch: Batch) -> Losses:
-        """Compute the losses of stage 1: edit tokens of a caption against its CLIP text states."""
+        """Compute the stage's losses; those of stage 1 are of captions against their CLIP text states."""
+        if self.stage.number > 1:
+            return self._edit(batch)
         edit_tokens, output = self.model.understand(None, batch.input_ids, batch.labels)
         losses = Losses(output.loss, output.loss, query_diversity(edit_tokens), output.losses)
         return losses.plus("align", self._text_errors(edit_tokens, batch))

@@ -4,15 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+SAMPLES = 2
+"""Samples along each side of a bin."""
 
-def roi_align(
-    features: Tensor,
-    boxes: Tensor,
-    batch_index: Tensor,
-    output_size: int,
-    spatial_scale: float,
-    sampling_ratio: int = 2,
-) -> Tensor:
+
+def roi_align(features: Tensor, boxes: Tensor, batch_index: Tensor, output_size: int, spatial_scale: float) -> Tensor:
     """Pool boxes from feature maps to maps of one size: bilinear samples, averaged in each bin.
 
     Samples in float32 (on a map of 128 cells a bfloat16 location is off by up to a quarter of a cell) and returns the
@@ -24,7 +20,6 @@ def roi_align(
         batch_index: [N] int64, the image of each box.
         output_size: bins along each side of a box.
         spatial_scale: cells of the map per pixel of the image, 1 / stride.
-        sampling_ratio: samples along each side of a bin.
     Returns:
         [N, C, output_size, output_size], in the order of `boxes`.
     Source: mmcv's CUDA kernel with aligned=True, pool_mode="avg". Like it, and unlike mmcv's CPU kernel, a box whose
@@ -35,29 +30,28 @@ def roi_align(
     for index, feature in enumerate(features):
         rows = (batch_index == index).nonzero()[:, 0]
         if len(rows) > 0:
-            pooled.index_copy_(0, rows, _roi_align_image(feature, corners[rows], output_size, sampling_ratio))
+            pooled.index_copy_(0, rows, _roi_align_image(feature, corners[rows], output_size))
     return pooled
 
 
-def _roi_align_image(feature: Tensor, corners: Tensor, output_size: int, sampling_ratio: int) -> Tensor:
+def _roi_align_image(feature: Tensor, corners: Tensor, output_size: int) -> Tensor:
     """Pool corners [N, 4] xyxy, in cells, from one image [C, H, W] -> [N, C, output_size, output_size]."""
     height, width = feature.shape[-2:]
     left, top, right, bottom = corners.unbind(dim=1)
-    columns = _sample_positions(left, right, output_size, sampling_ratio)
-    rows = _sample_positions(top, bottom, output_size, sampling_ratio)
+    columns = _sample_positions(left, right, output_size * SAMPLES)
+    rows = _sample_positions(top, bottom, output_size * SAMPLES)
     # A sample up to one cell outside takes the border's value; one further out is zero.
     inside = ((rows >= -1) & (rows <= height))[:, :, None] & ((columns >= -1) & (columns <= width))[:, None, :]
     x = _to_grid(columns, width)[:, None, :].expand(inside.shape)
     y = _to_grid(rows, height)[:, :, None].expand(inside.shape)
     grid = torch.stack([x, y], dim=-1).flatten(0, 1)
     samples = F.grid_sample(feature[None].float(), grid[None], padding_mode="border", align_corners=False)
-    bins = F.avg_pool2d(samples.mul_(inside.flatten(0, 1)), sampling_ratio)
+    bins = F.avg_pool2d(samples.mul_(inside.flatten(0, 1)), SAMPLES)
     return bins[0].unflatten(1, (len(corners), output_size)).transpose(0, 1).to(feature.dtype)
 
 
-def _sample_positions(start: Tensor, end: Tensor, output_size: int, sampling_ratio: int) -> Tensor:
-    """Compute [N, output_size * sampling_ratio]: the centers of equal steps from start [N] to end [N]."""
-    steps = output_size * sampling_ratio
+def _sample_positions(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Compute [N, steps]: the centers of equal steps from start [N] to end [N]."""
     centers = (torch.arange(steps, device=start.device) + 0.5) / steps
     return start[:, None] + centers * (end - start)[:, None]
 
