@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
-from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
@@ -38,12 +36,10 @@ def latents(model: str, weights: str) -> Encoder:
 def text(model: str, weights: str) -> Encoder:
     """Make the encoder of CLIP's text states, for rows that are captions."""
     sizes = preset(model).text
-    with storage.reading_folder(storage.join(weights, "tokenizer")) as folder:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
     return Encoder(
         fingerprint=fingerprint(_load_component(weights, "text_encoder")),
         columns={"text_states": (sizes.tokens, sizes.width)},
-        load=functools.partial(_load_text_ids, tokenizer, sizes.tokens),
+        load=functools.partial(_load_text_ids, _load_component(weights, "tokenizer"), sizes.tokens),
         make=functools.partial(_TextStates, weights),
     )
 
@@ -83,26 +79,24 @@ def encode_shards(
 
 class _Latents:
     def __init__(self, weights: str):
-        self.device = _device()
-        self.vae = _load_component(weights, "vae").to(self.device)
+        self.vae = _load_component(weights, "vae").to(_device())
 
     @torch.no_grad()
     def __call__(self, canvases: Arrays) -> Arrays:
         """Encode uint8 [N, S, S, 3] of source and target to float16 [N, 2 C, h, w]."""
-        tensors = {name: torch.from_numpy(canvas).to(self.device) for name, canvas in canvases.items()}
-        return {f"{name}_moments": _half(encode_pixels(self.vae, canvas)) for name, canvas in tensors.items()}
+        tensors = {name: torch.from_numpy(canvas).to(self.vae.device) for name, canvas in canvases.items()}
+        return {f"{name}_moments": encode_pixels(self.vae, x).half().cpu().numpy() for name, x in tensors.items()}
 
 
 class _TextStates:
     def __init__(self, weights: str):
-        self.device = _device()
-        self.text_encoder = _load_component(weights, "text_encoder").to(self.device)
+        self.text_encoder = _load_component(weights, "text_encoder").to(_device())
 
     @torch.no_grad()
     def __call__(self, inputs: Arrays) -> Arrays:
         """Encode ids [N, T] to float16 [N, T, W]."""
-        ids = torch.from_numpy(inputs["text_ids"]).to(self.device)
-        return {"text_states": _half(text_states(self.text_encoder, ids))}
+        ids = torch.from_numpy(inputs["text_ids"]).to(self.text_encoder.device)
+        return {"text_states": text_states(self.text_encoder, ids).half().cpu().numpy()}
 
 
 def _load_canvases(side: int, sample: Sample) -> Arrays | None:
@@ -127,7 +121,3 @@ def _load_component(weights: str, name: str) -> Any:
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _half(values: Tensor) -> np.ndarray:
-    return values.half().cpu().numpy()

@@ -15,6 +15,10 @@ Draw = Callable[[int], Mapping[str, Any]]
 """Function from a seed of a world to one sample: tensors of fixed shapes, and texts."""
 HELD_OUT = WORLDS["unseen_seeds"]
 """World that parts are evaluated on; training never draws its seeds."""
+SHOWN = 12
+"""Samples on a part's sheet."""
+RIGHT, WRONG = (40, 120, 70), (170, 50, 50)
+"""RGB of the title bars of cards on a sheet."""
 
 
 def held_out_batches(draw: Draw, samples: int, batch: int) -> DataLoader[Any]:
@@ -24,8 +28,8 @@ def held_out_batches(draw: Draw, samples: int, batch: int) -> DataLoader[Any]:
 
 
 def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of logits [N, K] over the labels [N] that are not IGNORED; 0 if there are none."""
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    """Mean cross entropy of logits [..., K] over the labels [...] that are not IGNORED; 0 if there are none."""
+    total = F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
     return total / (labels != IGNORED).sum().clamp(min=1)
 
 

@@ -71,7 +71,7 @@ class PretrainRecipe:
 
 
 class PretrainTask(Protocol):
-    """Module, data, loss and metrics of one pretrained part."""
+    """Module, data, loss and metrics of one pretrained part; methods take a module of the class of `model`."""
 
     name: str
     """Name of its folder below `home` and of its file of figures."""
@@ -83,19 +83,19 @@ class PretrainTask(Protocol):
     def draw(self, seed: int) -> Mapping[str, Tensor]:
         """Draw the sample of a seed of the training world: tensors of the same shapes for every seed."""
 
-    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the loss to minimize, under `loss`, and terms to log; the batch is on the model's device."""
 
-    def figures(self, model: nn.Module) -> dict[str, float]:
+    def figures(self, model: Any) -> dict[str, float]:
         """Evaluate on held-out scenes."""
 
-    def preview(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: Any) -> Image.Image:
         """Draw a sheet of outputs on held-out scenes."""
 
     def load(self, folder: Path) -> None:
         """Load into `model` the weights that `save` wrote."""
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: Any, folder: Path) -> None:
         """Write the weights as the pipeline loads them; `model` is a copy that may be changed."""
 
 

@@ -21,12 +21,10 @@ from fireedit.platform import storage
 from fireedit.platform.console import say
 from fireedit.platform.train import runs
 
-PRETRAINED = ("vision", "detector", "region_encoder", "vlm", "text_encoder")
-"""Components that stage 1 reads."""
+PRETRAINED = dict.fromkeys(("vision", "detector", "region_encoder"), "vision") | {"vlm": "llm", "text_encoder": "clip"}
+"""Components that stage 1 reads, and the part of pretrain.py that trains each."""
 PAINTER = ("unet", "vae")
 """Components that stage 1 does not read: they may still be in training when it starts."""
-MADE_BY = {"detector": "vision", "region_encoder": "vision", "vlm": "llm", "text_encoder": "clip"}
-"""Part of pretrain.py that trains a component of another name."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -74,7 +72,7 @@ def assemble(out: Path, seed: int = 0) -> dict[str, Any]:
     Returns:
         names of the fresh components, and the size of the folder's weights in MB.
     """
-    missing = [MADE_BY.get(name, name) for name in PRETRAINED if not (out / name / "config.json").is_file()]
+    missing = [part for name, part in PRETRAINED.items() if not (out / name / "config.json").is_file()]
     if missing:
         sys.exit(f"{out} lacks parts; run: python jobs/pretrain.py {missing[0]} --out {out}")
     pipeline = FireEditPipeline.fresh_nano(seed, tokenizers=out)

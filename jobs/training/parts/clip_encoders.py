@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from fireedit.jobs.evaluation.clip import CLIP, JUDGE
-from fireedit.jobs.training.held_out import HELD_OUT, accuracy, held_out_batches, known_cross_entropy
+from fireedit.jobs.training.held_out import (
+    HELD_OUT,
+    RIGHT,
+    SHOWN,
+    WRONG,
+    accuracy,
+    held_out_batches,
+    known_cross_entropy,
+)
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import saved
 from fireedit.models.model import FireEditConfig
@@ -57,10 +65,6 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 """Classes of the linear probes of an instruction, by question; "" where the instruction does not say."""
 INSTRUCTIONS = 4
 """Instructions of a sample: that of its own edit, and those of other edits, which are not rendered."""
-SHOWN = 12
-"""Images on the sheet."""
-RIGHT, WRONG = (40, 120, 70), (170, 50, 50)
-"""RGB of the title bars of cards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +127,7 @@ class CLIPTask:
             "answers": torch.tensor([answers_of(edit) for edit in edits], dtype=torch.int16),
         }
 
-    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        assert isinstance(model, CLIPWithProbes)
+    def losses(self, model: CLIPWithProbes, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         clip, images = model.clip, batch["pictures"].transpose(0, 1).flatten(0, 1)
         captions, instructions = batch["captions"].transpose(0, 1).flatten(0, 1), batch["instructions"].flatten(0, 1)
         lengths = [len(captions), len(instructions)]
@@ -141,13 +144,12 @@ class CLIPTask:
         loss = contrast + self.recipe.instruction_weight * instruction
         return {"loss": loss, "contrast": contrast, "instruction": instruction}
 
-    def figures(self, model: nn.Module) -> dict[str, float]:
+    def figures(self, model: CLIPWithProbes) -> dict[str, float]:
         """Compute shares in [0, 1] on held-out scenes.
 
         `image_to_text`, `text_to_image`: the nearest of `held_out` is the right one. `twin_accuracy`: so is the nearer
         of the captions of source and target, where they differ. The others: answers to instructions that name one.
         """
-        assert isinstance(model, CLIPWithProbes)
         hits: dict[str, list[Tensor]] = defaultdict(list)
         images, texts, sums = self._embed_held_out(model)
         positive, cosines = sums[0][:, None] == sums[0][None], images[0] @ texts[0].T
@@ -162,9 +164,8 @@ class CLIPTask:
                 hits[question].append((logits.argmax(dim=-1) == right)[(right > 0) | (question == "operation")])
         return {name: accuracy(values) for name, values in hits.items()}
 
-    def preview(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: CLIPWithProbes) -> Image.Image:
         """Draw held-out images with the nearest of `held_out` captions, and their own where that is another one."""
-        assert isinstance(model, CLIPWithProbes)
         embedded, texts, sums = self._embed_held_out(model)
         cosines = embedded[0, :SHOWN] @ texts[0].T
         images = torch.cat([batch["pictures"][:, 0] for batch in held_out_batches(self.draw, SHOWN, SHOWN)])
@@ -188,9 +189,8 @@ class CLIPTask:
         """Load the vision model alone: the text encoder is trained anew, without words of other training worlds."""
         self.model.clip.vision.load_state_dict(saved(Vision(self.sizes.vision), folder / "vision").clip.state_dict())
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: CLIPWithProbes, folder: Path) -> None:
         """Save in half precision; DINOv2 in the vision tower stays as it is, and is fresh if there is none."""
-        assert isinstance(model, CLIPWithProbes)
         clip = model.clip.half()
         clip.text_encoder.save_pretrained(folder / "text_encoder")
         vision = saved(Vision(self.sizes.vision), folder / "vision")
@@ -247,8 +247,8 @@ def answers_of(edit: Edit) -> list[int]:
         "background": edit.target.background if operation == "background" else "",
         "style": edit.target.effect if operation == "style" else "",
     }
-    labels = {name: IGNORED if answer is None else QUESTIONS[name].index(answer) for name, answer in answers.items()}
-    return [labels[name] for name in QUESTIONS]
+    choices = [(QUESTIONS[name], answers[name]) for name in QUESTIONS]
+    return [IGNORED if answer is None else classes.index(answer) for classes, answer in choices]
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, positive: Tensor) -> Tensor:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import default_collate
 from transformers import AutoTokenizer
 
 from fireedit.jobs.training.conversations import KNOWLEDGE, Conversation, conversation_by_use, make_conversation
-from fireedit.jobs.training.held_out import HELD_OUT
+from fireedit.jobs.training.held_out import HELD_OUT, RIGHT, SHOWN, WRONG
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import frozen, load_weights
 from fireedit.models.detector import Detector
@@ -34,30 +34,14 @@ from fireedit.platform.sheet import Card, Panel, card_sheet
 
 OPEN = ("description", "after")
 """Kinds of questions with several good answers; the others are counted as right or wrong."""
-SHOWN = 12
-"""Questions on the sheet."""
 BATCH = 64
 """Questions answered at once in the figures."""
-RIGHT, WRONG = (38, 120, 60), (170, 50, 50)
-"""RGB of the title bars of cards."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageRecipe(PretrainRecipe):
     held_out: PositiveInt = 256
     """Held-out conversations whose every question is asked for the figures."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Greedy and true answers to B prompts."""
-
-    predicted: tuple[Tensor, ...]
-    """Ids [T_b] of the likeliest tokens, each after the true ones before it."""
-    true: tuple[Tensor, ...]
-    """Ids [T_b] of the true answers."""
-    token_nll: float
-    """Negative log likelihood of the true tokens, summed."""
 
 
 class LanguageTask:
@@ -79,17 +63,17 @@ class LanguageTask:
         for name, parameter in vlm.named_parameters():
             # Of the new tokens only marks are read and none is predicted: the [IMG] rows get no gradient.
             parameter.requires_grad_("lora_" not in name and not name.startswith("new_head"))
-        self.model: nn.Module = vlm
+        self.model = vlm
 
     def draw(self, seed: int) -> dict[str, Tensor]:
         """Draw a conversation; see `row`."""
         return self.row(make_conversation(TRAIN, seed))
 
-    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, model: VLM, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ids, labels = batch["input_ids"].long(), batch["labels"].long()
         return {"loss": model(ids, labels, *self.perceive(batch)).loss}
 
-    def figures(self, model: nn.Module) -> dict[str, float]:
+    def figures(self, model: VLM) -> dict[str, float]:
         """Ask every question of held-out conversations in a prompt of its own, and some of the world `knowledge`.
 
         Returns:
@@ -99,15 +83,14 @@ class LanguageTask:
         kinds, rows = zip(*self._held_out_questions(), strict=True)
         nll, tokens, right = 0.0, 0, dict[str, list[bool]]()
         for first in range(0, len(rows), BATCH):
-            answers = self.answer(model, default_collate(list(rows[first : first + BATCH])))
-            nll, tokens = nll + answers.token_nll, tokens + sum(map(len, answers.true))
-            for kind, predicted, true in zip(kinds[first:], answers.predicted, answers.true, strict=False):
-                right.setdefault(kind, []).append(torch.equal(predicted, true))
-        exact = {f"exact_{kind}": round(sum(hits) / len(hits), 4) for kind, hits in sorted(right.items())}
-        scored = {name: share for name, share in exact.items() if name.removeprefix("exact_") not in OPEN}
-        return {"perplexity": round(math.exp(nll / tokens), 4), **scored}
+            answers, true_answers, answers_nll = self.answer(model, default_collate(list(rows[first : first + BATCH])))
+            nll, tokens = nll + answers_nll, tokens + sum(map(len, true_answers))
+            for kind, answer, true in zip(kinds[first:], answers, true_answers, strict=False):
+                right.setdefault(kind, []).append(torch.equal(answer, true))
+        exact = {kind: round(sum(hits) / len(hits), 4) for kind, hits in sorted(right.items()) if kind not in OPEN}
+        return {"perplexity": round(math.exp(nll / tokens), 4)} | {f"exact_{kind}": exact[kind] for kind in exact}
 
-    def preview(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: VLM) -> Image.Image:
         """Draw the first held-out conversations with images, one question each; given regions are numbered."""
         cards, decode = list[Card](), self.prompts.tokenizer.decode
         for seed in HELD_OUT.seeds[: 4 * SHOWN]:
@@ -116,7 +99,7 @@ class LanguageTask:
                 continue
             turn, boxes = conversation.turns[0], conversation.regions
             row = self.row(replace(conversation, turns=(turn,)))
-            answer = decode(self.answer(model, default_collate([row])).predicted[0], skip_special_tokens=True).strip()
+            answer = decode(self.answer(model, default_collate([row]))[0][0], skip_special_tokens=True).strip()
             card = Card(
                 title=turn.kind,
                 note="",
@@ -131,8 +114,7 @@ class LanguageTask:
     def load(self, folder: Path) -> None:
         load_weights(self.model, folder / "vlm")
 
-    def save(self, model: nn.Module, folder: Path) -> None:
-        assert isinstance(model, VLM)
+    def save(self, model: VLM, folder: Path) -> None:
         model.half().save_pretrained(folder / "vlm")
 
     def row(self, conversation: Conversation) -> dict[str, Tensor]:
@@ -174,9 +156,12 @@ class LanguageTask:
         return percepts.image_tokens, percepts.region_tokens
 
     @torch.no_grad()
-    def answer(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Answers:
-        """Predict every token of the answers, each after the true ones before it."""
-        assert isinstance(model, VLM)
+    def answer(self, model: VLM, batch: Mapping[str, Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], float]:
+        """Predict every token of the answers to B prompts, each after the true ones before it.
+
+        Returns:
+            ids [T_b] of the likeliest and of the true answers, and the summed negative log likelihood of the true ones.
+        """
         batch = {name: value.to(model.device) for name, value in batch.items()}
         logits = list[Tensor]()  # of the answers' tokens alone, concatenated over the prompts
         heads = (model.llm.lm_head, model.new_head)
@@ -187,11 +172,9 @@ class LanguageTask:
             hook.remove()
         labelled = labels[:, 1:] != IGNORED
         counts = labelled.sum(dim=1)
-        return Answers(
-            predicted=torch.cat(logits, dim=-1).argmax(dim=-1).split(counts.tolist()),
-            true=labels[:, 1:][labelled].split(counts.tolist()),
-            token_nll=float((output.losses * counts).sum()),
-        )
+        predicted = torch.cat(logits, dim=-1).argmax(dim=-1).split(counts.tolist())
+        true = labels[:, 1:][labelled].split(counts.tolist())
+        return predicted, true, float((output.losses * counts).sum())
 
     def _held_out_questions(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Yield kind and row of every question of the held-out conversations."""

@@ -4,6 +4,7 @@ The paper takes it ready-made as the start of stages 2 and 3; trained as long as
 VLM. Every edit is drawn from a fresh seed.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from fireedit.jobs.evaluation.cases import FAMILIES, Cases, EditCase
+from fireedit.jobs.evaluation.cases import FAMILIES, Cases, EditCase, stacked
 from fireedit.jobs.evaluation.editors import TextEditor, text_pipeline
 from fireedit.jobs.training.held_out import HELD_OUT
 from fireedit.jobs.training.loop import PretrainRecipe
@@ -74,7 +75,7 @@ class UNetWithProbes(nn.Module):
         self.source_reader, self.target_reader = nn.Conv2d(width, answers, 1), nn.Conv2d(width, answers, 1)
         self._features: dict[str, Tensor] = {}
         for name, block in (("source", unet.down_blocks[-1]), ("target", unet.up_blocks[0])):
-            block.register_forward_hook(self._keeper(name))
+            block.register_forward_hook(functools.partial(self._keep, name))
 
     def forward(
         self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor
@@ -86,13 +87,9 @@ class UNetWithProbes(nn.Module):
         self._features.clear()
         return predicted, source_logits, target_logits
 
-    def _keeper(self, name: str) -> Any:
-        """Make a forward hook that stores a block's features."""
-
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._features[name] = output[0] if isinstance(output, tuple) else output
-
-        return keep
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Store the features of a block."""
+        self._features[name] = output[0] if isinstance(output, tuple) else output
 
 
 class PainterTask:
@@ -105,12 +102,14 @@ class PainterTask:
         self.tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
         self.vae = frozen(build_vae(sizes.vae), out / "vae") if (out / "vae").is_dir() else build_vae(sizes.vae)
         self.text_encoder = frozen(build_text_encoder(sizes.text), out / "text_encoder")
-        self.model: nn.Module = UNetWithProbes(EditUNet(sizes.unet).to(memory_format=torch.channels_last))
+        self.model = UNetWithProbes(EditUNet(sizes.unet).to(memory_format=torch.channels_last))
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_("_ip." not in name)
         self.noise = training_noise(sizes.schedule)
         self.null_ids = tokenize_text(self.tokenizer, [""], sizes.text.tokens)
-        self._run: Any = None
+        if recipe.compiled:
+            torch._dynamo.config.suppress_errors = True  # a machine that cannot compile trains uncompiled
+            self.model.compile()
 
     def draw(self, seed: int) -> Mapping[str, Tensor]:
         """Draw an edit.
@@ -130,7 +129,7 @@ class PainterTask:
             "text_ids": ids.to(torch.int16),
         }
 
-    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, model: UNetWithProbes, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         images, device, objective = batch["pictures"], batch["pictures"].device, self.recipe.objective
         vae = self.vae.to(device)
         source, clean = (source_latents(vae, encode_pixels(vae, images[:, side])) for side in (0, 1))
@@ -142,7 +141,7 @@ class PainterTask:
         tokens = torch.where(drop_text[:, None, None], null_tokens, tokens)
         condition = torch.where(drop_image[:, None, None, None], 0.0, source)
 
-        predicted, *logits = self._runner(model)(noisy, condition, timesteps, tokens)
+        predicted, *logits = model(noisy, condition, timesteps, tokens)
         target, snr = prediction_target(self.noise, clean, noise, timesteps), signal_to_noise(self.noise, timesteps)
         painting = edit_errors(predicted, target, source, clean, snr, objective).mean()
         reading = sum(probe_loss(cells, batch["shown"][:, side]) for side, cells in enumerate(logits))
@@ -154,7 +153,7 @@ class PainterTask:
             **_pure_noise_errors(predicted.detach(), source, clean, pure_noise),
         }
 
-    def figures(self, model: nn.Module) -> dict[str, float]:
+    def figures(self, model: UNetWithProbes) -> dict[str, float]:
         """Compute mean absolute errors of pixels in [0, 1] on held-out edits, by family and their means.
 
         `inside` are the pixels that the edit changes, `outside` the others; `over_copy` is `inside` divided by that of
@@ -171,7 +170,7 @@ class PainterTask:
             means[name] = round(sum(values) / len(values), 4)
         return {**means, "over_copy": round(means["inside"] / means["copy_inside"], 4), **figures}
 
-    def preview(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: UNetWithProbes) -> Image.Image:
         """Draw source, edited and target of the first held-out edits of every family."""
         cases = Cases(self.sizes.vae.sample_size)
         held_out = [case for family in FAMILIES for case in cases.of(HELD_OUT.name, family, SHOWN_EACH)]
@@ -182,32 +181,21 @@ class PainterTask:
         return sheet(panels, columns=2, height=128)
 
     def load(self, folder: Path) -> None:
-        assert isinstance(self.model, UNetWithProbes)
         load_weights(self.model.unet, folder / "unet")
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: UNetWithProbes, folder: Path) -> None:
         """Save the UNet, its image attention reset to a no-op beside the trained text attention, and the codec."""
-        assert isinstance(model, UNetWithProbes)
         for name, processor in model.unet.attn_processors.items():
             if isinstance(processor, IPAdapterAttnProcessor2_0):
                 start_as_no_op(processor, model.unet.get_submodule(name.removesuffix(".processor")))
         model.unet.half().save_pretrained(folder / "unet")
         self.vae.save_pretrained(folder / "vae")
 
-    def _runner(self, model: nn.Module) -> Any:
-        """Compile the model once if the recipe says so."""
-        if self._run is None and self.recipe.compiled:
-            torch._dynamo.config.suppress_errors = True  # a machine that cannot compile trains uncompiled
-        if self._run is None:
-            self._run = torch.compile(model) if self.recipe.compiled else model
-        return self._run
-
     @torch.no_grad()
     def _text(self, ids: Tensor) -> Tensor:
         return text_states(self.text_encoder.to(ids.device), ids.long()).float()
 
-    def _editor(self, model: nn.Module) -> TextEditor:
-        assert isinstance(model, UNetWithProbes)
+    def _editor(self, model: UNetWithProbes) -> TextEditor:
         device = model.source_reader.weight.device
         pipeline = text_pipeline(model.unet, self.vae, self.text_encoder, self.tokenizer, self.sizes).to(device)
         return TextEditor(pipeline, self.sizes.painting)
@@ -232,13 +220,10 @@ def family_errors(cases: Sequence[EditCase], edited: np.ndarray) -> dict[str, fl
 
     An error is left out where the cases have no such pixels.
     """
-    source, target = (np.stack([getattr(case, side) for case in cases]) for side in ("source", "target"))
-    changed, result = (source != target).any(axis=-1), dict[str, float]()
-    for name, images, pixels in (
-        ("inside", edited, changed),
-        ("outside", edited, ~changed),
-        ("copy_inside", source, changed),
-    ):
+    source, target, result = stacked(cases, "source"), stacked(cases, "target"), dict[str, float]()
+    inside = (source != target).any(axis=-1)
+    regions = {"inside": (edited, inside), "outside": (edited, ~inside), "copy_inside": (source, inside)}
+    for name, (images, pixels) in regions.items():
         if pixels.any():
             errors = np.abs(images.astype(int) - target).mean(axis=-1) / 255
             result[name] = round(float(errors[pixels].mean()), 4)
@@ -254,12 +239,9 @@ def probe_loss(logits: Tensor, cells: Tensor) -> Tensor:
     """
     cells = cells.long()
     ratio = cells.shape[-1] // logits.shape[-1]
-    if ratio > 1:
-        contents, looks = cells.unfold(2, ratio, ratio).unfold(3, ratio, ratio).flatten(4).unbind(1)
-        chosen = (contents >= FIRST_OBJECT).byte().argmax(dim=-1, keepdim=True)
-        contents, looks = contents.gather(-1, chosen)[..., 0], looks.gather(-1, chosen)[..., 0]
-    else:
-        contents, looks = cells.unbind(1)
+    contents, looks = cells.unfold(2, ratio, ratio).unfold(3, ratio, ratio).flatten(4).unbind(1)
+    chosen = (contents >= FIRST_OBJECT).byte().argmax(dim=-1, keepdim=True)
+    contents, looks = contents.gather(-1, chosen)[..., 0], looks.gather(-1, chosen)[..., 0]
     weights = torch.where(contents >= FIRST_OBJECT, OBJECT_WEIGHT, 1.0)
     logits = logits.float()
     errors = F.cross_entropy(logits[:, : len(CELL_CONTENTS)], contents, reduction="none")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from fireedit.jobs.evaluation.cases import Cases, EditCase, families_of, stacked
 from fireedit.jobs.evaluation.scene_reader import (
@@ -28,7 +29,7 @@ from fireedit.jobs.evaluation.scene_reader import (
 )
 from fireedit.jobs.evaluation.success import COLORLESS, verdicts
 from fireedit.jobs.training.corruption import corrupted, noisy, speckled
-from fireedit.jobs.training.held_out import HELD_OUT, held_out_batches, known_cross_entropy
+from fireedit.jobs.training.held_out import HELD_OUT, SHOWN, held_out_batches, known_cross_entropy
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.models.model import NANO, FireEditConfig
 from fireedit.models.tokens import IGNORED
@@ -38,12 +39,10 @@ from fireedit.platform.scenes.backgrounds import BACKGROUNDS
 from fireedit.platform.scenes.families import NO_OP, make_edit
 from fireedit.platform.scenes.objects import THINGS
 from fireedit.platform.scenes.render import draw_scene
-from fireedit.platform.scenes.scene import EFFECTS, Placed, Scene
+from fireedit.platform.scenes.scene import EFFECTS, Scene
 from fireedit.platform.scenes.world import TRAIN, World
 from fireedit.platform.sheet import Panel, sheet
 
-SHOWN = 12
-"""Images on the sheet."""
 EFFECT_SHARE = 0.4
 """Share of the pairs that get a random effect: style edits alone would contain too few."""
 RESIZE_SHARE = 0.3
@@ -100,7 +99,7 @@ class SceneReaderTask:
             **{name: torch.stack([rows[name] for rows in tables]) for name in tables[0]},
         }
 
-    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, model: SceneReader, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tables = {name: value.flatten(0, 1) for name, value in batch.items()}
         pictures = corrupted(signed(tables.pop("pictures")).contiguous(), self.recipe.spoiled_share)
         with _autocast(pictures.device):
@@ -110,28 +109,27 @@ class SceneReaderTask:
         losses = {
             "found": center_loss(maps.objects, truth.heat),
             "box": box_loss(maps.boxes, truth),
-            "name": class_loss(maps.names, truth.names),
-            "color": class_loss(maps.colors, truth.colors),
+            "name": known_cross_entropy(maps.names, truth.names),
+            "color": known_cross_entropy(maps.colors, truth.colors),
             "reflection": _mean_over(reflections, truth.near),
-            "background": class_loss(maps.backgrounds, tables["backgrounds"].long()),
-            "effect": class_loss(maps.effects, tables["effects"].long()),
+            "background": known_cross_entropy(maps.backgrounds, tables["backgrounds"].long()),
+            "effect": known_cross_entropy(maps.effects, tables["effects"].long()),
             "mirror": center_loss(maps.mirrors, truth.mirror),
         }
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
-    def figures(self, model: nn.Module) -> dict[str, float]:
+    def figures(self, model: SceneReader) -> dict[str, float]:
         """Compute the F1 of objects at IoU .5 with their names, accuracies, and pass rates on held-out edits."""
-        assert isinstance(model, SceneReader)
-        counts = ReadingCounts()
+        readings, scenes = list[SceneReading](), list[Scene]()
         for batch in held_out_batches(self._draw_held_out, self.recipe.held_out, 16):
-            scenes = [scene for seed in batch["seed"].tolist() for scene in scenes_of(HELD_OUT, seed)]
-            counts.add(model.read(batch["pictures"].flatten(0, 1).numpy()), scenes)
+            scenes += [scene for seed in batch["seed"].tolist() for scene in scenes_of(HELD_OUT, seed)]
+            readings += model.read(batch["pictures"].flatten(0, 1).numpy())
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        return counts.figures() | pass_rates(model, self.side, self.recipe.judged) | {"parameters": float(parameters)}
+        rates = pass_rates(model, self.side, self.recipe.judged)
+        return reading_figures(readings, scenes) | rates | {"parameters": float(parameters)}
 
-    def preview(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: SceneReader) -> Image.Image:
         """Draw held-out targets with the objects that are read in them."""
-        assert isinstance(model, SceneReader)
         targets = [batch["pictures"][:, 1] for batch in held_out_batches(self._draw_held_out, SHOWN, 1)]
         images = torch.cat(targets).numpy()
         panels = [
@@ -147,8 +145,7 @@ class SceneReaderTask:
     def load(self, folder: Path) -> None:
         self.model.load_state_dict(load_reader(folder).state_dict())
 
-    def save(self, model: nn.Module, folder: Path) -> None:
-        assert isinstance(model, SceneReader)
+    def save(self, model: SceneReader, folder: Path) -> None:
         save_reader(model, folder)
 
     def _draw_held_out(self, seed: int) -> dict[str, Tensor]:
@@ -267,41 +264,29 @@ def _pass_rate(reader: SceneReader, cases: Sequence[EditCase], edited: np.ndarra
     return round(sum(passed) / len(passed), 4)
 
 
-class ReadingCounts:
-    """Numbers of things read, and of those read correctly, by kind."""
+def reading_figures(readings: Sequence[SceneReading], scenes: Sequence[Scene]) -> dict[str, float]:
+    """Compute the shares of backgrounds, effects and mirrors read correctly, and the F1 of objects with their names.
 
-    def __init__(self) -> None:
-        self.right, self.total = dict[str, float](), dict[str, float]()
-
-    def add(self, readings: Sequence[SceneReading], scenes: Sequence[Scene]) -> None:
-        """Compare readings with their scenes."""
-        for reading, scene in zip(readings, scenes, strict=True):
-            self._count("background", reading.background == scene.background)
-            self._count("effect", reading.effect == scene.effect)
-            self._count("mirror", (reading.mirror is None) == (scene.mirror is None))
-            hits = sum(self._add_object(placed, reading, scene) for placed in scene.objects)
-            # F1 = 2 hits / (objects of the scene + objects read)
-            self._count("f1", 2 * hits, len(scene.objects) + len(reading.objects))
-
-    def figures(self) -> dict[str, float]:
-        """Compute the shares read correctly."""
-        return {kind: round(self.right[kind] / max(self.total[kind], 1), 4) for kind in sorted(self.total)}
-
-    def _add_object(self, placed: Placed, reading: SceneReading, scene: Scene) -> bool:
-        """Compare an object with those read in its place; returns if one has its name."""
-        overlapping = [detected for detected in reading.objects if iou(detected.box, placed.box) >= 0.5]
-        named = [detected for detected in overlapping if detected.name == placed.name]
-        if overlapping:
-            self._count("name", bool(named))
-        if named and placed.looks and scene.effect not in COLORLESS:
-            self._count("color", named[0].color == placed.looks)
-        if named and scene.mirror is not None:
-            self._count("reflection", named[0].reflection == placed.reflection)
-        return bool(named)
-
-    def _count(self, kind: str, right: float, total: float = 1) -> None:
-        self.right[kind] = self.right.get(kind, 0) + right
-        self.total[kind] = self.total.get(kind, 0) + total
+    `name`: shares of the objects detected at IoU .5; `color`, `reflection`: of those with the right name.
+    """
+    hits, named_count, count = defaultdict[str, list[bool]](list), 0, 0
+    for reading, scene in zip(readings, scenes, strict=True):
+        hits["background"].append(reading.background == scene.background)
+        hits["effect"].append(reading.effect == scene.effect)
+        hits["mirror"].append((reading.mirror is None) == (scene.mirror is None))
+        for placed in scene.objects:
+            overlapping = [detected for detected in reading.objects if iou(detected.box, placed.box) >= 0.5]
+            named = [detected for detected in overlapping if detected.name == placed.name]
+            named_count += bool(named)
+            if overlapping:
+                hits["name"].append(bool(named))
+            if named and placed.looks and scene.effect not in COLORLESS:
+                hits["color"].append(named[0].color == placed.looks)
+            if named and scene.mirror is not None:
+                hits["reflection"].append(named[0].reflection == placed.reflection)
+        count += len(scene.objects) + len(reading.objects)
+    shares = {kind: sum(values) / len(values) for kind, values in hits.items()} | {"f1": 2 * named_count / count}
+    return {kind: round(share, 4) for kind, share in sorted(shares.items())}
 
 
 def scenes_of(world: World, seed: int, family: str | None = None) -> tuple[Scene, Scene]:
@@ -354,11 +339,6 @@ def box_loss(boxes: Tensor, truth: Truth) -> Tensor:
     areas = [(edges[..., 0] + edges[..., 2]) * (edges[..., 1] + edges[..., 3]) for edges in (inner, outer)]
     missed = torch.where(inside, 1 - areas[0] / areas[1].clamp(min=1e-3), 0)
     return _mean_over(2 * distance + missed, truth.near)
-
-
-def class_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean cross entropy of logits [..., C] over the classes [...] that are not IGNORED; 0 if there are none."""
-    return known_cross_entropy(logits.flatten(0, -2), classes.flatten())
 
 
 def _mean_over(values: Tensor, mask: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fireedit.jobs.evaluation.clip import normalized
 from fireedit.jobs.evaluation.success import COLORLESS
 from fireedit.jobs.training.detection_loss import SetLoss
-from fireedit.jobs.training.held_out import HELD_OUT, accuracy, held_out_batches, known_cross_entropy
+from fireedit.jobs.training.held_out import HELD_OUT, SHOWN, accuracy, held_out_batches, known_cross_entropy
 from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import load_weights, saved
 from fireedit.models.detector import Detections, Detector, select_proposals
@@ -50,8 +50,6 @@ MIN_AREA = 0.003
 """Share of the image that an object must cover to be detected: 12 pixels of 64 x 64."""
 OBJECT_IOU, EMPTY_IOU = 0.5, 0.3
 """Intersection over union from which a box counts as the object's, and below which it counts as empty."""
-SHOWN = 12
-"""Scenes on the sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +92,6 @@ class VisionWithProbes(nn.Module):
         pixels = normalized(view, self.vision.config.detail_size, IMAGENET_MEAN, IMAGENET_STD)
         return self.vision.dino(pixels).last_hidden_state[:, 1:]
 
-    def detect(self, features: VisionFeatures) -> Detections:
-        """Detect objects after every layer."""
-        return self.detector.detect(features)
-
     def propose(self, features: VisionFeatures) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Propose boxes [B, Q, 4] and scores [B, Q] as `FireEdit.perceive` does, and the indices it selects."""
         proposals = self.detector(features)
@@ -126,11 +120,10 @@ class VisionTask:
         scene = (edit.source, edit.target)[seed % 2]
         return labelled(draw_scene(scene, self.sizes.vision.image_size), scene)
 
-    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        assert isinstance(model, VisionWithProbes)
+    def losses(self, model: VisionWithProbes, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         batch = _as_int64(batch)
         features, states = model.encode(batch["view"])
-        detections = model.detect(features)
+        detections = model.detector.detect(features)
         detection = self.set_loss(detections, batch["boxes"], batch["names"] != IGNORED)
         cells = self._cell_loss(model, [states, model.encode_coarse(batch["view"])], batch)
         whole = known_cross_entropy(model.background(states.mean(dim=1)), batch["background"])
@@ -139,13 +132,12 @@ class VisionTask:
         loss = self.recipe.detection_weight * detection + cells + whole + regions
         return {"loss": loss, "detection": detection, "cells": cells, "whole": whole, "regions": regions}
 
-    def figures(self, model: nn.Module) -> dict[str, float]:
+    def figures(self, model: VisionWithProbes) -> dict[str, float]:
         """Compute shares in [0, 1] on held-out scenes.
 
         `recall`: true boxes that a proposal covers with IoU >= 0.5; `kept_...`: the same of the proposals that
         `select_proposals` passes to the VLM; names and colors are read from region tokens by the linear probes.
         """
-        assert isinstance(model, VisionWithProbes)
         hits: dict[str, list[Tensor]] = defaultdict(list)
         device = model.names.weight.device
         for batch in held_out_batches(self.draw, self.recipe.held_out, 64):
@@ -154,15 +146,18 @@ class VisionTask:
             self._score_image(hits, model, states, batch)
             boxes, _, selected = model.propose(features)
             true = _true_boxes(batch)
-            _score_proposals(hits, true, boxes, selected)
+            for true_boxes, proposed, keep in zip(true, boxes, selected, strict=True):
+                overlap = box_iou(true_boxes, proposed) >= OBJECT_IOU
+                hits["recall"].append(overlap.any(dim=1))
+                hits["kept_recall"].append(overlap[:, keep].any(dim=1))
+                hits["kept_precision"].append(overlap[:, keep].any(dim=0))
             _score_regions(hits, "", model, features, true, batch)
             kept = [proposed[keep] for proposed, keep in zip(boxes, selected, strict=True)]
             _score_regions(hits, "kept_", model, features, kept, batch)
         return {name: accuracy(values) for name, values in hits.items()}
 
-    def preview(self, model: nn.Module) -> Image.Image:
+    def preview(self, model: VisionWithProbes) -> Image.Image:
         """Draw held-out scenes with the boxes selected for the VLM, their scores, and the probes' names for them."""
-        assert isinstance(model, VisionWithProbes)
         panels, device = [], model.names.weight.device
         for batch in held_out_batches(self.draw, SHOWN, 1):
             features, _ = model.encode(batch["view"].to(device))
@@ -180,9 +175,8 @@ class VisionTask:
         load_weights(self.model.detector, folder / "detector")
         load_weights(self.model.region_encoder, folder / "region_encoder")
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: VisionWithProbes, folder: Path) -> None:
         """Save in half precision, but for the proposer, which never runs in it; CLIP in the tower stays as it is."""
-        assert isinstance(model, VisionWithProbes)
         vision = saved(Vision(self.sizes.vision), folder / "vision")
         vision.dino.load_state_dict(model.vision.dino.state_dict())
         vision.half().save_pretrained(folder / "vision")
@@ -293,17 +287,6 @@ def _true_boxes(batch: Mapping[str, Tensor]) -> list[Tensor]:
     """Remove the padding of the true boxes: [G_b, 4] of each image."""
     counts = (batch["names"] != IGNORED).sum(dim=1).tolist()
     return [boxes[:count] for boxes, count in zip(batch["boxes"], counts, strict=True)]
-
-
-def _score_proposals(
-    hits: dict[str, list[Tensor]], true: Sequence[Tensor], boxes: Tensor, selected: Sequence[Tensor]
-) -> None:
-    """Match the proposals [B, Q, 4], and those selected, with the true boxes of each image."""
-    for true_boxes, proposed, keep in zip(true, boxes, selected, strict=True):
-        overlap = box_iou(true_boxes, proposed) >= OBJECT_IOU
-        hits["recall"].append(overlap.any(dim=1))
-        hits["kept_recall"].append(overlap[:, keep].any(dim=1))
-        hits["kept_precision"].append(overlap[:, keep].any(dim=0))
 
 
 def _score_regions(

@@ -100,9 +100,8 @@ def test_an_answer_is_right_only_if_every_token_is(task: LanguageTask) -> None:
         task.losses(task.model, batch)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-    answers = task.answer(task.model.eval(), collate([task.row(conversation), task.row(wrong)]))
-    assert torch.equal(answers.predicted[0], answers.true[0]) and not torch.equal(answers.predicted[1], answers.true[1])
-    assert answers.token_nll > 0
+    answers, true, nll = task.answer(task.model.eval(), collate([task.row(conversation), task.row(wrong)]))
+    assert torch.equal(answers[0], true[0]) and not torch.equal(answers[1], true[1]) and nll > 0
 
 
 def test_figures_and_sheet_use_held_out_conversations(task: LanguageTask) -> None:
