@@ -15,7 +15,7 @@ import argparse
 import importlib.util
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ import torch
 
 from fireedit.jobs.training.nano_folder import copy_tokenizers
 from fireedit.jobs.training.nano_plan import ON_RAY, PARTS, NanoPlan
-from fireedit.jobs.training.timebox import SLACK_S, TimeBox, archive
+from fireedit.jobs.training.timebox import TimeBox, archive
 from fireedit.platform.console import say
 
-TINY_SLACK_S = 600.0
-"""Slack of the tasks of a trial run: on a slow machine they take longer to start than to train."""
+SLACK_S, TINY_SLACK_S = 60.0, 600.0
+"""Slack of the tasks, also of a trial run: on a slow machine they take longer to start than to train."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,19 +42,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train the chosen parts; returns their reports."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-    root = args.out.absolute()
+    out = args.out.absolute() / "nano"
     plan = NanoPlan(
-        out=root / "nano",
-        device=device,
-        minutes=args.minutes,
-        init_from=args.init_from,
-        overrides=args.set,
-        tiny=args.tiny,
+        out=out, device=device, minutes=args.minutes, init_from=args.init_from, overrides=args.set, tiny=args.tiny
     )
     copy_tokenizers(plan.out)
     tasks = plan.tasks(_runnable(args.parts.split(",")))
+    environment = {"FIREEDIT_HOME": str(plan.home), "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if device == "cpu" else {}
     slack_s = TINY_SLACK_S if args.tiny else SLACK_S
-    box = TimeBox(tasks, 60 * args.minutes, _environment(plan), root / "logs", slack_s)
+    box = TimeBox(tasks, 60 * args.minutes, environment, out.parent / "logs", slack_s)
     say(f"{args.minutes:g} minutes on {device}\n{box.plan()}")
     archives = args.archive or args.out
     reports = box.run(lambda: say(f"wrote {len(archive(plan.out, archives))} files of {archives}/nano.tar"))
@@ -74,12 +71,6 @@ def _runnable(names: Sequence[str]) -> list[str]:
         say("Ray is not installed: the stages are left out; pip install 'ray[train,data]' and run this again for them")
         parts = [part for part in parts if part not in ON_RAY]
     return parts
-
-
-def _environment(plan: NanoPlan) -> Mapping[str, str]:
-    """Environment variables of the parts' processes."""
-    on_cpu = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if plan.device == "cpu" else {}
-    return {"FIREEDIT_HOME": str(plan.home), "TOKENIZERS_PARALLELISM": "false", **on_cpu}
 
 
 def _edit_held_out(plan: NanoPlan) -> dict[str, float]:

@@ -104,7 +104,10 @@ def describe(placed: Placed) -> str:
 def _questions(world: World, seed: int, rng: random.Random) -> Conversation:
     """Ask all questions of dialogue.py about a scene."""
     scene = make_edit(world, seed).source
-    turns = [QuestionAnswer(_kind(turn[0]), *turn) for turn in dialogue.dialogue(world, scene, seed)]
+    turns = []
+    for question, answer in dialogue.dialogue(world, scene, seed):
+        kind = next(kind for kind, beginning in KINDS.items() if re.match(beginning, question))
+        turns.append(QuestionAnswer(kind, question, answer))
     return Conversation(scene=scene, turns=tuple(turns))
 
 
@@ -185,11 +188,6 @@ def _regions(world: World, seed: int, rng: random.Random) -> Conversation:
 def _words(world: World, seed: int, rng: random.Random) -> Conversation:
     """Learn the caption of a scene, without the image."""
     return Conversation(scene=make_edit(world, seed).target, turns=())
-
-
-def _kind(question: str) -> str:
-    """Classify a question of dialogue.py."""
-    return next(kind for kind, beginning in KINDS.items() if re.match(beginning, question))
 
 
 def _jittered(box: Box, rng: random.Random) -> Box:

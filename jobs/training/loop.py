@@ -174,7 +174,9 @@ class Trainer:
                 step, seconds = self.position.step + 1, before_s + time.monotonic() - began
                 ends = recipe.done(step, seconds) >= 1
                 if step % recipe.log_every == 0 or ends:
-                    self._log(step, seconds, grad_norm)
+                    left_s = seconds * (1 / max(recipe.done(step, seconds), 1e-9) - 1)
+                    rate = self.optimizers[0].param_groups[0]["lr"]
+                    self.progress.report(step, rate, float(grad_norm), _floats, left_s=left_s)
                 self.position = PretrainPosition(step, seconds, pool.drawn, self.position.before_s, self.progress.rows)
                 if ends or signals or time.monotonic() - saved > recipe.save_every_s:
                     self.save()
@@ -235,11 +237,6 @@ class Trainer:
         detached = {name: value.detach() for name, value in losses.items()}
         self.progress.add(detached, samples=self.recipe.batch, waited_s=waited_s)
         return grad_norm
-
-    def _log(self, step: int, seconds: float, grad_norm: Tensor) -> None:
-        left_s = seconds * (1 / max(self.recipe.done(step, seconds), 1e-9) - 1)
-        rate = self.optimizers[0].param_groups[0]["lr"]
-        self.progress.report(step, rate, float(grad_norm), _floats, left_s=left_s)
 
     def _stateful(self) -> dict[str, Any]:
         """Objects whose state a checkpoint stores, by its keys."""

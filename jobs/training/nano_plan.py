@@ -111,7 +111,7 @@ class NanoPlan:
     def task(self, part: str, end: float) -> TimedTask:
         """Build the task of a part that should be done at a share `end` of the box."""
         planned, stage = PARTS[part], int(part[-1]) if part.startswith("stage") else 0
-        timed, start = part not in UNTIMED, self._start_folder(stage)
+        start = self._start_folder(stage)
         command: Overrides = ("jobs/pretrain.py", part, "--out", str(self.out))
         before: Callable[[], None] | None = None
         if stage:
@@ -128,8 +128,7 @@ class NanoPlan:
             needs=planned.needs,
             after=planned.after_on_cpu if self.device == "cpu" else (),
             command=(*command, *settings),
-            timed=timed,
-            overhead_s=(STAGE_OVERHEAD_S[self.device] if stage else OVERHEAD_S) if timed else 0.0,
+            overhead_s=None if part in UNTIMED else STAGE_OVERHEAD_S[self.device] if stage else OVERHEAD_S,
             before=before,
         )
 

@@ -26,8 +26,6 @@ ARCHIVE_BYTES = 15_000_000
 """Largest size of one file of an archive."""
 MOST_ARCHIVES = 6
 """Largest number of files of an archive."""
-SLACK_S = 60.0
-"""Time beyond its plan that a task may take to start and evaluate before it is sent SIGTERM."""
 GRACE_S = 20.0
 """Time that a task may take to save after SIGTERM before it is killed."""
 
@@ -44,11 +42,9 @@ class TimedTask:
     after: tuple[str, ...] = ()
     """Names of tasks that must end first, so that no more tasks run than the machine has cores for."""
     command: tuple[str, ...]
-    """Arguments of Python; `minutes=` is appended if `timed`."""
-    timed: bool = True
-    """The command takes `minutes=`."""
-    overhead_s: float = 0.0
-    """Time of startup and evaluation, subtracted from the training time."""
+    """Arguments of Python; `minutes=` is appended."""
+    overhead_s: float | None = 0.0
+    """Time of startup and evaluation, subtracted from the training time; None: the command takes no `minutes=`."""
     before: Callable[[], None] | None = None
     """Function called right before the task starts."""
 
@@ -80,16 +76,11 @@ class TimeBox:
         seconds: length of the box.
         environment: variables of the processes, added to those of this process.
         logs: folder of one log file for each task.
-        slack_s: see SLACK_S.
+        slack_s: time beyond its plan that a task may take to start and evaluate before it is sent SIGTERM.
     """
 
     def __init__(
-        self,
-        tasks: Sequence[TimedTask],
-        seconds: float,
-        environment: Mapping[str, str],
-        logs: Path,
-        slack_s: float = SLACK_S,
+        self, tasks: Sequence[TimedTask], seconds: float, environment: Mapping[str, str], logs: Path, slack_s: float
     ):
         self.tasks, self.seconds, self.logs, self.slack_s = list(tasks), seconds, logs, slack_s
         self.environment = {**os.environ, **environment}
@@ -137,14 +128,16 @@ class TimeBox:
     def _start(self, task: TimedTask) -> RunningTask:
         if task.before is not None:
             task.before()
-        training_s = max(task.end * self.seconds - self.now - task.overhead_s, 1.0)
-        command = [sys.executable, *task.command, *([f"minutes={training_s / 60:.3f}"] if task.timed else [])]
+        command, deadline_s = [sys.executable, *task.command], math.inf
+        training_s = max(task.end * self.seconds - self.now - (task.overhead_s or 0.0), 1.0)
+        if task.overhead_s is not None:
+            command.append(f"minutes={training_s / 60:.3f}")
+            deadline_s = self.now + training_s + task.overhead_s + self.slack_s
         say(f"[{self.now:5.0f} s] {task.name}: {training_s:.0f} s of training")
         log = (self.logs / f"{task.name}.log").open("a")
         process = subprocess.Popen(
             command, cwd=CHECKOUT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        deadline_s = self.now + training_s + task.overhead_s + self.slack_s if task.timed else math.inf
         running = RunningTask(task, process, deadline_s)
         running.reader = threading.Thread(target=_follow, args=(running, log), daemon=True)
         running.reader.start()
@@ -221,11 +214,7 @@ def _report_of(ended: RunningTask, logs: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def _stopping_on_exit(running: list[RunningTask]) -> Iterator[None]:
     """Stop all processes when this one is interrupted, and wait until they have saved."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """The scene reader, the judge of edits, trained on scenes of every split, many of them corrupted."""
 
+import contextlib
 import dataclasses
 import random
 from collections import defaultdict
@@ -76,7 +77,10 @@ class SceneReaderTask:
 
     def __init__(self, sizes: FireEditConfig, recipe: SceneReaderRecipe, out: Path = NANO):
         self.recipe, self.side = recipe, sizes.vae.sample_size
-        self.worlds = (*4 * (TRAIN,), _EVERYTHING, *((_SECOND_ARTWORK,) if _has_second_artwork() else ()))
+        self.worlds = [*4 * [TRAIN], _EVERYTHING]
+        with contextlib.suppress(assets.MissingAssetsError):
+            assets.noto_font()
+            self.worlds.append(_SECOND_ARTWORK)
         artworks = tuple(dict.fromkeys(world.artwork for world in self.worlds))
         self.model = SceneReader(SceneReaderConfig(artworks=artworks))
         self.config = self.model.config
@@ -246,9 +250,8 @@ def pass_rates(reader: SceneReader, side: int, count: int) -> dict[str, float]:
     for family in families_of(HELD_OUT.name):
         held_out = cases.of(HELD_OUT.name, family, count)
         targets = torch.from_numpy(stacked(held_out, "target"))
-        kinds = {"pass": targets, "noisy_pass": noisy(targets, generator)}
-        kinds["speckled_pass"] = speckled(targets, generator)
-        for kind, images in kinds.items():
+        versions = (targets, noisy(targets, generator), speckled(targets, generator))
+        for kind, images in zip(rates, versions, strict=True):
             rates[kind].append(_pass_rate(reader, held_out, images.numpy()))
         figures[f"pass_{family}"] = rates["pass"][-1]
         if family != NO_OP:
@@ -311,15 +314,6 @@ def _heatmap(squared: Tensor, boxes: Tensor, cells: int, is_object: Tensor) -> T
     """Gaussians of height 1 at the centers of boxes [N, M, 4], wider for larger boxes, 0 for padding; [N, h w]."""
     spread = ((boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) * cells / 6).clamp(min=0.7)
     return (torch.exp(-squared / (2 * spread[..., None] ** 2)) * is_object[..., None]).amax(dim=1)
-
-
-def _has_second_artwork() -> bool:
-    """Check for the Noto emoji font."""
-    try:
-        assets.noto_font()
-    except assets.MissingAssetsError:
-        return False
-    return True
 
 
 def center_loss(logits: Tensor, heat: Tensor) -> Tensor:

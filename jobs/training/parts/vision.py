@@ -151,9 +151,13 @@ class VisionTask:
                 hits["recall"].append(overlap.any(dim=1))
                 hits["kept_recall"].append(overlap[:, keep].any(dim=1))
                 hits["kept_precision"].append(overlap[:, keep].any(dim=0))
-            _score_regions(hits, "", model, features, true, batch)
             kept = [proposed[keep] for proposed, keep in zip(boxes, selected, strict=True)]
-            _score_regions(hits, "kept_", model, features, kept, batch)
+            for prefix, regions in (("", true), ("kept_", kept)):
+                tokens, (names, looks, _) = model.encode_regions(features, regions), box_labels(regions, batch)
+                is_object = (names != NOTHING) & (names != IGNORED)
+                for name, probe, labels in (("name", model.names, names), ("colour", model.looks, looks)):
+                    right = probe(tokens).argmax(dim=-1) == labels
+                    hits[f"{prefix}{name}_accuracy"].append(right[is_object])
         return {name: accuracy(values) for name, values in hits.items()}
 
     def preview(self, model: VisionWithProbes) -> Image.Image:
@@ -287,19 +291,3 @@ def _true_boxes(batch: Mapping[str, Tensor]) -> list[Tensor]:
     """Remove the padding of the true boxes: [G_b, 4] of each image."""
     counts = (batch["names"] != IGNORED).sum(dim=1).tolist()
     return [boxes[:count] for boxes, count in zip(batch["boxes"], counts, strict=True)]
-
-
-def _score_regions(
-    hits: dict[str, list[Tensor]],
-    prefix: str,
-    model: VisionWithProbes,
-    features: VisionFeatures,
-    boxes: Sequence[Tensor],
-    batch: Mapping[str, Tensor],
-) -> None:
-    """Compare the probes of region tokens with the labels of their boxes."""
-    tokens = model.encode_regions(features, boxes)
-    names, looks, _ = box_labels(boxes, batch)
-    for name, probe, labels in (("name", model.names, names), ("colour", model.looks, looks)):
-        right = probe(tokens).argmax(dim=-1) == labels
-        hits[f"{prefix}{name}_accuracy"].append(right[(names != NOTHING) & (names != IGNORED)])

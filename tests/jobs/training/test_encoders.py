@@ -1,7 +1,6 @@
 """Arrays stored beside the shards equal the outputs of the frozen encoders for their rows, in half precision."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -111,22 +110,6 @@ def test_rows_get_the_outputs_of_vae_and_text_encoder(
     assert [report["encoded_now"] for report in again.values()] == [0, 0]
 
 
-@pytest.mark.ray
-def test_other_weights_make_other_arrays_in_another_folder(
-    ray_session: None, pipeline: FireEditPipeline, weights: str, out: str, tmp_path: Path
-) -> None:
-    other = FireEditPipeline.fresh_nano(1)
-    other.save_pretrained(tmp_path / "other")
-    states = []
-    for folder in (weights, str(tmp_path / "other")):
-        encode_shards(out, ["test"], ["text"], "nano", folder, CONFIG)
-        states.append(stored(out, "text")[1].arrays["text_states"])
-    folders = {f"text-{fingerprint(each.text_encoder)}" for each in (pipeline, other)}
-    assert len(folders) == 2 and folders <= {path.name for path in (tmp_path / "test").iterdir()}
-    assert_close(states[1], text_states_of(other, SAMPLES[1]["instruction"]))
-    assert not np.array_equal(states[0], states[1])
-
-
 def test_weights_saved_in_half_precision_have_the_same_fingerprint(
     pipeline: FireEditPipeline, weights: str, tmp_path: Path
 ) -> None:
@@ -134,17 +117,6 @@ def test_weights_saved_in_half_precision_have_the_same_fingerprint(
     for name, part in {"latents": pipeline.vae, "text": pipeline.text_encoder}.items():
         fingerprints = [ENCODERS[name]("nano", folder).fingerprint for folder in (weights, str(tmp_path))]
         assert fingerprints == [fingerprint(part)] * 2
-
-
-def test_each_encoder_loads_only_the_rows_it_can_use(weights: str, samples: list[Sample]) -> None:
-    loads = {name: encoder("nano", weights).load for name, encoder in ENCODERS.items()}
-    for sample in samples:
-        canvases, words = loads["latents"](sample), loads["text"](sample)
-        assert (canvases is not None, words is not None) == (sample.task == "edit", sample.task == "caption")
-        shapes: dict[str, Any] = {name: array.shape for name, array in ((canvases or {}) | (words or {})).items()}
-        side, length = preset("nano").vae.sample_size, preset("nano").text.tokens
-        wanted = {"edit": dict.fromkeys(("source", "target"), (side, side, 3)), "caption": {"text_ids": (length,)}}
-        assert shapes == wanted.get(sample.task, {})
 
 
 def test_wrong_arguments_say_what_to_write(weights: str, out: str) -> None:

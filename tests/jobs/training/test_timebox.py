@@ -49,12 +49,6 @@ def test_a_task_past_its_deadline_is_stopped_and_its_output_stays(tmp_path: Path
     assert reports["clip"] == {"stopped": "saved"} and time.monotonic() - began < 20
 
 
-def test_the_plan_is_a_table(tmp_path: Path) -> None:
-    box = TimeBox([prints_minutes("clip", 0.5), prints_minutes("painter", 1, "clip")], 600, {}, tmp_path)
-    _, *rows = box.plan().splitlines()
-    assert [row.split() for row in rows] == [["clip", "5.0", "min", "-"], ["painter", "10.0", "min", "clip"]]
-
-
 def test_an_archive_is_unpacked_from_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     (folder / "unet").mkdir(parents=True)

@@ -108,15 +108,11 @@ def test_the_image_attention_is_not_trained(task: PainterTask, tmp_path: Path) -
 def test_figures_compare_every_family_with_a_copy(task: PainterTask) -> None:
     with torch.no_grad():
         figures = task.figures(task.model.eval())
+        assert task.preview(task.model).width > 2 * 3 * 128
     for family in FAMILIES:
         assert {f"{family}_inside", f"{family}_copy_inside"} <= set(figures)
     assert figures["over_copy"] == pytest.approx(1, abs=0.01) and f"{NO_OP}_inside" not in figures
     assert figures["outside"] < 1e-3
-
-
-def test_the_sheet_shows_the_first_held_out_edits(task: PainterTask) -> None:
-    with torch.no_grad():
-        assert task.preview(task.model.eval()).width > 2 * 3 * 128
 
 
 def test_saved_weights_load_and_their_image_attention_is_still_a_no_op(
