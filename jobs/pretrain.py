@@ -49,7 +49,6 @@ TRAINED: dict[str, tuple[type[PretrainRecipe], Callable[..., PretrainTask]]] = {
     "scene_reader": (SceneReaderRecipe, SceneReaderTask),
 }
 """Recipe of each part, and its task, made from the nano sizes, the recipe and the folder of the small model."""
-STAGES = ("1", "2", "3")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,7 +64,7 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if part == "corpora":
         from fireedit.jobs.training.stage_run import make_corpora  # needs Ray; the other parts run without it
 
-        commands = [["--stage", stage, *stage_overrides(stage, overrides)] for stage in STAGES]
+        commands = [["--stage", stage, *stage_overrides(stage, overrides)] for stage in ("1", "2", "3")]
         return {"part": part, "corpora": make_corpora(commands)}
     if part == "pipeline":
         return assemble(out)

@@ -11,8 +11,6 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from fireedit.models.tokens import IGNORED
 from fireedit.platform.scenes.world import WORLDS
 
-Draw = Callable[[int], Mapping[str, Any]]
-"""Function from a seed of a world to one sample: tensors of fixed shapes, and texts."""
 HELD_OUT = WORLDS["unseen_seeds"]
 """World that parts are evaluated on; training never draws its seeds."""
 SHOWN = 12
@@ -21,8 +19,8 @@ RIGHT, WRONG = (40, 120, 70), (170, 50, 50)
 """RGB of the title bars of cards on a sheet."""
 
 
-def held_out_batches(draw: Draw, samples: int, batch: int) -> DataLoader[Any]:
-    """Draw the first `samples` held-out samples in batches."""
+def held_out_batches(draw: Callable[[int], Mapping[str, Any]], samples: int, batch: int) -> DataLoader[Any]:
+    """Draw the first `samples` held-out samples, of fixed shapes, in batches."""
     seeds = cast("Dataset[int]", HELD_OUT.seeds[:samples])
     return DataLoader(seeds, batch, collate_fn=lambda chunk: default_collate([draw(seed) for seed in chunk]))
 

@@ -149,7 +149,9 @@ class Trainer:
         self.position = PretrainPosition(**checkpoint["at"])
         if not checkpoint["at"] and recipe.init_from is not None:
             task.load(recipe.init_from)
-            self.position = PretrainPosition(before_s=60 * _trained_minutes(recipe.init_from, task.name))
+            figures = figures_path(recipe.init_from, task.name)
+            minutes = json.loads(figures.read_text())["minutes"] if figures.is_file() else 0.0
+            self.position = PretrainPosition(before_s=60 * minutes)
         self.model = task.model.to(self.device).train()
         named = list(named_trained(self.model))
         self.parameters = [parameter for _, parameter in named]
@@ -249,12 +251,6 @@ def figures_path(folder: Path, part: str) -> Path:
     return folder / "figures" / f"{part}.json"
 
 
-def _trained_minutes(folder: Path, part: str) -> float:
-    """Read the training time of the part in a folder; 0 without figures."""
-    path = figures_path(folder, part)
-    return float(json.loads(path.read_text())["minutes"]) if path.is_file() else 0.0
-
-
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """Collect SIGTERM and SIGINT in a list instead of ending the process."""
@@ -269,6 +265,4 @@ def _stop_signals() -> Iterator[list[int]]:
 
 
 def _floats(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """Read all losses off the device with one synchronization."""
-    values = torch.stack([value.float() for value in losses.values()])
-    return dict(zip(losses, values.tolist(), strict=True))
+    return {name: float(value) for name, value in losses.items()}

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from fireedit.platform.scenes.world import TRAIN
 
-Draw = Callable[[int], Mapping[str, Tensor]]
-"""Function from a seed of the training world to one sample: tensors of fixed shapes by name."""
 RING = 512
 """Capacity, in samples, of the ring buffer of each worker process."""
 IDLE_S = 0.005
@@ -29,7 +27,7 @@ class SamplePool:
     used once and soon after it was drawn. Processes are forked when the pool is entered: enter it before CUDA starts.
 
     Args:
-        draw: makes the sample of a seed.
+        draw: makes the sample of a seed of the training world: tensors of fixed shapes by name.
         workers: processes; 0 draws the samples of a batch when it is taken, each seed once and in order.
         capacity: samples in memory; the oldest are overwritten.
         first: number of seeds drawn in earlier runs.
@@ -37,7 +35,9 @@ class SamplePool:
 
     AHEAD = 8
 
-    def __init__(self, draw: Draw, batch: int, workers: int, capacity: int, first: int = 0):
+    def __init__(
+        self, draw: Callable[[int], Mapping[str, Tensor]], batch: int, workers: int, capacity: int, first: int = 0
+    ):
         self.draw, self.batch, self.workers = draw, batch, workers
         self.capacity, self.first = max(capacity, 2 * batch), first
         self.filled = self.used = 0

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from pydantic import PositiveInt
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from fireedit.jobs.evaluation.cases import Cases, EditCase, families_of, stacked
 from fireedit.jobs.evaluation.scene_reader import (
@@ -97,11 +98,8 @@ class SceneReaderTask:
         if rng.random() < EFFECT_SHARE:
             scenes = [dataclasses.replace(scene, effect=rng.choice(EFFECTS)) for scene in scenes]
         images = [draw_scene(scene, self.side).image for scene in scenes]
-        tables = [table(scene, self.config) for scene in scenes]
-        return {
-            "pictures": torch.from_numpy(np.stack(images)),
-            **{name: torch.stack([rows[name] for rows in tables]) for name in tables[0]},
-        }
+        tables = default_collate([table(scene, self.config) for scene in scenes])
+        return {"pictures": torch.from_numpy(np.stack(images)), **tables}
 
     def losses(self, model: SceneReader, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tables = {name: value.flatten(0, 1) for name, value in batch.items()}
@@ -213,14 +211,10 @@ def truth_of(tables: Mapping[str, Tensor], cells: int) -> Truth:
     own = (offsets.abs().amax(dim=-1) < NEAR + 0.5) & is_object[..., None]
     distance, nearest = torch.where(own, squared, torch.inf).min(dim=1)  # [N, h w]
     near, grid = distance.isfinite(), (len(boxes), cells, cells)
-    names, colors, reflections = (
-        torch.where(near, values.gather(1, nearest), fill).view(grid)
-        for values, fill in (
-            (tables["names"].long(), IGNORED),
-            (tables["colors"].long(), IGNORED),
-            (tables["reflections"].float(), 0),
-        )
+    names, colors = (
+        torch.where(near, tables[name].long().gather(1, nearest), IGNORED).view(grid) for name in ("names", "colors")
     )
+    reflections = torch.where(near, tables["reflections"].float().gather(1, nearest), 0).view(grid)
     corners = boxes.gather(1, nearest[..., None].expand(-1, -1, 4))
     distances = torch.cat([centers - corners[..., :2], corners[..., 2:] - centers], dim=-1) / BOX_UNIT
     mirrors = tables["mirrors"][:, None]

@@ -15,11 +15,8 @@ from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.referring import make_reference
 from fireedit.platform.scenes.world import TRAIN
 
-SCENES = 10_000
-"""Scenes whose captions, instructions, questions and answers the vocabulary is trained on."""
 
-
-def train_tokenizers(out: Path, scenes: int = SCENES) -> dict[str, int]:
+def train_tokenizers(out: Path, scenes: int = 10_000) -> dict[str, int]:
     """Train byte-level BPE for LLM and text encoder: it encodes any text, and texts of the scenes in few tokens.
 
     Returns:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import default_collate
 
 from fireedit.jobs.evaluation.scene_reader import Maps, SceneReader, load_reader
 from fireedit.jobs.evaluation.success import faults
@@ -38,8 +39,7 @@ def task(tmp_path: Path) -> SceneReaderTask:
 
 
 def tables_of(scenes: list[Scene], task: SceneReaderTask) -> dict[str, torch.Tensor]:
-    tables = [table(scene, task.config) for scene in scenes]
-    return {name: torch.stack([rows[name] for rows in tables]) for name in tables[0]}
+    return default_collate([table(scene, task.config) for scene in scenes])
 
 
 def perfect(tables: dict[str, torch.Tensor], truth: Truth, task: SceneReaderTask) -> Maps:
@@ -92,8 +92,7 @@ def test_all_samples_have_the_same_shapes_and_types(task: SceneReaderTask) -> No
 def test_one_batch_is_soon_overfitted(task: SceneReaderTask) -> None:
     torch.manual_seed(0)
     model = SceneReader(dataclasses.replace(task.config, widths=(8, 32), depths=(1, 1)))
-    samples = [task.draw(seed) for seed in range(2)]
-    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    batch = default_collate([task.draw(seed) for seed in range(2)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     first = task.losses(model, batch)["loss"]
     for _ in range(15):
