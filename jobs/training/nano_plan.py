@@ -111,7 +111,7 @@ class NanoPlan:
     def task(self, part: str, end: float) -> TimedTask:
         """Build the task of a part that should be done at a share `end` of the box."""
         planned, stage = PARTS[part], int(part[-1]) if part.startswith("stage") else 0
-        start = self._start_folder(stage)
+        start = self.home / "runs" / f"nano-{stage - 1}" / "weights" if stage > 1 else self.home / "start"
         command: Overrides = ("jobs/pretrain.py", part, "--out", str(self.out))
         before: Callable[[], None] | None = None
         if stage:
@@ -131,10 +131,6 @@ class NanoPlan:
             overhead_s=None if part in UNTIMED else STAGE_OVERHEAD_S[self.device] if stage else OVERHEAD_S,
             before=before,
         )
-
-    def _start_folder(self, stage: int) -> Path:
-        """Folder of the pipeline that a stage starts from."""
-        return self.home / "runs" / f"nano-{stage - 1}" / "weights" if stage > 1 else self.home / "start"
 
     def _machine_overrides(self, part: str) -> Overrides:
         pretrained = not part.startswith("stage") and part not in UNTIMED

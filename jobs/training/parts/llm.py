@@ -34,8 +34,6 @@ from fireedit.platform.sheet import Card, Panel, card_sheet
 
 OPEN = ("description", "after")
 """Kinds of questions with several good answers; the others are counted as right or wrong."""
-BATCH = 64
-"""Questions answered at once in the figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +80,8 @@ class LanguageTask:
         """
         kinds, rows = zip(*self._held_out_questions(), strict=True)
         nll, tokens, right = 0.0, 0, dict[str, list[bool]]()
-        for first in range(0, len(rows), BATCH):
-            answers, true_answers, answers_nll = self.answer(model, default_collate(list(rows[first : first + BATCH])))
+        for first in range(0, len(rows), 64):
+            answers, true_answers, answers_nll = self.answer(model, default_collate(list(rows[first : first + 64])))
             nll, tokens = nll + answers_nll, tokens + sum(map(len, true_answers))
             for kind, answer, true in zip(kinds[first:], answers, true_answers, strict=False):
                 right.setdefault(kind, []).append(torch.equal(answer, true))

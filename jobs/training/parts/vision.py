@@ -143,7 +143,10 @@ class VisionTask:
         for batch in held_out_batches(self.draw, self.recipe.held_out, 64):
             batch = _as_int64({name: value.to(device) for name, value in batch.items()})
             features, states = model.encode(batch["view"])
-            self._score_image(hits, model, states, batch)
+            for name, probe in (("background", model.background), ("style", model.style)):
+                hits[f"{name}_accuracy"].append(probe(states.mean(dim=1)).argmax(dim=-1) == batch[name])
+            largest = cell_shares(batch["cells"], len(CELL_CLASSES), [model.vision.side]).argmax(dim=-1)
+            hits["cell_accuracy"].append(model.cells(states).argmax(dim=-1) == largest)
             boxes, _, selected = model.propose(features)
             true = _true_boxes(batch)
             for true_boxes, proposed, keep in zip(true, boxes, selected, strict=True):
@@ -213,16 +216,6 @@ class VisionTask:
         tokens = model.encode_regions(features, boxes)
         probes = zip((model.names, model.looks, model.reflected), box_labels(boxes, batch), strict=True)
         return torch.stack([known_cross_entropy(probe(tokens), labels) for probe, labels in probes]).sum()
-
-    def _score_image(
-        self, hits: dict[str, list[Tensor]], model: VisionWithProbes, states: Tensor, batch: Mapping[str, Tensor]
-    ) -> None:
-        """Compare the probes of the whole image and of its cells with the labels."""
-        for name, probe in (("background", model.background), ("style", model.style)):
-            hits[f"{name}_accuracy"].append(probe(states.mean(dim=1)).argmax(dim=-1) == batch[name])
-        side = self.sizes.vision.image_size // self.sizes.vision.patch_size
-        largest = cell_shares(batch["cells"], len(CELL_CLASSES), [side]).argmax(dim=-1)
-        hits["cell_accuracy"].append((model.cells(states).argmax(dim=-1) == largest).flatten())
 
 
 def labelled(rendering: Rendering, scene: Scene) -> dict[str, Tensor]:
