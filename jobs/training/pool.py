@@ -68,7 +68,9 @@ class SamplePool:
     def take(self, device: torch.device) -> dict[str, Tensor]:
         """Return a batch on the device, by name [B, ...]; wait until the first one is drawn."""
         while self._collect(device) < self.batch:
-            self._require_workers()
+            exit_codes = [process.exitcode for process in self._processes if not process.is_alive()]
+            if exit_codes:
+                raise RuntimeError(f"a sample worker ended with exit code {exit_codes[0]}; its error is printed above")
             time.sleep(IDLE_S)
         fresh = min(self.filled - self.used, self.batch)
         numbers = torch.arange(self.used, self.used + fresh, device=device)
@@ -106,11 +108,6 @@ class SamplePool:
             samples = self._samples[name]
             samples[places.to(samples.device)] = values.to(samples.device)
         self.filled += count
-
-    def _require_workers(self) -> None:
-        exit_codes = [process.exitcode for process in self._processes if not process.is_alive()]
-        if exit_codes:
-            raise RuntimeError(f"a sample worker ended with exit code {exit_codes[0]}; its error is printed above")
 
     def _work(self, worker: int) -> None:
         """Draw every `workers`-th seed into this process's ring buffer until the trainer has ended."""

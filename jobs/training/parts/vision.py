@@ -87,11 +87,6 @@ class VisionWithProbes(nn.Module):
         features = self.vision(view, detail=False)
         return features, self.vision.dino.layernorm(features.maps[-1].flatten(2).transpose(1, 2))
 
-    def encode_coarse(self, view: Tensor) -> Tensor:
-        """Encode the smaller view that HVCA also reads: states after the final norm, [B, n, W]."""
-        pixels = normalized(view, self.vision.config.detail_size, IMAGENET_MEAN, IMAGENET_STD)
-        return self.vision.dino(pixels).last_hidden_state[:, 1:]
-
     def propose(self, features: VisionFeatures) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Propose boxes [B, Q, 4] and scores [B, Q] as `FireEdit.perceive` does, and the indices it selects."""
         proposals = self.detector(features)
@@ -125,7 +120,9 @@ class VisionTask:
         features, states = model.encode(batch["view"])
         detections = model.detector.detect(features)
         detection = self.set_loss(detections, batch["boxes"], batch["names"] != IGNORED)
-        cells = self._cell_loss(model, [states, model.encode_coarse(batch["view"])], batch)
+        pixels = normalized(batch["view"], self.sizes.vision.detail_size, IMAGENET_MEAN, IMAGENET_STD)
+        coarse = model.vision.dino(pixels).last_hidden_state[:, 1:]  # of the smaller view that HVCA also reads
+        cells = self._cell_loss(model, [states, coarse], batch)
         whole = known_cross_entropy(model.background(states.mean(dim=1)), batch["background"])
         whole = whole + known_cross_entropy(model.style(states.mean(dim=1)), batch["style"])
         regions = self._region_loss(model, features, detections, batch)
