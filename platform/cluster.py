@@ -29,6 +29,10 @@ NODE_GROUP = "ray.io/node-group"
 """Label of nodes that `ray up` or KubeRay started, which both run an autoscaler."""
 
 
+SETTLE_S = 2.0
+"""Seconds in which Ray reserves what is free; only a job that has to wait longer asks for the cluster's state."""
+
+
 class ResourcesError(RuntimeError):
     """A job that asks for more than its Ray cluster has."""
 
@@ -63,21 +67,34 @@ def require_resources(bundles: Sequence[dict[str, float]], advice: str, patience
     Raises:
         ResourcesError: the cluster is too small for the job, even idle, and has no autoscaler.
     """
+    group = placement_group(list(bundles))
+    try:
+        if group.wait(SETTLE_S):
+            return
+        total = _require_room(bundles, advice)
+        while not group.wait(patience_s):
+            say(
+                f"waiting: the job takes {_in_words(_total(bundles))}, this Ray has {total} with "
+                f"{_in_words(ray.available_resources())} free; {advice}, or end what holds them (`ray status` lists it)"
+            )
+            patience_s *= 2
+    finally:
+        remove_placement_group(group)
+
+
+def _require_room(bundles: Sequence[dict[str, float]], advice: str) -> str:
+    """Raise ResourcesError if no idle cluster of this size has room for the job; return its size in words."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     rooms = [Counter(node["Resources"]) for node in nodes]
-    needed = Counter({name: round(sum(bundle.get(name, 0) for bundle in bundles), 4) for name in ("CPU", "GPU")})
+    needed, total = _total(bundles), f"{_in_words(ray.cluster_resources())} on {len(nodes)} node(s)"
     fits = needed <= sum(rooms, Counter()) and all(any(Counter(bundle) <= room for room in rooms) for bundle in bundles)
-    total = f"{_in_words(ray.cluster_resources())} on {len(nodes)} node(s)"
     if not fits and not any(NODE_GROUP in node["Labels"] for node in nodes):
         raise ResourcesError(f"the job takes {_in_words(needed)}, this Ray has {total}; {advice}")
-    group = placement_group(list(bundles))
-    while not group.wait(patience_s):
-        say(
-            f"waiting: the job takes {_in_words(needed)}, this Ray has {total} with "
-            f"{_in_words(ray.available_resources())} free; {advice}, or end what holds them (`ray status` lists it)"
-        )
-        patience_s *= 2
-    remove_placement_group(group)
+    return total
+
+
+def _total(bundles: Sequence[dict[str, float]]) -> Counter[str]:
+    return Counter({name: round(sum(bundle.get(name, 0) for bundle in bundles), 4) for name in ("CPU", "GPU")})
 
 
 def _in_words(resources: Mapping[str, float]) -> str:
