@@ -14,6 +14,11 @@ os.environ |= {  # for the S3 server below; Ray's workers inherit them
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests of Ray last: the others fork processes, after which a Ray driver may no longer reach its cluster."""
+    items.sort(key=lambda item: "ray" in item.keywords)
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
     """Address of an empty bucket on a local S3 server, with the options to reach it."""
