@@ -27,8 +27,6 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 90
 NODE_GROUP = "ray.io/node-group"
 """Label of nodes that `ray up` or KubeRay started, which both run an autoscaler."""
-
-
 SETTLE_S = 2.0
 """Seconds in which Ray reserves what is free; only a job that has to wait longer asks for the cluster's state."""
 

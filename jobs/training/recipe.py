@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -34,8 +34,8 @@ class TrainRecipe:
 
     model: ModelSizes
     """Sizes of a preset, `nano` or `paper`, with changes: `{preset: nano, vlm: {lora_rank: 16}}`."""
-    stage: Literal[1, 2, 3]
-    """Stage, which `--stage` chooses."""
+    stage: PositiveInt
+    """Key of STAGES, which `--stage` chooses."""
     steps: PositiveInt | None = None
     """Optimizer steps after which the run ends."""
     minutes: PositiveFloat | None = None

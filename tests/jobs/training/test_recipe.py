@@ -1,11 +1,13 @@
 """A command line becomes a whole recipe, or a sentence that says what to write."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fireedit.jobs.training.recipe import CONFIGS, read_recipe
 from fireedit.models.model import preset
+from fireedit.models.stages import STAGES
 from fireedit.platform import config
 from fireedit.platform.data.catalog import CORPORA
 from fireedit.platform.data.shards import Index, Shard, write_index
@@ -95,3 +97,11 @@ def test_the_paper_is_trained_on_both_mixtures_of_its_table() -> None:
     assert sum(less.values()) == pytest.approx(1) and set(more) - set(less) == {"ultraedit"}
     assert more["ultraedit"] == more["instructpix2pix"] == more["magicbrush"]
     assert {name: more[name] for name in less} == less
+
+
+def test_a_fourth_stage_takes_an_entry_and_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STAGES, 4, replace(STAGES[3], number=4))
+    path = tmp_path / "nano-stage4.yaml"
+    path.write_text((CONFIGS / "nano-stage3.yaml").read_text())
+    recipe = read_recipe(["--stage", "4", "--config", str(path)])
+    assert recipe.stage == 4 and config.parse(type(recipe), config.to_plain(recipe), "saved") == recipe
