@@ -1,0 +1,58 @@
+"""Results that the stages of an edit hand to the gateway. Imports no torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from ray import ObjectRef
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Time of one edit in one stage."""
+
+    stage: str
+    queue_s: float
+    """Seconds of waiting before the model ran."""
+    run_s: float
+    """Seconds in which the model ran."""
+    cached: bool = False
+    """True if the result was kept from an earlier edit."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Result of perception; tensors stay in Ray's object store, owned by the detector's replica."""
+
+    key: str
+    """Content hash of the canvas, hex."""
+    tokens: ObjectRef
+    """Percepts that the VLM reads: image and region tokens."""
+    detail: ObjectRef
+    """Percepts that the UNet reads: the detail sources of HVCA."""
+    boxes: np.ndarray
+    """[R, 4] xyxy in [0, 1] of the image's sides, best first."""
+    scores: np.ndarray
+    """[R] in [0, 1]."""
+    times: StageTimes
+
+
+@dataclass(frozen=True)
+class Understood:
+    """Result of understanding."""
+
+    edit_tokens: ObjectRef
+    """Tensor [1, 77, W]."""
+    times: StageTimes
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Result of painting."""
+
+    images: list[np.ndarray]
+    """uint8 RGB [h, w, 3], one per seed."""
+    times: StageTimes
+    steps: int
+    """Denoising steps that were run."""
+    branch_seconds: float
+    """Seconds of one denoising step divided by the branches in its batch, a moving average of the replica."""
