@@ -172,7 +172,7 @@ class LocalRay:
 
     def stop(self) -> bool:
         """End this Ray with all its processes and remove its folder; False if none runs."""
-        processes = self._processes()
+        processes = self.processes()
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
@@ -184,6 +184,15 @@ class LocalRay:
         shutil.rmtree(self._known.get("folder", ""), ignore_errors=True)
         self.state.unlink(missing_ok=True)
         return bool(processes)
+
+    def processes(self) -> set[psutil.Process]:
+        """Find the processes of this Ray: those with its folder on their command line, and their descendants."""
+        processes = set[psutil.Process]()
+        for process in psutil.process_iter(["cmdline"]) if self._known else ():
+            if self._known["folder"] in " ".join(process.info["cmdline"] or []):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    processes |= {process, *process.children(recursive=True)}
+        return processes - {psutil.Process()}
 
     def keep_logs(self, folder: Path) -> None:
         """Copy the logs of Ray's processes, before `stop` removes them."""
@@ -199,14 +208,6 @@ class LocalRay:
             return session.get(f"{api}/logs", params={"node_id": nodes[0]["node_id"]}, timeout=5).status_code == 200
         except (requests.RequestException, LookupError, TypeError):  # no answer, or one without a node in it
             return False
-
-    def _processes(self) -> set[psutil.Process]:
-        processes = set[psutil.Process]()
-        for process in psutil.process_iter(["cmdline"]) if self._known else ():
-            if self._known["folder"] in " ".join(process.info["cmdline"] or []):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    processes |= {process, *process.children(recursive=True)}
-        return processes - {psutil.Process()}
 
 
 def free_port(wanted: int) -> int:
