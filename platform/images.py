@@ -6,6 +6,7 @@ import struct
 import threading
 import warnings
 import zlib
+from dataclasses import dataclass
 from typing import NewType
 
 import numpy as np
@@ -41,6 +42,16 @@ _DAMAGE = (SyntaxError, OSError, ValueError, EOFError, TypeError, LookupError, s
 _reading_headers = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Header:
+    """Description of a picture that was not decoded."""
+
+    format: str
+    """PNG, JPEG or WEBP."""
+    size: tuple[int, int]
+    """Width and height as stored; a turn by EXIF may exchange them."""
+
+
 class ImageError(ValueError):
     """Bytes that are no picture of a supported format; the message says what was found and what to send."""
 
@@ -61,6 +72,29 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, draft: int | None = None) 
         image.draft("RGB", (draft, draft))
     _load(image)
     return Pixels(np.array(_to_rgb(_upright(image))))
+
+
+def header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read format and size of a picture without decoding it.
+
+    Raises:
+        ImageError: as `decode`, but for damaged pixels.
+    """
+    image = _open(data, max_pixels)
+    return Header(str(image.format), image.size)
+
+
+def decode_canvas(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, tuple[int, int]]:
+    """Decode a picture to a square, whatever its aspect.
+
+    Returns:
+        [side, side, 3] uint8, sRGB, and width and height of the picture, upright.
+    Raises:
+        ImageError: as `decode`.
+    """
+    pixels = decode(data, max_pixels)
+    height, width = pixels.shape[:2]
+    return Pixels(resize(pixels, side, side)), (width, height)
 
 
 def decode_alpha(data: bytes) -> np.ndarray | None:

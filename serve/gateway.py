@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from fireedit.platform import images
 from fireedit.serve.errors import HANDLERS, LOST, Busy, unavailable
 from fireedit.serve.form import read_form
 from fireedit.serve.schema import Edited, EditRequest, LimitsConfig, edit_body
@@ -99,6 +100,7 @@ class Gateway:
 
     async def _edit(self, request: EditRequest) -> Edited:
         """Results that are not awaited here go from replica to replica, not through this process."""
-        percepts = self.detector.propose.remote(request.image)
+        image = await asyncio.to_thread(images.decode, request.picture.file)
+        percepts = self.detector.propose.remote(image)
         edit_tokens = self.vlm.understand.remote(percepts, request.prompt)
-        return await self.unet.edit.remote(request.image, percepts, edit_tokens, request.settings, request.seeds)
+        return await self.unet.edit.remote(image, percepts, edit_tokens, request.settings, request.seeds)

@@ -1,6 +1,7 @@
 """Request, response and error of an edit, in the shapes of OpenAI's images API. Imports no torch."""
 
 import base64
+import math
 import re
 import secrets
 import time
@@ -14,6 +15,8 @@ from fireedit.models.settings import Setting, SettingValue, setting_fields
 from fireedit.platform import images
 
 MAX_SEED = 2**63 - 1
+CANVAS_SIDE = 512
+"""Side of the paper's canvas."""
 FORMATS = ("png", "jpeg")
 OPAQUE = ("auto", "opaque")
 INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -110,16 +113,50 @@ class Form:
         return self.choice(name, ("false", "true")) == "true"
 
 
+@dataclass(frozen=True)
+class Picture:
+    """Source of an edit: its canvas, and its file for whoever needs all of its pixels again."""
+
+    canvas: np.ndarray
+    """[S, S, 3] uint8 RGB, squashed to the side S of the VAE's pictures as `models.processor.squash` does."""
+    size: tuple[int, int]
+    """Width and height of the source, upright."""
+    file: bytes
+    """Encoded, as received."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditJob:
+    """Orders for the denoising of one edit."""
+
+    settings: Mapping[str, SettingValue]
+    """Fields of `PaintSettings` in the request; the others stay as saved with the weights."""
+    seeds: tuple[int, ...]
+    """Seed of each image."""
+    size: tuple[int, int]
+    """Width and height of the source, upright; the images keep its aspect."""
+    reproducible: bool = False
+    """True runs the edit alone in its batch."""
+    deadline: float = math.inf
+    """Seconds of `time.time()` after which nobody waits for the edit."""
+    caller: str = ""
+    """Ray actor name of the gateway's replica; empty if there is nobody to watch."""
+    request_id: str = ""
+
+
+class DeadlineExceeded(Exception):
+    """An edit's deadline passed before it was done."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EditRequest:
     """Validated request for one or more edits of an image."""
 
-    image: np.ndarray
-    """[H, W, 3] uint8 RGB."""
+    picture: Picture
     prompt: str
     n: int
     seed: int
-    """Seed of the first image; the next images use the next seeds."""
+    """Seed of the first image; the next images use the next seeds, and 0 after the largest."""
     settings: Mapping[str, SettingValue]
     """Fields of `PaintSettings` in the request; the others stay as saved with the weights."""
     output_format: Literal["png", "jpeg"]
@@ -127,10 +164,12 @@ class EditRequest:
     """Quality of a JPEG, 0 to 100; PNG is lossless."""
     regions: bool
     """True adds the detector's boxes to the response."""
+    reproducible: bool
+    """True runs the edit alone in its batch: the same picture on the same device, whatever else is running."""
 
     @classmethod
-    def from_form(cls, form: Form, limits: LimitsConfig) -> Self:
-        """Check every field and decode the image.
+    def from_form(cls, form: Form, limits: LimitsConfig, side: int = CANVAS_SIDE) -> Self:
+        """Check every field and decode the image to a canvas of `side` x `side` pixels.
 
         Raises:
             BadRequest: a field is missing, out of range, or not supported by this server.
@@ -144,13 +183,14 @@ class EditRequest:
             output_format=form.choice("output_format", FORMATS),
             output_compression=form.integer("output_compression", 95, 0, 100),
             regions=form.flag("regions"),
-            image=_source(form, limits),
+            reproducible=form.flag("reproducible"),
+            picture=_picture(form, limits, side),
         )
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the images, in order."""
-        return tuple(range(self.seed, self.seed + self.n))
+        return tuple((self.seed + index) % (MAX_SEED + 1) for index in range(self.n))
 
 
 @dataclass(frozen=True)
@@ -207,7 +247,7 @@ def _refuse_unsupported(form: Form) -> None:
     form.choice("background", OPAQUE)
 
 
-def _source(form: Form, limits: LimitsConfig) -> np.ndarray:
+def _picture(form: Form, limits: LimitsConfig, side: int) -> Picture:
     files = [*form.files.get("image", ()), *form.files.get("image[]", ())]
     if not files:
         message = "image: found no file; send the image to edit as a file part named image"
@@ -215,17 +255,17 @@ def _source(form: Form, limits: LimitsConfig) -> np.ndarray:
     if len(files) > 1:
         message = f"image: found {len(files)} images; this server edits one at a time: send one"
         raise BadRequest(message, "image", "unsupported_value")
-    if len(files[0]) > limits.max_image_bytes:
+    (file,) = files
+    if len(file) > limits.max_image_bytes:
         raise too_many_bytes(limits)
     try:
-        image = images.decode(files[0], max_pixels=limits.max_image_pixels)
+        width, height = images.header(file, limits.max_image_pixels).size
+        if max(height, width) > (longest := limits.max_image_aspect) * min(height, width):
+            message = f"found {width} x {height}; send one at most {longest:g} times as long as wide"
+            raise images.ImageError(message)
+        return Picture(*images.decode_canvas(file, side, limits.max_image_pixels), file)
     except images.ImageError as error:
         raise BadRequest(f"image: {error}", "image", "invalid_image") from None
-    height, width = image.shape[:2]
-    if max(height, width) > limits.max_image_aspect * min(height, width):
-        message = f"image: found {width} x {height}; send one at most {limits.max_image_aspect:g} times as long as wide"
-        raise BadRequest(message, "image", "invalid_image")
-    return image
 
 
 def too_many_bytes(limits: LimitsConfig) -> BadRequest:

@@ -41,7 +41,8 @@ def test_settings_left_out_stay_as_saved_with_the_weights() -> None:
     request = parse()
     assert request.settings == {}
     assert (request.n, request.output_format, request.regions) == (1, "png", False)
-    assert request.image.shape == (8, 12, 3)
+    assert request.picture.canvas.shape == (512, 512, 3) and request.picture.size == (12, 8)
+    assert request.picture.file == IMAGE and not request.reproducible
 
 
 def test_every_declared_setting_is_a_field() -> None:
@@ -60,6 +61,10 @@ def test_scalars_are_parsed() -> None:
 
 def test_each_request_without_a_seed_gets_another() -> None:
     assert parse().seed != parse().seed
+
+
+def test_seeds_wrap_within_range() -> None:
+    assert parse(n="3", seed=str(2**63 - 2)).seeds == (2**63 - 2, 2**63 - 1, 0)
 
 
 def test_other_fields_of_openai_are_ignored() -> None:
