@@ -167,7 +167,7 @@ class FireEditPipeline(DiffusionPipeline):
     def prepare(
         self,
         images: Sequence[ImageInput],
-        percepts: Percepts,
+        percepts: Percepts | None,
         edit_tokens: Tensor,
         settings: PaintSettings,
         generators: Generators = None,
@@ -177,7 +177,7 @@ class FireEditPipeline(DiffusionPipeline):
         """Compute everything that all denoising steps share, once per source.
 
         Args:
-            images, percepts, edit_tokens: B sources and their conditions.
+            images, percepts, edit_tokens: B sources and their conditions; no percepts for an editor without HVCA.
             generators: one for each of N outputs makes each independent of the rest of the batch.
             latents: [N, C, h, w] of unit variance, in place of noise from the generators.
             copies: number of outputs for each source, N in total; one each by default.
@@ -188,40 +188,47 @@ class FireEditPipeline(DiffusionPipeline):
         source = source_latents(self.vae, encode_pixels(self.vae, pixels.to(device))).to(dtype)[source_of]
         edit_tokens = edit_tokens.to(device, dtype)
         null_ids = tokenize_text(self.tokenizer, [settings.negative_prompt], edit_tokens.shape[1]).to(device)
-        model = self.model
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.set_timesteps(settings.num_inference_steps, device=device)
         if latents is None:
             latents = randn_tensor(source.shape, generator=generators, device=device, dtype=torch.float32)
         if latents.shape != source.shape:
             raise ValueError(f"latents of shape {list(latents.shape)}; write {list(source.shape)}")
+        detail_tokens = None
+        if percepts is not None:
+            detail_tokens = self.model.gather_detail(edit_tokens, percepts.to(device))
         return SamplingState(
-            model=model,
             settings=settings,
             scheduler=scheduler,
             generators=generators,
             source_of=source_of,
             source=source,
             edit_tokens=edit_tokens,
-            detail_tokens=model.gather_detail(edit_tokens, percepts.to(device)),
+            detail_tokens=detail_tokens,
             null_tokens=text_states(self.text_encoder, null_ids).to(dtype) if settings.guided else None,
             # In float32 whatever the UNet's dtype: rounding errors would accumulate over the steps.
             latents=latents.to(device, torch.float32) * scheduler.init_noise_sigma,
         )
 
     @torch.no_grad()
-    def denoise(self, state: SamplingState) -> None:
-        """Advance the latents of a sampling by one timestep."""
-        scheduler, timestep = state.scheduler, state.scheduler.timesteps[state.step]
-        noisy = scheduler.scale_model_input(state.latents, timestep).to(self.unet.dtype)
-        timesteps = timestep.expand(len(state.edit_tokens))
-        conditions = state.model.condition(state.edit_tokens, timesteps, detail_tokens=state.detail_tokens)
-        predicted = predict_guided(state, noisy, timestep, conditions)
-        # Samplers that add no noise of their own, such as UniPC, take no generator.
-        takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-        noise = {"generator": state.generators} if takes_generator else {}
-        state.latents = scheduler.step(predicted, timestep, state.latents, **noise).prev_sample
-        state.step += 1
+    def denoise(self, *states: SamplingState) -> None:
+        """Advance states by one timestep each, in one forward; each may be at another step of other settings.
+
+        On a CPU in float32 the result of a state is the same, byte for byte, in any company.
+        """
+        for state, predicted in zip(states, predict_guided(self.model, states), strict=True):
+            scheduler = state.scheduler
+            # Samplers that add no noise of their own, such as UniPC, take no generator.
+            takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+            noise = {"generator": state.generators} if takes_generator else {}
+            output = scheduler.step(predicted, state.timestep, state.latents, **noise)
+            state.latents, state.clean = output.prev_sample, getattr(output, "pred_original_sample", None)
+            state.step += 1
+
+    @torch.no_grad()
+    def preview(self, state: SamplingState, sizes: Sequence[tuple[int, int]]) -> list[Image.Image]:
+        """Decode what a sampling would end with if its last prediction were true; the sampling is not disturbed."""
+        return self.decode(state.latents if state.clean is None else state.clean, sizes)
 
     @torch.no_grad()
     def finish(self, state: SamplingState) -> Tensor:

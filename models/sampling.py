@@ -17,9 +17,8 @@ Sampler: TypeAlias = EulerAncestralDiscreteScheduler | DDIMScheduler
 
 @dataclass
 class SamplingState:
-    """State between two denoising steps of N outputs from B sources."""
+    """State between two denoising steps of N outputs from B sources, all with the same settings."""
 
-    model: FireEdit
     settings: PaintSettings
     scheduler: Sampler
     generators: Generators
@@ -37,28 +36,71 @@ class SamplingState:
     """float32 [N, C, h, w], at the timestep of `step`."""
     step: int = 0
     """Number of steps done."""
+    clean: Tensor | None = None
+    """float32 [N, C, h, w], clean latents as predicted at the last step; None before the first one, or if the sampler
+    does not tell them."""
+
+    @property
+    def timestep(self) -> Tensor:
+        """Timestep of the next denoising step, a scalar."""
+        return self.scheduler.timesteps[self.step]
+
+    @property
+    def steps_left(self) -> int:
+        return len(self.scheduler.timesteps) - self.step
+
+    @property
+    def branches(self) -> int:
+        """Samples of this state in one forward of the UNet."""
+        return len(self.latents) * (1 if self.null_tokens is None else 3)
+
+    def noisy(self, dtype: torch.dtype) -> Tensor:
+        """Return the latents [N, C, h, w] as the UNet reads them."""
+        return self.scheduler.scale_model_input(self.latents, self.timestep).to(dtype)
 
 
-def predict_guided(state: SamplingState, noisy: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
-    """Predict from `noisy` [N, C, h, w], guided by text and image; float32.
-
-    Args:
-        conditions: of the B sources.
+def predict_guided(model: FireEdit, states: Sequence[SamplingState]) -> list[Tensor]:
+    """Predict for states at timesteps of their own, in one forward; float32 [N_i, C, h, w], guided by text and image.
 
     Source: InstructPix2Pix (arXiv 2211.09800), equation 3.
     """
-    source, timed_tokens = state.source, conditions.timed_tokens[state.source_of]
-    detail = None if conditions.detail_tokens is None else conditions.detail_tokens[state.source_of]
+    counts = [len(state.edit_tokens) for state in states]
+    edit_tokens = torch.cat([state.edit_tokens for state in states])
+    timesteps = torch.cat([state.timestep.expand(count) for state, count in zip(states, counts, strict=True)])
+    timed_tokens = model.condition(edit_tokens, timesteps).timed_tokens.split(counts)
+    branches = [_branches(*each, model.unet.dtype) for each in zip(states, timed_tokens, strict=True)]
+    noisy, source, timesteps, tokens, *detail = map(torch.cat, zip(*branches, strict=True))
+    predicted = model.predict(noisy, source, timesteps, Conditions(tokens, detail[0] if detail else None)).float()
+    parts = predicted.split([state.branches for state in states])
+    return [_guided(*each) for each in zip(states, parts, strict=True)]
+
+
+def _branches(state: SamplingState, timed_tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Build the branches text and image, image alone, neither; without guidance the first alone.
+
+    Args:
+        timed_tokens: [B, 77, 768], of the B sources.
+    Returns:
+        Noisy latents, source, timesteps, tokens and, with HVCA, detail tokens of each branch.
+    """
+    noisy, source, tokens = state.noisy(dtype), state.source, timed_tokens[state.source_of]
+    details = () if state.detail_tokens is None else (state.detail_tokens[state.source_of],)
+    timesteps = state.timestep.expand(state.branches)
     if state.null_tokens is None:
-        return state.model.predict(noisy, source, timestep, Conditions(timed_tokens, detail)).float()
-    # Branches: text and image, image alone, neither. Detail tokens belong to the image.
-    null_tokens = state.null_tokens.expand_as(timed_tokens)
-    branches = Conditions(
-        torch.cat([timed_tokens, null_tokens, null_tokens]),
-        None if detail is None else torch.cat([detail, detail, torch.zeros_like(detail)]),
+        return noisy, source, timesteps, tokens, *details
+    null_tokens = state.null_tokens.expand_as(tokens)
+    return (
+        torch.cat([noisy] * 3),
+        torch.cat([source, source, torch.zeros_like(source)]),
+        timesteps,
+        torch.cat([tokens, null_tokens, null_tokens]),
+        *(torch.cat([detail, detail, torch.zeros_like(detail)]) for detail in details),  # it belongs to the image
     )
-    sources = torch.cat([source, source, torch.zeros_like(source)])
-    predicted = state.model.predict(torch.cat([noisy] * 3), sources, timestep, branches).float()
+
+
+def _guided(state: SamplingState, predicted: Tensor) -> Tensor:
+    if state.null_tokens is None:
+        return predicted
     full, image_only, unconditional = predicted.chunk(3)
     return (
         unconditional

@@ -9,6 +9,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
 from fireedit.models.layers.component import Component
+from fireedit.models.layers.invariant import attend, make_invariant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class TATILayer(nn.Module):
     def forward(self, queries: Tensor, tokens: Tensor, time: Tensor) -> Tensor:
         normed = self.query_norm(queries, time)
         keys = torch.cat([normed, self.token_norm(tokens, time)], dim=1)
-        queries = queries + self.attention(normed, keys, keys, need_weights=False)[0]
+        queries = queries + attend(self.attention, normed, keys)
         return queries + self.mlp_out(F.relu(self.mlp_in(self.mlp_norm(queries, time))).square())
 
 
@@ -83,6 +84,7 @@ class TATI(Component, ModelMixin):
         self.token_out = nn.Linear(width, width)
         nn.init.zeros_(self.token_out.weight)
         nn.init.zeros_(self.token_out.bias)
+        make_invariant(self)
 
     def forward(self, edit_tokens: Tensor, timesteps: Tensor) -> Tensor:
         """Map edit tokens [B, queries, width] and timesteps [B], also fractional, to timed tokens of the same shape."""

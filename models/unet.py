@@ -9,6 +9,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IP
 from torch import Tensor, nn
 
 from fireedit.models.layers.component import FromSizes
+from fireedit.models.layers.invariant import make_invariant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
         if config.adds_source:
             nn.init.zeros_(self.conv_out.weight)
             nn.init.zeros_(self.conv_out.bias)
+        make_invariant(self)
 
     def predict(
         self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor, detail_tokens: Tensor | None

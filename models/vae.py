@@ -17,6 +17,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor
 
 from fireedit.models.layers.component import Component, FromSizes
+from fireedit.models.layers.invariant import make_invariant
 
 CERTAIN = -30.0
 """Log variance of deterministic latents."""
@@ -49,6 +50,7 @@ class EditVAE(FromSizes, AutoencoderKL, ModelMixin):
 
     def __init__(self, config: VAEConfig):
         super().__init__(**asdict(config))
+        make_invariant(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,236 @@
+"""Engine of the UNet deployment: it keeps a set of edits and does one denoising step for a batch of them at a time.
+
+Edits join and leave between steps. On a CPU in float32 a picture is the same, byte for byte, in any company.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fireedit.models.model import Percepts
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.sampling import SamplingState
+from fireedit.models.settings import PaintSettings
+from fireedit.serve import metrics
+from fireedit.serve.schema import DeadlineExceeded, EditJob
+from fireedit.serve.stage import Painted, StageTimes
+
+logger = logging.getLogger(__name__)
+
+SMOOTHING = 0.9
+"""Share of the moving average of a branch's seconds that is kept at each step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Batches of the UNet."""
+
+    max_branches: int = 12
+    """Samples in one forward of the UNet: an edit of n pictures takes n, or 3 n with guidance. A larger edit runs
+    alone."""
+    patience: int = 4
+    """Every so many steps the edit that has waited for the most steps comes first; in all others, the shortest."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Counters of an engine."""
+
+    running: int
+    """Edits that have begun."""
+    waiting: int
+    steps: int
+    """Steps done since the start, one per edit in each batch."""
+
+
+@dataclass(eq=False)
+class QueuedEdit:
+    """Edit from its arrival to its pictures."""
+
+    job: EditJob
+    settings: PaintSettings
+    canvas: np.ndarray
+    """Source, uint8 RGB [S, S, 3]."""
+    detail: Percepts | None
+    edit_tokens: Tensor
+    """[1, 77, W]."""
+    result: "asyncio.Future[list[np.ndarray]]"
+    arrived: float = field(default_factory=time.monotonic)
+    began: float | None = None
+    state: SamplingState | None = None
+    """None before the first step."""
+    alone: bool = False
+    """True if the edit shares no batch."""
+    passed_over: int = 0
+    """Steps since the edit was last in a batch."""
+
+    @property
+    def branches(self) -> int:
+        return len(self.job.seeds) * (3 if self.settings.guided else 1)
+
+    @property
+    def steps_left(self) -> int:
+        return self.settings.num_inference_steps if self.state is None else self.state.steps_left
+
+
+def choose(edits: Sequence[QueuedEdit], max_branches: int, longest_waiting_first: bool) -> list[QueuedEdit]:
+    """Choose the edits of the next step: those with the fewest steps left, as many as fit.
+
+    Args:
+        longest_waiting_first: give the first place to the edit that was passed over most often.
+    """
+    order = sorted(edits, key=lambda edit: (edit.steps_left, edit.arrived))
+    if longest_waiting_first:
+        order.sort(key=lambda edit: -edit.passed_over)
+        order[1:] = sorted(order[1:], key=lambda edit: (edit.steps_left, edit.arrived))
+    batch, room = order[:1], max_branches - order[0].branches
+    for edit in order[1:]:
+        if edit.branches <= room and not edit.alone and not batch[0].alone:
+            batch.append(edit)
+            room -= edit.branches
+    return batch
+
+
+class Engine:
+    """Paints edits; all methods but `_advance` run on one event loop."""
+
+    def __init__(self, pipeline: FireEditPipeline, config: EngineConfig):
+        self.pipeline, self.config = pipeline, config
+        self.branch_seconds = 0.0
+        """Seconds of a step divided by its branches, a moving average."""
+        self._edits: list[QueuedEdit] = []
+        self._previews: list[tuple[QueuedEdit, asyncio.Future[list[np.ndarray] | None]]] = []
+        self._batches = self._steps = 0
+        self._loop: asyncio.Task[None] | None = None
+
+    async def paint(self, canvas: np.ndarray, detail: Percepts | None, edit_tokens: Tensor, job: EditJob) -> Painted:
+        """Paint one edit; a caller that is cancelled takes its edit out before the next step.
+
+        Args:
+            canvas: uint8 RGB [S, S, 3].
+            detail: percepts with HVCA's sources; None for an editor without HVCA.
+            edit_tokens: [1, 77, W].
+        Raises:
+            DeadlineExceeded: the deadline passed before the last step.
+        """
+        result = asyncio.get_running_loop().create_future()
+        settings = self.pipeline.settings.but(**job.settings)
+        edit = QueuedEdit(job, settings, canvas, detail, edit_tokens, result, alone=job.reproducible)
+        self._edits.append(edit)
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._run())
+        images = await result
+        began = edit.began or edit.arrived
+        times = StageTimes("unet", began - edit.arrived, time.monotonic() - began)
+        metrics.observe_stage(times.stage, times.queue_s, times.run_s)
+        return Painted(images, times, settings.num_inference_steps, self.branch_seconds)
+
+    async def preview(self, request_id: str) -> list[np.ndarray] | None:
+        """Take the pictures of a running edit as its last step predicts them; None if it has not begun or is done."""
+        for edit in self._edits:
+            if edit.job.request_id == request_id and edit.state is not None:
+                preview = asyncio.get_running_loop().create_future()
+                self._previews.append((edit, preview))
+                return await preview
+        return None
+
+    def drop(self, callers: set[str]) -> None:
+        """Take out the edits of callers that no longer exist."""
+        for edit in self._edits:
+            if edit.job.caller in callers:
+                edit.result.cancel()
+
+    @property
+    def callers(self) -> set[str]:
+        """Callers that wait for an edit."""
+        return {edit.job.caller for edit in self._edits if edit.job.caller}
+
+    @property
+    def load(self) -> Load:
+        running = sum(edit.state is not None for edit in self._edits)
+        return Load(running, len(self._edits) - running, self._steps)
+
+    @property
+    def queue_seconds(self) -> float:
+        """Estimate the seconds until the edits of this moment are done."""
+        return self.branch_seconds * sum(edit.steps_left * edit.branches for edit in self._edits)
+
+    async def _run(self) -> None:
+        """Step until no edit is left."""
+        while self._leave():
+            batch = choose(self._edits, self.config.max_branches, self._batches % self.config.patience == 0)
+            for edit in self._edits:
+                edit.passed_over = 0 if edit in batch else edit.passed_over + 1
+            await self._step(batch)
+        self._answer_previews([None] * len(self._previews))
+        self._loop = None
+
+    def _leave(self) -> int:
+        """Take out the edits that are done, cancelled or too late; returns how many are left."""
+        now = time.time()
+        for edit in self._edits:
+            if edit.job.deadline < now and not edit.result.done():
+                edit.result.set_exception(DeadlineExceeded(edit.job.request_id))
+        self._edits = [edit for edit in self._edits if not edit.result.done()]
+        load = self.load
+        metrics.set_load("unet", load.running, load.waiting)
+        return len(self._edits)
+
+    async def _step(self, batch: list[QueuedEdit]) -> None:
+        """Run one step in a thread; if a batch fails, its edits go on alone, so that only the cause fails."""
+        try:
+            done, previews = await asyncio.to_thread(self._advance, batch, [edit for edit, _ in self._previews])
+        except Exception as error:
+            logger.exception("a step of %d edits failed", len(batch))
+            for edit in batch:
+                if len(batch) == 1 and not edit.result.done():
+                    edit.result.set_exception(error)
+                edit.alone = True
+            return
+        self._batches, self._steps = self._batches + 1, self._steps + len(batch)
+        metrics.count_steps(len(batch))
+        metrics.observe_batch("unet", sum(edit.branches for edit in batch))
+        for result, images in [*zip([edit.result for edit in batch], done, strict=True)]:
+            if images is not None and not result.done():
+                result.set_result(images)
+        self._answer_previews(previews)
+
+    def _answer_previews(self, previews: Sequence[list[np.ndarray] | None]) -> None:
+        """Answer the first of the previews that were asked for; others came meanwhile."""
+        for (_, preview), images in zip(self._previews, previews, strict=False):
+            if not preview.done():
+                preview.set_result(images)
+        del self._previews[: len(previews)]
+
+    def _advance(
+        self, batch: Sequence[QueuedEdit], previewed: Sequence[QueuedEdit]
+    ) -> tuple[list[list[np.ndarray] | None], list[list[np.ndarray]]]:
+        """Do one step; returns the pictures of each edit that is done, and the previews asked for."""
+        previews = [self._pictures(edit, last=False) for edit in previewed]
+        for edit in batch:
+            edit.state = edit.state or self._begin(edit)
+        started = time.monotonic()
+        self.pipeline.denoise(*[edit.state for edit in batch])
+        seconds = (time.monotonic() - started) / sum(edit.branches for edit in batch)
+        kept = SMOOTHING if self.branch_seconds else 0
+        self.branch_seconds = kept * self.branch_seconds + (1 - kept) * seconds
+        return [self._pictures(edit, last=True) if edit.steps_left == 0 else None for edit in batch], previews
+
+    def _begin(self, edit: QueuedEdit) -> SamplingState:
+        edit.began = time.monotonic()
+        generators = [torch.Generator().manual_seed(seed) for seed in edit.job.seeds]
+        return self.pipeline.prepare(
+            [edit.canvas], edit.detail, edit.edit_tokens, edit.settings, generators, copies=[len(generators)]
+        )
+
+    def _pictures(self, edit: QueuedEdit, last: bool) -> list[np.ndarray]:
+        assert edit.state is not None
+        sizes = [edit.job.size] * len(edit.job.seeds)
+        images = self.pipeline.decode(self.pipeline.finish(edit.state), sizes) if last else None
+        return [np.asarray(image) for image in images or self.pipeline.preview(edit.state, sizes)]
