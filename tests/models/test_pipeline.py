@@ -247,6 +247,25 @@ def test_samplings_can_be_stepped_in_turns(editor: FireEditPipeline) -> None:
     assert torch.equal(editor.finish(short), expected[0]) and torch.equal(editor.finish(long), expected[1])
 
 
+def test_samplings_stepped_together_are_as_alone(editor: FireEditPipeline) -> None:
+    percepts, edit_tokens = understood(editor, "make it red")
+    settings = [
+        editor.settings.but(num_inference_steps=steps, guidance_scale=scale)
+        for steps, scale in ((2, 1.0), (3, 4.0), (2, 4.0))
+    ]
+
+    def prepared(index: int) -> SamplingState:
+        return editor.prepare([picture(index)], percepts, edit_tokens, settings[index], [seeded(index)])
+
+    states = [prepared(index) for index in range(3)]
+    editor.denoise(*states)
+    editor.denoise(*states)
+    editor.denoise(states[1])
+    for index, state in enumerate(states):
+        assert state.steps_left == 0
+        assert torch.equal(editor.finish(state), editor.paint(prepared(index)))
+
+
 # Guidance
 
 

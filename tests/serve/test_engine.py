@@ -1,0 +1,208 @@
+"""Engine of the UNet: equal pictures in any company, order of the steps, and edits that leave."""
+
+import asyncio
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.processor import squash
+from fireedit.serve.engine import Engine, EngineConfig, Load, QueuedEdit, choose
+from fireedit.serve.schema import DeadlineExceeded, EditJob
+from fireedit.serve.stage import Painted
+
+GUIDED = {"guidance_scale": 4.0, "image_guidance_scale": 1.5}
+
+
+class Studio:
+    """Engine with sources and instructions for it."""
+
+    def __init__(self, pipeline: FireEditPipeline, photos: list[np.ndarray]):
+        self.pipeline = pipeline
+        side = pipeline.vae.config.sample_size
+        self.canvases = [squash(photo, side) for photo in photos]
+        self.percepts = [pipeline.perceive([canvas]) for canvas in self.canvases]
+        self.tokens = [pipeline.understand(each, ["make it red"]) for each in self.percepts]
+
+    def engine(self, **config: int) -> Engine:
+        return Engine(self.pipeline, EngineConfig(**config))
+
+    def paint(self, engine: Engine, photo: int, job: EditJob) -> Any:
+        return engine.paint(self.canvases[photo], self.percepts[photo], self.tokens[photo], job)
+
+
+@pytest.fixture(scope="module")
+def studio(pipeline: FireEditPipeline, photos: list[np.ndarray]) -> Studio:
+    return Studio(pipeline, photos)
+
+
+def job(steps: int, *seeds: int, guided: bool = True, **more: Any) -> EditJob:
+    settings = {"num_inference_steps": steps, **(GUIDED if guided else {})}
+    return EditJob(settings=settings, seeds=seeds or (1,), size=(64, 64), **more)
+
+
+def equal(one: Painted, other: Painted) -> bool:
+    return len(one.images) == len(other.images) and all(map(np.array_equal, one.images, other.images))
+
+
+@pytest.mark.parametrize("max_branches", [1, 5, 12])
+def test_pictures_are_the_same_in_any_company(studio: Studio, max_branches: int) -> None:
+    jobs = [job(2, 7), job(3, 8, 9), job(5, 10, guided=False), job(1, 11, reproducible=True), job(2, 12, 7)]
+
+    async def together() -> list[Painted]:
+        engine = studio.engine(max_branches=max_branches)
+        return await asyncio.gather(*(studio.paint(engine, index % 3, each) for index, each in enumerate(jobs)))
+
+    async def alone(photo: int, each: EditJob) -> Painted:
+        return await studio.paint(studio.engine(), photo, each)
+
+    for index, painted in enumerate(asyncio.run(together())):
+        assert equal(painted, asyncio.run(alone(index % 3, jobs[index])))
+        assert painted.steps == jobs[index].settings["num_inference_steps"] and painted.branch_seconds > 0
+
+
+def test_picture_is_the_pipelines(studio: Studio, pipeline: FireEditPipeline) -> None:
+    painted = asyncio.run(studio.paint(studio.engine(), 0, job(3, 5, 6)))
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    expected = pipeline(
+        "make it red",
+        studio.canvases[0],
+        num_images_per_prompt=2,
+        generator=generators,
+        num_inference_steps=3,
+        **GUIDED,
+    )
+    assert all(map(np.array_equal, painted.images, map(np.asarray, expected.images)))
+
+
+def queued(pipeline: FireEditPipeline, steps: int, pictures: int = 1, guided: bool = True) -> QueuedEdit:
+    each = job(steps, *range(pictures), guided=guided)
+    settings = pipeline.settings.but(**each.settings)
+    result: Any = None
+    return QueuedEdit(each, settings, np.zeros(0), None, torch.zeros(0), result)
+
+
+def test_shortest_edits_that_fit_are_stepped_first(pipeline: FireEditPipeline) -> None:
+    long, short, large = (queued(pipeline, *each) for each in ((300,), (3,), (9, 4)))
+    tiny = queued(pipeline, 100, guided=False)
+    edits = [long, short, large, tiny]
+    assert choose(edits, 12, False) == [short, tiny, long]
+    assert choose(edits, 3, False) == [short]
+    assert choose([large], 3, False) == [large]
+    long.passed_over = 2
+    assert choose(edits, 6, True) == [long, short]
+    short.alone = True
+    assert choose(edits, 12, False) == [short]
+    assert choose(edits, 16, True) == [long, large, tiny]
+
+
+def test_no_edit_starves_behind_short_ones(pipeline: FireEditPipeline) -> None:
+    """Many short edits arrive for ever; the long one gets one step in `patience`, and each short one is soon done."""
+    long, short = queued(pipeline, 50), [queued(pipeline, 3) for _ in range(100)]
+    left = dict.fromkeys(map(id, [long, *short]), 3) | {id(long): 50}
+    steps = 0
+    while short:
+        steps += 1
+        (chosen,) = choose([long, *short[:5]], 3, longest_waiting_first=steps % 4 == 0)
+        for edit in (long, *short[:5]):
+            edit.passed_over = 0 if edit is chosen else edit.passed_over + 1
+        left[id(chosen)] -= 1
+        short = [edit for edit in short if left[id(edit)]]
+    assert 10 <= 50 - left[id(long)] and steps < 3 * 100 * 4 / 3
+
+
+def test_cancelled_edit_leaves_before_the_next_step(studio: Studio) -> None:
+    async def scenario() -> Load:
+        engine = studio.engine()
+        task = asyncio.create_task(studio.paint(engine, 0, job(1000)))
+        stays = asyncio.create_task(studio.paint(engine, 1, job(3)))
+        await stays
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        steps = engine.load.steps
+        await asyncio.sleep(0.3)
+        assert engine.load.steps <= steps + 1
+        return engine.load
+
+    load = asyncio.run(scenario())
+    assert (load.running, load.waiting) == (0, 0)
+
+
+def test_edits_of_a_dead_caller_leave(studio: Studio) -> None:
+    async def scenario() -> None:
+        engine = studio.engine()
+        orphan = asyncio.create_task(studio.paint(engine, 0, job(1000, caller="gone")))
+        stays = asyncio.create_task(studio.paint(engine, 1, job(4, caller="there")))
+        await asyncio.sleep(0.1)
+        assert engine.callers == {"gone", "there"}
+        engine.drop({"gone"})
+        assert (await stays).images
+        assert engine.load.steps < 50
+        with pytest.raises(asyncio.CancelledError):
+            await orphan
+
+    asyncio.run(scenario())
+
+
+def test_deadline_ends_an_edit_between_steps(studio: Studio) -> None:
+    async def scenario() -> None:
+        engine = studio.engine()
+        late = studio.paint(engine, 0, job(1000, deadline=time.time() + 0.2))
+        never = studio.paint(engine, 0, job(1, deadline=time.time() - 1))
+        results = await asyncio.gather(late, never, studio.paint(engine, 1, job(2)), return_exceptions=True)
+        assert [type(result) for result in results] == [DeadlineExceeded, DeadlineExceeded, Painted]
+        assert engine.load.steps < 100
+
+    asyncio.run(scenario())
+
+
+def test_preview_does_not_disturb_the_edit(studio: Studio) -> None:
+    async def scenario() -> tuple[Painted, list[Any]]:
+        engine = studio.engine()
+        assert await engine.preview("x") is None
+        task = asyncio.create_task(studio.paint(engine, 0, job(20, 3, 4, request_id="x")))
+        previews = []
+        while not task.done():
+            previews.append(await engine.preview("x"))
+            await asyncio.sleep(0)
+        return await task, [preview for preview in previews if preview is not None]
+
+    painted, previews = asyncio.run(scenario())
+    assert len(previews) > 2 and len(previews[0]) == 2
+    assert equal(painted, asyncio.run(studio.paint(studio.engine(), 0, job(20, 3, 4))))
+    distances = [np.abs(preview[0].astype(int) - painted.images[0]).mean() for preview in previews]
+    assert distances[-1] < distances[0]
+
+
+def test_edit_that_fails_takes_no_other_with_it(studio: Studio) -> None:
+    async def scenario() -> None:
+        engine = studio.engine()
+        broken = engine.paint(studio.canvases[0], studio.percepts[0], torch.zeros(1, 77, 5), job(2))
+        results = await asyncio.gather(
+            broken, *(studio.paint(engine, 1, job(2, seed)) for seed in (1, 2)), return_exceptions=True
+        )
+        assert isinstance(results[0], RuntimeError)
+        assert all(isinstance(result, Painted) for result in results[1:])
+        assert engine.load == replace(engine.load, running=0, waiting=0)
+
+    asyncio.run(scenario())
+
+
+def test_queue_seconds_count_what_is_left(studio: Studio) -> None:
+    async def scenario() -> None:
+        engine = studio.engine()
+        assert engine.queue_seconds == 0
+        tasks = [asyncio.create_task(studio.paint(engine, 0, job(30))) for _ in range(2)]
+        await asyncio.sleep(0.3)
+        assert 0 < engine.queue_seconds <= 2 * 30 * 3 * engine.branch_seconds
+        for task in tasks:
+            task.cancel()
+
+    asyncio.run(scenario())
+    assert math.isinf(job(1).deadline)
