@@ -6,6 +6,7 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NewType
 
@@ -24,6 +25,10 @@ Pixels = NewType("Pixels", np.ndarray)
 MAX_PIXELS = 64_000_000
 """Pixels of the largest picture that is decoded, more than any corpus has; such an image takes 192 MB."""
 
+LARGE_PIXELS = 4_000_000
+"""Pixels above which a picture's memory, four bytes each, is worth a thought: some 16 MB."""
+_BAND_PIXELS = 1_000_000
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,6 +39,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """Transpose that turns a picture upright, by EXIF orientation."""
+_FROM_BELOW, _SIDEWAYS = (3, 4, 7, 8), (5, 6, 7, 8)
+"""Orientations whose top row is stored last, and whose rows are stored as columns."""
 
 _BOMB = Image.DecompressionBombError
 _DAMAGE = (SyntaxError, OSError, ValueError, EOFError, TypeError, LookupError, struct.error, _BOMB)
@@ -50,6 +57,14 @@ class Header:
     """PNG, JPEG or WEBP."""
     size: tuple[int, int]
     """Width and height as stored; a turn by EXIF may exchange them."""
+
+
+class _WebPFile(WebPImageFile):
+    """WebP picture whose decoder, with its two canvases, is gone before Pillow makes its own copy of the pixels."""
+
+    def load_prepare(self) -> None:
+        self._decoder = None
+        super().load_prepare()
 
 
 class ImageError(ValueError):
@@ -71,7 +86,11 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, draft: int | None = None) 
     if draft is not None and isinstance(image, JpegImageFile):
         image.draft("RGB", (draft, draft))
     _load(image)
-    return Pixels(np.array(_to_rgb(_upright(image))))
+    width, height = _upright(image, image.size)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, band in _rgb_bands(image):
+        pixels[top : top + band.height] = np.asarray(band)
+    return Pixels(pixels)
 
 
 def header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
@@ -85,16 +104,29 @@ def header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 
 
 def decode_canvas(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, tuple[int, int]]:
-    """Decode a picture to a square, whatever its aspect.
+    """Decode a picture and scale it to a square, whatever its aspect, without a second copy of all its pixels.
+
+    The result is that of `decode` and `resize`, but for JPEGs above LARGE_PIXELS: these are decoded at a half, a
+    quarter or an eighth of their size, no side below three times the square's, so that values differ by less than one
+    level on average.
 
     Returns:
         [side, side, 3] uint8, sRGB, and width and height of the picture, upright.
     Raises:
         ImageError: as `decode`.
     """
-    pixels = decode(data, max_pixels)
-    height, width = pixels.shape[:2]
-    return Pixels(resize(pixels, side, side)), (width, height)
+    image = _open(data, max_pixels)
+    size, square = image.size, (side, side)
+    drafted = isinstance(image, JpegImageFile) and image.width * image.height > LARGE_PIXELS
+    _, box = (image.draft("RGB", (3 * side, 3 * side)) if drafted else None) or (None, None)
+    _load(image)
+    if drafted:
+        small = _turned(image.resize(square, Image.Resampling.BICUBIC, box), _orientation(image))
+        return Pixels(np.asarray(_to_rgb(small, _to_srgb(image)))), _upright(image, size)
+    narrow = Image.new("RGB", (side, _upright(image, size)[1]))
+    for top, band in _rgb_bands(image):  # Pillow too scales the rows first, then the columns
+        narrow.paste(band.resize((side, band.height), Image.Resampling.BICUBIC), (0, top))
+    return Pixels(np.asarray(narrow.resize(square, Image.Resampling.BICUBIC))), _upright(image, size)
 
 
 def decode_alpha(data: bytes) -> np.ndarray | None:
@@ -109,7 +141,7 @@ def decode_alpha(data: bytes) -> np.ndarray | None:
     _load(image)
     if image.mode.startswith("I") or not image.has_transparency_data:  # `decode` ignores that of 16-bit gray too
         return None
-    return np.array(_upright(image).convert("RGBA").getchannel("A"))
+    return np.array(_turned(image, _orientation(image)).convert("RGBA").getchannel("A"))
 
 
 def decode_labels(data: bytes) -> np.ndarray:
@@ -127,7 +159,7 @@ def decode_labels(data: bytes) -> np.ndarray:
     if not isinstance(image, PngImageFile):
         raise ImageError(f"found a {image.format}; a label map is a PNG of gray levels or palette indices")
     _load(image)
-    upright = _upright(image)
+    upright = _turned(image, _orientation(image))
     if image.mode == "P":
         return _labels_of_palette(upright)
     if image.mode.startswith("I"):
@@ -196,16 +228,19 @@ def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
 
 def _without_long_texts(png: bytes) -> bytes:
     """Drop compressed texts and profiles that Pillow refuses for their length, so that they spoil no pixels."""
-    kept, at = [png[:8]], 8
+    dropped, at = [], 8
     while at < len(png):
         end = at + 12 + int.from_bytes(png[at : at + 4], "big")
-        kind, (_, _, packed) = png[at + 4 : at + 8], png[at + 8 : end - 4].partition(b"\0")
-        if kind == b"iTXt":
-            packed = packed[1:].split(b"\0", 2)[-1]  # past flag, method, language and translated keyword
-        if kind not in (b"zTXt", b"iCCP", b"iTXt") or not _is_long(packed.removeprefix(b"\0")):
-            kept.append(png[at:end])
+        if (kind := png[at + 4 : at + 8]) in (b"zTXt", b"iCCP", b"iTXt"):
+            _, _, packed = png[at + 8 : end - 4].partition(b"\0")
+            if kind == b"iTXt":
+                packed = packed[1:].split(b"\0", 2)[-1]  # past flag, method, language and translated keyword
+            if _is_long(packed.removeprefix(b"\0")):
+                dropped.append((at, end))
         at = end
-    return b"".join(kept)
+    for start, end in reversed(dropped):
+        png = png[:start] + png[end:]
+    return png
 
 
 def _is_long(packed: bytes) -> bool:
@@ -221,7 +256,7 @@ def _kind(data: bytes) -> type[ImageFile.ImageFile]:
     if data.startswith(b"\xff\xd8\xff"):
         return JpegImageFile
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return WebPImageFile
+        return _WebPFile
     if data.startswith(b"version https://git-lfs"):
         raise ImageError("found a Git-LFS pointer; run git lfs pull and send the picture")
     found = f"{len(data):,} bytes that begin with {data[:12]!r}" if data else "no bytes"
@@ -235,9 +270,12 @@ def _load(image: ImageFile.ImageFile) -> None:
         raise ImageError(f"found a damaged {image.format} ({error}); send the whole file") from None
 
 
-def _upright(image: ImageFile.ImageFile) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
+def _upright(image: ImageFile.ImageFile, size: tuple[int, int]) -> tuple[int, int]:
+    return size[::-1] if _orientation(image) in _SIDEWAYS else size
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
@@ -259,11 +297,31 @@ def _profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
         return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if profile := _profile(image):
-        with contextlib.suppress(ImageCms.PyCMSError):  # a damaged profile does not spoil the pixels
-            srgb = ImageCms.createProfile("sRGB")
-            image = ImageCms.profileToProfile(image, profile, srgb, outputMode=image.mode) or image
+def _rgb_bands(image: ImageFile.ImageFile) -> Iterator[tuple[int, Image.Image]]:
+    """Yield a loaded picture upright in sRGB, a band of rows after the other, each with the index of its first row."""
+    transform, orientation = _to_srgb(image), _orientation(image)
+    width, height = _upright(image, image.size)
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        first, last = (height - bottom, height - top) if orientation in _FROM_BELOW else (top, bottom)
+        sideways = orientation in _SIDEWAYS
+        band = image.crop((first, 0, last, width) if sideways else (0, first, width, last))
+        yield top, _to_rgb(_turned(band, orientation), transform)
+
+
+def _to_srgb(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
+    """Build the conversion of a picture's colors to sRGB, unless they are that, or its profile is damaged."""
+    if (profile := _profile(image)) is None:
+        return None
+    with contextlib.suppress(ImageCms.PyCMSError):
+        return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), image.mode, image.mode)
+    return None
+
+
+def _to_rgb(image: Image.Image, to_srgb: ImageCms.ImageCmsTransform | None) -> Image.Image:
+    if to_srgb is not None:
+        image = to_srgb.apply(image)
     if image.mode.startswith("I"):  # 16-bit gray; Pillow would clip it at 255
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:

@@ -1,13 +1,18 @@
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from fireedit.platform import images
+
+ROOT = Path(__file__).parents[2]
 
 
 def picture(height: int = 24, width: int = 40) -> np.ndarray:
@@ -300,3 +305,105 @@ def test_resize_squashes_to_the_size_asked_for() -> None:
     assert images.resize(picture(), 40, 24) is not None
     checker = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     assert np.ptp(images.resize(checker, 8, 8)) < 40, "shrinking must average, not pick pixels"
+
+
+def large(mode: str) -> Image.Image:
+    """Picture of more than a band of rows; its sides are odd."""
+    return Image.fromarray(picture(1301, 999)).convert(mode)
+
+
+def turned(orientation: int) -> dict[str, Image.Exif]:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+FILES = {
+    **{f"{mode} PNG": (mode, "PNG", {}) for mode in ("1", "L", "LA", "P", "RGB")},
+    **{f"RGBA PNG turned by {turn}": ("RGBA", "PNG", turned(turn)) for turn in range(1, 9)},
+    "palette with transparency": ("P", "PNG", {"transparency": bytes(range(0, 256, 2))}),
+    "transparent color": ("RGB", "PNG", {"transparency": (0, 0, 90)}),
+    "CMYK JPEG": ("CMYK", "JPEG", {}),
+    "sideways JPEG": ("RGB", "JPEG", turned(6)),
+    "WebP": ("RGB", "WEBP", {"method": 0}),
+    "WebP with alpha": ("RGBA", "WEBP", {"method": 0}),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_canvas_is_the_whole_picture_squashed(kind: str) -> None:
+    mode, file_format, options = FILES[kind]
+    image = large(mode)
+    if mode == "RGBA":
+        image.putalpha(large("L").transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    data = encoded(image, file_format, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # palettes with transparency
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        if upright.has_transparency_data:
+            white = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(white, upright.convert("RGBA"))
+        upright = upright.convert("RGB")
+    np.testing.assert_array_equal(images.decode(data), np.asarray(upright))
+    canvas, size = images.decode_canvas(data, 96)
+    assert size == upright.size
+    np.testing.assert_array_equal(canvas, np.asarray(upright.resize((96, 96), Image.Resampling.BICUBIC)))
+
+
+def test_a_canvas_of_sixteen_bits_or_other_colors_is_that_of_its_pixels() -> None:
+    deep = Image.fromarray(np.arange(1301 * 999, dtype=np.uint32).reshape(1301, 999).astype(np.uint16))
+    for data in (encoded(deep, "PNG"), encoded(large("RGB"), "PNG", icc_profile=wide_gamut_profile())):
+        canvas, _ = images.decode_canvas(data, 64)
+        np.testing.assert_array_equal(canvas, images.resize(images.decode(data), 64, 64))
+
+
+def test_a_canvas_of_the_pictures_own_size_is_the_picture() -> None:
+    canvas, size = images.decode_canvas(images.encode_png(picture(40, 40)), 40)
+    np.testing.assert_array_equal(canvas, picture(40, 40))
+    assert size == (40, 40)
+
+
+@pytest.mark.parametrize("options", [{}, turned(5), turned(7), {"progressive": True}])
+def test_a_large_jpegs_canvas_is_within_a_level_on_average(options: dict) -> None:
+    random = np.random.default_rng(0)
+    noise = Image.fromarray(random.integers(0, 256, (250, 201, 3), np.uint8)).resize((2010, 2500))
+    data = encoded(noise, "JPEG", quality=90, **options)
+    for side in (64, 128):
+        canvas, size = images.decode_canvas(data, side)
+        exact = images.decode(data)
+        assert size == exact.shape[1::-1]
+        assert np.abs(canvas.astype(int) - images.resize(exact, side, side)).mean() < 1
+
+
+PEAK = """
+import resource, sys
+from fireedit.platform import images
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+images.decode_canvas(images.encode_png(images.np.zeros((8, 8, 3), "uint8")), 8)
+data = sys.stdin.buffer.read()
+before = peak()
+images.decode_canvas(data, 512)
+print((peak() - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "file_format", "most"),
+    [("RGBA", "PNG", 150), ("P", "PNG", 75), ("RGB", "JPEG", 50), ("RGB", "WEBP", 350)],
+)
+def test_memory_of_a_picture_of_25_megapixels(mode: str, file_format: str, most: int) -> None:
+    """Bound the MiB beside the file; all formats but JPEG took 280 to 710 as a picture and its copies."""
+    how = {"compress_level": 1} if file_format == "PNG" else {}
+    data = encoded(Image.new(mode, (5000, 5000)), file_format, **how)
+    done = subprocess.run([sys.executable, "-c", PEAK], input=data, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    assert int(done.stdout) < most
+
+
+def test_a_header_is_read_without_the_pixels() -> None:
+    for file_format in ("PNG", "JPEG", "WEBP"):
+        data = encoded(large("RGB"), file_format)
+        assert images.header(data[: len(data) if file_format == "WEBP" else 800]) == images.Header(
+            file_format, (999, 1301)
+        )
+    with pytest.raises(images.ImageError, match="999 x 1301 pixels"):
+        images.header(images.encode_png(picture(1301, 999)), max_pixels=1_000_000)
