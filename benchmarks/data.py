@@ -13,22 +13,19 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
-import contextlib
 import json
-import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any
 
-import psutil
 import webdataset
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import AutoTokenizer
 
+from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, in_new_process, memory_mb
 from fireedit.models.model import NANO, preset
 from fireedit.models.processor import Batch, Processor
 from fireedit.models.tokens import PromptError
@@ -52,8 +49,6 @@ MEMORY_READINGS = 16
 PICTURES = ("source", "target")
 FORK = "fork"
 """Start method of a DataLoader's workers: the default on Linux, except in a spawned process."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,14 +218,14 @@ def measure(pipeline: str, setup: Setup, samples: int) -> Measurement:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setup.workers])
     batches = PIPELINES[pipeline](setup)
     take(WARM_UP, batches)
-    before, began = cpu_seconds(), time.monotonic()
+    before, began = cpu_seconds(family()), time.monotonic()
     taken = take(samples, batches)
     seconds = time.monotonic() - began
-    cpu_s = sum(after - before.get(process, 0.0) for process, after in cpu_seconds().items())
+    cpu_s = cpu_since(before, family())
     peak = 0.0
     for _ in range(MEMORY_READINGS):  # apart from the timing: a reading takes as long as some batches
         take(WARM_UP // MEMORY_READINGS, batches)
-        peak = max(peak, memory_mb())
+        peak = max(peak, memory_mb(family()))
     return Measurement(taken / seconds, taken / cpu_s, peak)
 
 
@@ -240,31 +235,6 @@ def take(samples: int, batches: Iterator[Batch]) -> int:
     while taken < samples:
         taken += len(next(batches).ids)
     return taken
-
-
-def cpu_seconds() -> dict[int, float]:
-    """Read the CPU seconds of this process and its descendants, by process id."""
-    seconds = {}
-    for process in _processes():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            seconds[process.pid] = times.user + times.system
-    return seconds
-
-
-def memory_mb() -> float:
-    """Sum up the memory of this process and its descendants, shared pages counted once."""
-    memory = 0
-    for process in _processes():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            memory += process.memory_full_info().pss
-    return memory / 1e6
-
-
-def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a new process, whose children end with it."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def compare(measurements: Mapping[str, Sequence[Measurement]], cores: int) -> dict[str, Any]:
@@ -295,11 +265,6 @@ def table(report: Mapping[str, Any]) -> str:
         lines.append(f"{name:12s}" + "".join(f"{medians[key]:10.1f}" for key in keys) + f"  {medians['rounds']}")
     lines.append(f"ours to the better other: {report['ratio']:.2f}; by CPU time: {report['cpu_ratio']:.2f}")
     return "\n".join(lines)
-
-
-def _processes() -> list[psutil.Process]:
-    process = psutil.Process()
-    return [process, *process.children(recursive=True)]
 
 
 def _parser() -> argparse.ArgumentParser:

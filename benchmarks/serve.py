@@ -1,0 +1,59 @@
+"""Benchmark of the shipped service under load: equal pictures, fair turns, speed, and a door that stays up.
+
+Sections run one after another against serve/config.yaml with the shipped weights on a Ray of their own; each prints its
+figures beside their bars. The exit status is 1 if a bar is missed. Give --only to run some of them, and --scale to run
+all with fewer edits, which proves less.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import argparse
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Sequence
+
+from fireedit.benchmarks.serving import door, painting
+from fireedit.benchmarks.serving.figures import Figure, report, show_section
+from fireedit.benchmarks.serving.server import Server
+from fireedit.platform.console import say
+
+Section = Callable[[Server, float], Awaitable[list[Figure]]]
+SECTIONS: dict[str, Section] = {
+    "pictures": painting.same_pictures,
+    "fairness": painting.fairness,
+    "speed": painting.speed,
+    "slow-bodies": door.slow_bodies,
+    "large-pictures": door.large_pictures,
+    "flood": door.flood,
+    "disconnects": door.disconnects,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    sections: dict[str, list[Figure]] = {}
+    with Server() as server:
+        say(f"{server.url}; logs come to {server.folder}")
+        for name in args.only or SECTIONS:
+            sections[name] = asyncio.run(SECTIONS[name](server, args.scale))
+            show_section(name, sections[name])
+    result = report(sections)
+    print(json.dumps({"benchmark": "serve", "scale": args.scale, "cores": os.cpu_count(), **result}))
+    return 1 if result["missed"] else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to run (default: all)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="factor of all numbers of edits (default: %(default)s)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

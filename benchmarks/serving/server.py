@@ -1,0 +1,209 @@
+"""Shipped service on a Ray of its own: started, changed, killed in parts, and measured from outside."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import ray
+import requests
+import yaml
+from ray import serve
+
+from fireedit.benchmarks.measuring import memory_mb
+from fireedit.platform import config
+from fireedit.platform.cluster import HOST, LocalRay, free_port, local_session
+from fireedit.serve.graph import GraphRecipe
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SERVE = CHECKOUT / "serve"
+APPLICATION = "fireedit"
+READY_WITHIN_S = 240
+STAGES = ("Detector", "VLM", "UNet")
+TITLES = {name: f"ray::ServeReplica:{APPLICATION}:{name}" for name in (*STAGES, "Gateway")} | {
+    "proxy": "ray::ProxyActor"
+}
+"""Beginning of a process's title, by what it runs."""
+CONTROLLER = "ray::ServeController"
+
+
+@dataclass(frozen=True)
+class Load:
+    """Counters of all UNet replicas together."""
+
+    running: int
+    waiting: int
+    steps: int
+    """Denoising steps run so far."""
+
+
+class Server:
+    """Service of serve/config.yaml on free ports; use it as a context.
+
+    Args:
+        changes: keys of the application's args that differ from the shipped file, nested.
+    """
+
+    def __init__(self, changes: Mapping[str, Any] | None = None):
+        self.folder = Path(tempfile.mkdtemp(prefix="fireedit-bench-"))
+        self.ray = LocalRay(self.folder / "ray.json")
+        self.port = free_port(8100)
+        self.changes: Mapping[str, Any] = changes or {}
+
+    def __enter__(self) -> Self:
+        environment = {"PYTHONPATH": str(CHECKOUT), "RAY_SERVE_LOG_TO_STDERR": "0", **shipped_environment()}
+        self.ray.start(self.folder / "ray.log", environment)
+        try:
+            self.deploy(self.changes)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ray.keep_logs(self.folder / "logs")
+        self.ray.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def recipe(self) -> GraphRecipe:
+        """Recipe as it is deployed."""
+        return config.parse(GraphRecipe, self._settings()["applications"][0]["args"], where="args")
+
+    @property
+    def threads(self) -> int:
+        """Threads of torch in a UNet replica."""
+        return self.recipe.unet.threads
+
+    def deploy(self, changes: Mapping[str, Any], wait: bool = True) -> None:
+        """Deploy the shipped file with these changes, and wait until everything is ready."""
+        self.changes = changes
+        path = self.folder / "serve.yaml"
+        path.write_text(yaml.safe_dump(self._settings(), sort_keys=False))
+        command = ["serve", "deploy", str(path), "--address", self.ray.dashboard]
+        environment = self.ray.environment | {"PYTHONPATH": str(CHECKOUT)}
+        subprocess.run(command, env=environment, cwd=self.folder, check=True, capture_output=True, text=True)
+        if wait:
+            _wait_for(self.is_ready, f"the service; its logs are in {self.folder}")
+
+    def _settings(self) -> dict[str, Any]:
+        settings = yaml.safe_load((SERVE / "config.yaml").read_text())
+        settings["http_options"]["port"] = self.port
+        application = settings["applications"][0]
+        application["args"] = _merged(application["args"], self.changes)
+        return settings
+
+    def is_ready(self) -> bool:
+        """Ask the service once."""
+        try:
+            return local_session().get(f"{self.url}/ready", timeout=10).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def processes(self) -> set[psutil.Process]:
+        """List every process of this Ray, its daemons included."""
+        return self.ray.processes()
+
+    def service_processes(self) -> list[psutil.Process]:
+        """List the proxies, the controller and the replicas."""
+        return [process for titled in (*TITLES, CONTROLLER) for process in self.titled(TITLES.get(titled, titled))]
+
+    def titled(self, title: str) -> list[psutil.Process]:
+        """List the processes whose title begins with this."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith(title):
+                    found.append(process)
+        return found
+
+    def kill(self, process: psutil.Process) -> None:
+        """End a process at once, as a lack of memory would."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Join the cluster as a driver, which `load` and `running` need; it costs the cluster some CPU time."""
+        os.environ.update({key: value for key, value in self.ray.environment.items() if key.startswith("RAY_")})
+        ray.init(self._gcs_address(), namespace="serve", log_to_driver=False, logging_level="ERROR")
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+    async def load(self) -> Load:
+        """Ask every UNet replica for its counters; needs a driver."""
+        handle = serve.get_deployment_handle("UNet", APPLICATION)
+        loads = await asyncio.to_thread(lambda: handle.broadcast("load").results(timeout_s=10))
+        return Load(**{name: sum(getattr(each, name) for each in loads) for name in Load.__dataclass_fields__})
+
+    def running(self) -> dict[str, int]:
+        """Count the running replicas of every deployment, as the controller knows them; needs a driver."""
+        deployments = serve.status().applications[APPLICATION].deployments
+        return {name: dict(status.replica_states).get("RUNNING", 0) for name, status in deployments.items()}
+
+    def _gcs_address(self) -> str:
+        for process in self.processes():
+            for word in process.cmdline():
+                if word.startswith("--gcs-address="):
+                    return word.partition("=")[2]
+        raise RuntimeError("no process of this Ray names the address of its control store")
+
+
+class PeakMemory:
+    """Readings of memory while a block runs: the highest, above the first."""
+
+    def __init__(self, server: Server):
+        self.server, self.idle_mb, self.highest_mb = server, 0.0, 0.0
+
+    async def __aenter__(self) -> Self:
+        self.idle_mb = self.highest_mb = memory_mb(self.server.processes())
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+
+    @property
+    def growth_mb(self) -> float:
+        return self.highest_mb - self.idle_mb
+
+    async def _watch(self) -> None:
+        processes = self.server.processes()
+        while True:
+            self.highest_mb = max(self.highest_mb, await asyncio.to_thread(memory_mb, processes))
+            await asyncio.sleep(0.05)
+
+
+def shipped_environment() -> dict[str, str]:
+    """Read the environment that serve/ray.env gives to Ray."""
+    lines = (SERVE / "ray.env").read_text().splitlines()
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {name.strip().removeprefix("export "): value.strip().strip("'\"") for name, _, value in pairs}
+
+
+def _merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(settings)
+    for key, value in changes.items():
+        merged[key] = _merged(merged.get(key, {}), value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _wait_for(holds: Any, subject: str) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {READY_WITHIN_S} s for {subject}")
+        time.sleep(0.5)
