@@ -14,14 +14,15 @@ import argparse
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from fireedit.benchmarks.serving import door, painting
 from fireedit.benchmarks.serving.figures import Figure, report, show_section
 from fireedit.benchmarks.serving.server import Server
 from fireedit.platform.console import say
 
-Section = Callable[[Server, float], Awaitable[list[Figure]]]
+Section = Callable[[Server, float], Coroutine[Any, Any, list[Figure]]]
 SECTIONS: dict[str, Section] = {
     "pictures": painting.same_pictures,
     "fairness": painting.fairness,
@@ -49,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to run (default: all)")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="factor of all numbers of edits (default: %(default)s)"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of all counts (default: %(default)s)")
     return parser
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, in_new_process
 from fireedit.benchmarks.serving.client import EDITS, Answer, form, request
 from fireedit.models.model import NANO
-from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput
 from fireedit.models.settings import SettingValue
 from fireedit.platform import storage
 from fireedit.platform.console import say
@@ -127,8 +128,9 @@ def _pipeline(threads: int) -> FireEditPipeline:
 
 
 def _paint(pipeline: FireEditPipeline, edit: Edit) -> np.ndarray:
-    generator = torch.Generator().manual_seed(edit.seed)
-    output = pipeline(edit.instruction, decode(edit.file), generator=generator, **dict(edit.settings))
+    generator, settings = torch.Generator().manual_seed(edit.seed), dict[str, Any](edit.settings)
+    output = pipeline(edit.instruction, decode(edit.file), generator=generator, **settings)
+    assert isinstance(output, FireEditPipelineOutput)
     return np.asarray(output.images[0])
 
 

@@ -35,6 +35,17 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform.cluster import HOST, free_port
 
 READY_WITHIN_S = 60
+BLOCKS = (
+    "sample_size",
+    "block_out_channels",
+    "down_block_types",
+    "up_block_types",
+    "layers_per_block",
+    "attention_head_dim",
+    "cross_attention_dim",
+    "norm_num_groups",
+)
+"""Sizes that the UNet has in common with nano's."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +89,7 @@ def build_pipeline() -> StableDiffusionInstructPix2PixPipeline:
     """Build diffusers' pipeline of random weights around nano's text encoder."""
     torch.manual_seed(0)
     nano = FireEditPipeline.from_pretrained("nano", parts=["text_encoder", "tokenizer", "unet"], dtype=torch.float32)
-    names = ("sample_size", "block_out_channels", "down_block_types", "up_block_types", "layers_per_block")
-    names += ("attention_head_dim", "cross_attention_dim", "norm_num_groups")
-    blocks = {name: nano.unet.config[name] for name in names}
+    blocks = {name: nano.unet.config[name] for name in BLOCKS}
     pipeline = StableDiffusionInstructPix2PixPipeline(
         vae=AutoencoderKL(  # as cheap as nano's codec, at the same size of the latents
             down_block_types=("DownEncoderBlock2D",) * 3,

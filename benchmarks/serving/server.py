@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -117,16 +119,21 @@ class Server:
 
     def service_processes(self) -> list[psutil.Process]:
         """List the proxies, the controller and the replicas."""
-        return [process for titled in (*TITLES, CONTROLLER) for process in self.titled(TITLES.get(titled, titled))]
+        return [process for kind in TITLES for process in self.titled(kind)]
 
-    def titled(self, title: str) -> list[psutil.Process]:
-        """List the processes whose title begins with this."""
+    def titled(self, kind: str) -> list[psutil.Process]:
+        """List the processes that run a kind of TITLES."""
         found = []
-        for process in self.processes():
+        for process in self.raylet.children():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if " ".join(process.cmdline()).startswith(title):
+                if " ".join(process.cmdline()).startswith(TITLES[kind]):
                     found.append(process)
         return found
+
+    @cached_property
+    def raylet(self) -> psutil.Process:
+        """Parent of all workers."""
+        return next(process for process in self.processes() if process.name() == "raylet")
 
     def kill(self, process: psutil.Process) -> None:
         """End a process at once, as a lack of memory would."""
@@ -137,7 +144,7 @@ class Server:
     def connected(self) -> Iterator[None]:
         """Join the cluster as a driver, which `load` and `running` need; it costs the cluster some CPU time."""
         os.environ.update({key: value for key, value in self.ray.environment.items() if key.startswith("RAY_")})
-        ray.init(self._gcs_address(), namespace="serve", log_to_driver=False, logging_level="ERROR")
+        ray.init(self._gcs_address(), namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield
         finally:
@@ -152,14 +159,17 @@ class Server:
     def running(self) -> dict[str, int]:
         """Count the running replicas of every deployment, as the controller knows them; needs a driver."""
         deployments = serve.status().applications[APPLICATION].deployments
-        return {name: dict(status.replica_states).get("RUNNING", 0) for name, status in deployments.items()}
+        return {name: _counts(status).get("RUNNING", 0) for name, status in deployments.items()}
+
+    def is_settled(self) -> bool:
+        """Return whether no rollout is under way; needs a driver."""
+        application = serve.status().applications[APPLICATION]
+        states = [_counts(status) for status in application.deployments.values()]
+        return application.status == "RUNNING" and all(set(counts) == {"RUNNING"} for counts in states)
 
     def _gcs_address(self) -> str:
-        for process in self.processes():
-            for word in process.cmdline():
-                if word.startswith("--gcs-address="):
-                    return word.partition("=")[2]
-        raise RuntimeError("no process of this Ray names the address of its control store")
+        addresses = (word.partition("--gcs-address=")[2] for word in self.raylet.cmdline())
+        return next(address for address in addresses if address)
 
 
 class PeakMemory:
@@ -192,6 +202,11 @@ def shipped_environment() -> dict[str, str]:
     lines = (SERVE / "ray.env").read_text().splitlines()
     pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
     return {name.strip().removeprefix("export "): value.strip().strip("'\"") for name, _, value in pairs}
+
+
+def _counts(status: Any) -> dict[str, int]:
+    """Count the replicas of a deployment by state, states of none left out."""
+    return {state.value: count for state, count in status.replica_states.items() if count}
 
 
 def _merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
