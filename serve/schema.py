@@ -20,6 +20,10 @@ CANVAS_SIDE = 512
 FORMATS = ("png", "jpeg")
 OPAQUE = ("auto", "opaque")
 INTEGER = re.compile(r"-?[0-9]{1,19}")
+NUMBER = re.compile(r"[-+.0-9eE]{1,40}")
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+"""Control characters that are no white space."""
 
 
 class BadRequest(ValueError):
@@ -66,6 +70,10 @@ class Form:
     files: Mapping[str, Sequence[bytes]]
     """File contents by name of the part; the client's file names are dropped."""
 
+    def value(self, name: str) -> str | None:
+        """Read a field; None if it is left out or empty, as clients in Go and HTML forms send what they leave out."""
+        return self.texts.get(name) or None
+
     def prompt(self, longest: int) -> str:
         prompt = self.text("prompt", longest)
         if not prompt.strip():
@@ -73,30 +81,36 @@ class Form:
         return prompt
 
     def text(self, name: str, longest: int) -> str:
-        text = self.texts.get(name, "")
+        """Read a text; tabs and line ends are part of it, other control characters a client's mistake."""
+        text = self.value(name) or ""
         if len(text) > longest:
             message = f"{name}: found {len(text):,} characters; write at most {longest:,}"
             raise BadRequest(message, name, "string_above_max_length")
+        if control := CONTROLS.search(text):
+            message = f"{name}: found the control character U+{ord(control[0]):04X}; leave it out"
+            raise BadRequest(message, name)
         return text
 
     def integer(self, name: str, default: int, least: float, most: float) -> int:
-        text = self.texts.get(name, str(default))
+        text = self.value(name) or str(default)
         if not INTEGER.fullmatch(text) or not least <= int(text) <= most:
             raise BadRequest(f"{name}: found {text[:40]!r}; write a whole number from {least} to {most}", name)
         return int(text)
 
     def settings(self, limits: LimitsConfig) -> dict[str, SettingValue]:
         """Sampler settings that the form holds, within their declared range and this server's limits."""
-        declared = [limits.narrow(setting) for setting in setting_fields() if setting.name in self.texts]
-        return {setting.name: self._setting(setting, limits) for setting in declared}
+        declared = [limits.narrow(setting) for setting in setting_fields()]
+        return {each.name: self._setting(each, text, limits) for each in declared if (text := self.value(each.name))}
 
-    def _setting(self, setting: Setting, limits: LimitsConfig) -> SettingValue:
-        name, text = setting.name, self.texts[setting.name]
+    def _setting(self, setting: Setting, text: str, limits: LimitsConfig) -> SettingValue:
+        name = setting.name
         if setting.type is str:
             return self.text(name, limits.max_prompt_chars)
         if setting.type is int:
             return self.integer(name, 0, setting.minimum, setting.maximum)
         try:
+            if not NUMBER.fullmatch(text):
+                raise ValueError
             setting.check(value := float(text))
         except ValueError:
             raise BadRequest(f"{name}: found {text[:40]!r}; write {setting.domain}", name) from None
@@ -104,13 +118,42 @@ class Form:
 
     def choice(self, name: str, options: Sequence[str]) -> Any:
         """Read a field with a fixed set of values; the first is the default."""
-        text = self.texts.get(name, options[0])
+        text = self.value(name) or options[0]
         if text not in options:
             raise BadRequest(f"{name}: found {text[:40]!r}; write {' or '.join(options)}", name, "unsupported_value")
         return text
 
     def flag(self, name: str) -> bool:
-        return self.choice(name, ("false", "true")) == "true"
+        """Read a field of true or false, in any case, or 1 or 0; left out, it is false."""
+        text = self.value(name) or "false"
+        if text.lower() not in FLAGS:
+            raise BadRequest(f"{name}: found {text[:40]!r}; write true or false", name)
+        return FLAGS[text.lower()]
+
+    def picture(self, limits: LimitsConfig) -> bytes:
+        """Read the one picture; empty files are left out, as HTML forms send those that nobody chose.
+
+        Raises:
+            BadRequest: there is none or another one, or its header or size is not as `limits` allow.
+        """
+        files = [file for name in ("image", "image[]") for file in self.files.get(name, ()) if file]
+        if not files:
+            message = "image: found no file; send the image to edit as a file part named image"
+            raise BadRequest(message, "image", "missing_required_parameter")
+        if len(files) > 1:
+            message = f"image: found {len(files)} images; this server edits one at a time: send one"
+            raise BadRequest(message, "image", "unsupported_value")
+        (file,) = files
+        if len(file) > limits.max_image_bytes:
+            raise too_many_bytes(limits)
+        try:
+            width, height = images.header(file, limits.max_image_pixels).size
+        except images.ImageError as error:
+            raise BadRequest(f"image: {error}", "image", "invalid_image") from None
+        if max(height, width) > (longest := limits.max_image_aspect) * min(height, width):
+            message = f"image: found {width} x {height}; send one at most {longest:g} times as long as wide"
+            raise BadRequest(message, "image", "invalid_image")
+        return file
 
 
 @dataclass(frozen=True)
@@ -184,7 +227,7 @@ class EditRequest:
             output_compression=form.integer("output_compression", 95, 0, 100),
             regions=form.flag("regions"),
             reproducible=form.flag("reproducible"),
-            picture=_picture(form, limits, side),
+            picture=_decoded(form.picture(limits), side, limits),
         )
 
     @property
@@ -237,7 +280,7 @@ def error_body(message: str, type: str, param: str | None = None, code: str | No
 
 def _refuse_unsupported(form: Form) -> None:
     """Refuse features of OpenAI's API that would be missed silently; other unknown fields are ignored."""
-    if "mask" in form.files or "mask" in form.texts:
+    if any(form.files.get("mask", ())) or form.value("mask"):
         message = "mask: not supported; leave it out and name the object or place to edit in the prompt"
         raise BadRequest(message, "mask", "unsupported_parameter")
     if form.flag("stream"):
@@ -247,22 +290,8 @@ def _refuse_unsupported(form: Form) -> None:
     form.choice("background", OPAQUE)
 
 
-def _picture(form: Form, limits: LimitsConfig, side: int) -> Picture:
-    files = [*form.files.get("image", ()), *form.files.get("image[]", ())]
-    if not files:
-        message = "image: found no file; send the image to edit as a file part named image"
-        raise BadRequest(message, "image", "missing_required_parameter")
-    if len(files) > 1:
-        message = f"image: found {len(files)} images; this server edits one at a time: send one"
-        raise BadRequest(message, "image", "unsupported_value")
-    (file,) = files
-    if len(file) > limits.max_image_bytes:
-        raise too_many_bytes(limits)
+def _decoded(file: bytes, side: int, limits: LimitsConfig) -> Picture:
     try:
-        width, height = images.header(file, limits.max_image_pixels).size
-        if max(height, width) > (longest := limits.max_image_aspect) * min(height, width):
-            message = f"found {width} x {height}; send one at most {longest:g} times as long as wide"
-            raise images.ImageError(message)
         return Picture(*images.decode_canvas(file, side, limits.max_image_pixels), file)
     except images.ImageError as error:
         raise BadRequest(f"image: {error}", "image", "invalid_image") from None

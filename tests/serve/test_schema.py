@@ -1,30 +1,42 @@
 """Requests that a client may send, and the bodies of responses."""
 
 import base64
+import math
 import pickle
 
 import numpy as np
 import pytest
 
+from fireedit.models.processor import squash
 from fireedit.models.settings import PaintSettings, setting_fields
 from fireedit.platform import images
-from fireedit.serve.schema import BadRequest, Edited, EditRequest, Form, LimitsConfig, edit_body
+from fireedit.serve.schema import (
+    BadRequest,
+    DeadlineExceeded,
+    Edited,
+    EditJob,
+    EditRequest,
+    Form,
+    LimitsConfig,
+    edit_body,
+)
 
 IMAGE = images.encode_png(np.zeros((8, 12, 3), np.uint8))
 LIMITS = LimitsConfig(max_image_bytes=10_000, max_image_pixels=20_000, max_prompt_chars=100)
 WRONG = {
-    "prompt": ["", " \n", "x" * 101],
+    "prompt": ["", " \n", "x" * 101, "make it\0red", "\x1b[2J", "\x7f", "\x9b"],
     "n": ["0", "11", "two", "1_0", "1.0", "9" * 5000],
     "seed": ["-1"],
     "num_inference_steps": ["1001", "1_0", "2.5"],
-    "guidance_scale": ["nan", "inf", "101"],
+    "guidance_scale": ["nan", "inf", "101", "1_0", "\u0663", "1e999"],
     "image_guidance_scale": ["-1"],
     "keep_below": ["2"],
-    "negative_prompt": ["x" * 101],
+    "negative_prompt": ["x" * 101, "\b"],
     "output_format": ["gif"],
     "output_compression": ["101"],
-    "regions": ["yes"],
-    "stream": ["true"],
+    "regions": ["yes", "2"],
+    "reproducible": ["maybe"],
+    "stream": ["true", "TRUE", "1"],
     "response_format": ["url"],
     "size": ["512x512"],
     "background": ["transparent"],
@@ -57,6 +69,42 @@ def test_scalars_are_parsed() -> None:
     assert request.seeds == (7, 8, 9)
     assert request.settings == {"num_inference_steps": 10, "guidance_scale": 2.5}
     assert request.regions
+
+
+@pytest.mark.parametrize("text", ["true", "True", "TRUE", "1"])
+def test_a_flag_is_true_in_any_case(text: str) -> None:
+    request = parse(regions=text, reproducible=text)
+    assert request.regions and request.reproducible
+
+
+@pytest.mark.parametrize("text", ["false", "False", "FALSE", "0", ""])
+def test_a_flag_is_false_in_any_case(text: str) -> None:
+    request = parse(regions=text, reproducible=text, stream=text)
+    assert not request.regions and not request.reproducible
+
+
+def test_empty_fields_are_left_out() -> None:
+    """Clients in Go send every field of their struct, and HTML forms every input."""
+    names = [*WRONG, *(setting.name for setting in setting_fields())]
+    empty = dict.fromkeys(names, "") | {"prompt": "make it red"}
+    request = parse({"image": [b"", IMAGE], "image[]": [b""], "mask": [b""]}, **empty)
+    assert (request.n, request.settings, request.output_compression) == (1, {}, 95)
+    assert request.seed != parse(**empty).seed
+
+
+def test_texts_keep_line_ends_tabs_and_other_scripts() -> None:
+    prompt = "make it red,\r\n\tplease: \u8d64\U0001f469\u200d\U0001f680"
+    request = parse(prompt=prompt, negative_prompt="a\nb")
+    assert request.prompt == prompt and request.settings == {"negative_prompt": "a\nb"}
+
+
+def test_the_canvas_is_as_the_models_squash_the_picture() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (97, 130, 3), np.uint8)
+    for file in (images.encode_png(image), images.encode_jpeg(image)):
+        limits = LimitsConfig(max_image_bytes=len(file))
+        picture = EditRequest.from_form(Form({"prompt": "x"}, {"image": [file]}), limits, side=64).picture
+        assert np.array_equal(picture.canvas, squash(images.decode(file), 64))
+        assert picture.size == (130, 97) and picture.file is file
 
 
 def test_each_request_without_a_seed_gets_another() -> None:
@@ -100,7 +148,10 @@ def test_wrong_images_are_refused(files: list[bytes]) -> None:
     assert caught.value.param == "image"
 
 
-def test_bad_request_survives_pickling() -> None:
+def test_jobs_and_errors_survive_pickling() -> None:
+    job = EditJob(settings={"num_inference_steps": 3}, seeds=(1, 2), size=(12, 8), caller="a", request_id="r")
+    assert pickle.loads(pickle.dumps(job)) == job and job.deadline == math.inf and not job.reproducible
+    assert str(pickle.loads(pickle.dumps(DeadlineExceeded("late")))) == "late"
     error = pickle.loads(pickle.dumps(BadRequest("n: no", "n", "c")))
     assert (str(error), error.param, error.code) == ("n: no", "n", "c")
 
