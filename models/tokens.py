@@ -1,9 +1,13 @@
 """Prompts of the VLM: token ids of instruction, marks of image and regions, and [IMG] tokens as the answer."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:  # a gateway counts tokens without loading torch
+    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 """Label of a position without loss."""
