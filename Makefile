@@ -6,7 +6,7 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo stop test test-fast soak check bench bench-data bench-edit nano help
+.PHONY: demo stop test test-fast soak check observe bench bench-data bench-edit nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s%s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ check: $(INSTALLED)  ## lint and types: ruff and mypy
 	@mkdir -p $(VENV)/typed/fireedit && cp fireedit/__init__.py $(VENV)/typed/fireedit/
 	@for room in platform models jobs serve benchmarks; do ln -sfn ../../../$$room $(VENV)/typed/fireedit/$$room; done
 	cd $(VENV)/typed && MYPYPATH=. ../bin/mypy --config-file ../../pyproject.toml -p fireedit
+
+observe: $(INSTALLED)  ## metrics, dashboard, alerts and logs of the service, checked by a real Prometheus (2 minutes)
+	@$(BIN)/python benchmarks/observe.py $(ARGS)
 
 bench: bench-data  ## all benchmarks of the platform
 

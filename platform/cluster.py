@@ -127,6 +127,11 @@ class LocalRay:
         self._process: subprocess.Popen | None = None
 
     @property
+    def folder(self) -> Path:
+        """Temporary folder of this Ray, with its logs and the list of nodes for Prometheus."""
+        return Path(self._known["folder"])
+
+    @property
     def dashboard(self) -> str:
         return self._known["dashboard"]
 
