@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
+import math
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
@@ -14,10 +18,10 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from fireedit.platform import images
 from fireedit.serve.errors import HANDLERS, LOST, Busy, unavailable
 from fireedit.serve.form import read_form
-from fireedit.serve.schema import Edited, EditRequest, LimitsConfig, edit_body
+from fireedit.serve.schema import Edited, EditJob, EditRequest, LimitsConfig, edit_body
+from fireedit.serve.stage import Stages
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +36,8 @@ api = FastAPI(title="FireEdit", docs_url=None, redoc_url=None, openapi_url=None,
 class Gateway:
     """Validate each request, send it through detector, VLM and UNet, and encode the result."""
 
-    def __init__(
-        self,
-        detector: DeploymentHandle,
-        vlm: DeploymentHandle,
-        unet: DeploymentHandle,
-        limits: LimitsConfig,
-        model_name: str,
-    ):
-        self.detector, self.vlm, self.unet = detector, vlm, unet
+    def __init__(self, stages: Stages, limits: LimitsConfig, model_name: str):
+        self.stages = stages
         self.limits, self.model_name, self.started = limits, model_name, int(time.time())
         self.in_flight = 0
 
@@ -62,7 +59,7 @@ class Gateway:
     @api.get("/health")
     async def health(self) -> JSONResponse:
         """200 if every deployment answers in time, else 503 with the names of those that do not."""
-        deployments = {"detector": self.detector, "vlm": self.vlm, "unet": self.unet}
+        deployments = self.stages.present
         ready = await asyncio.gather(*(self._is_ready(deployment) for deployment in deployments.values()))
         silent = [name for name, ok in zip(deployments, ready, strict=True) if not ok]
         if silent:
@@ -99,8 +96,17 @@ class Gateway:
         return await self._edit(request)
 
     async def _edit(self, request: EditRequest) -> Edited:
-        """Results that are not awaited here go from replica to replica, not through this process."""
-        image = await asyncio.to_thread(images.decode, request.picture.file)
-        percepts = self.detector.propose.remote(image)
-        edit_tokens = self.vlm.understand.remote(percepts, request.prompt)
-        return await self.unet.edit.remote(image, percepts, edit_tokens, request.settings, request.seeds)
+        """Run the stages; tensors go from replica to replica, not through this process."""
+        picture, stages, request_id = request.picture, self.stages, uuid.uuid4().hex
+        canvas = ray.put(picture.canvas)
+        job = EditJob(settings=request.settings, seeds=request.seeds, size=picture.size, request_id=request_id)
+        detail, boxes, scores = None, np.zeros((0, 4)), np.zeros(0)
+        if stages.text is not None:
+            understood = await stages.text.understand.remote(request.prompt, math.inf, request_id)
+        else:
+            seen = await stages.detector.propose.remote(canvas, math.inf, request_id)
+            detail, boxes, scores = seen.detail, seen.boxes, seen.scores
+            understand = stages.vlm.understand.remote
+            understood = await understand(seen.key, seen.tokens, request.prompt, math.inf, request_id)
+        painted = await stages.unet.edit.remote(canvas, detail, understood.edit_tokens, job)
+        return Edited(painted.images, boxes, scores)

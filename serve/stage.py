@@ -1,9 +1,27 @@
-"""Results that the stages of an edit hand to the gateway. Imports no torch."""
+"""Stages of an edit, and the results that they hand to the gateway. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ray import ObjectRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Deployments that the gateway calls: applications while the graph is built, handles in the gateway's replica."""
+
+    detector: Any = None
+    vlm: Any = None
+    """None, as `detector`, for an editor of a text encoder and a UNet alone."""
+    text: Any = None
+    """None where detector and VLM are."""
+    unet: Any
+
+    @property
+    def present(self) -> dict[str, Any]:
+        """Stages by name, in the order of an edit."""
+        return {name: stage for name, stage in vars(self).items() if stage is not None}
 
 
 @dataclass(frozen=True)

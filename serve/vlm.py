@@ -1,37 +1,57 @@
 """Deployment of understanding: from percepts and a prompt to edit tokens."""
 
+import hashlib
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.tokens import PromptError, PromptTokenizer
-from fireedit.serve.part import ModelDeployment, WeightsConfig
+from fireedit.serve import metrics
+from fireedit.serve.detector import nbytes
+from fireedit.serve.part import BatchedDeployment, BatchingConfig, WeightsConfig
 from fireedit.serve.schema import BadRequest
+from fireedit.serve.stage import Understood
 
 
-class VLMDeployment(ModelDeployment):
+class VLMDeployment(BatchedDeployment):
     """Vision-language model and Q-Former: the second deployment of an edit, and the largest."""
 
+    stage = "vlm"
     components = FireEditPipeline.UNDERSTANDING
 
-    def __init__(self, weights: WeightsConfig, max_batch_size: int, batch_wait_s: float):
-        super().__init__(weights, max_batch_size, batch_wait_s)
+    def __init__(self, weights: WeightsConfig, batching: BatchingConfig):
+        super().__init__(weights, batching)
         vlm = self.pipeline.vlm
         self.prompt_tokenizer = PromptTokenizer(self.pipeline.vlm_tokenizer, vlm.config.vocab_size, vlm.prompt_config)
 
-    async def understand(self, percepts: Percepts, prompt: str) -> Tensor:
-        """Compute the edit tokens [1, 77, W] of one edit, on the CPU.
+    async def understand(self, key: str, tokens: Percepts, prompt: str, deadline: float, request_id: str) -> Understood:
+        """Compute the edit tokens of one edit, in a batch with other requests.
 
+        Args:
+            key: content hash of the canvas, as `Seen` holds it.
+            tokens: the percepts that the VLM reads.
+            deadline: seconds of `time.time`.
         Raises:
             BadRequest: the prompt is too long; checked before batching, so that no other edit fails with it.
+            DeadlineExceeded: the deadline passed first.
         """
+        metrics.count_bytes("detector", self.stage, nbytes(tokens))
         try:
             self.prompt_tokenizer.edit(prompt)
         except PromptError as error:
             raise BadRequest(f"prompt: {error}", "prompt", "string_above_max_length") from None
-        return await self.submit((percepts, prompt))
+        of_both = hashlib.blake2b(f"{key} {prompt}".encode(), digest_size=16).hexdigest()
+        published, times = await self.submit(of_both, (tokens, prompt), deadline, request_id)
+        return Understood(published.tensor, times)
+
+    def example(self) -> tuple[Percepts, str]:
+        config = self.pipeline.vlm.config
+        image, regions = torch.zeros(1, 64, config.image_width), torch.zeros(8, config.width)
+        percepts = Percepts(image, (regions,), (torch.zeros(8, 4),), (torch.zeros(8),), detail=())
+        return percepts.map(lambda tensor: tensor.to(self.pipeline.vlm.dtype)), "make it red"
 
     def run(self, requests: Sequence[tuple[Percepts, str]]) -> list[Tensor]:
         """Understand a batch of percepts and prompts."""

@@ -79,8 +79,8 @@ def client(ray_session: None, weights: Path) -> Iterator[Client]:
 
     from fireedit.serve.graph import build
 
-    replicas = {"gateway": {"cpus": 0.1}, **dict.fromkeys(("detector", "vlm", "unet"), {"cpus": 0.2})}
-    args = {"weights": str(weights), "limits": {"max_edits": MAX_EDITS, "max_image_bytes": MAX_BYTES}, **replicas}
+    limits = {"max_edits": MAX_EDITS, "max_image_bytes": MAX_BYTES}
+    args = {"weights": str(weights), "limits": limits, "unet": {"threads": 1}, "gateway": {"min_replicas": 1, "max_replicas": 1}}
     port = free_port(8000 + os.getpid() % 1000)  # test sessions side by side begin at different ports
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(args), name="fireedit", route_prefix="/")

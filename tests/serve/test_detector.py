@@ -1,24 +1,62 @@
-"""The first deployment, without Ray around it."""
+"""The first deployment, without Ray around it but for one test."""
 
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.serve.detector import DetectorDeployment
-from fireedit.serve.part import WeightsConfig
+from fireedit.serve.detector import DetectorDeployment, content_key, detail_of, tokens_of
+from fireedit.serve.part import BatchingConfig, WeightsConfig
+from fireedit.serve.schema import DeadlineExceeded
+from tests.serve.conftest import Client
 
 
 def test_result_is_pickled_without_the_rest_of_its_batch(weights: Path, photos: list[np.ndarray]) -> None:
-    config = WeightsConfig(weights=str(weights), precision="bf16")
-    detector = DetectorDeployment(config, max_batch_size=4, batch_wait_s=0)
+    detector = DetectorDeployment(WeightsConfig(weights=str(weights), precision="bf16"), BatchingConfig())
     loaded = {name for name, part in detector.pipeline.components.items() if part is not None}
     assert loaded == set(FireEditPipeline.PERCEIVING)
     assert {parameter.dtype for parameter in detector.pipeline.region_encoder.parameters()} == {torch.bfloat16}
+    assert detector.request_seconds > 0, "the model has run once"
     (single,) = detector.run(photos[:1])
     batch = detector.run(photos * 2)
     assert len(batch) == 6
     for percepts in batch:
         assert len(percepts) == 1 and len(pickle.dumps(percepts)) < 1.5 * len(pickle.dumps(single))
+
+
+def test_vlm_and_unet_get_only_the_percepts_that_they_read(
+    pipeline: FireEditPipeline, photos: list[np.ndarray]
+) -> None:
+    percepts = pipeline.perceive(photos[:1])
+    tokens, detail = tokens_of(percepts), detail_of(percepts)
+    assert tokens.detail == () and not detail.image_tokens.numel() and detail.region_tokens == ()
+    expected = pipeline.understand(percepts, ["make it red"])
+    assert torch.equal(pipeline.understand(tokens, ["make it red"]), expected)
+    assert torch.equal(pipeline.model.gather_detail(expected, detail), pipeline.model.gather_detail(expected, percepts))
+
+
+def test_the_key_of_a_canvas_is_its_content() -> None:
+    canvas = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    assert content_key(canvas) == content_key(canvas.copy()) == content_key(np.asfortranarray(canvas))
+    others = [canvas[::-1], canvas[:4], canvas.reshape(4, 16, 3), canvas.transpose(1, 0, 2)]
+    assert len({content_key(each) for each in [canvas, *others]}) == 5
+
+
+@pytest.mark.ray
+def test_equal_pictures_are_perceived_once_and_late_ones_never(client: Client) -> None:
+    from ray import serve
+
+    detector, canvas = serve.get_deployment_handle("Detector", "fireedit"), np.full((64, 64, 3), 77, np.uint8)
+    deadline = time.time() + 60
+    with pytest.raises(DeadlineExceeded):
+        detector.propose.remote(canvas, time.time() - 1, "late").result()
+    calls = [detector.propose.remote(canvas, deadline, f"call {index}") for index in range(5)]
+    seen = [call.result() for call in calls]
+    assert sorted(each.times.cached for each in seen) == [False, True, True, True, True]
+    assert {each.key for each in seen} == {content_key(canvas)} and len({each.tokens for each in seen}) == 1
+    (times,) = (each.times for each in seen if not each.times.cached)
+    assert times.stage == "detector" and times.run_s > 0 and times.queue_s >= 0
