@@ -113,7 +113,7 @@ def test_no_edit_starves_behind_short_ones(pipeline: FireEditPipeline) -> None:
             edit.passed_over = 0 if edit is chosen else edit.passed_over + 1
         left[id(chosen)] -= 1
         short = [edit for edit in short if left[id(edit)]]
-    assert 10 <= 50 - left[id(long)] and steps < 3 * 100 * 4 / 3
+    assert 50 - left[id(long)] >= 10 and steps < 3 * 100 * 4 / 3
 
 
 def test_cancelled_edit_leaves_before_the_next_step(studio: Studio) -> None:
