@@ -6,8 +6,9 @@ Edits join and leave between steps. On a CPU in float32 a picture is the same, b
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from fireedit.serve.stage import Painted, StageTimes
 
 logger = logging.getLogger(__name__)
 
+InThread = Callable[..., Awaitable[Any]]
 SMOOTHING = 0.9
 """Share of the moving average of a branch's seconds that is kept at each step."""
 
@@ -100,8 +102,12 @@ def choose(edits: Sequence[QueuedEdit], max_branches: int, longest_waiting_first
 class Engine:
     """Paints edits; all methods but `_advance` run on one event loop."""
 
-    def __init__(self, pipeline: FireEditPipeline, config: EngineConfig):
-        self.pipeline, self.config = pipeline, config
+    def __init__(self, pipeline: FireEditPipeline, config: EngineConfig, in_thread: InThread = asyncio.to_thread):
+        """
+        Args:
+            in_thread: runs a function with its arguments off the event loop.
+        """
+        self.pipeline, self.config, self._in_thread = pipeline, config, in_thread
         self.branch_seconds = 0.0
         """Seconds of a step divided by its branches, a moving average."""
         self._edits: list[QueuedEdit] = []
@@ -185,7 +191,7 @@ class Engine:
     async def _step(self, batch: list[QueuedEdit]) -> None:
         """Run one step in a thread; if a batch fails, its edits go on alone, so that only the cause fails."""
         try:
-            done, previews = await asyncio.to_thread(self._advance, batch, [edit for edit, _ in self._previews])
+            done, previews = await self._in_thread(self._advance, batch, [edit for edit, _ in self._previews])
         except Exception as error:
             logger.exception("a step of %d edits failed", len(batch))
             for edit in batch:

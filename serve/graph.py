@@ -14,6 +14,7 @@ from fireedit.platform import config
 from fireedit.platform.config import LogicalCPUs, LogicalGPUs
 from fireedit.serve import scaling
 from fireedit.serve.detector import DetectorDeployment
+from fireedit.serve.engine import EngineConfig
 from fireedit.serve.gateway import Gateway
 from fireedit.serve.part import BatchedDeployment, BatchingConfig, WeightsConfig
 from fireedit.serve.schema import LimitsConfig
@@ -84,8 +85,8 @@ class BatchedReplicasConfig(StageReplicasConfig, BatchingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetReplicasConfig(StageReplicasConfig):
-    """Replicas of the UNet's deployment."""
+class UNetReplicasConfig(StageReplicasConfig, EngineConfig):
+    """Replicas of the UNet's deployment, and their batches."""
 
     cpus: LogicalCPUs = 0.25
     threads: Annotated[int, Field(ge=1)] = 2
@@ -116,7 +117,9 @@ def build(args: dict[str, Any]) -> serve.Application:
     """
     recipe = config.parse(GraphRecipe, args, where="args")
     weights = part_of(recipe, WeightsConfig)
-    unet = _deployment("UNet", UNetDeployment, recipe.unet).bind(weights, recipe.unet.threads)
+    unet = _deployment("UNet", UNetDeployment, recipe.unet).bind(
+        weights, recipe.unet.threads, part_of(recipe.unet, EngineConfig)
+    )
     if recipe.editor == "instruct-pix2pix":
         stages = Stages(text=_batched("Text", TextDeployment, weights, recipe.text), unet=unet)
     else:

@@ -1,18 +1,26 @@
-"""Deployment of denoising: from edit tokens to edited images."""
+"""Deployment of painting: from edit tokens to edited pictures, one denoising step for a batch of edits at a time."""
 
 import asyncio
-import threading
-import time
+import logging
+from contextlib import suppress
 
 import numpy as np
+import ray
 import torch
 from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.serve.part import ModelDeployment
-from fireedit.serve.schema import DeadlineExceeded, EditJob
-from fireedit.serve.stage import Painted, StageTimes
+from fireedit.serve.engine import Engine, EngineConfig, Load
+from fireedit.serve.part import ModelDeployment, WeightsConfig
+from fireedit.serve.schema import EditJob
+from fireedit.serve.stage import Painted
+
+logger = logging.getLogger(__name__)
+
+WATCH_INTERVAL_S = 0.5
+"""Seconds between two looks at the callers: a dead gateway cancels nothing."""
+SERVE_NAMESPACE = "serve"
 
 
 class UNetDeployment(ModelDeployment):
@@ -21,40 +29,59 @@ class UNetDeployment(ModelDeployment):
     stage = "unet"
     components = FireEditPipeline.PAINTING
 
+    def __init__(self, weights: WeightsConfig, threads: int, engine: EngineConfig):
+        super().__init__(weights, threads)
+        self.engine = Engine(self.pipeline, engine, self.in_thread)
+        self._watch: asyncio.Task[None] | None = None
+        self.warm_up(self._paint_once)
+
     async def edit(self, canvas: np.ndarray, detail: Percepts | None, edit_tokens: Tensor, job: EditJob) -> Painted:
-        """Edit one image."""
-        cancelled, queued = threading.Event(), time.perf_counter()
-        try:
-            return await self.in_thread(self._edit, canvas, detail, edit_tokens, job, cancelled, queued)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
+        """Edit one picture; a caller that is cancelled or dies takes its edit out before the next step.
+
+        Args:
+            canvas: source, uint8 RGB [S, S, 3].
+            detail: percepts with HVCA's sources; None for an editor without HVCA.
+            edit_tokens: [1, 77, W].
+        Raises:
+            DeadlineExceeded: the deadline passed before the last step.
+        """
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._drop_orphans())
+        logger.info("request %s: %d pictures, %s", job.request_id, len(job.seeds), dict(job.settings))
+        return await self.engine.paint(canvas, detail, edit_tokens, job)
+
+    async def load(self) -> Load:
+        """Report the engine's own counters."""
+        return self.engine.load
 
     def queue_seconds(self) -> float:
-        return 0.0
+        return self.engine.queue_seconds
 
-    def _edit(
-        self,
-        canvas: np.ndarray,
-        detail: Percepts | None,
-        edit_tokens: Tensor,
-        job: EditJob,
-        cancelled: threading.Event,
-        queued: float,
-    ) -> Painted:
-        begun = time.perf_counter()
-        state = self.pipeline.prepare(
-            images=[canvas],
-            percepts=detail,
-            edit_tokens=edit_tokens,
-            settings=self.pipeline.settings.but(**job.settings),
-            generators=[torch.Generator().manual_seed(seed) for seed in job.seeds],
-            copies=[len(job.seeds)],
-        )
-        for _ in state.scheduler.timesteps:
-            if cancelled.is_set() or time.time() > job.deadline:
-                raise DeadlineExceeded
-            self.pipeline.denoise(state)
-        images = self.pipeline.decode(self.pipeline.finish(state), [job.size] * len(job.seeds))
-        times = StageTimes(self.stage, begun - queued, run_s := time.perf_counter() - begun)
-        return Painted([np.asarray(image) for image in images], times, state.step, run_s / state.step / len(job.seeds))
+    async def _drop_orphans(self) -> None:
+        """Take out the edits of gateways that died, while there are edits."""
+        while callers := self.engine.callers:
+            dead = {caller for caller in callers if not await asyncio.to_thread(_is_alive, caller)}
+            if dead:
+                logger.warning("dropping the edits of %s, which died", ", ".join(sorted(dead)))
+                self.engine.drop(dead)
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+    def _paint_once(self) -> None:
+        """Run one step of a guided edit of an empty picture."""
+        hvca, side = self.pipeline.hvca, self.pipeline.vae.config.sample_size
+        canvas = np.zeros((side, side, 3), np.uint8)
+        edit_tokens = torch.zeros(1, 77, self.pipeline.unet.config.cross_attention_dim)
+        detail = None
+        if hvca is not None:
+            sources = tuple(torch.zeros(1, 1, width, dtype=hvca.dtype) for width in hvca.config.source_widths)
+            detail = Percepts(torch.zeros(1, 0), (), (), (), sources)
+        settings = self.pipeline.settings.but(num_inference_steps=1, guidance_scale=2.0)
+        state = self.pipeline.prepare([canvas], detail, edit_tokens, settings)
+        self.pipeline.decode(self.pipeline.paint(state), [(side, side)])
+
+
+def _is_alive(actor: str) -> bool:
+    with suppress(ValueError):
+        ray.get_actor(actor, SERVE_NAMESPACE)
+        return True
+    return False

@@ -1,62 +1,37 @@
 """The last deployment, without Ray around it."""
 
+import asyncio
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from torch import nn
+import torch
 
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.settings import PaintSettings
+from fireedit.models.processor import squash
+from fireedit.serve.detector import detail_of
+from fireedit.serve.engine import EngineConfig, Load
 from fireedit.serve.part import WeightsConfig
-from fireedit.serve.unet import QueuedEdit, UNetDeployment, indices_by_settings
+from fireedit.serve.schema import EditJob
+from fireedit.serve.unet import UNetDeployment
+
+SETTINGS = {"num_inference_steps": 3, "guidance_scale": 3.0}
 
 
-@pytest.fixture(scope="module")
-def unet(weights: Path) -> UNetDeployment:
-    return UNetDeployment(WeightsConfig(weights=str(weights)), max_batch_size=4, batch_wait_s=0)
-
-
-def queued(pipeline: FireEditPipeline, image: np.ndarray, seeds: list[int], steps: int = 2) -> QueuedEdit:
-    percepts = pipeline.perceive([image])
-    settings = PaintSettings(num_inference_steps=steps)
-    return QueuedEdit(image, percepts, pipeline.understand(percepts, ["make it red"]), settings, seeds)
-
-
-def test_result_does_not_depend_on_the_rest_of_the_batch(
-    unet: UNetDeployment, pipeline: FireEditPipeline, photos: list[np.ndarray]
-) -> None:
-    edits = [
-        queued(pipeline, photos[0], [7]),
-        queued(pipeline, photos[1], [8, 9], steps=3),
-        queued(pipeline, photos[2], [10, 11]),
-    ]
-    assert indices_by_settings(edits) == [[0, 2], [1]]
-    batch = unet.run(edits)
-    for edited, single in zip(batch, [unet.run([edit])[0] for edit in edits], strict=True):
-        for image, expected in zip(edited.images, single.images, strict=True):
-            assert image.shape == expected.shape
-            # Sums over a larger batch round differently: a pixel in thousands differs by one level.
-            assert np.abs(image.astype(int) - expected).max() <= 1
-
-
-def test_cancelled_edits_are_not_denoised(
-    unet: UNetDeployment, pipeline: FireEditPipeline, photos: list[np.ndarray]
-) -> None:
-    before, during, finished = (queued(pipeline, photos[0], [1], steps) for steps in (2, 1000, 3))
-    before.cancelled.set()
-    predictions = 0
-
-    def cancel_at_the_second_step(*_: Any) -> None:
-        nonlocal predictions
-        predictions += 1
-        if predictions == 2:
-            during.cancelled.set()
-
-    first_layer = next(module for module in unet.pipeline.unet.modules() if isinstance(module, nn.Conv2d))
-    hook = first_layer.register_forward_hook(cancel_at_the_second_step)
-    results = unet.run([before, during, finished])
-    hook.remove()
-    assert results[0] is None and results[1] is None
-    assert len(results[2].images) == 1 and predictions == 2 + 3
+@pytest.mark.parametrize("editor", ["fireedit", "instruct-pix2pix"])
+def test_edit_is_the_pipelines(weights: Path, pipeline: FireEditPipeline, photos: list[np.ndarray], editor: str) -> None:
+    config = WeightsConfig(weights=str(weights), editor=editor)
+    unet = UNetDeployment(config, threads=1, engine=EngineConfig())
+    canvas = squash(photos[0], 64)
+    percepts = pipeline.perceive([canvas])
+    edit_tokens = pipeline.understand(percepts, ["make it red"])
+    detail = None if editor == "instruct-pix2pix" else detail_of(percepts)
+    job = EditJob(settings=SETTINGS, seeds=(4,), size=(30, 20), caller="")
+    painted = asyncio.run(unet.edit(canvas, detail, edit_tokens, job))
+    assert painted.images[0].shape == (20, 30, 3) and painted.times.stage == "unet"
+    if editor == "fireedit":
+        settings = pipeline.settings.but(**SETTINGS)
+        generators = [torch.Generator().manual_seed(4)]
+        expected = pipeline.paint(pipeline.prepare([canvas], percepts, edit_tokens, settings, generators))
+        assert np.array_equal(painted.images[0], np.asarray(pipeline.decode(expected, [(30, 20)])[0]))
+    assert asyncio.run(unet.load()) == Load(running=0, waiting=0, steps=3) and unet.queue_seconds() == 0
