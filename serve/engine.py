@@ -169,13 +169,15 @@ class Engine:
 
     async def _run(self) -> None:
         """Step until no edit is left."""
-        while self._leave():
-            batch = choose(self._edits, self.config.max_branches, self._batches % self.config.patience == 0)
-            for edit in self._edits:
-                edit.passed_over = 0 if edit in batch else edit.passed_over + 1
-            await self._step(batch)
-        self._answer_previews([None] * len(self._previews))
-        self._loop = None
+        try:
+            while self._leave():
+                batch = choose(self._edits, self.config.max_branches, self._batches % self.config.patience == 0)
+                for edit in self._edits:
+                    edit.passed_over = 0 if edit in batch else edit.passed_over + 1
+                await self._step(batch)
+            self._answer_previews([None] * len(self._previews))
+        finally:
+            self._loop = None
 
     def _leave(self) -> int:
         """Take out the edits that are done, cancelled or too late; returns how many are left."""
@@ -202,9 +204,9 @@ class Engine:
         self._batches, self._steps = self._batches + 1, self._steps + len(batch)
         metrics.count_steps(len(batch))
         metrics.observe_batch("unet", sum(edit.branches for edit in batch))
-        for result, images in [*zip([edit.result for edit in batch], done, strict=True)]:
-            if images is not None and not result.done():
-                result.set_result(images)
+        for edit, images in zip(batch, done, strict=True):
+            if images is not None and not edit.result.done():
+                edit.result.set_result(images)
         self._answer_previews(previews)
 
     def _answer_previews(self, previews: Sequence[list[np.ndarray] | None]) -> None:
@@ -219,10 +221,9 @@ class Engine:
     ) -> tuple[list[list[np.ndarray] | None], list[list[np.ndarray]]]:
         """Do one step; returns the pictures of each edit that is done, and the previews asked for."""
         previews = [self._pictures(edit, last=False) for edit in previewed]
-        for edit in batch:
-            edit.state = edit.state or self._begin(edit)
+        states = [edit.state or self._begin(edit) for edit in batch]
         started = time.monotonic()
-        self.pipeline.denoise(*[edit.state for edit in batch])
+        self.pipeline.denoise(*states)
         seconds = (time.monotonic() - started) / sum(edit.branches for edit in batch)
         kept = SMOOTHING if self.branch_seconds else 0
         self.branch_seconds = kept * self.branch_seconds + (1 - kept) * seconds
@@ -231,9 +232,10 @@ class Engine:
     def _begin(self, edit: QueuedEdit) -> SamplingState:
         edit.began = time.monotonic()
         generators = [torch.Generator().manual_seed(seed) for seed in edit.job.seeds]
-        return self.pipeline.prepare(
+        edit.state = self.pipeline.prepare(
             [edit.canvas], edit.detail, edit.edit_tokens, edit.settings, generators, copies=[len(generators)]
         )
+        return edit.state
 
     def _pictures(self, edit: QueuedEdit, last: bool) -> list[np.ndarray]:
         assert edit.state is not None

@@ -43,8 +43,9 @@ class InvariantConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not _is_inference(x):
             return super().forward(x)
-        layout = (self.padding, self.stride, self.dilation, self.groups)
-        return torch.mkldnn_convolution(x.contiguous(), self.weight, self.bias, *layout)
+        assert not isinstance(self.padding, str), self.padding
+        padding, stride, dilation = self.padding, self.stride, self.dilation
+        return torch.mkldnn_convolution(x.contiguous(), self.weight, self.bias, padding, stride, dilation, self.groups)
 
 
 def make_invariant(module: nn.Module) -> None:
