@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -62,10 +62,14 @@ def load(recipe: type[T], name: str, overrides: Sequence[str] = (), folder: Path
 
 
 def parse(recipe: type[T], raw: Mapping[str, Any], where: str) -> T:
-    """Build a recipe from plain values, checking every key, type and range; `where` begins the error messages."""
+    """Build a recipe from plain values, checking every key, type and range; `where` begins the error messages.
+
+    A section changes the default that its field has in the recipe above, as an override does: keys that it leaves out
+    stay as they are there. A mapping of names to values, such as a mixture, is no section and replaces its default.
+    """
     in_list: TypeAdapter[list[T]] = TypeAdapter(list[recipe], config=STRICT)  # type: ignore[valid-type]
     try:  # in a list, since a dataclass by itself takes no config
-        return in_list.validate_python([raw])[0]
+        return in_list.validate_python([_over_defaults(recipe, raw)])[0]
     except ValidationError as error:
         raise RecipeError(f"{where}: {_explain(recipe, error)}") from None
 
@@ -84,6 +88,45 @@ def nearest(name: str, names: Sequence[str]) -> str:
     """Suggest what to write instead of an unknown name: the most similar of `names`, or all of them."""
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean '{near[0]}'?" if near else f"write one of {', '.join(names)}"
+
+
+def _over_defaults(hint: Any, given: Any, default: Any = None) -> Any:
+    """Lay the keys of a section, and of those in it, over `default`, the value of its field where none is given.
+
+    In a union the keys choose the class: the default's, if it has them all. A type with a validator that runs before
+    pydantic's own, such as the sizes of a model, completes itself.
+    """
+    if typing.get_origin(hint) is Annotated:
+        hint, *metadata = typing.get_args(hint)
+        if any(isinstance(each, BeforeValidator) for each in metadata):
+            return given
+    if not isinstance(given, Mapping) or not (options := _dataclasses_in(hint)):
+        return given
+    fitting = [each for each in options if {*given} <= {*_defaults_of(each)}] or options
+    chosen = next((each for each in fitting if isinstance(default, each)), None)
+    if chosen is None and len(fitting) > 1:
+        return given
+    section = chosen or fitting[0]
+    hints, defaults = typing.get_type_hints(section, include_extras=True), _defaults_of(section)
+    base = {name: getattr(default, name) for name in defaults} if chosen else {}
+    known = defaults | base
+    laid = {key: _over_defaults(hints.get(key), value, known.get(key)) for key, value in given.items()}
+    return base | laid
+
+
+def _defaults_of(section: type) -> dict[str, Any]:
+    """List the fields of a dataclass with their defaults, None for one that is required."""
+    defaults = {}
+    for field in dataclasses.fields(section):
+        made = None if field.default_factory is dataclasses.MISSING else field.default_factory()
+        defaults[field.name] = made if field.default is dataclasses.MISSING else field.default
+    return defaults
+
+
+def _dataclasses_in(hint: Any) -> list[type]:
+    """List the dataclasses of a union, or of a hint that is one."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return [each for each in options if isinstance(each, type) and dataclasses.is_dataclass(each)]
 
 
 def _assign(recipe: Any, raw: dict[str, Any], override: str) -> None:
@@ -122,9 +165,7 @@ def _explain(recipe: Any, error: ValidationError) -> str:
 
 def _fields_in(hint: Any, sections: Sequence[str] = ()) -> dict[str, Any]:
     """List the fields, with their types, of a dataclass or of all dataclasses in a union, or of a section below."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    dataclass_options = [option for option in options if dataclasses.is_dataclass(option)]
-    fields = {name: field for option in dataclass_options for name, field in typing.get_type_hints(option).items()}
+    fields = {name: field for each in _dataclasses_in(hint) for name, field in typing.get_type_hints(each).items()}
     if not sections:
         return fields
     return _fields_in(fields.get(sections[0], hint), sections[1:])  # pydantic names a union's classes as sections

@@ -1,9 +1,12 @@
 """Recipes become frozen dataclasses; a wrong one is an error that names key, value and what to write."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import BeforeValidator, Field
 
 from fireedit.platform import config
 from fireedit.platform.config import Decay, LogicalCPUs, Ratio, RecipeError, Seed
@@ -50,6 +53,38 @@ class Ranges:
     lr: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Replicas:
+    cpus: float = 0.25
+    most: int = 32
+    optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=2.0, warmup_steps=5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Many(Replicas):
+    batch: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    first: Replicas = field(default_factory=lambda: Replicas(most=64))
+    vae: Small | Large = Large(layers=7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nested:
+    """Every default here is another than its class has by itself."""
+
+    gateway: Replicas = field(default_factory=lambda: Replicas(most=128, optimizer=Optimizer(lr=3.0, warmup_steps=9)))
+    wide: Replicas = Many(most=256, batch=8)
+    group: Group = field(default_factory=lambda: Group(first=Replicas(cpus=2, most=16)))
+    vae: Annotated[Small | Large, Field(union_mode="left_to_right")] = Large(layers=3)
+    extra: Replicas | None = field(default_factory=lambda: Replicas(most=1))
+    absent: Group | None = None
+    shares: Mapping[str, float] = field(default_factory=lambda: {"a": 1.0})
+    fixed: Annotated[Replicas, BeforeValidator(lambda given: given)] = Replicas(most=5)
+
+
 def write(folder: Path, text: str) -> str:
     path = folder / "recipe.yaml"
     path.write_text(text)
@@ -94,6 +129,57 @@ def test_an_unknown_key_of_a_union_is_explained(tmp_path: Path) -> None:
 def test_a_value_out_of_range_is_refused(tmp_path: Path, override: str, found: str) -> None:
     with pytest.raises(RecipeError, match=found):
         config.load(Ranges, write(tmp_path, ""), [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "expected"),
+    [
+        ("gateway: {cpus: 0.1}", "gateway", Replicas(cpus=0.1, most=128, optimizer=Optimizer(lr=3.0, warmup_steps=9))),
+        (
+            "gateway: {optimizer: {lr: 1}}",
+            "gateway",
+            Replicas(most=128, optimizer=Optimizer(lr=1, warmup_steps=9)),
+        ),
+        ("gateway: {}", "gateway", Nested().gateway),
+        ("gateway: {optimizer: {warmup_steps: 0}}", "gateway", Replicas(most=128, optimizer=Optimizer(lr=3.0))),
+        ("wide: {cpus: 1}", "wide", Replicas(cpus=1, most=256)),
+        ("group: {first: {cpus: 1}}", "group", Group(first=Replicas(cpus=1, most=16))),
+        ("group: {vae: {layers: 8}}", "group", Group(first=Replicas(cpus=2, most=16), vae=Large(layers=8))),
+        ("vae: {}", "vae", Large(layers=3)),
+        ("vae: {layers: 4}", "vae", Large(layers=4)),
+        ("vae: {patch: 4}", "vae", Small(patch=4)),
+        ("extra: {cpus: 3}", "extra", Replicas(cpus=3, most=1)),
+        ("extra: null", "extra", None),
+        ("absent: {first: {cpus: 3}}", "absent", Group(first=Replicas(cpus=3, most=64))),
+        ("shares: {b: 2}", "shares", {"b": 2.0}),
+        ("fixed: {cpus: 1}", "fixed", Replicas(cpus=1)),
+    ],
+)
+def test_a_section_keeps_the_defaults_of_its_field(tmp_path: Path, text: str, field: str, expected: object) -> None:
+    recipe = config.load(Nested, write(tmp_path, text))
+    assert getattr(recipe, field) == expected and type(getattr(recipe, field)) is type(expected)
+    assert recipe == replace(Nested(), **{field: expected}), "the other sections stay as they are"
+
+
+def test_an_override_keeps_the_defaults_of_its_field(tmp_path: Path) -> None:
+    recipe = config.load(Nested, write(tmp_path, ""), ["gateway.optimizer.lr=4", "group.first.cpus=1"])
+    assert recipe.gateway == Replicas(most=128, optimizer=Optimizer(lr=4, warmup_steps=9))
+    assert recipe.group.first == Replicas(cpus=1, most=16)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gateway: {mosst: 1}", "unknown key 'gateway.mosst'; did you mean 'most'"),
+        ("gateway: {optimizer: {lrr: 1}}", "unknown key 'gateway.optimizer.lrr'; did you mean 'lr'"),
+        ("gateway: {most: many}", "gateway.most: .*found 'many'"),
+        ("gateway: 3", "gateway: .*found 3"),
+        ("vae: {layer: 4}", "unknown key 'vae.*layer'; did you mean 'layers'"),
+    ],
+)
+def test_a_wrong_section_with_defaults_is_explained(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        config.load(Nested, write(tmp_path, text))
 
 
 def test_a_dumped_recipe_can_be_loaded(tmp_path: Path) -> None:

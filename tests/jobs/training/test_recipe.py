@@ -4,8 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
-from fireedit.jobs.training.recipe import CONFIGS, read_recipe
+from fireedit.jobs.pretrain import TRAINED
+from fireedit.jobs.training.recipe import CONFIGS, TrainRecipe, read_recipe
 from fireedit.models.model import preset
 from fireedit.models.stages import STAGES
 from fireedit.platform import config
@@ -28,6 +31,16 @@ def test_every_recipe_that_ships_can_be_read(file: str) -> None:
     if recipe.model.preset == "paper":
         assert (recipe.optimizer.lr, recipe.steps, recipe.optimizer.warmup_ratio) == paper[stage]
         assert recipe.optimizer.weight_decay == 0
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_sections_of_the_recipes_that_ship_have_their_classes_own_defaults(path: Path) -> None:
+    """No field of theirs has another default than its class, so that a section needs nothing of the field's."""
+    _, _, part = path.stem.partition("-")
+    recipe, _ = TRAINED.get(part, (TrainRecipe, None))
+    raw = yaml.safe_load(path.read_text()) | ({"stage": 1} if recipe is TrainRecipe else {})
+    (expected,) = TypeAdapter(list[recipe], config=config.STRICT).validate_python([raw])
+    assert config.parse(recipe, raw, where=path.name) == expected
 
 
 @pytest.mark.parametrize(
