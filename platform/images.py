@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import MAX_TEXT_CHUNK, PngImageFile
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY, PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 EncodedImage = NewType("EncodedImage", bytes)
@@ -28,6 +28,8 @@ MAX_PIXELS = 64_000_000
 LARGE_PIXELS = 4_000_000
 """Pixels above which a picture's memory, four bytes each, is worth a thought: some 16 MB."""
 _BAND_PIXELS = 1_000_000
+_MAX_READS = 300_000
+"""Reads of Pillow in one file, two or three for each chunk: enough for 50 MB in chunks of a kilobyte."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,6 +67,18 @@ class _WebPFile(WebPImageFile):
     def load_prepare(self) -> None:
         self._decoder = None
         super().load_prepare()
+
+
+class _File(io.BytesIO):
+    """File of bytes that ends the reading of millions of tiny chunks, or of junk byte by byte, which takes seconds."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads > _MAX_READS:
+            raise OSError("too many chunks")
+        return super().read(size)
 
 
 class ImageError(ValueError):
@@ -215,7 +229,7 @@ def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     try:
         with _reading_headers, warnings.catch_warnings():  # the filters are the process's: one thread at a time
             warnings.simplefilter("ignore")
-            image = kind(io.BytesIO(data))
+            image = kind(_File(data))
     except _DAMAGE as error:
         raise ImageError(f"found a damaged {kind.format} header ({error}); send the whole file") from None
     width, height = image.size
@@ -228,26 +242,30 @@ def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
 
 def _without_long_texts(png: bytes) -> bytes:
     """Drop compressed texts and profiles that Pillow refuses for their length, so that they spoil no pixels."""
-    dropped, at = [], 8
+    kept, at, chunks, inflated = [0], 8, 0, 0
     while at < len(png):
         end = at + 12 + int.from_bytes(png[at : at + 4], "big")
         if (kind := png[at + 4 : at + 8]) in (b"zTXt", b"iCCP", b"iTXt"):
             _, _, packed = png[at + 8 : end - 4].partition(b"\0")
             if kind == b"iTXt":
                 packed = packed[1:].split(b"\0", 2)[-1]  # past flag, method, language and translated keyword
-            if _is_long(packed.removeprefix(b"\0")):
-                dropped.append((at, end))
-        at = end
-    for start, end in reversed(dropped):
-        png = png[:start] + png[end:]
-    return png
+            inflated += (length := _inflated(packed.removeprefix(b"\0")))
+            if length > MAX_TEXT_CHUNK:
+                kept += [at, end]
+        at, chunks = end, chunks + 1
+        if chunks > _MAX_READS or inflated > MAX_TEXT_MEMORY:
+            raise ImageError("found a PNG of too many chunks or too long texts; save it anew without them")
+    if len(kept) == 1:
+        return png
+    return b"".join(png[start:end] for start, end in zip(kept[::2], [*kept[1::2], len(png)], strict=True))
 
 
-def _is_long(packed: bytes) -> bool:
+def _inflated(packed: bytes) -> int:
+    """Count the bytes of a compressed text, up to one more than Pillow takes."""
     try:
-        return len(zlib.decompressobj().decompress(packed, MAX_TEXT_CHUNK + 1)) > MAX_TEXT_CHUNK
+        return len(zlib.decompressobj().decompress(packed, MAX_TEXT_CHUNK + 1))
     except zlib.error:
-        return False
+        return 0
 
 
 def _kind(data: bytes) -> type[ImageFile.ImageFile]:

@@ -407,3 +407,16 @@ def test_a_header_is_read_without_the_pixels() -> None:
         )
     with pytest.raises(images.ImageError, match="999 x 1301 pixels"):
         images.header(images.encode_png(picture(1301, 999)), max_pixels=1_000_000)
+
+
+def test_a_file_of_millions_of_pieces_is_refused_soon() -> None:
+    """Pillow reads each piece in Python, and one header at a time in a process."""
+    png, jpeg = images.encode_png(picture()), images.encode_jpeg(picture())
+    text = struct.pack(">I", 3) + b"tEXtk\0v" + struct.pack(">I", zlib.crc32(b"tEXtk\0v"))
+    packed = b"zTXtk\0\0" + zlib.compress(bytes(900_000), 9)
+    bomb = struct.pack(">I", len(packed) - 4) + packed + struct.pack(">I", zlib.crc32(packed))
+    for data in (png[:33] + text * 400_000 + png[33:], png[:33] + bomb * 1000 + png[33:]):
+        with pytest.raises(images.ImageError, match="too many chunks or too long texts"):
+            images.header(data)
+    with pytest.raises(images.ImageError, match="too many chunks"):
+        images.header(jpeg[:2] + b"\xff" * 1_000_000 + jpeg[2:])
