@@ -1,8 +1,8 @@
 """Check of metrics, dashboard, alerts and logs with a real Prometheus beside the shipped service.
 
 It starts Ray, the service and Prometheus on free ports of this machine, sends good, bad, repeated and abandoned edits,
-and then asks Prometheus for every metric, every query of deploy/grafana.json and the state of every alert. It needs
-`prometheus` and `promtool` (Debian: package prometheus).
+and then asks Prometheus for every metric, every query of deploy/grafana.json and the state of every alert. At last it
+kills a stage, which an alert must notice. It needs `prometheus` and `promtool` (Debian: package prometheus).
 """
 
 import pathlib
@@ -13,6 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -24,8 +25,8 @@ from typing import Any
 import numpy as np
 import requests
 
-from fireedit.jobs.demonstration.steps import CHECKOUT, deploy
-from fireedit.platform.cluster import HOST, LocalRay, free_port, local_session
+from fireedit.benchmarks.serving.server import CHECKOUT, Server
+from fireedit.platform.cluster import HOST, free_port, local_session
 from fireedit.platform.console import say
 from fireedit.platform.images import encode_png
 from fireedit.serve import metrics
@@ -33,6 +34,7 @@ from fireedit.serve import metrics
 DEPLOY = CHECKOUT / "deploy"
 PROGRAMS = ("prometheus", "promtool")
 REQUEST_ID = "observe-1"
+KILLED, NOTICED_BY = "UNet", "FireEditStageDown"
 COMPONENTS = ("proxy", "Gateway", "Detector", "VLM", "UNet")
 """Components whose logs must name the request."""
 SEEN_WITHIN_S = 30
@@ -50,13 +52,15 @@ class Report:
     empty_queries: list[str] = field(default_factory=list)
     """Titles of panels without data."""
     alerts: dict[str, str] = field(default_factory=dict)
-    """State of each alert; `inactive` is good."""
+    """State of each alert while all is well; `inactive` is good."""
+    kill_noticed: bool = False
+    """True if an alert was pending soon after a stage was killed."""
     silent_components: list[str] = field(default_factory=list)
     """Components whose logs do not name the request."""
 
     def passed(self) -> bool:
         faults = (self.missing_metrics, self.invalid_queries, self.empty_queries, self.silent_components)
-        return not any(faults) and set(self.alerts.values()) == {"inactive"}
+        return not any(faults) and set(self.alerts.values()) == {"inactive"} and self.kill_noticed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     started = time.monotonic()
     out = args.out.expanduser().resolve()
-    (out / "logs").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     for command in (
         "check rules alerts.yaml",
         "check config --syntax-only prometheus.yml",
@@ -77,29 +81,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         subprocess.run(["promtool", *command.split()], cwd=DEPLOY, check=True, stdout=sys.stderr)
     report = observe(out)
     passed = report.passed()
-    say(f"{'passed' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s; logs in {out}")
+    say(f"{'passed' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s")
     print(json.dumps(asdict(report) | {"passed": passed, "seconds": round(time.monotonic() - started)}))
     sys.exit(not passed)
 
 
 def observe(out: Path) -> Report:
-    """Run the service under Prometheus's eyes."""
-    ray, report = LocalRay(out / "ray.json"), Report()
-    ray.stop()
-    try:
-        ray.start(out / "logs" / "ray.log", {"RAY_metrics_report_interval_ms": "1000"})
-        endpoint = f"http://{HOST}:{free_port(8000)}"
-        deploy(ray, endpoint, out, out / "logs" / "serve.log")
-        with running_prometheus(ray.folder, out) as prometheus:
-            say(f"Ray, the service and Prometheus run; {prometheus}")
-            report.statuses = send_edits(endpoint)
-            say(f"answers: {report.statuses}")
-            examine(prometheus, report)
-        shutil.rmtree(out / "logs" / "ray", ignore_errors=True)
-        ray.keep_logs(out / "logs" / "ray")
-    finally:
-        ray.stop()
-    report.silent_components = silent_components(out / "logs" / "ray" / "serve")
+    """Run the service and Prometheus, and use both."""
+    report = Report()
+    os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
+    with Server() as server, running_prometheus(server.ray.folder, out) as prometheus:
+        say(f"the service and Prometheus run; {prometheus}, logs in {out} and {server.folder}")
+        report.statuses = send_edits(server.url)
+        say(f"answers: {report.statuses}")
+        examine(prometheus, report)
+        for process in server.titled(KILLED):
+            server.kill(process)
+        report.kill_noticed = is_noticed(prometheus)
+        say(f"{KILLED} killed: {NOTICED_BY} {'is pending' if report.kill_noticed else 'has NOT noticed'}")
+    report.silent_components = silent_components(server.folder / "logs" / "serve")
     say(f"components that do not log the request's id: {report.silent_components or 'none'}")
     return report
 
@@ -115,7 +115,7 @@ def running_prometheus(ray_folder: Path, out: Path) -> Iterator[str]:
     config = config.replace("/tmp/ray/", f"{ray_folder}/").replace("interval: 10s", "interval: 1s")
     (folder / "prometheus.yml").write_text(config)
     options = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={HOST}:{port}"]
-    with (out / "logs" / "prometheus.log").open("w") as log:
+    with (out / "prometheus.log").open("w") as log:
         process = subprocess.Popen(["prometheus", *options], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
         yield f"http://{HOST}:{port}"
@@ -175,8 +175,7 @@ def examine(prometheus: str, report: Report) -> None:
         if not (report.missing_metrics or report.empty_queries) or time.monotonic() > deadline:
             break
         time.sleep(1)
-    rules = local_session().get(f"{prometheus}/api/v1/rules", timeout=10).json()["data"]["groups"][0]["rules"]
-    report.alerts = {rule["name"]: rule["state"] if rule["health"] == "ok" else rule["lastError"] for rule in rules}
+    report.alerts = alert_states(prometheus)
     say(f"metrics: {len(names)}, missing {report.missing_metrics or 'none'}")
     say(f"queries: {len(queries)}, invalid {report.invalid_queries or 'none'}, empty {report.empty_queries or 'none'}")
     say(f"alerts: {report.alerts}")
@@ -190,14 +189,33 @@ def ask(prometheus: str, query: str) -> list[Any] | None:
     return []
 
 
+def alert_states(prometheus: str) -> dict[str, str]:
+    """Ask for the state of each alert (inactive, pending, firing), or the error of its query."""
+    rules = local_session().get(f"{prometheus}/api/v1/rules", timeout=10).json()["data"]["groups"][0]["rules"]
+    return {rule["name"]: rule["state"] if rule["health"] == "ok" else rule["lastError"] for rule in rules}
+
+
+def is_noticed(prometheus: str) -> bool:
+    """Wait until the alert of a missing stage is pending."""
+    deadline = time.monotonic() + SEEN_WITHIN_S
+    while time.monotonic() < deadline:
+        if alert_states(prometheus)[NOTICED_BY] in ("pending", "firing"):
+            return True
+        time.sleep(0.5)
+    return False
+
+
 def silent_components(logs: Path) -> list[str]:
-    """Find the components of Serve in whose logs no line has the request's id."""
-    texts = {path.name: path.read_text() for path in logs.glob("*.log")}
-    return [
-        component
-        for component in COMPONENTS
-        if not any(REQUEST_ID in text for name, text in texts.items() if component in name.split("_"))
-    ]
+    """Find the components of Serve that wrote no JSON line with the request's id."""
+    lines = [(path.stem.split("_"), line) for path in logs.glob("*.log") for line in path.read_text().splitlines()]
+    heard = {part for parts, line in lines for part in parts if REQUEST_ID in line and _request_id(line) == REQUEST_ID}
+    return [component for component in COMPONENTS if component not in heard]
+
+
+def _request_id(line: str) -> str | None:
+    with contextlib.suppress(json.JSONDecodeError):
+        return json.loads(line).get("request_id")
+    return None
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,15 +1,19 @@
-"""Metrics are exported as Prometheus reads them, and cost nothing where Ray does not run."""
+"""Metrics are exported as Prometheus reads them, nothing is done where Ray does not run, and logs name the request."""
 
 import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fireedit.platform import images
 from fireedit.platform.cluster import HOST, local_session
 from fireedit.serve import metrics
+from tests.serve.conftest import Client
 
 EXPORTED_WITHIN_S = 25
 SUMS = ("count", "sum")
@@ -70,6 +74,27 @@ def test_every_metric_is_exported_and_gauges_stay(ray_session: None) -> None:
     assert seen['fireedit_batch_size_sum{stage="unet"}'] == 9
     assert seen['fireedit_requests_running{stage="unet"}'] == 2
     assert seen['fireedit_requests_waiting{stage="unet"}'] == 0
+
+
+@pytest.mark.ray
+def test_proxy_and_every_stage_log_the_id_that_the_client_sent(client: Client, photos: list[np.ndarray]) -> None:
+    import ray
+
+    files = {"image": images.encode_png(photos[0])}
+    fields, headers = {"prompt": "make it red", "num_inference_steps": "1"}, {"x-request-id": "my-own-id"}
+    answer = client.session.post(f"{client.url}/v1/images/edits", data=fields, files=files, headers=headers, timeout=60)
+    assert answer.status_code == 200 and answer.headers["x-request-id"] == "my-own-id"
+    context = ray.get_runtime_context()
+    logs = Path(context.get_temp_dir(), context.get_session_name(), "logs", "serve")
+    silent = {"proxy", "Gateway", "Detector", "VLM", "UNet"}
+    deadline = time.monotonic() + 10
+    while silent and time.monotonic() < deadline:
+        heard = {
+            part for path in logs.glob("*.log") if "my-own-id" in path.read_text() for part in path.stem.split("_")
+        }
+        silent -= heard
+        time.sleep(0.1)
+    assert not silent
 
 
 def exported(worker: str) -> dict[str, float]:
