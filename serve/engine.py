@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from fireedit.serve import metrics
 from fireedit.serve.schema import DeadlineExceeded, EditJob
 from fireedit.serve.stage import Painted, StageTimes
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ray.serve")  # Ray Serve's log: each line has the id of its request
 
 InThread = Callable[..., Awaitable[Any]]
 SMOOTHING = 0.9
@@ -130,7 +131,7 @@ class Engine:
         edit = QueuedEdit(job, settings, canvas, detail, edit_tokens, result, alone=job.reproducible)
         self._edits.append(edit)
         if self._loop is None:
-            self._loop = asyncio.create_task(self._run())
+            self._loop = asyncio.create_task(self._run(), context=Context())  # not of one request
         images = await result
         began = edit.began or edit.arrived
         times = StageTimes("unet", began - edit.arrived, time.monotonic() - began)
@@ -195,7 +196,7 @@ class Engine:
         try:
             done, previews = await self._in_thread(self._advance, batch, [edit for edit, _ in self._previews])
         except Exception as error:
-            logger.exception("a step of %d edits failed", len(batch))
+            logger.exception("a step failed of requests %s", ", ".join(edit.job.request_id for edit in batch))
             for edit in batch:
                 if len(batch) == 1 and not edit.result.done():
                     edit.result.set_exception(error)

@@ -22,7 +22,7 @@ from fireedit.serve.cache import Cache, Demand
 from fireedit.serve.schema import DeadlineExceeded
 from fireedit.serve.stage import StageTimes
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ray.serve")  # Ray Serve's log: each line has the id of its request
 T = TypeVar("T")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

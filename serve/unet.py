@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import suppress
+from contextvars import Context
 
 import numpy as np
 import ray
@@ -16,7 +17,7 @@ from fireedit.serve.part import ModelDeployment, WeightsConfig
 from fireedit.serve.schema import EditJob
 from fireedit.serve.stage import Painted
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ray.serve")  # Ray Serve's log: each line has the id of its request
 
 WATCH_INTERVAL_S = 0.5
 """Seconds between two looks at the callers: a dead gateway cancels nothing."""
@@ -46,7 +47,7 @@ class UNetDeployment(ModelDeployment):
             DeadlineExceeded: the deadline passed before the last step.
         """
         if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._drop_orphans())
+            self._watch = asyncio.create_task(self._drop_orphans(), context=Context())  # not of one request
         logger.info("request %s: %d pictures, %s", job.request_id, len(job.seeds), dict(job.settings))
         return await self.engine.paint(canvas, detail, edit_tokens, job)
 
