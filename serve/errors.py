@@ -1,85 +1,109 @@
-"""Exception handlers that answer every failed request in OpenAI's error envelope."""
+"""Errors of a request, and the answer to each in OpenAI's error envelope: no path and no traceback reaches a client."""
 
-import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from fireedit.serve.schema import BadRequest, error_body
-
-logger = logging.getLogger(__name__)
+from fireedit.serve.envelope import NO_RETRY, QUEUE_FULL, RETRY_AFTER_S, error_body
+from fireedit.serve.schema import BadRequest, DeadlineExceeded
 
 LOST = (RayActorError, ObjectLostError, RayServeException)
 """Errors of a lost replica: the one called, the owner of an argument, or (RayServeException) one upstream."""
-RETRY_AFTER_S = 5
-_RETRY = {"retry-after": str(RETRY_AFTER_S)}
-_NO_RETRY = {"x-should-retry": "false"}
-"""Header that keeps OpenAI's clients from sending a failed edit two times more."""
 
 
-class Busy(Exception):
-    """Too many edits are in flight."""
+class Refused(Exception):
+    """A request is not taken now, whatever it holds."""
+
+    def __init__(self, reason: str, message: str, retry_after_s: float = RETRY_AFTER_S, shut: bool = False):
+        super().__init__(reason, message, retry_after_s, shut)
+        self.reason, self.message = reason, message
+        """Label of `fireedit_rejected_total`, and a sentence for the client."""
+        self.retry_after_s = max(1, math.ceil(retry_after_s))
+        self.shut = shut
+        """True if every edit would be refused now, so that the proxy may refuse them itself for a moment."""
+
+
+class Unauthorized(Exception):
+    """No API key, or an unknown one."""
+
+
+class SlowBody(Exception):
+    """A body did not arrive in time."""
+
+
+class Lost(Exception):
+    """A stage was lost more often than an edit is repeated."""
+
+
+def answer_to(error: BaseException, request_id: str) -> JSONResponse:
+    """Build the response to a failed request; an unknown error gets a 500 that names the request's log lines only."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, BadRequest):
+        return _respond(400, cause.message, "invalid_request_error", cause.code, param=cause.param)
+    if isinstance(cause, Unauthorized):
+        challenge = {"www-authenticate": "Bearer"}
+        return _respond(401, str(cause), "authentication_error", "invalid_api_key", challenge)
+    if isinstance(cause, SlowBody):
+        return _respond(408, str(cause), "invalid_request_error", "timeout", NO_RETRY)
+    if isinstance(cause, DeadlineExceeded):
+        message = "the request's timeout passed before the edit was done; allow more time or fewer steps"
+        return _respond(408, message, "timeout_error", "timeout", NO_RETRY)
+    if isinstance(cause, Refused):
+        return _refuse(cause)
+    if isinstance(cause, BackPressureError):
+        return _refuse(Refused("queue_full", "a stage's queue is full"))
+    if isinstance(cause, (Lost, *LOST)):
+        return unavailable(f"a part of the service is being restarted; try again in {RETRY_AFTER_S} seconds")
+    message = f"the server failed; its log has the reason under request {request_id}"
+    return _respond(500, message, "server_error", "internal_error", NO_RETRY)
 
 
 def unavailable(message: str) -> JSONResponse:
     """Answer 503 with Retry-After."""
-    return JSONResponse(error_body(message, "server_error", code="unavailable"), 503, _RETRY)
+    return _respond(503, message, "server_error", "unavailable", {"retry-after": str(RETRY_AFTER_S)})
 
 
-def _bad_request(request: Request, error: Exception) -> JSONResponse:
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    assert isinstance(cause, BadRequest), cause
-    return JSONResponse(error_body(cause.message, "invalid_request_error", cause.param, cause.code), 400)
+def rejection_reason(error: BaseException) -> str:
+    """Name the label of `fireedit_rejected_total` for an error; empty for one that is no refusal."""
+    if isinstance(error, Refused):
+        return error.reason
+    if isinstance(error, SlowBody):
+        return "slow_body"
+    return "queue_full" if isinstance(error, BackPressureError) else ""
 
 
-def _invalid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError), error
-    first = error.errors()[0]
-    param = ".".join(map(str, first["loc"]))
-    return JSONResponse(error_body(f"{param}: {first['msg']}", "invalid_request_error", param, "invalid_value"), 400)
-
-
-def _http(request: Request, error: Exception) -> JSONResponse:
+def answer_http(request: Request, error: Exception) -> JSONResponse:
+    """Answer an unknown path or method."""
     assert isinstance(error, HTTPException), error
-    message = f"{request.method} {request.url.path}: {error.detail}; edits go to POST /v1/images/edits"
+    message = f"{request.method[:20]} {request.url.path[:80]}: {error.detail}; edits go to POST /v1/images/edits"
     code = str(error.detail).lower().replace(" ", "_")
-    body = error_body(message, "invalid_request_error", code=code)
-    return JSONResponse(body, error.status_code, error.headers)
+    return _respond(error.status_code, message, "invalid_request_error", code, error.headers)
 
 
-def _busy(request: Request, error: Exception) -> JSONResponse:
-    message = f"too many edits are in flight; try again in {RETRY_AFTER_S} seconds"
-    return JSONResponse(error_body(message, "rate_limit_error", code="too_many_requests"), 429, _RETRY)
+def _refuse(refused: Refused) -> JSONResponse:
+    seconds = refused.retry_after_s
+    headers = {"retry-after": str(seconds)}
+    if refused.shut:
+        headers[QUEUE_FULL] = "1"
+    if refused.reason == "quota":
+        headers |= NO_RETRY
+    code = "insufficient_quota" if refused.reason == "quota" else "too_many_requests"
+    return _respond(429, f"{refused.message}; try again in {seconds:,} seconds", "rate_limit_error", code, headers)
 
 
-def _unavailable(request: Request, error: Exception) -> JSONResponse:
-    logger.error("request %s found no replica: %s", request_id(request), error)
-    return unavailable(f"a deployment is being restarted; try again in {RETRY_AFTER_S} seconds")
-
-
-def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    logger.error("request %s failed", request_id(request), exc_info=error)
-    message = f"the server failed; its log has the reason under request {request_id(request)}"
-    return JSONResponse(error_body(message, "server_error", code="internal_error"), 500, _NO_RETRY)
-
-
-def request_id(request: Request) -> str:
-    """Id that Ray Serve's proxy gives every request and returns in every response."""
-    return request.headers.get("x-request-id", "unknown")
-
-
-HANDLERS: dict[Any, Any] = {
-    BadRequest: _bad_request,
-    RequestValidationError: _invalid,
-    HTTPException: _http,
-    Busy: _busy,
-    BackPressureError: _busy,
-    **dict.fromkeys(LOST, _unavailable),
-    Exception: _unexpected,
-}
-"""Handler by exception; a Ray task's error is also an instance of the class raised in the task."""
+def _respond(
+    status: int,
+    message: str,
+    kind: str,
+    code: str,
+    headers: Mapping[str, str] | None = None,
+    param: str | None = None,
+) -> JSONResponse:
+    body: dict[str, Any] = error_body(message, kind, param, code)
+    return JSONResponse(body, status, headers)

@@ -1,55 +1,141 @@
-"""Multipart forms, read without ever holding more of the body than the limits allow."""
+"""Multipart forms, read in a bounded time and without ever holding more of all bodies than the limits allow."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from fireedit.serve.errors import Refused, SlowBody
 from fireedit.serve.schema import BadRequest, Form, LimitsConfig, too_many_bytes
 
 TEXT_SIZE = 1_000_000
 """Bytes for texts, headers and boundaries beside the image."""
 MAX_FILES, MAX_FIELDS = 17, 100
 """Parts of a form: OpenAI's 16 images and a mask, and more texts than clients send."""
+GRACE_S = 5.0
+"""Seconds before the least rate counts."""
 
 
-async def read_form(request: Request, limits: LimitsConfig) -> Form:
-    """Parse the body; a file of more than a megabyte is spooled to disk until it is complete.
+@dataclass
+class Bodies:
+    """Bytes of all bodies that one gateway holds, received or announced."""
+
+    limits: LimitsConfig
+    held: int = 0
+    reading: int = 0
+    """Bodies that are not complete."""
+
+    @contextmanager
+    def hold(self) -> Iterator["Body"]:
+        """Account for one body until its request is answered."""
+        body = Body(self)
+        try:
+            yield body
+        finally:
+            self.held -= body.held
+
+
+@dataclass(eq=False)
+class Body:
+    """Bytes of one body."""
+
+    bodies: Bodies
+    held: int = 0
+    """Bytes counted in `bodies`: the announced length, or more if more was received."""
+    received: int = 0
+
+    def add(self, count: int) -> None:
+        """Count received bytes."""
+        self.received += count
+        self.announce(self.received)
+
+    def announce(self, length: int) -> None:
+        """Count the bytes that this body will have.
+
+        Raises:
+            BadRequest: too many for one image.
+            Refused: too many with those of the other requests.
+        """
+        bodies, limits = self.bodies, self.bodies.limits
+        if length > limits.max_image_bytes + TEXT_SIZE:
+            raise too_many_bytes(limits)
+        more = max(0, length - self.held)
+        if bodies.held and bodies.held + more > limits.max_bodies_bytes:
+            raise Refused("too_many_bytes", "the server holds as many bytes of images as it may")
+        bodies.held, self.held = bodies.held + more, self.held + more
+
+
+async def read_form(request: Request, body: Body) -> Form:
+    """Parse the body within its time.
 
     Raises:
-        BadRequest: the body is no multipart form, a broken one, or too long.
+        BadRequest: the body is no multipart form, a broken one, too long, or holds text that is not UTF-8.
+        Refused: other bodies leave no room for this one.
+        SlowBody: it did not arrive in time.
     """
-    content_type = request.headers.get("content-type", "none")
-    if not content_type.lower().startswith("multipart/form-data"):
-        raise BadRequest(
-            f"Content-Type: found {content_type[:80]!r}; send multipart/form-data", code="unsupported_content_type"
-        )
-    body = _capped(request, limits)
-    parser = MultiPartParser(request.headers, body, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=TEXT_SIZE)
+    parser = _parser(request, body)
+    body.bodies.reading += 1
     try:
-        parts = await parser.parse()
+        async with asyncio.timeout(GRACE_S) as timeout:
+            parser.stream = _received(request, body, timeout)
+            parts = await parser.parse()
+    except TimeoutError:
+        limits = body.bodies.limits
+        rate, most_s = limits.min_body_bytes_per_s, limits.body_timeout_s
+        message = f"the body came too slowly; send at least {rate:,} bytes a second, and all within {most_s:g} seconds"
+        raise SlowBody(message) from None
     except MultiPartException as error:
         message = f"the multipart form cannot be read ({error.message.rstrip('.')}); send it whole"
         raise BadRequest(message, code="invalid_form") from None
+    finally:
+        body.bodies.reading -= 1
     texts: dict[str, str] = {}
     files: dict[str, list[bytes]] = {}
     try:
-        for name, part in parts.multi_items():
-            if isinstance(part, UploadFile):
-                files.setdefault(name, []).append(await part.read())
-            else:
-                texts[name] = part
+        for raw_name, part in parts.multi_items():
+            if not isinstance(part, UploadFile):
+                name = _utf8(raw_name, None)
+                texts[name] = _utf8(part, name)
+            elif part.size or part.filename:  # browsers send an unfilled file field as a nameless, empty file
+                files.setdefault(_utf8(raw_name, None), []).append(await part.read())
     finally:
         await parts.close()
     return Form(texts, files)
 
 
-async def _capped(request: Request, limits: LimitsConfig) -> AsyncGenerator[bytes, None]:
-    """Stream the body up to the limit; its Content-Length may be absent or wrong."""
-    max_bytes, received = limits.max_image_bytes + TEXT_SIZE, 0
+def _parser(request: Request, body: Body) -> MultiPartParser:
+    """Check the headers; the parser is told Latin-1, which keeps every byte, as it would guess at broken UTF-8."""
+    content_type = request.headers.get("content-type", "none")
+    if not content_type.lower().startswith("multipart/form-data"):
+        message = f"Content-Type: found {content_type[:80]!r}; send multipart/form-data"
+        raise BadRequest(message, code="unsupported_content_type")
+    if (length := request.headers.get("content-length", "")).isascii() and length.isdecimal():
+        body.announce(int(length[:19]))
+    headers = Headers({"content-type": f"{content_type}; charset=latin-1"})
+    parser = MultiPartParser(headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_FIELDS)
+    parser.max_part_size = TEXT_SIZE
+    parser.spool_max_size = body.bodies.limits.max_image_bytes + TEXT_SIZE  # in memory, which is bounded in sum
+    return parser
+
+
+async def _received(request: Request, body: Body, timeout: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
+    """Stream the body up to the limits; each piece earns the next one its time."""
+    limits, start = body.bodies.limits, asyncio.get_running_loop().time()
     async for chunk in request.stream():
-        received += len(chunk)
-        if received > max_bytes:
-            raise too_many_bytes(limits)
+        body.add(len(chunk))
+        allowed_s = GRACE_S + body.received / limits.min_body_bytes_per_s
+        timeout.reschedule(start + min(allowed_s, limits.body_timeout_s))
         yield chunk
+
+
+def _utf8(latin: str, name: str | None) -> str:
+    """Decode bytes that were read as Latin-1."""
+    try:
+        return latin.encode("latin-1").decode()
+    except UnicodeError:
+        message = f"{name or 'a field'}: found bytes that are not UTF-8; send UTF-8"
+        raise BadRequest(message, name, "invalid_encoding") from None

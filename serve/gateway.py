@@ -1,112 +1,237 @@
 """HTTP gateway with OpenAI's images API. It imports no model, so that it starts fast and scales on CPUs."""
 
 import asyncio
-import logging
+import ipaddress
 import math
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 
-import numpy as np
 import ray
-from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from fireedit.serve.errors import HANDLERS, LOST, Busy, unavailable
-from fireedit.serve.form import read_form
-from fireedit.serve.schema import Edited, EditJob, EditRequest, LimitsConfig, edit_body
+from fireedit.platform import images
+from fireedit.serve import metrics
+from fireedit.serve.admission import Admission, work_units
+from fireedit.serve.envelope import DEADLINE, REQUEST_ID, TIMEOUT, safe_id, timeout_s
+from fireedit.serve.errors import Refused, Unauthorized, answer_http, answer_to, unavailable
+from fireedit.serve.flow import Flow, Readiness
+from fireedit.serve.form import Bodies, read_form
+from fireedit.serve.keys import VARIABLE, Keys, KeysConfig, KeysError
+from fireedit.serve.record import Record
+from fireedit.serve.schema import BadRequest, DeadlineExceeded, EditJob, EditRequest, Form, LimitsConfig, edit_body
+from fireedit.serve.served import ServedModel
 from fireedit.serve.stage import Stages
 
-logger = logging.getLogger(__name__)
-
-HEALTH_TIMEOUT_S = 5.0
-ATTEMPTS = 3
-"""Attempts per edit when a replica dies; a repeated edit gives the same images, as its seed is fixed."""
-
-api = FastAPI(title="FireEdit", docs_url=None, redoc_url=None, openapi_url=None, exception_handlers=HANDLERS)
+LARGE_PIXELS = 2_000_000
+"""Pixels above which pictures are decoded one at a time."""
 
 
-@serve.ingress(api)  # pickles the routes at once: they may call no function that this file defines below
 class Gateway:
-    """Validate each request, send it through detector, VLM and UNet, and encode the result."""
+    """Validate each request, send it through detector, VLM and UNet, and encode the result.
 
-    def __init__(self, stages: Stages, limits: LimitsConfig, model_name: str):
-        self.stages = stages
+    Serve's queue in front of it is as good as unbounded: `Admission` bounds it by seconds of work, once a body is
+    complete, so that unfinished bodies, probes and refusals never wait behind edits.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        limits: LimitsConfig,
+        keys: KeysConfig,
+        model_name: str,
+        weights: str,
+        from_zero: Sequence[str] = (),
+    ):
+        """
+        Args:
+            weights: folder of the served weights or `nano`; only its small files are read.
+            from_zero: names of the stages that may have no replica.
+        """
         self.limits, self.model_name, self.started = limits, model_name, int(time.time())
-        self.in_flight = 0
+        self.served, self.keys = ServedModel.read(weights), Keys.load(keys)
+        self.admission, self.bodies = Admission(limits.max_queue_s, limits.unit_s), Bodies(limits)
+        self.usual_units = work_units(self.served.settings, images=1)
+        self.readiness = Readiness(stages, from_zero)
+        self.flow = Flow(stages, self.readiness.answered)
+        self.large_pictures = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-pictures")
+        self.actor_name = ""
 
-    @api.post("/v1/images/edits")
-    async def edit(self, http_request: Request) -> JSONResponse:
-        """Edit an image."""
-        with self._admission():
-            form = await read_form(http_request, self.limits)
-            request = await asyncio.to_thread(EditRequest.from_form, form, self.limits)
-            edited = await self._edit_with_retries(request)
-            return JSONResponse(await asyncio.to_thread(edit_body, request, edited))
+    async def __serve_build_asgi_app__(self) -> Starlette:
+        """Start in a replica of Ray Serve, which calls this by its name.
 
-    @api.get("/v1/models")
-    async def models(self) -> JSONResponse:
-        """List the one model."""
-        model = {"id": self.model_name, "object": "model", "created": self.started, "owned_by": "fireedit"}
-        return JSONResponse({"object": "list", "data": [model]})
+        Raises:
+            KeysError: the service would be open to strangers.
+        """
+        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+        refuse_strangers((await controller.get_http_config.remote()).host, self.keys)
+        self.actor_name = ray.get_runtime_context().get_actor_name() or ""
+        self.readiness.watch()
+        return self.app()
 
-    @api.get("/health")
-    async def health(self) -> JSONResponse:
-        """200 if every deployment answers in time, else 503 with the names of those that do not."""
-        deployments = self.stages.present
-        ready = await asyncio.gather(*(self._is_ready(deployment) for deployment in deployments.values()))
-        silent = [name for name, ok in zip(deployments, ready, strict=True) if not ok]
-        if silent:
-            return unavailable(f"no answer from {', '.join(silent)}")
-        return JSONResponse({"status": "ok"})
+    def app(self) -> Starlette:
+        """Build the ASGI application; Starlette lets HEAD do where GET does."""
+        routes = [
+            Route("/v1/images/edits", self.edit, methods=["POST"]),
+            Route("/v1/models", self.models),
+            Route("/v1/models/{name}", self.model),
+            Route("/health", self.health),
+            Route("/ready", self.ready),
+        ]
+        app = Starlette(routes=routes, exception_handlers={HTTPException: answer_http})
+        app.router.redirect_slashes = False
+        return app
+
+    async def edit(self, http: Request) -> Response:
+        """Answer an edit, whatever happens to it, and write its line into the log."""
+        with Record(safe_id(http.headers.get(REQUEST_ID))) as record:
+            try:
+                response = await self._answer_edit(http, record)
+                record.answered(response)
+            except Exception as error:
+                response = answer_to(error, record.request_id)
+                record.answered(response, error)
+            return response
+
+    async def _answer_edit(self, http: Request, record: Record) -> Response:
+        """Let the request in, read its body, admit its work, edit, and encode."""
+        self.keys.check(http.headers.get("authorization"))
+        self.admission.check(self.usual_units, shut=True)
+        deadline = deadline_of(http, self.limits)
+        with self.bodies.hold() as body:
+            async with until(deadline):
+                form = await read_form(http, body)
+                record.bytes_in = body.received
+                with self.admission.admit(self._units(form), deadline) as place, self._shown_load():
+                    request = await self._checked(form)
+                    edited = await self.flow.edit(request, self._job(request, deadline, record), record.trace)
+                    place.finish()
+            return await asyncio.to_thread(lambda: JSONResponse(edit_body(request, edited)))
+
+    def _units(self, form: Form) -> int:
+        """Compute the work from the fields, before the picture is decoded."""
+        settings = self.served.settings.but(**form.settings(self.limits))
+        return work_units(settings, form.integer("n", 1, 1, self.limits.max_images))
+
+    async def _checked(self, form: Form) -> EditRequest:
+        """Check all fields and decode the picture, a large one after the other."""
+
+        def check() -> EditRequest:
+            self.served.check_prompt(form.prompt(self.limits.max_prompt_chars))
+            return EditRequest.from_form(form, self.limits, self.served.side)
+
+        pool = self.large_pictures if await asyncio.to_thread(is_large, form) else None
+        return await asyncio.get_running_loop().run_in_executor(pool, check)
+
+    def _job(self, request: EditRequest, deadline: float, record: Record) -> EditJob:
+        record.n = request.n
+        return EditJob(
+            settings=request.settings,
+            seeds=request.seeds,
+            size=request.picture.size,
+            reproducible=request.reproducible,
+            deadline=deadline,
+            caller=self.actor_name,
+            request_id=record.request_id,
+        )
 
     @contextmanager
-    def _admission(self) -> Iterator[None]:
-        """Ray Serve checks queues before upstream results arrive, so in-flight edits are counted here."""
-        if self.in_flight >= self.limits.max_edits:
-            raise Busy
-        self.in_flight += 1
+    def _shown_load(self) -> Generator[None]:
+        """Show the admitted edits in the metrics, and the bodies that are being read as waiting."""
+        metrics.set_load("gateway", self.admission.edits, self.bodies.reading)
         try:
             yield
         finally:
-            self.in_flight -= 1
+            metrics.set_load("gateway", self.admission.edits - 1, self.bodies.reading)
 
-    async def _is_ready(self, deployment: DeploymentHandle) -> bool:
+    async def models(self, http: Request) -> Response:
+        """List the one model."""
+        return self._guarded(http, {"object": "list", "data": [self._model_body()]})
+
+    async def model(self, http: Request) -> Response:
+        """Describe the one model."""
+        if http.path_params["name"] != self.model_name:
+            raise HTTPException(404)
+        return self._guarded(http, self._model_body())
+
+    async def health(self, http: Request) -> Response:
+        """Answer that this process runs."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, http: Request) -> Response:
+        """Answer 200 if every stage answers or may scale from zero, else 503 with the names of the others."""
+        if missing := self.readiness.missing():
+            return unavailable(f"no answer from {', '.join(missing)}")
+        return JSONResponse({"status": "ok"})
+
+    def _guarded(self, http: Request, body: dict[str, object]) -> Response:
+        """Answer a caller who has a key."""
         try:
-            return await asyncio.wait_for(deployment.ready.remote(), HEALTH_TIMEOUT_S)
-        except BackPressureError:  # busy is not broken
-            return True
-        except (TimeoutError, RayError, RayServeException):
-            return False
+            self.keys.check(http.headers.get("authorization"))
+        except (Unauthorized, Refused) as error:
+            return answer_to(error, "")
+        return JSONResponse(body)
 
-    async def _edit_with_retries(self, request: EditRequest) -> Edited:
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await self._edit(request)
-            except BackPressureError:
-                raise
-            except LOST as error:
-                logger.warning("repeating an edit after %s", type(error).__name__)
-        return await self._edit(request)
+    def _model_body(self) -> dict[str, object]:
+        return {"id": self.model_name, "object": "model", "created": self.started, "owned_by": "fireedit"}
 
-    async def _edit(self, request: EditRequest) -> Edited:
-        """Run the stages; tensors go from replica to replica, not through this process."""
-        picture, stages, request_id = request.picture, self.stages, uuid.uuid4().hex
-        canvas = ray.put(picture.canvas)
-        job = EditJob(settings=request.settings, seeds=request.seeds, size=picture.size, request_id=request_id)
-        detail, boxes, scores = None, np.zeros((0, 4)), np.zeros(0)
-        if stages.text is not None:
-            understood = await stages.text.understand.remote(request.prompt, math.inf, request_id)
-        else:
-            seen = await stages.detector.propose.remote(canvas, math.inf, request_id)
-            detail, boxes, scores = seen.detail, seen.boxes, seen.scores
-            understand = stages.vlm.understand.remote
-            understood = await understand(seen.key, seen.tokens, request.prompt, math.inf, request_id)
-        painted = await stages.unet.edit.remote(canvas, detail, understood.edit_tokens, job)
-        return Edited(painted.images, boxes, scores)
+
+GatewayDeployment = serve.ingress()(Gateway)
+"""Gateway as a class that Ray Serve can deploy."""
+
+
+@asynccontextmanager
+async def until(deadline: float) -> AsyncGenerator[None]:
+    """Bound the time of a block.
+
+    Raises:
+        DeadlineExceeded: the deadline, in seconds of `time.time()`, passed.
+    """
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.time())):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded from None
+
+
+def deadline_of(http: Request, limits: LimitsConfig) -> float:
+    """Compute the end of the time that client and limits leave, in seconds of `time.time()`.
+
+    Raises:
+        BadRequest: the client's timeout is no number of seconds.
+    """
+    latest = time.time() + limits.request_timeout_s
+    if (deadline := http.headers.get(DEADLINE)) is not None:  # set by the proxy's middleware, which knows the arrival
+        return min(float(deadline), latest)
+    if (found := http.headers.get(TIMEOUT)) is None:
+        return latest
+    try:
+        return min(time.time() + timeout_s(found), latest)
+    except ValueError as error:
+        raise BadRequest(str(error), TIMEOUT) from None
+
+
+def is_large(form: Form) -> bool:
+    """Read the size of the form's one picture; damage is for `EditRequest.from_form` to report."""
+    files = [*form.files.get("image", ()), *form.files.get("image[]", ())]
+    try:
+        return len(files) == 1 and math.prod(images.header(files[0]).size) > LARGE_PIXELS
+    except images.ImageError:
+        return False
+
+
+def refuse_strangers(host: str | None, keys: Keys) -> None:
+    """Raise KeysError if a service without keys would listen on more than loopback."""
+    try:
+        is_local = host in (None, "", "localhost") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local and not keys:
+        message = f"http_options.host is {host}, which strangers may reach, and there is no API key"
+        raise KeysError(f"{message}; set keys.file or {VARIABLE} (see fireedit.serve.keys), or bind to 127.0.0.1")

@@ -41,8 +41,19 @@ class BadRequest(ValueError):
 class LimitsConfig:
     """Limits of one request, and of all together, that bound memory and time."""
 
-    max_edits: int = 64
-    """In-flight edits of one gateway replica; further ones are answered with 429."""
+    max_queue_s: float = 30
+    """Seconds that an edit may wait in the queue of one gateway; one that would wait longer is answered with 429."""
+    unit_s: float = 0.02
+    """Seconds per step of one branch of one image, a first guess; the gateway learns it from finished edits."""
+    request_timeout_s: float = 590
+    """Seconds from a request's head to its answer, if the client asks for no less."""
+
+    body_timeout_s: float = 60
+    """Seconds for a whole body."""
+    min_body_bytes_per_s: int = 10_000
+    """Rate below which a body is given up, after the first 5 seconds."""
+    max_bodies_bytes: int = 256_000_000
+    """Bytes of the bodies of all requests of one gateway."""
 
     max_image_bytes: int = 50_000_000
     max_image_pixels: int = 25_000_000
@@ -271,11 +282,6 @@ def edit_body(request: EditRequest, edited: Edited) -> dict[str, Any]:
         boxes = zip(edited.boxes.tolist(), edited.scores.tolist(), strict=True)
         body["regions"] = [{"box": box, "score": score} for box, score in boxes]
     return body
-
-
-def error_body(message: str, type: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """Build the JSON body of OpenAI's error envelope."""
-    return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
 def _refuse_unsupported(form: Form) -> None:

@@ -1,14 +1,19 @@
 """The HTTP API: its error envelope, its limits, and that no request brings it down."""
 
+import asyncio
 import base64
 import itertools
+import json
+import logging
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +22,140 @@ import ray.util
 import requests
 
 from fireedit.platform import images
-from tests.serve.conftest import MAX_BYTES, MAX_EDITS, Client
+from fireedit.serve.envelope import QUEUE_FULL
+from fireedit.serve.gateway import Gateway
+from fireedit.serve.keys import VARIABLE, KeysConfig, make_key
+from fireedit.serve.schema import LimitsConfig
+from fireedit.serve.stage import Stages
+from tests.serve.asgi import FORM, Answer, call, multipart
+from tests.serve.conftest import MAX_BYTES, Client
 
 ROOT = Path(__file__).parents[2]
+EDITS = "/v1/images/edits"
 IMAGE = np.zeros((8, 12, 3), np.uint8)
-FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+PNG = images.encode_png(IMAGE)
 PART = b'--b\r\nContent-Disposition: form-data; name="image"; filename="../../etc/x"\r\n\r\n'
 
 
 def test_import_loads_no_torch() -> None:
     code = "import sys, fireedit.serve.gateway; sys.exit(bool({'torch', 'transformers', 'diffusers'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def serve(work: Callable[[Gateway], Coroutine[Any, Any, Any]], **limits: Any) -> Any:
+    """Run `work` with a gateway that has no stages to call."""
+
+    async def main() -> Any:
+        gateway = Gateway(Stages(unet=None), LimitsConfig(**limits), KeysConfig(), "nano", "nano")
+        return await work(gateway)
+
+    return asyncio.run(main())
+
+
+def post(
+    gateway: Gateway, body: bytes, headers: dict[str, str] | None = None, **how: Any
+) -> Coroutine[Any, Any, Answer]:
+    return call(gateway.app(), EDITS, method="POST", headers=FORM | (headers or {}), body=[body], **how)
+
+
+def test_probes_and_models_answer_get_and_head() -> None:
+    async def work(gateway: Gateway) -> None:
+        for method, path in itertools.product(("GET", "HEAD"), ("/health", "/ready", "/v1/models", "/v1/models/nano")):
+            assert (await call(gateway.app(), path, method=method)).status == 200, path
+        listed = json.loads((await call(gateway.app(), "/v1/models")).body)["data"]
+        assert [(model["id"], model["object"]) for model in listed] == [("nano", "model")]
+        for path in ("/v1/models/other", "/v1/models/", "/v1/images/edits/", "/x"):
+            answer = await call(gateway.app(), path)
+            assert (answer.status, answer.error()["code"]) == (404, "not_found")
+        assert (await call(gateway.app(), EDITS)).status == 405
+
+    serve(work)
+
+
+def test_bad_fields_are_named_before_the_picture_is_decoded() -> None:
+    async def work(gateway: Gateway) -> None:
+        long_prompt = "red " * 500  # more tokens than nano's VLM reads
+        for param, fields in {"n": {"n": "0"}, "num_inference_steps": {"num_inference_steps": "many"}}.items():
+            assert (await post(gateway, multipart(b"GIF89a", prompt="x", **fields))).error()["param"] == param
+        answer = await post(gateway, multipart(b"GIF89a", prompt=long_prompt))
+        assert (answer.status, answer.error()["code"]) == (400, "string_above_max_length")
+        for bad in ("0", "soon"):
+            answer = await post(gateway, multipart(PNG, prompt="x"), {"x-request-timeout-seconds": bad})
+            assert answer.status == 400 and answer.error()["param"] == "x-request-timeout-seconds"
+        assert gateway.admission.edits == gateway.bodies.held == gateway.bodies.reading == 0
+
+    serve(work)
+
+
+def test_full_queue_refuses_before_the_body_is_read() -> None:
+    async def work(gateway: Gateway) -> None:
+        with gateway.admission.admit(10**6):
+            answer = await post(gateway, multipart(PNG, prompt="x")[:30], is_complete=False)
+        assert (answer.status, answer.error()["type"]) == (429, "rate_limit_error") and answer.seconds < 0.05
+        assert int(answer.headers["retry-after"]) > 0 and answer.headers[QUEUE_FULL] == "1"
+
+    serve(work, max_queue_s=0.01)
+
+
+def test_deadline_refuses_or_ends_an_edit_in_the_envelope() -> None:
+    async def work(gateway: Gateway) -> None:
+        with gateway.admission.admit(10**6):
+            answer = await post(gateway, multipart(PNG, prompt="x"), {"x-request-timeout-seconds": "0.05"})
+            assert (answer.status, answer.error()["code"]) == (
+                429,
+                "too_many_requests",
+            ) and QUEUE_FULL not in answer.headers
+        answer = await post(gateway, PART, {"x-request-timeout-seconds": "0.05"}, is_complete=False)
+        assert (answer.status, answer.error()["code"]) == (408, "timeout")
+        assert answer.headers["x-should-retry"] == "false"
+
+    serve(work)
+
+
+def test_unfinished_bodies_hold_no_place_in_the_queue() -> None:
+    async def work(gateway: Gateway) -> None:
+        slow = [asyncio.create_task(post(gateway, PART, is_complete=False)) for _ in range(40)]
+        await asyncio.sleep(0.1)
+        assert (gateway.bodies.reading, gateway.admission.edits) == (40, 0)
+        assert (await call(gateway.app(), "/health")).seconds < 0.05
+        assert (await post(gateway, multipart(b"no", prompt="x"))).status == 400
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        assert gateway.bodies.reading == gateway.bodies.held == 0
+
+    serve(work)
+
+
+def test_key_is_asked_for_where_keys_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, line = make_key("ann", quota=3)
+    monkeypatch.setenv(VARIABLE, line)
+
+    async def work(gateway: Gateway) -> None:
+        assert (await call(gateway.app(), "/health")).status == (await call(gateway.app(), "/ready")).status == 200
+        for wrong in ({}, {"Authorization": "Bearer wrong"}):
+            answer = await post(gateway, PART, wrong, is_complete=False)
+            assert (answer.status, answer.error()["code"]) == (401, "invalid_api_key")
+            assert (await call(gateway.app(), "/v1/models", headers=wrong)).status == 401
+        right = {"Authorization": f"Bearer {secret}"}
+        assert (await call(gateway.app(), "/v1/models", headers=right)).status == 200
+        assert [(await post(gateway, b"", right)).status for _ in range(3)] == [400, 400, 429]
+        answer = await call(gateway.app(), "/v1/models", headers=right)
+        assert (answer.error()["code"], answer.headers["x-should-retry"]) == ("insufficient_quota", "false")
+
+    serve(work)
+
+
+def test_each_edit_writes_one_line_and_nothing_that_the_client_wrote(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ray.serve")
+    secret = "s3cret\n{evil"
+    headers = {"x-request-id": secret, "authorization": secret, "user-agent": secret}
+    serve(lambda gateway: post(gateway, multipart(b"no " + secret.encode(), prompt=secret, n=secret), headers))
+    serve(lambda gateway: post(gateway, multipart(b"no", prompt="x"), {"x-request-id": "good-id"}))
+    assert "evil" not in caplog.text and "s3cret" not in caplog.text
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "ray.serve"]
+    assert [(line["event"], line["outcome"], line["status"]) for line in lines] == [("edit", "invalid", 400)] * 2
+    assert lines[1]["request_id"] == "good-id" and lines[1]["bytes_in"] > 0 < lines[1]["bytes_out"]
 
 
 def assert_error(response: requests.Response, status: int, param: str | None = None) -> None:

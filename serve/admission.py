@@ -1,0 +1,101 @@
+"""Admission of edits by the seconds that they would wait, not by their number."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from fireedit.models.settings import PaintSettings
+from fireedit.serve.errors import Refused
+
+OTHER_STAGES_UNITS = 8
+"""Work of an edit outside the UNet's steps: perception, understanding, VAE, image files; nano's, measured."""
+MEMORY_UNITS = 1000
+"""Finished work over which the seconds per unit are averaged."""
+
+
+def work_units(settings: PaintSettings, images: int) -> int:
+    """Compute the work of an edit; one unit is one step of one branch of one image in the UNet."""
+    branches = images * (3 if settings.guided else 1)
+    return settings.num_inference_steps * branches + OTHER_STAGES_UNITS
+
+
+@dataclass(eq=False)
+class Place:
+    """Admitted edit."""
+
+    units: int
+    finished: bool = False
+
+    def finish(self) -> None:
+        """Tell that the work was done to its end, so that its time is learned from."""
+        self.finished = True
+
+
+@dataclass
+class Admission:
+    """Queue of one gateway, bounded by the time that the next edit would wait in it.
+
+    The painter runs short edits first, so an edit of u units waits for at most u units of each edit before it: a
+    long edit does not shut out short ones. Seconds per unit are learned from finished edits, as time with edits in the
+    queue per finished unit; so they follow replicas that come and go, and other gateways' edits.
+    """
+
+    max_queue_s: float
+    unit_s: float
+    """Seconds per unit of work: the first guess, then the average."""
+    clock: Callable[[], float] = time.time
+    _places: list[Place] = field(default_factory=list)
+    _busy_since: float = 0.0
+    """Time since which no work was learned from."""
+
+    @property
+    def edits(self) -> int:
+        """Number of admitted edits."""
+        return len(self._places)
+
+    def wait_s(self, units: float) -> float:
+        """Estimate the seconds that an edit of this work would wait."""
+        return self.unit_s * sum(min(place.units, units) for place in self._places)
+
+    def check(self, units: int, deadline: float = math.inf, shut: bool = False) -> None:
+        """Raise Refused unless an edit of this work would be admitted now; an idle service admits every edit.
+
+        Args:
+            shut: holds of every edit, not of one, and says so in the refusal.
+        """
+        wait_s = self.wait_s(units)
+        if wait_s > self.max_queue_s:
+            message = f"the queue is full: an edit would wait {wait_s:.0f} seconds"
+            raise Refused("queue_full", message, retry_after_s=wait_s - self.max_queue_s, shut=shut)
+        if wait_s and self.clock() + wait_s > deadline:
+            message = f"an edit would wait {wait_s:.1f} seconds, longer than the request's timeout"
+            raise Refused("deadline", message, retry_after_s=wait_s)
+
+    @contextmanager
+    def admit(self, units: int, deadline: float = math.inf) -> Iterator[Place]:
+        """Hold a place in the queue.
+
+        Raises:
+            Refused: the edit would wait too long.
+        """
+        self.check(units, deadline)
+        if not self._places:
+            self._busy_since = self.clock()
+        self._places.append(place := Place(units))
+        try:
+            yield place
+        finally:
+            self._leave(place)
+
+    def _leave(self, place: Place) -> None:
+        now, queued = self.clock(), sum(each.units for each in self._places)
+        self._places.remove(place)
+        spent_s = max(0.0, now - self._busy_since)
+        if place.finished:
+            share = place.units / (place.units + MEMORY_UNITS)
+            self.unit_s += share * (spent_s / place.units - self.unit_s)
+            self._busy_since = now
+        else:  # it took a share of the time and leaves no finished work: neither is learned from
+            self._busy_since = now - spent_s * (1 - place.units / queued)

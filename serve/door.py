@@ -1,0 +1,191 @@
+"""Middleware of Ray Serve's HTTP proxy: request ids, probes, and every answer in OpenAI's error envelope.
+
+Ray Serve loads it in the proxy from the environment of `ray start`:
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=fireedit.serve.door:middlewares (see serve/ray.env).
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fireedit.serve.envelope import (
+    DEADLINE,
+    NO_RETRY,
+    QUEUE_FULL,
+    REQUEST_ID,
+    RETRY_AFTER_S,
+    TIMEOUT,
+    error_json,
+    safe_id,
+    timeout_s,
+)
+
+logger = logging.getLogger("ray.serve")
+
+EDITS = "/v1/images/edits"
+MAX_HEADER_BYTES = 32_768
+MAX_PATH_CHARS = 2_000
+BREAK_S = 0.2
+"""Seconds for which a gateway's "queue full" is repeated to further edits; about the time of one nano edit."""
+_JSON = "application/json"
+_HEALTHY = b'{"status":"ok"}'
+_DROPPED = (DEADLINE, TIMEOUT, "x-request-disconnect-disabled", "serve_multiplexed_model_id", "x-session-id")
+"""Headers with which a client would steer Ray Serve itself."""
+_KINDS = {
+    400: ("invalid_request_error", "bad_request", "the request cannot be read"),
+    404: ("invalid_request_error", "not_found", "no such path; edits go to POST /v1/images/edits"),
+    408: ("timeout_error", "timeout", "the request's timeout passed before the edit was done"),
+    429: ("rate_limit_error", "too_many_requests", "too many requests are waiting"),
+    431: ("invalid_request_error", "headers_too_large", f"send at most {MAX_HEADER_BYTES:,} bytes of headers"),
+    500: ("server_error", "internal_error", "the server failed; its log has the reason under this request's id"),
+    503: ("server_error", "unavailable", "a part of the service is being restarted"),
+}
+"""Type, code and message of the envelope by status."""
+
+
+def middlewares() -> list[Middleware]:
+    """List the middlewares for the proxy; Ray Serve wraps them around its own, so this one sees requests first."""
+    return [Middleware(Door)]
+
+
+@dataclass
+class Breaker:
+    """Last "queue full" of a gateway, repeated for a moment so that a flood costs little."""
+
+    until: float = 0.0
+    """Seconds of `time.monotonic()`."""
+    start: Message | None = None
+    body: Message | None = None
+
+
+class Door:
+    """ASGI middleware around Ray Serve's proxy."""
+
+    def __init__(self, app: ASGIApp):
+        self.app, self.breaker = app, Breaker()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the headers, answer what needs no gateway, and watch over the answer to the rest."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = MutableHeaders(scope=scope)
+        request_id = safe_id(headers.get(REQUEST_ID))
+        answer = Answer(send, request_id, self.breaker)
+        if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
+            return await answer.send_whole(200, _HEALTHY)
+        if fault := _fault(scope, headers):
+            return await answer.send_error(*fault, close=True)
+        if scope["path"] == EDITS and scope["method"] == "POST" and await answer.send_again():
+            return
+        try:
+            _prepare(headers, request_id)
+        except ValueError as error:
+            return await answer.send_error(400, str(error))
+        try:
+            await self.app(scope, receive, answer.watch)
+        except Exception as error:
+            logger.error("request %s: the proxy failed with %s", request_id, type(error).__name__)
+            await answer.finish(500)
+        else:
+            await answer.finish(503)  # Serve sends nothing if the gateway's replica died
+
+
+class Answer:
+    """Response of one request on its way to the client."""
+
+    def __init__(self, send: Send, request_id: str, breaker: Breaker):
+        self._send, self._id, self._breaker = send, request_id, breaker
+        self._started, self._replaced = False, False
+        self._full: Message | None = None
+
+    async def watch(self, message: Message) -> None:
+        """Pass on a message of Serve, or replace a bare error with the envelope."""
+        if message["type"] == "http.response.start":
+            await self._watch_start(message)
+        elif not self._replaced:
+            if self._full is not None:
+                self._breaker.start, self._breaker.body = self._full, message
+                self._breaker.until = time.monotonic() + BREAK_S
+            await self._send(message)
+
+    async def _watch_start(self, message: Message) -> None:
+        headers, status = MutableHeaders(scope=message), message["status"]
+        is_bare = status >= 300 and not headers.get("content-type", "").startswith(_JSON)
+        if is_bare:
+            self._replaced = True
+            kept = {name: headers[name] for name in ("location", "retry-after", "allow") if name in headers}
+            return await self.send_error(503 if status == 500 else status, headers=kept)
+        if QUEUE_FULL in headers:
+            del headers[QUEUE_FULL]
+            self._full = message
+        self._started = True
+        headers[REQUEST_ID] = self._id
+        await self._send(message)
+
+    async def finish(self, status: int) -> None:
+        """Send an error if nothing was sent."""
+        if not self._started:
+            await self.send_error(status)
+
+    async def send_again(self) -> bool:
+        """Repeat the last "queue full" if it is fresh."""
+        start, body = self._breaker.start, self._breaker.body
+        if start is None or body is None or time.monotonic() >= self._breaker.until:
+            return False
+        headers = Headers(scope=start).mutablecopy()
+        headers[REQUEST_ID] = self._id
+        await self._send({**start, "headers": headers.raw})
+        await self._send(body)
+        return True
+
+    async def send_error(
+        self, status: int, message: str = "", headers: dict[str, str] | None = None, close: bool = False
+    ) -> None:
+        """Send the envelope; a status that is not known keeps its number."""
+        kind, code, text = _KINDS.get(status, ("invalid_request_error", f"http_{status}", f"HTTP status {status}"))
+        headers = dict(headers or {})
+        if status in (429, 503):
+            seconds = headers.setdefault("retry-after", str(RETRY_AFTER_S))
+            text = f"{text}; try again in {seconds} seconds"
+        if status in (408, 500):
+            headers |= NO_RETRY
+        if close:
+            headers["connection"] = "close"
+        await self.send_whole(status, error_json(message or text, kind, code=code), headers)
+
+    async def send_whole(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        """Send a JSON body."""
+        fields = {"content-type": _JSON, "content-length": str(len(body)), REQUEST_ID: self._id, **(headers or {})}
+        self._started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": Headers(fields).raw})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def _fault(scope: Scope, headers: Headers) -> tuple[int, str] | None:
+    """Find out why a request's head is not taken; returns status and message, or None."""
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        return 431, ""
+    if len(scope["path"]) > MAX_PATH_CHARS:
+        return 404, ""
+    if "transfer-encoding" in headers and "content-length" in headers or len(headers.getlist("content-length")) > 1:
+        return 400, "found two lengths of the body; send Content-Length or Transfer-Encoding: chunked"
+    return None
+
+
+def _prepare(headers: MutableHeaders, request_id: str) -> None:
+    """Set the headers that the gateway reads; a client's timeout becomes a deadline, which the gateway keeps itself.
+
+    Raises:
+        ValueError: a timeout that is no number of seconds.
+    """
+    found = headers.get(TIMEOUT)
+    for name in _DROPPED:
+        del headers[name]
+    if found is not None:
+        headers[DEADLINE] = repr(time.time() + timeout_s(found))
+    del headers[REQUEST_ID]
+    headers[REQUEST_ID] = request_id

@@ -1,0 +1,147 @@
+"""API keys: who may use the service, how often a minute and a day. `python -m fireedit.serve.keys NAME` makes one."""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from fireedit.serve.errors import Refused, Unauthorized
+
+VARIABLE = "FIREEDIT_API_KEYS"
+DAY_S, MINUTE_S = 86_400, 60
+_LINE = re.compile(
+    r"(?P<name>[A-Za-z0-9._-]{1,64}):(?P<digest>[0-9a-f]{64}):(?P<rate>[0-9]{1,9}):(?P<quota>[0-9]{1,9})"
+)
+
+
+class KeysError(ValueError):
+    """Keys that cannot be used; the message says where and what to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeysConfig:
+    """Source of the API keys. Without keys everybody is let in, so the service then binds to loopback only."""
+
+    file: str = ""
+    """Local file of one key a line, `name:sha256:requests a minute:requests a day`, where 0 is no limit and # begins a
+    comment; empty takes the lines of the environment variable FIREEDIT_API_KEYS."""
+
+
+@dataclass
+class Key:
+    """API key and its use."""
+
+    name: str
+    digest: bytes
+    """SHA-256 of the secret."""
+    rate: int
+    """Requests a minute; 0 is no limit."""
+    quota: int
+    """Requests a day (UTC); 0 is no limit."""
+    tokens: float = 0.0
+    """Requests that may follow at once; refilled at the rate."""
+    refilled: float = 0.0
+    """Seconds of the clock; far in the past at first, so that the first request finds all of them."""
+    day: int = -1
+    used: int = 0
+    """Requests of the day."""
+
+    def spend(self, now: float) -> None:
+        """Count a request.
+
+        Raises:
+            Refused: over rate or quota.
+        """
+        if self.rate:
+            per_second, idle_s = self.rate / MINUTE_S, now - self.refilled
+            self.tokens, self.refilled = min(self.rate, self.tokens + idle_s * per_second), now
+            if self.tokens < 1:
+                message = f"this key may send {self.rate} requests a minute"
+                raise Refused("rate", message, retry_after_s=(1 - self.tokens) / per_second)
+        day, since_midnight = divmod(now, DAY_S)
+        if day != self.day:
+            self.day, self.used = int(day), 0
+        if self.quota and self.used >= self.quota:
+            message = f"this key may send {self.quota} requests a day"
+            raise Refused("quota", message, retry_after_s=DAY_S - since_midnight)
+        self.tokens, self.used = self.tokens - 1, self.used + 1
+
+
+class Keys:
+    """API keys of a service; each gateway counts the requests that it gets itself, from its start."""
+
+    def __init__(self, keys: Iterable[Key], clock: Callable[[], float] = time.time):
+        self._keys, self._clock = tuple(keys), clock
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    @classmethod
+    def load(cls, config: KeysConfig) -> Self:
+        """Read the configured keys.
+
+        Raises:
+            KeysError: no such file, or a line that is no key.
+        """
+        if not config.file:
+            return cls(parse_keys(os.environ.get(VARIABLE, ""), VARIABLE))
+        try:
+            text = Path(config.file).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeysError(f"keys.file: cannot read {config.file!r} ({type(error).__name__})") from None
+        keys = parse_keys(text, config.file)
+        if not keys:
+            raise KeysError(f"{config.file}: found no key; add the line that python -m fireedit.serve.keys NAME prints")
+        return cls(keys)
+
+    def check(self, authorization: str | None) -> None:
+        """Let a request in and count it.
+
+        Raises:
+            Unauthorized: no key, or none of the known ones.
+            Refused: the key is over its rate or quota.
+        """
+        if not self._keys:
+            return
+        scheme, _, secret = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise Unauthorized("found no API key; send the header Authorization: Bearer KEY")
+        digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()
+        matches = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]  # the same time for every key
+        if not matches:
+            raise Unauthorized("the API key is not known; send one that the service's owner gave you")
+        matches[0].spend(self._clock())
+
+
+def parse_keys(text: str, where: str) -> list[Key]:
+    """Parse lines of `name:sha256:rate:quota`; an error names the line, not its content."""
+    keys: list[Key] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not (entry := line.partition("#")[0].strip()):
+            continue
+        if not (found := _LINE.fullmatch(entry)):
+            raise KeysError(f"{where}: line {number}: write name:sha256:requests a minute:requests a day")
+        keys.append(Key(found["name"], bytes.fromhex(found["digest"]), int(found["rate"]), int(found["quota"])))
+    return keys
+
+
+def make_key(name: str, rate: int = 0, quota: int = 0) -> tuple[str, str]:
+    """Make a key and the line that admits it; only the line is to be stored."""
+    secret = f"sk-{secrets.token_urlsafe(32)}"
+    line = f"{name}:{hashlib.sha256(secret.encode()).hexdigest()}:{rate}:{quota}"
+    if not _LINE.fullmatch(line):
+        raise KeysError(f"found the name {name[:40]!r}; write letters, digits, dots, dashes and underscores")
+    return secret, line
+
+
+if __name__ == "__main__":
+    if not 2 <= len(sys.argv) <= 4:
+        sys.exit("usage: python -m fireedit.serve.keys NAME [REQUESTS_A_MINUTE [REQUESTS_A_DAY]]")
+    print("\n".join(make_key(sys.argv[1], *map(int, sys.argv[2:]))))

@@ -1,0 +1,82 @@
+"""Record of one request to edit: its line in Serve's log, and its metrics."""
+
+import json
+import logging
+import time
+import traceback
+from types import TracebackType
+from typing import Self
+
+from ray.exceptions import RayTaskError
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from fireedit.serve import metrics
+from fireedit.serve.errors import rejection_reason
+from fireedit.serve.flow import Trace
+
+logger = logging.getLogger("ray.serve")
+
+OUTCOMES = {200: "ok", 401: "unauthorized", 408: "timeout", 429: "rejected", 500: "failed", 503: "unavailable"}
+"""Label of `fireedit_requests_total` by status; the others are `invalid`."""
+CANCELED = 499
+"""Status in the log of a request whose client left; nginx's number."""
+
+
+class Record:
+    """Account of one request, as a context manager around all of its handling.
+
+    Nothing that a client sends is in it but the request id, which is checked; errors are written as ASCII.
+    """
+
+    def __init__(self, request_id: str):
+        self.request_id, self.trace = request_id, Trace()
+        self.n = self.bytes_in = self.bytes_out = 0
+        self.status = CANCELED
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Write the line and count the request, which is canceled if it has no answer."""
+        outcome = "canceled" if self.status == CANCELED else OUTCOMES.get(self.status, "invalid")
+        seconds = time.monotonic() - self._began
+        logger.info(json.dumps(self._line(outcome, seconds)))
+        metrics.count_request(outcome)
+        metrics.observe_request(seconds)
+        metrics.count_bytes("client", "gateway", self.bytes_in)
+        metrics.count_bytes("gateway", "client", self.bytes_out)
+
+    def answered(self, response: Response, error: Exception | None = None) -> None:
+        """Take note of the answer, and of the error behind it; where one of the server's own arose is logged."""
+        if isinstance(error, ClientDisconnect):
+            return
+        self.status, self.bytes_out = response.status_code, len(response.body)
+        if error is not None and (reason := rejection_reason(error)):
+            metrics.count_rejection(reason)
+        if error is not None and response.status_code == 500:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("request %s failed with %a\n%s", self.request_id, repr(cause)[:300], where)
+
+    def _line(self, outcome: str, seconds: float) -> dict[str, object]:
+        times = self.trace.times
+        stages = {
+            each.stage: {"queue_s": round(each.queue_s, 4), "run_s": round(each.run_s, 4), "cached": each.cached}
+            for each in times
+        }
+        return {
+            "event": "edit",
+            "request_id": self.request_id,
+            "outcome": outcome,
+            "status": self.status,
+            "e2e_s": round(seconds, 4),
+            "queue_s": round(sum(each.queue_s for each in times), 4),
+            "stages": stages,
+            "attempts": self.trace.attempts,
+            "steps": self.trace.steps,
+            "n": self.n,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+        }

@@ -1,0 +1,146 @@
+"""The proxy's middleware: ids, probes, and the envelope around every answer that is not the gateway's."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fireedit.serve.door import Door, middlewares
+from fireedit.serve.envelope import DEADLINE, QUEUE_FULL
+from tests.serve.asgi import Answer, call
+
+ROOT = Path(__file__).parents[2]
+EDITS = "/v1/images/edits"
+
+
+def test_import_loads_no_torch_and_no_pillow() -> None:
+    code = "import sys, fireedit.serve.door; sys.exit(bool({'torch', 'PIL', 'numpy', 'ray'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    assert [each.cls for each in middlewares()] == [Door]
+
+
+def ask(app: ASGIApp, path: str = "/x", **request: Any) -> Answer:
+    return asyncio.run(call(Door(app), path, **request))
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the headers that arrived."""
+    await JSONResponse(dict(Request(scope).headers))(scope, receive, send)
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer nothing, as Serve's proxy does when the gateway's replica dies."""
+
+
+async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+    raise OSError("/etc/secret")
+
+
+@pytest.mark.parametrize("bad", ["", "a" * 65, "a b", "a\nb", "é", "../x;rm"])
+def test_unsafe_request_id_is_replaced(bad: str) -> None:
+    seen = json.loads((answer := ask(echo, headers={"X-Request-Id": bad})).body)
+    assert seen["x-request-id"] == answer.headers["x-request-id"] != bad
+    assert len(seen["x-request-id"]) == 36
+
+
+def test_safe_request_id_is_kept_once() -> None:
+    answer = ask(echo, headers=[("x-request-id", "Az-09._"), ("x-request-id", "second")])
+    assert json.loads(answer.body)["x-request-id"] == answer.headers["x-request-id"] == "Az-09._"
+
+
+def test_headers_that_steer_serve_are_dropped() -> None:
+    names = (DEADLINE, "x-request-disconnect-disabled", "serve_multiplexed_model_id", "x-session-id")
+    assert not set(names) & set(json.loads(ask(echo, headers=dict.fromkeys(names, "?1")).body))
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "nan", "inf", "soon", "1e9", ""])
+def test_bad_timeout_is_an_error(bad: str) -> None:
+    answer = ask(echo, headers={"x-request-timeout-seconds": bad})
+    assert answer.status == 400 and "x-request-timeout-seconds" in answer.error()["message"]
+
+
+def test_timeout_becomes_a_deadline_that_serve_does_not_see() -> None:
+    seen = json.loads(ask(echo, headers={"x-request-timeout-seconds": "2.5"}).body)
+    assert "x-request-timeout-seconds" not in seen and float(seen[DEADLINE]) > 1e9
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_health_is_answered_without_serve(method: str) -> None:
+    answer = ask(broken, "/health", method=method)
+    assert answer.status == 200 and answer.seconds < 0.05
+
+
+@pytest.mark.parametrize(
+    ("app", "status", "code"),
+    [
+        (PlainTextResponse("Path '/x' not found.", 404), 404, "not_found"),
+        (PlainTextResponse("Request timed out", 408), 408, "timeout"),
+        (PlainTextResponse("dropped due to backpressure", 429), 429, "too_many_requests"),
+        (PlainTextResponse("Traceback: /work/x.py", 503), 503, "unavailable"),
+        (PlainTextResponse("Internal Server Error", 500), 503, "unavailable"),
+        (PlainTextResponse("teapot", 418), 418, "http_418"),
+        (silent, 503, "unavailable"),
+        (broken, 500, "internal_error"),
+    ],
+)
+def test_bare_error_comes_in_the_envelope(app: ASGIApp, status: int, code: str) -> None:
+    answer = ask(app, headers={"x-request-id": "me"})
+    assert (answer.status, answer.error()["code"], answer.headers["x-request-id"]) == (status, code, "me")
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
+    assert int(answer.headers["content-length"]) == len(answer.body)
+
+
+def test_redirect_keeps_its_location_and_gets_the_envelope() -> None:
+    answer = ask(RedirectResponse("/y"))
+    assert answer.headers["location"] == "/y" and answer.error()
+
+
+def test_answer_of_the_gateway_passes_unchanged() -> None:
+    body = {"error": {"message": "n: found 0; write more", "type": "a", "param": "n", "code": "b"}}
+    answer = ask(JSONResponse(body, 400, {"x-should-retry": "false"}))
+    assert (answer.status, json.loads(answer.body), answer.headers["x-should-retry"]) == (400, body, "false")
+    assert ask(PlainTextResponse("fine")).body == b"fine"
+
+
+def test_too_many_headers_and_two_lengths_are_errors() -> None:
+    assert ask(echo, headers={f"x-{index}": "a" * 1000 for index in range(40)}).status == 431
+    answer = ask(echo, headers={"content-length": "1", "transfer-encoding": "chunked"})
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    assert ask(echo, "/" + "a" * 5000).status == 404
+
+
+class FullGateway:
+    """Gateway that refuses, and counts the requests that it gets."""
+
+    def __init__(self, shut: bool = True):
+        self.calls, self.shut = 0, shut
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls += 1
+        body = {"error": {"message": "the queue is full", "type": "rate_limit_error", "param": None, "code": "full"}}
+        await JSONResponse(body, 429, {QUEUE_FULL: "1"} if self.shut else {})(scope, receive, send)
+
+
+@pytest.mark.parametrize(("shut", "calls"), [(True, 2), (False, 21)])
+def test_full_gateway_is_left_alone_for_a_moment(shut: bool, calls: int) -> None:
+    async def flood() -> None:
+        door = Door(gateway := FullGateway(shut))
+        for index in range(20):
+            answer = await call(door, EDITS, method="POST", headers={"x-request-id": str(index)})
+            assert (answer.status, answer.headers["x-request-id"]) == (429, str(index)) and answer.error()
+            assert QUEUE_FULL not in answer.headers
+        assert gateway.calls == calls - 1
+        assert (await call(door, "/v1/models")).status == 429  # only edits are refused here
+        assert gateway.calls == calls
+        await asyncio.sleep(0.21)
+        await call(door, EDITS, method="POST")
+        assert gateway.calls == calls + 1
+
+    asyncio.run(flood())
