@@ -24,9 +24,9 @@ from fireedit.serve.errors import Refused, Unauthorized, answer_http, answer_to,
 from fireedit.serve.flow import Flow, Readiness
 from fireedit.serve.form import Bodies, read_form
 from fireedit.serve.keys import VARIABLE, Keys, KeysConfig, KeysError
+from fireedit.serve.prompts import ServedModel
 from fireedit.serve.record import Record
 from fireedit.serve.schema import BadRequest, DeadlineExceeded, EditJob, EditRequest, Form, LimitsConfig, edit_body
-from fireedit.serve.served import ServedModel
 from fireedit.serve.stage import Stages
 
 LARGE_PIXELS = 2_000_000
@@ -45,19 +45,18 @@ class Gateway:
         stages: Stages,
         limits: LimitsConfig,
         keys: KeysConfig,
+        served: ServedModel,
         model_name: str,
-        weights: str,
         from_zero: Sequence[str] = (),
     ):
         """
         Args:
-            weights: folder of the served weights or `nano`; only its small files are read.
             from_zero: names of the stages that may have no replica.
         """
         self.limits, self.model_name, self.started = limits, model_name, int(time.time())
-        self.served, self.keys = ServedModel.read(weights), Keys.load(keys)
+        self.served, self.keys = served, Keys.load(keys)
         self.admission, self.bodies = Admission(limits.max_queue_s, limits.unit_s), Bodies(limits)
-        self.usual_units = work_units(self.served.settings, images=1)
+        self.usual_units = work_units(served.settings, images=1)
         self.readiness = Readiness(stages, from_zero)
         self.flow = Flow(stages, self.readiness.answered)
         self.large_pictures = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-pictures")

@@ -15,8 +15,10 @@ from fireedit.platform.config import LogicalCPUs, LogicalGPUs
 from fireedit.serve import scaling
 from fireedit.serve.detector import DetectorDeployment
 from fireedit.serve.engine import EngineConfig
-from fireedit.serve.gateway import Gateway
+from fireedit.serve.gateway import GatewayDeployment
+from fireedit.serve.keys import KeysConfig
 from fireedit.serve.part import BatchedDeployment, BatchingConfig, WeightsConfig
+from fireedit.serve.prompts import served_model
 from fireedit.serve.schema import LimitsConfig
 from fireedit.serve.stage import Stages
 from fireedit.serve.text import TextDeployment
@@ -107,6 +109,7 @@ class GraphRecipe(WeightsConfig):
     """Text encoder of `editor: instruct-pix2pix`, in place of detector and VLM."""
     unet: UNetReplicasConfig = field(default_factory=UNetReplicasConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    keys: KeysConfig = field(default_factory=KeysConfig)
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -126,7 +129,10 @@ def build(args: dict[str, Any]) -> serve.Application:
         detector = _batched("Detector", DetectorDeployment, weights, recipe.detector)
         vlm = _batched("VLM", VLMDeployment, weights, recipe.vlm)
         stages = Stages(detector=detector, vlm=vlm, unet=unet)
-    return _deployment("Gateway", Gateway, recipe.gateway).bind(stages, recipe.limits, recipe.model_name)
+    from_zero = [name for name in stages.present if getattr(recipe, name).min_replicas == 0]
+    gateway = _deployment("Gateway", GatewayDeployment, recipe.gateway)
+    served = served_model(recipe.weights, recipe.editor)
+    return gateway.bind(stages, recipe.limits, recipe.keys, served, recipe.model_name, from_zero)
 
 
 def part_of(recipe: Any, kind: type[C]) -> C:

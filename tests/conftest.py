@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-os.environ |= {  # for the S3 server below; Ray's workers inherit them
+os.environ |= {  # for the S3 server below and for Ray Serve; Ray's workers inherit them
     "AWS_ACCESS_KEY_ID": "anyone",
     "AWS_SECRET_ACCESS_KEY": "anything",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "fireedit.serve.door:middlewares",
 }
 
 

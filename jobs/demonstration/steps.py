@@ -69,7 +69,7 @@ def deploy(ray: LocalRay, endpoint: str, out: Path, log: Path) -> None:
 def is_healthy(endpoint: str) -> bool:
     """Ask the service once."""
     try:
-        return local_session().get(f"{endpoint}/health", timeout=10).status_code == 200
+        return local_session().get(f"{endpoint}/ready", timeout=10).status_code == 200
     except requests.RequestException:
         return False
 

@@ -15,8 +15,8 @@ from fireedit.platform import images
 from fireedit.platform.cluster import free_port, local_session
 from tests.factories import shaken
 
-MAX_EDITS, MAX_BYTES = 8, 1_000_000
-"""Limits of in-flight edits and of an image's bytes, low enough for a test to exceed."""
+MAX_QUEUE_S, MAX_BYTES = 2.0, 1_000_000
+"""Limits of the queue and of an image's bytes, low enough for a test to exceed."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,13 @@ def client(ray_session: None, weights: Path) -> Iterator[Client]:
 
     from fireedit.serve.graph import build
 
-    limits = {"max_edits": MAX_EDITS, "max_image_bytes": MAX_BYTES}
-    args = {"weights": str(weights), "limits": limits, "unet": {"threads": 1}, "gateway": {"min_replicas": 1, "max_replicas": 1}}
+    limits = {"max_queue_s": MAX_QUEUE_S, "max_image_bytes": MAX_BYTES}
+    args = {
+        "weights": str(weights),
+        "limits": limits,
+        "unet": {"threads": 1},
+        "gateway": {"min_replicas": 1, "max_replicas": 1},
+    }
     port = free_port(8000 + os.getpid() % 1000)  # test sessions side by side begin at different ports
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(args), name="fireedit", route_prefix="/")
