@@ -1,5 +1,6 @@
 """Metrics are exported as Prometheus reads them, nothing is done where Ray does not run, and logs name the request."""
 
+import inspect
 import subprocess
 import sys
 import time
@@ -37,10 +38,11 @@ def record_all() -> None:
 
 
 def test_without_ray_nothing_is_recorded_and_no_torch_is_imported() -> None:
-    program = (
-        "import sys, threading, ray; from tests.serve.test_metrics import record_all; record_all();"
-        "assert not ray.is_initialized() and 'torch' not in sys.modules and threading.active_count() == 1"
-    )
+    program = f"""import sys, threading, ray
+from fireedit.serve import metrics
+{inspect.getsource(record_all)}
+record_all()
+assert not ray.is_initialized() and "torch" not in sys.modules and threading.active_count() == 1"""
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
