@@ -89,16 +89,12 @@ async def _hold(server: Server, ended: Counter[str]) -> None:
     data = request("POST", EDITS, form(b"", {"prompt": "x"})[:-30], {"Content-Length": 1_000_000})
     async with connection(server.url) as (reader, writer):
         writer.write(data)
-        with contextlib.suppress(TimeoutError):
-            while True:
-                answer = asyncio.ensure_future(reader.readuntil(b"\r\n"))
-                done, _ = await asyncio.wait([answer], timeout=1.0)
-                if done:
-                    line = b"reset" if answer.exception() else answer.result()
-                    ended[line.decode(errors="replace").strip()] += 1
-                    return
-                answer.cancel()
-                writer.write(b"x")
+        answer = asyncio.create_task(reader.read(64))
+        while not answer.done():
+            writer.write(b"x")
+            await asyncio.sleep(1.0)
+        line = b"reset" if answer.exception() else answer.result().split(b"\r\n")[0]
+        ended[line.decode(errors="replace") or "closed"] += 1
 
 
 async def large_pictures(server: Server, scale: float) -> list[Figure]:
