@@ -6,7 +6,7 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo stop test test-fast soak check observe bench bench-data bench-edit nano help
+.PHONY: demo stop test test-fast soak check observe bench bench-data bench-edit bench-serve chaos soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s%s\n", $$1, $$2}' Makefile
@@ -43,6 +43,17 @@ bench-data: $(INSTALLED)  ## input pipeline compared with DataLoader and webdata
 
 bench-edit: $(INSTALLED)  ## success of edits on held-out scenes, with baselines and ablations; ARGS="--rows ..."
 	@$(BIN)/python jobs/benchmark.py $(ARGS)
+
+bench-serve: $(INSTALLED)  ## the shipped service under load: equal pictures, turns, speed, abuse; ARGS="--only ..."
+	@$(BIN)/python benchmarks/serve.py $(ARGS)
+
+chaos: MINUTES = 20
+chaos: $(INSTALLED)  ## the service under kills for MINUTES (20), then under changes of settings and replicas
+	@$(BIN)/python benchmarks/chaos.py --minutes $(MINUTES) $(ARGS)
+
+soak-serve: MINUTES = 30
+soak-serve: $(INSTALLED)  ## MINUTES (30) of mixed requests; memory, objects and open files must not grow
+	@$(BIN)/python benchmarks/chaos.py --only soak --minutes $(MINUTES) $(ARGS)
 
 nano: $(INSTALLED)  ## train the small model from scratch in MINUTES (240) into out/nano; resumes
 	@$(BIN)/python jobs/nano.py --minutes $(MINUTES) $(ARGS)
