@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fireedit.serve import metrics
 from fireedit.serve.envelope import (
     DEADLINE,
     NO_RETRY,
@@ -140,6 +141,8 @@ class Answer:
         headers[REQUEST_ID] = self._id
         await self._send({**start, "headers": headers.raw})
         await self._send(body)
+        metrics.count_request("rejected")
+        metrics.count_rejection("queue_full")
         return True
 
     async def send_error(

@@ -4,9 +4,9 @@ import asyncio
 import ipaddress
 import math
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 import ray
 from ray import serve
@@ -96,6 +96,8 @@ class Gateway:
             except Exception as error:
                 response = answer_to(error, record.request_id)
                 record.answered(response, error)
+            finally:
+                self._show_load()
             return response
 
     async def _answer_edit(self, http: Request, record: Record) -> Response:
@@ -107,7 +109,8 @@ class Gateway:
             async with until(deadline):
                 form = await read_form(http, body)
                 record.bytes_in = body.received
-                with self.admission.admit(self._units(form), deadline) as place, self._shown_load():
+                with self.admission.admit(self._units(form), deadline) as place:
+                    self._show_load()
                     request = await self._checked(form)
                     edited = await self.flow.edit(request, self._job(request, deadline, record), record.trace)
                     place.finish()
@@ -140,14 +143,9 @@ class Gateway:
             request_id=record.request_id,
         )
 
-    @contextmanager
-    def _shown_load(self) -> Generator[None]:
+    def _show_load(self) -> None:
         """Show the admitted edits in the metrics, and the bodies that are being read as waiting."""
         metrics.set_load("gateway", self.admission.edits, self.bodies.reading)
-        try:
-            yield
-        finally:
-            metrics.set_load("gateway", self.admission.edits - 1, self.bodies.reading)
 
     async def models(self, http: Request) -> Response:
         """List the one model."""

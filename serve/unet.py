@@ -12,6 +12,8 @@ from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.serve import metrics
+from fireedit.serve.detector import nbytes
 from fireedit.serve.engine import Engine, EngineConfig, Load
 from fireedit.serve.part import ModelDeployment, WeightsConfig
 from fireedit.serve.schema import EditJob
@@ -48,6 +50,10 @@ class UNetDeployment(ModelDeployment):
         """
         if self._watch is None or self._watch.done():
             self._watch = asyncio.create_task(self._drop_orphans(), context=Context())  # not of one request
+        metrics.count_bytes("gateway", self.stage, canvas.nbytes)
+        metrics.count_bytes("text" if detail is None else "vlm", self.stage, edit_tokens.nbytes)
+        if detail is not None:
+            metrics.count_bytes("detector", self.stage, nbytes(detail))
         logger.info("request %s: %d pictures, %s", job.request_id, len(job.seeds), dict(job.settings))
         return await self.engine.paint(canvas, detail, edit_tokens, job)
 
