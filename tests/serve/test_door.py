@@ -21,7 +21,7 @@ EDITS = "/v1/images/edits"
 
 
 def test_import_loads_no_torch_and_no_pillow() -> None:
-    code = "import sys, fireedit.serve.door; sys.exit(bool({'torch', 'PIL', 'numpy', 'ray'} & {*sys.modules}))"
+    code = "import sys, fireedit.serve.door; sys.exit(bool({'torch', 'PIL', 'numpy'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
     assert [each.cls for each in middlewares()] == [Door]
 
