@@ -28,8 +28,8 @@ MAX_PIXELS = 64_000_000
 LARGE_PIXELS = 4_000_000
 """Pixels above which a picture's memory, four bytes each, is worth a thought: some 16 MB."""
 _BAND_PIXELS = 1_000_000
-_MAX_READS = 300_000
-"""Reads of Pillow in one file, two or three for each chunk: enough for 50 MB in chunks of a kilobyte."""
+_MAX_READS = 150_000
+"""Reads of Pillow in one file, three for each chunk: enough for 50 MB in chunks of a kilobyte."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fireedit.platform import images
 from fireedit.serve import metrics
 from fireedit.serve.admission import Admission, work_units
 from fireedit.serve.envelope import DEADLINE, REQUEST_ID, TIMEOUT, safe_id, timeout_s
@@ -128,7 +127,7 @@ class Gateway:
             self.served.check_prompt(form.prompt(self.limits.max_prompt_chars))
             return EditRequest.from_form(form, self.limits, self.served.side)
 
-        pool = self.large_pictures if await asyncio.to_thread(is_large, form) else None
+        pool = self.large_pictures if await asyncio.to_thread(is_large, form, self.limits) else None
         return await asyncio.get_running_loop().run_in_executor(pool, check)
 
     def _job(self, request: EditRequest, deadline: float, record: Record) -> EditJob:
@@ -214,13 +213,13 @@ def deadline_of(http: Request, limits: LimitsConfig) -> float:
         raise BadRequest(str(error), TIMEOUT) from None
 
 
-def is_large(form: Form) -> bool:
-    """Read the size of the form's one picture; damage is for `EditRequest.from_form` to report."""
-    files = [*form.files.get("image", ()), *form.files.get("image[]", ())]
+def is_large(form: Form, limits: LimitsConfig) -> bool:
+    """Read the size of the form's picture; a wrong one is for `EditRequest.from_form` to report."""
     try:
-        return len(files) == 1 and math.prod(images.header(files[0]).size) > LARGE_PIXELS
-    except images.ImageError:
+        _, header = form.picture(limits)
+    except BadRequest:
         return False
+    return math.prod(header.size) > LARGE_PIXELS
 
 
 def refuse_strangers(host: str | None, keys: Keys) -> None:

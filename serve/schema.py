@@ -141,8 +141,8 @@ class Form:
             raise BadRequest(f"{name}: found {text[:40]!r}; write true or false", name)
         return FLAGS[text.lower()]
 
-    def picture(self, limits: LimitsConfig) -> bytes:
-        """Read the one picture; empty files are left out, as HTML forms send those that nobody chose.
+    def picture(self, limits: LimitsConfig) -> tuple[bytes, images.Header]:
+        """Find the one picture and read its header; empty files are left out, as HTML forms send those not chosen.
 
         Raises:
             BadRequest: there is none or another one, or its header or size is not as `limits` allow.
@@ -158,13 +158,14 @@ class Form:
         if len(file) > limits.max_image_bytes:
             raise too_many_bytes(limits)
         try:
-            width, height = images.header(file, limits.max_image_pixels).size
+            header = images.header(file, limits.max_image_pixels)
         except images.ImageError as error:
             raise BadRequest(f"image: {error}", "image", "invalid_image") from None
+        width, height = header.size
         if max(height, width) > (longest := limits.max_image_aspect) * min(height, width):
             message = f"image: found {width} x {height}; send one at most {longest:g} times as long as wide"
             raise BadRequest(message, "image", "invalid_image")
-        return file
+        return file, header
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ class EditRequest:
             output_compression=form.integer("output_compression", 95, 0, 100),
             regions=form.flag("regions"),
             reproducible=form.flag("reproducible"),
-            picture=_decoded(form.picture(limits), side, limits),
+            picture=_decoded(form.picture(limits)[0], side, limits),
         )
 
     @property
