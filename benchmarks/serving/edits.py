@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, in_new_process
 from fireedit.benchmarks.serving.client import EDITS, Answer, form, request
 from fireedit.models.model import NANO
-from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput
+from fireedit.models.pipeline import FireEditPipeline, picture_size
 from fireedit.models.settings import SettingValue
 from fireedit.platform import storage
 from fireedit.platform.console import say
@@ -35,6 +34,15 @@ STEPS = (3, 10, 30)
 GUIDANCE: tuple[Mapping[str, SettingValue], ...] = ({}, {"guidance_scale": 4.0, "image_guidance_scale": 1.5})
 GUIDED = GUIDANCE[1]
 CACHE = Path(storage.join(storage.home(), "benchmarks", "answers"))
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads of torch in each stage."""
+
+    detector: int
+    vlm: int
+    unet: int
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,8 @@ def _sources() -> Iterator[tuple[bytes, str]]:
         yield encode_png(np.ascontiguousarray(source)), edit.instruction
 
 
-def solo_answers(edits: Sequence[Edit], threads: int) -> list[np.ndarray]:
-    """Edit each alone in a process without Ray, with this number of torch threads; finished pictures are kept."""
+def solo_answers(edits: Sequence[Edit], threads: Threads) -> list[np.ndarray]:
+    """Edit each alone in a process without Ray, with the stages' torch threads; finished pictures are kept."""
     paths = [CACHE / f"{_key(edit, threads)}.png" for edit in edits]
     missing = [(edit, path) for edit, path in zip(edits, paths, strict=True) if not path.exists()]
     if missing:
@@ -96,45 +104,50 @@ def solo_answers(edits: Sequence[Edit], threads: int) -> list[np.ndarray]:
     return [decode(path.read_bytes()) for path in paths]
 
 
-def time_in_process(edits: Sequence[Edit], threads: int) -> tuple[float, float]:
+def time_in_process(edits: Sequence[Edit], threads: Threads) -> tuple[float, float]:
     """Measure seconds and CPU seconds per edit in a new process without Ray, one edit at a time, after a warm-up."""
     return in_new_process(_time_all, edits, threads)
 
 
-def _paint_all(missing: Sequence[tuple[Edit, Path]], threads: int) -> None:
-    pipeline = _pipeline(threads)
+def _paint_all(missing: Sequence[tuple[Edit, Path]], threads: Threads) -> None:
+    pipeline = _pipeline()
     for edit, path in missing:
         written = path.with_suffix(".new")
-        written.write_bytes(encode_png(_paint(pipeline, edit)))
+        written.write_bytes(encode_png(_paint(pipeline, edit, threads)))
         written.rename(path)
 
 
-def _time_all(edits: Sequence[Edit], threads: int) -> tuple[float, float]:
-    pipeline = _pipeline(threads)
-    _paint(pipeline, edits[0])
+def _time_all(edits: Sequence[Edit], threads: Threads) -> tuple[float, float]:
+    pipeline = _pipeline()
+    _paint(pipeline, edits[0], threads)
     began, before = time.monotonic(), cpu_seconds(family())
     for edit in edits:
-        encode_png(_paint(pipeline, edit))
+        encode_png(_paint(pipeline, edit, threads))
     return (time.monotonic() - began) / len(edits), cpu_since(before, family()) / len(edits)
 
 
-def _pipeline(threads: int) -> FireEditPipeline:
+def _pipeline() -> FireEditPipeline:
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
-    torch.set_num_threads(threads)
     pipeline = FireEditPipeline.from_pretrained("nano", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _paint(pipeline: FireEditPipeline, edit: Edit) -> np.ndarray:
-    generator, settings = torch.Generator().manual_seed(edit.seed), dict[str, Any](edit.settings)
-    output = pipeline(edit.instruction, decode(edit.file), generator=generator, **settings)
-    assert isinstance(output, FireEditPipelineOutput)
-    return np.asarray(output.images[0])
+def _paint(pipeline: FireEditPipeline, edit: Edit, threads: Threads) -> np.ndarray:
+    """Call the pipeline's parts as its `__call__` does; sums in float32 depend on the threads that each runs on."""
+    image, settings = decode(edit.file), pipeline.settings.but(**dict(edit.settings))
+    torch.set_num_threads(threads.detector)
+    percepts = pipeline.perceive([image])
+    torch.set_num_threads(threads.vlm)
+    tokens = pipeline.understand(percepts, [edit.instruction])
+    torch.set_num_threads(threads.unet)
+    noise = [torch.Generator().manual_seed(edit.seed)]
+    state = pipeline.prepare([image], percepts, tokens, settings, noise)
+    return np.asarray(pipeline.decode(pipeline.paint(state), [picture_size(image)])[0])
 
 
-def _key(edit: Edit, threads: int) -> str:
+def _key(edit: Edit, threads: Threads) -> str:
     digest = hashlib.sha256(_code_and_weights())
     digest.update(repr((edit.file, edit.instruction, edit.seed, edit.settings, threads, torch.__version__)).encode())
     return digest.hexdigest()

@@ -11,7 +11,7 @@ import numpy as np
 from fireedit.benchmarks.measuring import cpu_seconds, cpu_since
 from fireedit.benchmarks.serving import edits, reference
 from fireedit.benchmarks.serving.client import Answer, connection, send
-from fireedit.benchmarks.serving.edits import GUIDED, Edit, draw, solo_answers
+from fireedit.benchmarks.serving.edits import GUIDED, Edit, Threads, draw, solo_answers
 from fireedit.benchmarks.serving.figures import Figure, median
 from fireedit.benchmarks.serving.server import Server
 from fireedit.platform.console import say
@@ -98,7 +98,7 @@ async def speed(server: Server, scale: float) -> list[Figure]:
     ours, theirs = list[dict[str, float]](), list[dict[str, float]]()
     for number in range(rounds):
         ours.append(await _one_round(server.url, asked, few, server.threads, server.processes, edits.time_in_process))
-        async with reference.plain_server(server.threads) as plain:
+        async with reference.plain_server(server.threads.unet) as plain:
             rates = await _one_round(plain.url, asked, few, server.threads, plain.processes, reference.time_in_process)
             theirs.append(rates)
         say(f"  round {number + 1}/{rounds}: {ours[-1]} beside {theirs[-1]}")
@@ -112,7 +112,7 @@ async def speed(server: Server, scale: float) -> list[Figure]:
 
 
 async def _one_round(
-    url: str, asked: Sequence[Edit], few: Sequence[Edit], threads: int, processes: Any, alone: Any
+    url: str, asked: Sequence[Edit], few: Sequence[Edit], threads: Threads, processes: Any, alone: Any
 ) -> dict:
     """Measure one server and its pipeline in process, seconds and CPU seconds an edit."""
     in_process, in_process_cpu = await asyncio.to_thread(alone, few, threads)

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, in_new_process
 from fireedit.benchmarks.serving.client import EDITS, get
-from fireedit.benchmarks.serving.edits import Edit
+from fireedit.benchmarks.serving.edits import Edit, Threads
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform.cluster import HOST, free_port
 
@@ -75,9 +75,9 @@ async def plain_server(threads: int) -> AsyncIterator[PlainServer]:
         process.wait()
 
 
-def time_in_process(edits: Sequence[Edit], threads: int) -> tuple[float, float]:
+def time_in_process(edits: Sequence[Edit], threads: Threads) -> tuple[float, float]:
     """Measure seconds and CPU seconds per edit of the bare pipeline in a new process, one edit at a time."""
-    return in_new_process(_time_all, edits, threads)
+    return in_new_process(_time_all, edits, threads.unet)
 
 
 def flops_ratio() -> float:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ import yaml
 from ray import serve
 
 from fireedit.benchmarks.measuring import memory_mb
+from fireedit.benchmarks.serving.edits import Threads
 from fireedit.platform import config
 from fireedit.platform.cluster import HOST, LocalRay, free_port, local_session
 from fireedit.serve.graph import GraphRecipe
@@ -84,9 +86,10 @@ class Server:
         return config.parse(GraphRecipe, self._settings()["applications"][0]["args"], where="args")
 
     @property
-    def threads(self) -> int:
-        """Threads of torch in a UNet replica."""
-        return self.recipe.unet.threads
+    def threads(self) -> Threads:
+        """Threads of torch in the replicas."""
+        recipe = self.recipe
+        return Threads(recipe.detector.threads, recipe.vlm.threads, recipe.unet.threads)
 
     def deploy(self, changes: Mapping[str, Any], wait: bool = True) -> None:
         """Deploy the shipped file with these changes, and wait until everything is ready."""
@@ -168,8 +171,9 @@ class Server:
         return application.status == "RUNNING" and all(set(counts) == {"RUNNING"} for counts in states)
 
     def _gcs_address(self) -> str:
-        addresses = (word.partition("--gcs-address=")[2] for word in self.raylet.cmdline())
-        return next(address for address in addresses if address)
+        found = re.search(r"--gcs-address=([^ ]+)", " ".join(self.raylet.cmdline()))
+        assert found, self.raylet.cmdline()
+        return found[1]
 
 
 class PeakMemory:
