@@ -32,6 +32,8 @@ MAX_HEADER_BYTES = 32_768
 MAX_PATH_CHARS = 2_000
 BREAK_S = 0.2
 """Seconds for which a gateway's "queue full" is repeated to further edits; about the time of one nano edit."""
+DOOR_MS = "x-door-ms"
+"""Header of a refusal: milliseconds in the server, from the request's head received to the response written."""
 _JSON = "application/json"
 _HEALTHY = b'{"status":"ok"}'
 _DROPPED = (DEADLINE, TIMEOUT, "x-request-disconnect-disabled", "serve_multiplexed_model_id", "x-session-id")
@@ -101,6 +103,7 @@ class Answer:
     def __init__(self, send: Send, request_id: str, breaker: Breaker):
         self._send, self._id, self._breaker = send, request_id, breaker
         self._started, self._replaced = False, False
+        self._arrived = time.monotonic()
         self._full: Message | None = None
 
     async def watch(self, message: Message) -> None:
@@ -125,6 +128,8 @@ class Answer:
             self._full = message
         self._started = True
         headers[REQUEST_ID] = self._id
+        if status == 429:
+            headers[DOOR_MS] = self._elapsed_ms()
         await self._send(message)
 
     async def finish(self, status: int) -> None:
@@ -139,6 +144,7 @@ class Answer:
             return False
         headers = Headers(scope=start).mutablecopy()
         headers[REQUEST_ID] = self._id
+        headers[DOOR_MS] = self._elapsed_ms()
         await self._send({**start, "headers": headers.raw})
         await self._send(body)
         metrics.count_request("rejected")
@@ -154,6 +160,7 @@ class Answer:
         if status in (429, 503):
             seconds = headers.setdefault("retry-after", str(RETRY_AFTER_S))
             text = f"{text}; try again in {seconds} seconds"
+            headers[DOOR_MS] = self._elapsed_ms()
         if status in (408, 500):
             headers |= NO_RETRY
         if close:
@@ -166,6 +173,9 @@ class Answer:
         self._started = True
         await self._send({"type": "http.response.start", "status": status, "headers": Headers(fields).raw})
         await self._send({"type": "http.response.body", "body": body})
+
+    def _elapsed_ms(self) -> str:
+        return f"{1e3 * (time.monotonic() - self._arrived):.1f}"
 
 
 def _fault(scope: Scope, headers: Headers) -> tuple[int, str] | None:
