@@ -73,8 +73,8 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the headers, answer what needs no gateway, and watch over the answer to the rest."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # the API has no WebSocket, and Serve would log what its head holds
+            return await send({"type": "websocket.close"})
         headers = MutableHeaders(scope=scope)
         request_id = safe_id(headers.get(REQUEST_ID))
         answer = Answer(send, request_id, self.breaker)
@@ -89,7 +89,7 @@ class Door:
         except ValueError as error:
             return await answer.send_error(400, str(error))
         try:
-            await self.app(scope, receive, answer.watch)
+            await self.app(scope, answer.listening(receive), answer.watch)
         except Exception as error:
             logger.error("request %s: the proxy failed with %s", request_id, type(error).__name__)
             await answer.finish(500)
@@ -102,9 +102,19 @@ class Answer:
 
     def __init__(self, send: Send, request_id: str, breaker: Breaker):
         self._send, self._id, self._breaker = send, request_id, breaker
-        self._started, self._replaced = False, False
+        self._started, self._replaced, self._left = False, False, False
         self._arrived = time.monotonic()
         self._full: Message | None = None
+
+    def listening(self, receive: Receive) -> Receive:
+        """Wrap `receive` to notice a client that leaves."""
+
+        async def listen() -> Message:
+            message = await receive()
+            self._left |= message["type"] == "http.disconnect"
+            return message
+
+        return listen
 
     async def watch(self, message: Message) -> None:
         """Pass on a message of Serve, or replace a bare error with the envelope."""
@@ -133,8 +143,9 @@ class Answer:
         await self._send(message)
 
     async def finish(self, status: int) -> None:
-        """Send an error if nothing was sent."""
-        if not self._started:
+        """Send an error if nothing was sent and somebody waits."""
+        if not self._started and not self._left:
+            metrics.count_request("failed" if status == 500 else "unavailable")
             await self.send_error(status)
 
     async def send_again(self) -> bool:

@@ -39,12 +39,13 @@ class Trace:
 class Flow:
     """Way of an edit through the stages."""
 
-    def __init__(self, stages: Stages, answered: Callable[[str], None]):
+    def __init__(self, stages: Stages, answered: Callable[[str], None], put: Callable[[Any], Any] = ray.put):
         """
         Args:
             answered: is called with the name of a stage that has answered.
+            put: stores the canvas, which detector and UNet then read by reference.
         """
-        self.stages, self._answered = stages, answered
+        self.stages, self._answered, self._put = stages, answered, put
 
     async def edit(self, request: EditRequest, job: EditJob, trace: Trace) -> Edited:
         """Edit, again if a replica died; the deadline is the caller's to watch.
@@ -52,7 +53,7 @@ class Flow:
         Raises:
             Lost: replicas died again and again.
         """
-        canvas = await asyncio.to_thread(ray.put, request.picture.canvas)
+        canvas = await asyncio.to_thread(self._put, request.picture.canvas)
         for attempt in range(ATTEMPTS):
             trace.attempts, trace.times = attempt + 1, []
             try:
@@ -65,7 +66,7 @@ class Flow:
                 await asyncio.sleep(PAUSE_S * 4**attempt)
         raise Lost
 
-    async def _edit(self, request: EditRequest, canvas: "ray.ObjectRef", job: EditJob, trace: Trace) -> Edited:
+    async def _edit(self, request: EditRequest, canvas: Any, job: EditJob, trace: Trace) -> Edited:
         """Send the edit from stage to stage; tensors go from replica to replica, not through this process."""
         stages, order = self.stages, (job.deadline, job.request_id)
         detail, boxes, scores = None, np.zeros((0, 4), np.float32), np.zeros(0, np.float32)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fireedit.serve.door import Door, middlewares
 from fireedit.serve.envelope import DEADLINE, QUEUE_FULL
@@ -114,6 +114,27 @@ def test_too_many_headers_and_two_lengths_are_errors() -> None:
     answer = ask(echo, headers={"content-length": "1", "transfer-encoding": "chunked"})
     assert (answer.status, answer.headers["connection"]) == (400, "close")
     assert ask(echo, "/" + "a" * 5000).status == 404
+
+
+def test_client_that_left_is_sent_nothing_and_a_websocket_is_closed() -> None:
+    async def leave(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    async def main(kind: str) -> list[Message]:
+        sent = list[Message]()
+        scope = {"type": kind, "method": "POST", "path": EDITS, "headers": []}
+
+        async def receive() -> Message:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await Door(leave)(scope, receive, send)
+        return sent
+
+    assert asyncio.run(main("http")) == []
+    assert asyncio.run(main("websocket")) == [{"type": "websocket.close"}]
 
 
 class FullGateway:
