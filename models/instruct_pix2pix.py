@@ -30,7 +30,8 @@ def load_instruct_pix2pix(
 ) -> FireEditPipeline:
     """Load the components of `PARTS` that `parts` names, from diffusers' folder or from one of FireEdit's own.
 
-    A prompt's edit tokens are then its CLIP text states, and guidance is the paper's equation 3 as always.
+    A prompt's edit tokens are then its CLIP text states, and guidance is InstructPix2Pix's equation 3 at any scales;
+    diffusers leaves it out for guidance scales of 1 or less.
 
     Raises:
         CheckpointFileError: a file is missing, damaged or not what its name says.
