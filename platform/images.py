@@ -118,11 +118,11 @@ def header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 
 
 def decode_canvas(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, tuple[int, int]]:
-    """Decode a picture and scale it to a square, whatever its aspect, without a second copy of all its pixels.
+    """Decode a picture and scale it to a square, whatever its aspect, without a second copy of a large one's pixels.
 
-    The result is that of `decode` and `resize`, but for JPEGs above LARGE_PIXELS: these are decoded at a half, a
-    quarter or an eighth of their size, no side below three times the square's, so that values differ by less than one
-    level on average.
+    The result is that of `decode` and `resize`, but for pictures above LARGE_PIXELS. Of those, JPEGs are decoded at a
+    half, a quarter or an eighth of their size, no side below three times the square's, so that values differ by less
+    than one level on average; others are scaled rows first, which Pillow does for most shapes.
 
     Returns:
         [side, side, 3] uint8, sRGB, and width and height of the picture, upright.
@@ -137,10 +137,13 @@ def decode_canvas(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> tuple
     if drafted:
         small = _turned(image.resize(square, Image.Resampling.BICUBIC, box), _orientation(image))
         return Pixels(np.asarray(_to_rgb(small, _to_srgb(image)))), _upright(image, size)
-    narrow = Image.new("RGB", (side, _upright(image, size)[1]))
-    for top, band in _rgb_bands(image):  # Pillow too scales the rows first, then the columns
-        narrow.paste(band.resize((side, band.height), Image.Resampling.BICUBIC), (0, top))
-    return Pixels(np.asarray(narrow.resize(square, Image.Resampling.BICUBIC))), _upright(image, size)
+    width, height = _upright(image, size)
+    if width * height > LARGE_PIXELS:
+        width = side
+    rows = Image.new("RGB", (width, height))
+    for top, band in _rgb_bands(image):
+        rows.paste(band.resize((width, band.height), Image.Resampling.BICUBIC), (0, top))
+    return Pixels(np.asarray(rows.resize(square, Image.Resampling.BICUBIC))), _upright(image, size)
 
 
 def decode_alpha(data: bytes) -> np.ndarray | None:

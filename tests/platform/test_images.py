@@ -350,7 +350,19 @@ def test_a_canvas_is_the_whole_picture_squashed(kind: str) -> None:
     np.testing.assert_array_equal(canvas, np.asarray(upright.resize((96, 96), Image.Resampling.BICUBIC)))
 
 
-def test_a_canvas_of_sixteen_bits_or_other_colors_is_that_of_its_pixels() -> None:
+@pytest.mark.parametrize("size", [(68, 100), (100, 68), (60, 100), (200, 300)])
+def test_a_canvas_of_any_shape_is_scaled_in_pillows_order(size: tuple[int, int]) -> None:
+    """Pillow scales some tall pictures columns first, and rounds between the two."""
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    canvas, _ = images.decode_canvas(images.encode_png(noise), 64)
+    np.testing.assert_array_equal(canvas, images.resize(noise, 64, 64))
+
+
+@pytest.mark.parametrize("large_pixels", [images.LARGE_PIXELS, 0])
+def test_a_canvas_of_sixteen_bits_or_other_colors_is_that_of_its_pixels(
+    large_pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "LARGE_PIXELS", large_pixels)
     deep = Image.fromarray(np.arange(1301 * 999, dtype=np.uint32).reshape(1301, 999).astype(np.uint16))
     for data in (encoded(deep, "PNG"), encoded(large("RGB"), "PNG", icc_profile=wide_gamut_profile())):
         canvas, _ = images.decode_canvas(data, 64)

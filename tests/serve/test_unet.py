@@ -19,7 +19,9 @@ SETTINGS = {"num_inference_steps": 3, "guidance_scale": 3.0}
 
 
 @pytest.mark.parametrize("editor", ["fireedit", "instruct-pix2pix"])
-def test_edit_is_the_pipelines(weights: Path, pipeline: FireEditPipeline, photos: list[np.ndarray], editor: str) -> None:
+def test_edit_is_the_pipelines(
+    weights: Path, pipeline: FireEditPipeline, photos: list[np.ndarray], editor: str
+) -> None:
     config = WeightsConfig(weights=str(weights), editor=editor)
     unet = UNetDeployment(config, threads=1, engine=EngineConfig())
     canvas = squash(photos[0], 64)
