@@ -101,7 +101,8 @@ class Answer:
     """Response of one request on its way to the client."""
 
     def __init__(self, send: Send, request_id: str, breaker: Breaker):
-        self._send, self._id, self._breaker = send, request_id, breaker
+        self._to_client, self._id, self._breaker = send, request_id, breaker
+        self._arrived = time.monotonic()
         self._started, self._replaced, self._left = False, False, False
         self._arrived = time.monotonic()
         self._full: Message | None = None
@@ -141,6 +142,13 @@ class Answer:
         if status == 429:
             headers[DOOR_MS] = self._elapsed_ms()
         await self._send(message)
+
+    async def _send(self, message: Message) -> None:
+        """Send a message; the response's start tells the milliseconds since the request's headers were read."""
+        if message["type"] == "http.response.start":
+            milliseconds = 1e3 * (time.monotonic() - self._arrived)
+            MutableHeaders(scope=message)["server-timing"] = f"door;dur={milliseconds:.1f}"
+        await self._to_client(message)
 
     async def finish(self, status: int) -> None:
         """Send an error if nothing was sent and somebody waits."""

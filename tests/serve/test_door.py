@@ -53,6 +53,7 @@ def test_unsafe_request_id_is_replaced(bad: str) -> None:
 def test_safe_request_id_is_kept_once() -> None:
     answer = ask(echo, headers=[("x-request-id", "Az-09._"), ("x-request-id", "second")])
     assert json.loads(answer.body)["x-request-id"] == answer.headers["x-request-id"] == "Az-09._"
+    assert answer.headers["server-timing"].startswith("door;dur=")
 
 
 def test_headers_that_steer_serve_are_dropped() -> None:
