@@ -70,6 +70,7 @@ class Gateway:
         controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
         refuse_strangers((await controller.get_http_config.remote()).host, self.keys)
         self.actor_name = ray.get_runtime_context().get_actor_name() or ""
+        self.keys.share_ledger()
         self.readiness.watch()
         return self.app()
 
@@ -101,7 +102,7 @@ class Gateway:
 
     async def _answer_edit(self, http: Request, record: Record) -> Response:
         """Let the request in, read its body, admit its work, edit, and encode."""
-        self.keys.check(http.headers.get("authorization"))
+        await self.keys.check(http.headers.get("authorization"))
         self.admission.check(self.usual_units, shut=True)
         deadline = deadline_of(http, self.limits)
         with self.bodies.hold() as body:
@@ -148,13 +149,13 @@ class Gateway:
 
     async def models(self, http: Request) -> Response:
         """List the one model."""
-        return self._guarded(http, {"object": "list", "data": [self._model_body()]})
+        return await self._guarded(http, {"object": "list", "data": [self._model_body()]})
 
     async def model(self, http: Request) -> Response:
         """Describe the one model."""
         if http.path_params["name"] != self.model_name:
             raise HTTPException(404)
-        return self._guarded(http, self._model_body())
+        return await self._guarded(http, self._model_body())
 
     async def health(self, http: Request) -> Response:
         """Answer that this process runs."""
@@ -166,10 +167,10 @@ class Gateway:
             return unavailable(f"no answer from {', '.join(missing)}")
         return JSONResponse({"status": "ok"})
 
-    def _guarded(self, http: Request, body: dict[str, object]) -> Response:
+    async def _guarded(self, http: Request, body: dict[str, object]) -> Response:
         """Answer a caller who has a key."""
         try:
-            self.keys.check(http.headers.get("authorization"))
+            await self.keys.check(http.headers.get("authorization"))
         except (Unauthorized, Refused) as error:
             return answer_to(error, "")
         return JSONResponse(body)

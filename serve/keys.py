@@ -1,7 +1,9 @@
 """API keys: who may use the service, how often a minute and a day. `python -m fireedit.serve.keys NAME` makes one."""
 
+import asyncio
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
@@ -10,12 +12,19 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayError
 
 from fireedit.serve.errors import Refused, Unauthorized
 
+logger = logging.getLogger("ray.serve")
+
 VARIABLE = "FIREEDIT_API_KEYS"
 DAY_S, MINUTE_S = 86_400, 60
+LEDGER_TIMEOUT_S = 1.0
+"""Seconds after which a gateway counts for itself: while the ledger's actor starts again, with its counts at zero."""
 _LINE = re.compile(
     r"(?P<name>[A-Za-z0-9._-]{1,64}):(?P<digest>[0-9a-f]{64}):(?P<rate>[0-9]{1,9}):(?P<quota>[0-9]{1,9})"
 )
@@ -34,9 +43,9 @@ class KeysConfig:
     comment; empty takes the lines of the environment variable FIREEDIT_API_KEYS."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Key:
-    """API key and its use."""
+    """API key."""
 
     name: str
     digest: bytes
@@ -45,6 +54,12 @@ class Key:
     """Requests a minute; 0 is no limit."""
     quota: int
     """Requests a day (UTC); 0 is no limit."""
+
+
+@dataclass
+class Use:
+    """Use of one key until now."""
+
     tokens: float = 0.0
     """Requests that may follow at once; refilled at the rate."""
     refilled: float = 0.0
@@ -53,35 +68,49 @@ class Key:
     used: int = 0
     """Requests of the day."""
 
-    def spend(self, now: float) -> None:
-        """Count a request.
-
-        Raises:
-            Refused: over rate or quota.
-        """
-        if self.rate:
-            per_second, idle_s = self.rate / MINUTE_S, now - self.refilled
-            self.tokens, self.refilled = min(self.rate, self.tokens + idle_s * per_second), now
+    def spend(self, rate: int, quota: int, now: float) -> Refused | None:
+        """Count a request, or return why it is over rate or quota."""
+        if rate:
+            per_second, idle_s = rate / MINUTE_S, now - self.refilled
+            self.tokens, self.refilled = min(rate, self.tokens + idle_s * per_second), now
             if self.tokens < 1:
-                message = f"this key may send {self.rate} requests a minute"
-                raise Refused("rate", message, retry_after_s=(1 - self.tokens) / per_second)
+                retry_after_s = (1 - self.tokens) / per_second
+                return Refused("rate", f"this key may send {rate} requests a minute", retry_after_s)
         day, since_midnight = divmod(now, DAY_S)
         if day != self.day:
             self.day, self.used = int(day), 0
-        if self.quota and self.used >= self.quota:
-            message = f"this key may send {self.quota} requests a day"
-            raise Refused("quota", message, retry_after_s=DAY_S - since_midnight)
+        if quota and self.used >= quota:
+            return Refused("quota", f"this key may send {quota} requests a day", DAY_S - since_midnight)
         self.tokens, self.used = self.tokens - 1, self.used + 1
+        return None
+
+
+class Ledger:
+    """Use of all keys; an actor of Ray where several gateways share it."""
+
+    def __init__(self, clock: Callable[[], float] = time.time):
+        self._clock, self._uses = clock, dict[str, Use]()
+
+    def spend(self, name: str, rate: int, quota: int) -> Refused | None:
+        """Count a request of a key, or return why it is refused."""
+        return self._uses.setdefault(name, Use()).spend(rate, quota, self._clock())
 
 
 class Keys:
-    """API keys of a service; each gateway counts the requests that it gets itself, from its start."""
+    """API keys of a service."""
 
     def __init__(self, keys: Iterable[Key], clock: Callable[[], float] = time.time):
-        self._keys, self._clock = tuple(keys), clock
+        self._keys, self._own_ledger = tuple(keys), Ledger(clock)
+        self._shared_ledger: Any = None
 
     def __bool__(self) -> bool:
         return bool(self._keys)
+
+    def share_ledger(self) -> None:
+        """Count in one actor for all gateways of this Ray, which outlives them."""
+        options = {"name": "fireedit-keys", "namespace": "serve", "lifetime": "detached", "get_if_exists": True}
+        if self._keys:
+            self._shared_ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, **options).remote()
 
     @classmethod
     def load(cls, config: KeysConfig) -> Self:
@@ -101,15 +130,19 @@ class Keys:
             raise KeysError(f"{config.file}: found no key; add the line that python -m fireedit.serve.keys NAME prints")
         return cls(keys)
 
-    def check(self, authorization: str | None) -> None:
+    async def check(self, authorization: str | None) -> None:
         """Let a request in and count it.
 
         Raises:
             Unauthorized: no key, or none of the known ones.
             Refused: the key is over its rate or quota.
         """
-        if not self._keys:
-            return
+        if self._keys:
+            key = self._find(authorization)
+            if (refused := await self._spend(key)) is not None:
+                raise refused
+
+    def _find(self, authorization: str | None) -> Key:
         scheme, _, secret = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthorized("found no API key; send the header Authorization: Bearer KEY")
@@ -117,7 +150,17 @@ class Keys:
         matches = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]  # the same time for every key
         if not matches:
             raise Unauthorized("the API key is not known; send one that the service's owner gave you")
-        matches[0].spend(self._clock())
+        return matches[0]
+
+    async def _spend(self, key: Key) -> Refused | None:
+        spending = key.name, key.rate, key.quota
+        if self._shared_ledger is not None and (key.rate or key.quota):
+            try:
+                async with asyncio.timeout(LEDGER_TIMEOUT_S):
+                    return await self._shared_ledger.spend.remote(*spending)
+            except (TimeoutError, RayError) as error:
+                logger.warning("counting the use of keys here: the shared ledger met %s", type(error).__name__)
+        return self._own_ledger.spend(*spending)
 
 
 def parse_keys(text: str, where: str) -> list[Key]:

@@ -1,8 +1,10 @@
 """API keys: none, wrong, right, too often, too many."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
+import ray
 
 from fireedit.serve.errors import Refused, Unauthorized, answer_to
 from fireedit.serve.gateway import refuse_strangers
@@ -10,6 +12,10 @@ from fireedit.serve.keys import DAY_S, VARIABLE, Keys, KeysConfig, KeysError, ma
 
 SECRET, LINE = make_key("ann", rate=60, quota=100)
 OTHER, OTHER_LINE = make_key("bob")
+
+
+def check(keys: Keys, authorization: str | None) -> None:
+    asyncio.run(keys.check(authorization))
 
 
 class Clock:
@@ -23,52 +29,52 @@ def test_none_wrong_and_right_key() -> None:
     keys = Keys(parse_keys(f"# ours\n\n{LINE}  # ann's\n{OTHER_LINE}", "here"))
     for header in (None, "", "Bearer", f"Basic {SECRET}", SECRET):
         with pytest.raises(Unauthorized, match="found no API key"):
-            keys.check(header)
+            check(keys, header)
     for wrong in ("x", SECRET[:-1], LINE, LINE.split(":")[1], "é\udcff"):
         with pytest.raises(Unauthorized, match="not known") as error:
-            keys.check(f"Bearer {wrong}")
+            check(keys, f"Bearer {wrong}")
         assert wrong not in str(error.value)
-    keys.check(f"Bearer {SECRET}")
-    keys.check(f"bearer  {OTHER} ")
+    check(keys, f"Bearer {SECRET}")
+    check(keys, f"bearer  {OTHER} ")
 
 
 def test_no_keys_let_everybody_in() -> None:
-    Keys([]).check(None)
+    check(Keys([]), None)
 
 
 def test_rate_is_a_bucket_that_refills() -> None:
     keys = Keys(parse_keys(LINE, "here"), clock := Clock())
     for _ in range(60):
-        keys.check(f"Bearer {SECRET}")
+        check(keys, f"Bearer {SECRET}")
     with pytest.raises(Refused, match="60 requests a minute") as refused:
-        keys.check(f"Bearer {SECRET}")
+        check(keys, f"Bearer {SECRET}")
     assert (refused.value.reason, refused.value.retry_after_s) == ("rate", 1)
     clock.now += 2.5
     for _ in range(2):
-        keys.check(f"Bearer {SECRET}")
+        check(keys, f"Bearer {SECRET}")
     with pytest.raises(Refused, match="minute"):
-        keys.check(f"Bearer {SECRET}")
+        check(keys, f"Bearer {SECRET}")
 
 
 def test_quota_ends_with_the_day() -> None:
     keys = Keys(parse_keys(LINE, "here"), clock := Clock())
     for _ in range(100):
         clock.now += 10
-        keys.check(f"Bearer {SECRET}")
+        check(keys, f"Bearer {SECRET}")
     with pytest.raises(Refused, match="100 requests a day") as refused:
-        keys.check(f"Bearer {SECRET}")
+        check(keys, f"Bearer {SECRET}")
     assert refused.value.retry_after_s == DAY_S - 1000
     answer = answer_to(refused.value, "id")
     assert (answer.status_code, answer.headers["x-should-retry"]) == (429, "false")
     clock.now += DAY_S
-    keys.check(f"Bearer {SECRET}")
+    check(keys, f"Bearer {SECRET}")
 
 
 def test_keys_come_from_file_or_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (file := tmp_path / "keys").write_text(LINE)
-    Keys.load(KeysConfig(file=str(file))).check(f"Bearer {SECRET}")
+    check(Keys.load(KeysConfig(file=str(file))), f"Bearer {SECRET}")
     monkeypatch.setenv(VARIABLE, OTHER_LINE)
-    Keys.load(KeysConfig()).check(f"Bearer {OTHER}")
+    check(Keys.load(KeysConfig()), f"Bearer {OTHER}")
     with pytest.raises(KeysError, match="cannot read"):
         Keys.load(KeysConfig(file=str(tmp_path / "none")))
     file.write_text("# nothing yet")
@@ -91,3 +97,22 @@ def test_service_without_keys_binds_to_loopback_only() -> None:
         refuse_strangers(host, keys)
         with pytest.raises(KeysError, match="no API key; set keys.file"):
             refuse_strangers(host, Keys([]))
+
+
+@pytest.mark.ray
+def test_gateways_share_the_count_and_go_on_without_the_ledger(ray_session: None) -> None:
+    secret, line = make_key("carl", quota=3)
+    gateways = [Keys(parse_keys(line, "here")) for _ in range(2)]
+
+    async def use() -> None:
+        for keys in gateways:
+            keys.share_ledger()
+        for number in range(3):
+            await gateways[number % 2].check(f"Bearer {secret}")
+        for keys in gateways:
+            with pytest.raises(Refused, match="3 requests a day"):
+                await keys.check(f"Bearer {secret}")
+        ray.kill(ray.get_actor("fireedit-keys", namespace="serve"))
+        await gateways[0].check(f"Bearer {secret}")
+
+    asyncio.run(use())
