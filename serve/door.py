@@ -32,8 +32,6 @@ MAX_HEADER_BYTES = 32_768
 MAX_PATH_CHARS = 2_000
 BREAK_S = 0.2
 """Seconds for which a gateway's "queue full" is repeated to further edits; about the time of one nano edit."""
-DOOR_MS = "x-door-ms"
-"""Header of a refusal: milliseconds in the server, from the request's head received to the response written."""
 _JSON = "application/json"
 _HEALTHY = b'{"status":"ok"}'
 _DROPPED = (DEADLINE, TIMEOUT, "x-request-disconnect-disabled", "serve_multiplexed_model_id", "x-session-id")
@@ -104,7 +102,6 @@ class Answer:
         self._to_client, self._id, self._breaker = send, request_id, breaker
         self._arrived = time.monotonic()
         self._started, self._replaced, self._left = False, False, False
-        self._arrived = time.monotonic()
         self._full: Message | None = None
 
     def listening(self, receive: Receive) -> Receive:
@@ -139,8 +136,6 @@ class Answer:
             self._full = message
         self._started = True
         headers[REQUEST_ID] = self._id
-        if status == 429:
-            headers[DOOR_MS] = self._elapsed_ms()
         await self._send(message)
 
     async def _send(self, message: Message) -> None:
@@ -163,7 +158,6 @@ class Answer:
             return False
         headers = Headers(scope=start).mutablecopy()
         headers[REQUEST_ID] = self._id
-        headers[DOOR_MS] = self._elapsed_ms()
         await self._send({**start, "headers": headers.raw})
         await self._send(body)
         metrics.count_request("rejected")
@@ -179,7 +173,6 @@ class Answer:
         if status in (429, 503):
             seconds = headers.setdefault("retry-after", str(RETRY_AFTER_S))
             text = f"{text}; try again in {seconds} seconds"
-            headers[DOOR_MS] = self._elapsed_ms()
         if status in (408, 500):
             headers |= NO_RETRY
         if close:
@@ -192,9 +185,6 @@ class Answer:
         self._started = True
         await self._send({"type": "http.response.start", "status": status, "headers": Headers(fields).raw})
         await self._send({"type": "http.response.body", "body": body})
-
-    def _elapsed_ms(self) -> str:
-        return f"{1e3 * (time.monotonic() - self._arrived):.1f}"
 
 
 def _fault(scope: Scope, headers: Headers) -> tuple[int, str] | None:
