@@ -306,10 +306,11 @@ class FireEditPipeline(DiffusionPipeline):
         if unknown:
             raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {sorted(unknown)}; it takes 'latents'")
         paint_settings = self.settings.but(**settings)
-        percepts = self.perceive(images)
+        canvases = [squash(image, self.vae.config.sample_size) for image in images]  # as shards and server hold them
+        percepts = self.perceive(canvases)
         edit_tokens = self.understand(percepts, prompts)
         copies = [num_images_per_prompt] * len(images)
-        state = self.prepare(images, percepts, edit_tokens, paint_settings, generator, latents, copies)
+        state = self.prepare(canvases, percepts, edit_tokens, paint_settings, generator, latents, copies)
         edited = self.paint(state, callback_on_step_end, callback_on_step_end_tensor_inputs)
         sizes = [picture_size(image) for image in images for _ in range(num_images_per_prompt)]
         pictures = self.decode(edited, sizes, output_type)
