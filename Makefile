@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
-export RAY_AUTH_MODE ?= disabled
 
 .PHONY: demo stop test test-fast soak check observe bench bench-data bench-edit bench-serve chaos soak-serve nano help
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fireedit.jobs.demonstration import steps
-from fireedit.platform.cluster import HOST, LocalRay, free_port
+from fireedit.platform.cluster import HOST, LocalRay, free_port, read_variables
 from fireedit.platform.console import say, show
 from fireedit.platform.train.progress import duration
 
@@ -52,7 +52,8 @@ def demo(ray: LocalRay, out: Path, rows: int, stages: Sequence[int], training_st
     """Run every step in order; full outputs go to out/logs."""
     home, logs = out / "home", out / "logs"
     logs.mkdir(parents=True)
-    _timed("Ray with its dashboard", lambda: ray.start(logs / "ray.log", {"FIREEDIT_HOME": str(home)}))
+    environment = read_variables(steps.RAY_ENVIRONMENT) | {"FIREEDIT_HOME": str(home)}
+    _timed("Ray with its dashboard", lambda: ray.start(logs / "ray.log", environment))
     _timed(f"corpora, {rows} scenes each", lambda: steps.prepare(home / "corpora", rows, logs / "prepare.log"))
     lengths = {1: training_steps, 2: training_steps, 3: max(1, training_steps // 3)}  # stage 3's take longest
     trained = [steps.train(ray, stage, lengths[stage], logs / f"stage{stage}.log") for stage in stages]
@@ -64,6 +65,7 @@ def demo(ray: LocalRay, out: Path, rows: int, stages: Sequence[int], training_st
         "picture": str(picture),
         "stages": [{name: stage[name] for name in ("run", "step", "first", "last", "weights")} for stage in trained],
         "dashboard": ray.dashboard,
+        "token_file": str(ray.token_file),
         "endpoint": f"{endpoint}/v1/images/edits",
         "out": str(out),
     }
@@ -79,7 +81,7 @@ def _timed(name: str, act: Callable[[], None]) -> None:
 def _say_where(report: Mapping[str, Any]) -> None:
     lines = {
         "picture": report["picture"],
-        "dashboard": report["dashboard"],
+        "dashboard": f"{report['dashboard']}, which asks for the token in {report['token_file']}",
         "endpoint": report["endpoint"],
         "trained": report["stages"][-1]["weights"],
         "all else": f"{report['out']}: home/corpora, home/runs, logs, serve.yaml",

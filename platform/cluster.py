@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,8 @@ import psutil
 import ray
 import ray.data
 import requests
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from fireedit.platform.console import say
@@ -27,6 +30,8 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 90
 NODE_GROUP = "ray.io/node-group"
 """Label of nodes that `ray up` or KubeRay started, which both run an autoscaler."""
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Variable that, at 0, makes Ray take 127.0.0.1 as its node's address, on Linux too, and open its ports there only."""
 SETTLE_S = 2.0
 """Seconds in which Ray reserves what is free; only a job that has to wait longer asks for the cluster's state."""
 
@@ -36,9 +41,11 @@ class ResourcesError(RuntimeError):
 
 
 def start_ray() -> None:
-    """Join the Ray that RAY_ADDRESS names or that runs on this machine; else start one for this process."""
+    """Join the Ray that RAY_ADDRESS names or that runs on this machine; else start one on loopback for this process."""
     if "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray on this machine alone
+        found = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+        usual = {LOOPBACK: "0", "RAY_AUTH_MODE": "token" if found else "disabled"}
+        set_ray_variables({name: os.environ.get(name, value) for name, value in usual.items()})
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of progress differ in their numbers only
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line twice
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next poll
@@ -46,6 +53,21 @@ def start_ray() -> None:
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
     quiet_ray_data()
+
+
+def set_ray_variables(variables: Mapping[str, str]) -> None:
+    """Set environment variables for this process and its children, also those that Ray has read at its import."""
+    os.environ.update(variables)
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(LOOPBACK, True)
+    Config.initialize("")  # reads RAY_AUTH_MODE
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def read_variables(path: Path) -> dict[str, str]:
+    """Read a file of NAME=VALUE lines, as a shell would after `set -a`; lines that begin with # are comments."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name: value for name, _, value in pairs}
 
 
 def quiet_ray_data() -> None:
@@ -112,8 +134,9 @@ class LocalRayError(RuntimeError):
 
 
 class LocalRay:
-    """A Ray of `ray start --head` on free ports, in the working directory of the caller.
+    """A Ray of `ray start --head` on free ports of loopback, in the working directory of the caller.
 
+    It asks everybody for the token that lies in its temporary folder, which only the user can read.
     `ray stop` would end every Ray of the user. `stop` ends only processes that have this Ray's own temporary folder on
     their command line, and their descendants.
 
@@ -136,13 +159,19 @@ class LocalRay:
         return self._known["dashboard"]
 
     @property
+    def token_file(self) -> Path:
+        """File of the token that dashboard and jobs ask for."""
+        return self.folder / "auth_token"
+
+    @property
     def environment(self) -> dict[str, str]:
         """Environment for `ray` and `serve` commands that talk to this Ray, without a proxy in between."""
+        inherited = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         direct = ",".join(filter(None, [os.environ.get("no_proxy"), os.environ.get("NO_PROXY"), HOST, "localhost"]))
         exempt = {"no_proxy": direct, "NO_PROXY": direct}
-        local = {"PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": self.dashboard}
-        return os.environ | exempt | local
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
+        return inherited | exempt | token | {"PATH": path, LOOPBACK: "0", "RAY_API_SERVER_ADDRESS": self.dashboard}
 
     def start(self, log: Path, environment: Mapping[str, str]) -> None:
         """Start Ray and wait until it takes jobs.
@@ -157,6 +186,8 @@ class LocalRay:
         self._known = {"folder": folder, "dashboard": f"http://{HOST}:{free_port(8265)}"}
         self.state.parent.mkdir(parents=True, exist_ok=True)
         self.state.write_text(json.dumps(self._known))
+        self.token_file.touch(mode=0o600)
+        self.token_file.write_text(secrets.token_hex(32))
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--temp-dir={folder}"]
         command += ["--port=0", f"--dashboard-port={self.dashboard.rpartition(':')[2]}"]
         command += [f"--dashboard-agent-listen-port={free_port(9365)}"]  # taken by another Ray, no job would start
@@ -208,6 +239,7 @@ class LocalRay:
     def _takes_jobs(self) -> bool:
         """Ask for the node's agent, which runs the jobs; the dashboard is up some seconds before it."""
         session, api = local_session(), f"{self.dashboard}/api/v0"
+        session.headers["Authorization"] = f"Bearer {self.token_file.read_text()}"
         try:
             nodes = session.get(f"{api}/nodes", timeout=5).json()["data"]["result"]["result"]
             return session.get(f"{api}/logs", params={"node_id": nodes[0]["node_id"]}, timeout=5).status_code == 200

@@ -25,6 +25,7 @@ from fireedit.serve.form import Bodies, read_form
 from fireedit.serve.keys import VARIABLE, Keys, KeysConfig, KeysError
 from fireedit.serve.prompts import ServedModel
 from fireedit.serve.record import Record
+from fireedit.serve.replica_port import bind_to_node_address
 from fireedit.serve.schema import BadRequest, DeadlineExceeded, EditJob, EditRequest, Form, LimitsConfig, edit_body
 from fireedit.serve.stage import Stages
 
@@ -67,6 +68,7 @@ class Gateway:
         Raises:
             KeysError: the service would be open to strangers.
         """
+        bind_to_node_address()
         controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
         refuse_strangers((await controller.get_http_config.remote()).host, self.keys)
         self.actor_name = ray.get_runtime_context().get_actor_name() or ""

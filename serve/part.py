@@ -19,6 +19,7 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import storage
 from fireedit.serve import metrics
 from fireedit.serve.cache import Cache, Demand
+from fireedit.serve.replica_port import bind_to_node_address
 from fireedit.serve.schema import DeadlineExceeded
 from fireedit.serve.stage import StageTimes
 
@@ -69,6 +70,7 @@ class ModelDeployment:
     """Names of the pipeline's components that are loaded."""
 
     def __init__(self, weights: WeightsConfig, threads: int = 1):
+        bind_to_node_address()
         diffusers_logging.disable_progress_bar()
         torch.set_num_threads(threads)
         self._thread = ThreadPoolExecutor(1, f"{self.stage}-model", torch.set_num_threads, (threads,))

@@ -12,6 +12,8 @@ os.environ |= {  # for the S3 server below and for Ray Serve; Ray's workers inhe
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "fireedit.serve.door:middlewares",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on loopback
+    "RAY_AUTH_MODE": "disabled",
 }
 
 
@@ -38,7 +40,6 @@ def s3() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Local Ray shared by all tests that need one."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")  # ten times as often as usual
     import ray
 

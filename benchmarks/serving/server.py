@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import signal
 import subprocess
@@ -24,7 +23,14 @@ from ray import serve
 from fireedit.benchmarks.measuring import memory_mb
 from fireedit.benchmarks.serving.edits import Threads
 from fireedit.platform import config
-from fireedit.platform.cluster import HOST, LocalRay, free_port, local_session
+from fireedit.platform.cluster import (
+    HOST,
+    LocalRay,
+    free_port,
+    local_session,
+    read_variables,
+    set_ray_variables,
+)
 from fireedit.serve.graph import GraphRecipe
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -63,7 +69,7 @@ class Server:
         self.changes: Mapping[str, Any] = changes or {}
 
     def __enter__(self) -> Self:
-        environment = {"PYTHONPATH": str(CHECKOUT), "RAY_SERVE_LOG_TO_STDERR": "0", **shipped_environment()}
+        environment = {"PYTHONPATH": str(CHECKOUT), "RAY_SERVE_LOG_TO_STDERR": "0", **read_variables(SERVE / "ray.env")}
         self.ray.start(self.folder / "ray.log", environment)
         try:
             self.deploy(self.changes)
@@ -146,7 +152,7 @@ class Server:
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
         """Join the cluster as a driver, which `load` and `running` need; it costs the cluster some CPU time."""
-        os.environ.update({key: value for key, value in self.ray.environment.items() if key.startswith("RAY_")})
+        set_ray_variables({key: value for key, value in self.ray.environment.items() if key.startswith("RAY_")})
         ray.init(self._gcs_address(), namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield
@@ -199,13 +205,6 @@ class PeakMemory:
         while True:
             self.highest_mb = max(self.highest_mb, await asyncio.to_thread(memory_mb, processes))
             await asyncio.sleep(0.05)
-
-
-def shipped_environment() -> dict[str, str]:
-    """Read the environment that serve/ray.env gives to Ray."""
-    lines = (SERVE / "ray.env").read_text().splitlines()
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {name.strip().removeprefix("export "): value.strip().strip("'\"") for name, _, value in pairs}
 
 
 def _counts(status: Any) -> dict[str, int]:

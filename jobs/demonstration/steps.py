@@ -21,6 +21,7 @@ from fireedit.platform.sheet import Panel, sheet
 from fireedit.platform.train.progress import duration
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+RAY_ENVIRONMENT = CHECKOUT / "serve" / "ray.env"
 CORPORA = "cc12m,instructpix2pix,magicbrush,ultraedit,reasonedit,cocostuff,refcoco,grefcoco,llava_instruct"
 """Corpora in the mixtures of the nano recipes."""
 FAMILIES = ("add", "remove", "replace", "recolor", "background", "style")

@@ -1,6 +1,8 @@
-"""A local Ray runs the code that was uploaded and stops alone; a job that does not fit a Ray says so."""
+"""A local Ray lets nobody in, runs the code that was uploaded and stops alone; a job that does not fit says so."""
 
+import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,14 @@ import psutil
 import pytest
 import ray
 
-from fireedit.platform.cluster import LocalRay, ResourcesError, require_resources
+from fireedit.platform.cluster import (
+    HOST,
+    LocalRay,
+    ResourcesError,
+    local_session,
+    read_variables,
+    require_resources,
+)
 
 ROOT = Path(__file__).parents[2]
 WHOSE_CODE = """
@@ -28,6 +37,28 @@ def submitted(local: LocalRay, folder: Path, *arguments: str) -> str:
     done = subprocess.run(submit, env=local.environment, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return next((line for line in done.stdout.splitlines() if line.startswith("CODE")), done.stdout)
+
+
+def listening(local: LocalRay) -> set[str]:
+    """Addresses at which the processes of this Ray listen."""
+    addresses = set()
+    for process in local.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("tcp")
+            addresses |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    return addresses
+
+
+def tokenless(local: LocalRay) -> list[int]:
+    """Statuses of requests without or with a wrong token that would run a command."""
+    words = " ".join(" ".join(process.cmdline()) for process in local.processes())
+    agents = re.findall(r"--dashboard-agent-listen-port=([0-9]+)", words)
+    wrong = {"Authorization": f"Bearer {'0' * 64}"}
+    return [
+        local_session().post(url, json={"entrypoint": "id"}, headers=headers, timeout=10).status_code
+        for url in (f"{local.dashboard}/api/jobs/", f"http://{HOST}:{agents[0]}/api/job_agent/jobs/")
+        for headers in ({}, wrong)
+    ]
 
 
 @pytest.mark.ray
@@ -53,6 +84,9 @@ def test_a_job_runs_the_uploaded_code_past_any_proxy_and_stopping_ends_only_this
         assert "working_dir_files" in answer and "uploaded Linux" in answer
         answer = submitted(local, tmp_path, "--", "python", str(upload / "whose.py"))
         assert answer == f"CODE {ROOT}/platform/data/sample.py None Linux", "from the folder that Ray was started in"
+        assert {address.removeprefix("::ffff:") for address in listening(local)} == {HOST}
+        assert set(tokenless(local)) <= {401, 403}
+        assert local.token_file.stat().st_mode & 0o777 == 0o600
     finally:
         folder = json.loads(state.read_text())["folder"]
         assert LocalRay(state).stop(), "another process finds it by its state file"
@@ -61,6 +95,13 @@ def test_a_job_runs_the_uploaded_code_past_any_proxy_and_stopping_ends_only_this
     assert not local.stop()
 
     assert ray.get(ray.remote(num_cpus=0.1)(lambda: sys.version_info[0]).remote()) == 3, "the session's Ray still runs"
+
+
+def test_the_environment_of_ray_is_read_as_a_shell_reads_it() -> None:
+    file = ROOT / "serve" / "ray.env"
+    shown = subprocess.run(["sh", "-c", f"set -a; . {file}; env"], env={}, capture_output=True, text=True, check=True)
+    sourced = dict(line.split("=", 1) for line in shown.stdout.splitlines())
+    assert read_variables(file) == {name: value for name, value in sourced.items() if name.startswith("RAY_")}
 
 
 @pytest.mark.ray
