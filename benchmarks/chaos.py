@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from fireedit.benchmarks.measuring import memory_mb, open_files
+from fireedit.benchmarks.measuring import in_new_process, memory_mb, open_files
 from fireedit.benchmarks.serving.arrivals import OpenLoad, Tally
 from fireedit.benchmarks.serving.client import get, send
 from fireedit.benchmarks.serving.edits import Edit, draw, solo_answers
@@ -49,14 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     sections: dict[str, list[Figure]] = {}
     for name in args.only:
-        section, changes = SECTIONS[name]
-        with Server(changes) as server, server.connected():
-            say(f"{name}: {server.url}; logs come to {server.folder}")
-            sections[name] = asyncio.run(section(server, args))
+        sections[name] = in_new_process(run, name, args)
         show_section(name, sections[name])
     result = report(sections)
     print(json.dumps({"benchmark": "chaos", "minutes": args.minutes, "cores": os.cpu_count(), **result}))
     return 1 if result["missed"] else 0
+
+
+def run(name: str, args: argparse.Namespace) -> list[Figure]:
+    """Run a section with a service of its own; in a process of its own, as Serve's client cannot change its cluster."""
+    section, settings = SECTIONS[name]
+    with Server(settings) as server:
+        say(f"{name}: {server.url}; logs come to {server.folder}")
+        server.connect()
+        return asyncio.run(section(server, args))
 
 
 def replicas(count: int) -> dict[str, Any]:

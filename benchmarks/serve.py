@@ -26,8 +26,8 @@ from fireedit.platform.console import say
 Section = Callable[[Server, float], Coroutine[Any, Any, list[Figure]]]
 SECTIONS: dict[str, Section] = {
     "pictures": painting.same_pictures,
-    "fairness": painting.fairness,
     "speed": painting.speed,
+    "fairness": painting.fairness,
     "slow-bodies": door.slow_bodies,
     "large-pictures": door.large_pictures,
     "flood": door.flood,

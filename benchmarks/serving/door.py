@@ -168,14 +168,14 @@ async def disconnects(server: Server, scale: float) -> list[Figure]:
             task.cancel()
             return bool(done)
 
-    with server.connected():
-        await server.load()
-        answered = sum(await asyncio.gather(*(leave(number) for number in range(count))))
-        began, at_last = time.monotonic(), await server.load()
-        idle_after = await _idle_after(server, began)
-        at_idle = await server.load()
-        await asyncio.sleep(3.0)
-        later = await server.load()
+    server.connect()
+    await server.load()
+    answered = sum(await asyncio.gather(*(leave(number) for number in range(count))))
+    began, at_last = time.monotonic(), await server.load()
+    idle_after = await _idle_after(server, began)
+    at_idle = await server.load()
+    await asyncio.sleep(3.0)
+    later = await server.load()
     say(f"  after the last disconnect: {at_last}; when idle: {at_idle}; 3 s later: {later}")
     return [
         Figure(f"of {count} clients, answered before they left", answered),

@@ -61,12 +61,12 @@ async def fairness(server: Server, scale: float) -> list[Figure]:
 async def _after_leaving(server: Server, long: Sequence[Edit]) -> list[Figure]:
     """Let three of four equal edits leave; the fourth's time from then on over that of its remaining steps alone."""
     solo = (await send(server.url, long[0].request())).seconds
+    server.connect()
+    before = await server.load()
     fourth = asyncio.create_task(send(server.url, long[1].request()))
-    with server.connected():
-        before = await server.load()
-        async with _running(server, long[2:5]):
-            await asyncio.sleep(max(2.0, solo / 3))
-            done = ((await server.load()).steps - before.steps) / 4
+    async with _running(server, long[2:5]):
+        await asyncio.sleep(max(2.0, solo / 3))
+        done = ((await server.load()).steps - before.steps) / 4
     left = time.monotonic()
     answer = await fourth
     remaining = time.monotonic() - left

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +79,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        ray.shutdown()
         self.ray.keep_logs(self.folder / "logs")
         self.ray.stop()
 
@@ -149,15 +150,12 @@ class Server:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)
 
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[None]:
-        """Join the cluster as a driver, which `load` and `running` need; it costs the cluster some CPU time."""
+    def connect(self) -> None:
+        """Join the cluster as a driver, which `load` and `running` need, until the end: Serve cannot join twice."""
+        if ray.is_initialized():
+            return
         set_ray_variables({key: value for key, value in self.ray.environment.items() if key.startswith("RAY_")})
         ray.init(self._gcs_address(), namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
-        try:
-            yield
-        finally:
-            ray.shutdown()
 
     async def load(self) -> Load:
         """Ask every UNet replica for its counters; needs a driver."""
