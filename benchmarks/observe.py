@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,12 @@ REQUEST_ID = "observe-1"
 KILLED, NOTICED_BY = "UNet", "FireEditStageDown"
 COMPONENTS = ("proxy", "Gateway", "Detector", "VLM", "UNet")
 """Components whose logs must name the request."""
+SHORT_INTERVALS = {"RAY_metrics_report_interval_ms": "1000", "RAY_SERVE_STATUS_GAUGE_REPORT_INTERVAL_S": "1"}
+"""Environment in which Ray and Serve export every second instead of every ten."""
 SEEN_WITHIN_S = 30
-"""Seconds until Prometheus has all metrics; Ray and Prometheus read every second here."""
+"""Seconds until Prometheus has all metrics."""
+GIVEN_UP_S = 2.0
+"""Seconds after which a client gives up an edit of 1000 steps."""
 
 
 @dataclass(kw_only=True)
@@ -52,15 +57,21 @@ class Report:
     empty_queries: list[str] = field(default_factory=list)
     """Titles of panels without data."""
     alerts: dict[str, str] = field(default_factory=dict)
-    """State of each alert while all is well; `inactive` is good."""
+    """State of each alert after the edits (inactive, pending or firing), or the error of its query."""
     kill_noticed: bool = False
     """True if an alert was pending soon after a stage was killed."""
     silent_components: list[str] = field(default_factory=list)
     """Components whose logs do not name the request."""
 
+    edit_line: dict[str, Any] = field(default_factory=dict)
+    """Line of the gateway about one edit, with its outcome and the times of its stages."""
+
     def passed(self) -> bool:
+        """Return whether there is no fault."""
         faults = (self.missing_metrics, self.invalid_queries, self.empty_queries, self.silent_components)
-        return not any(faults) and set(self.alerts.values()) == {"inactive"} and self.kill_noticed
+        quiet = bool(self.alerts) and {*self.alerts.values()} <= {"inactive", "pending"}
+        line_is_whole = self.edit_line.get("outcome") == "ok" and len(self.edit_line.get("stages", ())) == 3
+        return not any(faults) and quiet and self.kill_noticed and line_is_whole
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -89,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def observe(out: Path) -> Report:
     """Run the service and Prometheus, and use both."""
     report = Report()
-    os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
+    os.environ.update(SHORT_INTERVALS)
     with Server() as server, running_prometheus(server.ray.folder, out) as prometheus:
         say(f"the service and Prometheus run; {prometheus}, logs in {out} and {server.folder}")
         report.statuses = send_edits(server.url)
@@ -99,8 +110,11 @@ def observe(out: Path) -> Report:
             server.kill(process)
         report.kill_noticed = is_noticed(prometheus)
         say(f"{KILLED} killed: {NOTICED_BY} {'is pending' if report.kill_noticed else 'has NOT noticed'}")
-    report.silent_components = silent_components(server.folder / "logs" / "serve")
+    messages = lines_of_request(server.folder / "logs" / "serve")
+    report.silent_components = [component for component, lines in messages.items() if not lines]
+    report.edit_line = edit_line(messages["Gateway"])
     say(f"components that do not log the request's id: {report.silent_components or 'none'}")
+    say(f"the gateway's line: {report.edit_line or 'missing'}")
     return report
 
 
@@ -125,17 +139,21 @@ def running_prometheus(ray_folder: Path, out: Path) -> Iterator[str]:
 
 
 def send_edits(endpoint: str) -> dict[str, list[int]]:
-    """Send edits that succeed, repeat, fail and are given up; returns the statuses by kind."""
+    """Send edits that succeed, repeat, fail, are given up and are refused; returns the statuses by kind."""
     pictures = [encode_png(np.full((64, 64, 3), shade, np.uint8)) for shade in (60, 180)]
     known = {"x-request-id": REQUEST_ID}
-    hurried = {"x-request-timeout-seconds": "0.01"}
-    return {
+    hurried = {"x-request-timeout-seconds": "0.2"}
+    statuses = {
         "edited": [_send(endpoint, pictures[0], headers=known)] + [_send(endpoint, each) for each in pictures * 2],
         "no picture": [_send(endpoint, b"no picture")],
-        "no time": [_send(endpoint, pictures[0], steps=100, headers=hurried) for _ in range(2)],
-        "given up": [_send(endpoint, pictures[1], steps=1000, timeout_s=1.0)],
-        "edited again": [_send(endpoint, each) for each in pictures],
+        "too late": [_send(endpoint, pictures[0], steps=100, headers=hurried) for _ in range(2)],
     }
+    with ThreadPoolExecutor() as clients:  # the gateways are busy meanwhile, and refuse what has no time to wait
+        long = [clients.submit(_send, endpoint, pictures[1], steps=1000, timeout_s=GIVEN_UP_S) for _ in range(4)]
+        time.sleep(GIVEN_UP_S / 2)
+        statuses["hurried"] = [_send(endpoint, pictures[0], headers=hurried) for _ in range(4)]
+        statuses["given up"] = [edit.result() for edit in long]
+    return statuses | {"edited again": [_send(endpoint, each) for each in pictures]}
 
 
 def _send(
@@ -143,16 +161,10 @@ def _send(
 ) -> int:
     """Send one edit; returns its status, or 0 when the time is over."""
     fields = {"prompt": "Remove the dog.", "seed": "1", "num_inference_steps": str(steps)}
-    try:
-        return (
-            local_session()
-            .post(
-                f"{endpoint}/v1/images/edits", data=fields, files={"image": picture}, headers=headers, timeout=timeout_s
-            )
-            .status_code
-        )
-    except requests.Timeout:
-        return 0
+    url, files = f"{endpoint}/v1/images/edits", {"image": picture}
+    with contextlib.suppress(requests.Timeout):
+        return local_session().post(url, data=fields, files=files, headers=headers, timeout=timeout_s).status_code
+    return 0
 
 
 def examine(prometheus: str, report: Report) -> None:
@@ -205,17 +217,23 @@ def is_noticed(prometheus: str) -> bool:
     return False
 
 
-def silent_components(logs: Path) -> list[str]:
-    """Find the components of Serve that wrote no JSON line with the request's id."""
-    lines = [(path.stem.split("_"), line) for path in logs.glob("*.log") for line in path.read_text().splitlines()]
-    heard = {part for parts, line in lines for part in parts if REQUEST_ID in line and _request_id(line) == REQUEST_ID}
-    return [component for component in COMPONENTS if component not in heard]
+def lines_of_request(logs: Path) -> dict[str, list[str]]:
+    """Find the messages of JSON lines with the request's id, by component of Serve."""
+    messages: dict[str, list[str]] = {component: [] for component in COMPONENTS}
+    for path in logs.glob("*.log"):
+        component = next((name for name in COMPONENTS if name in path.stem.split("_")), None)
+        for line in path.read_text().splitlines() if component else ():
+            with contextlib.suppress(json.JSONDecodeError):
+                fields = json.loads(line)
+                if component and fields.get("request_id") == REQUEST_ID:
+                    messages[component].append(fields["message"])
+    return messages
 
 
-def _request_id(line: str) -> str | None:
-    with contextlib.suppress(json.JSONDecodeError):
-        return json.loads(line).get("request_id")
-    return None
+def edit_line(messages: Sequence[str]) -> dict[str, Any]:
+    """Parse the gateway's own line of the request; empty if there is none."""
+    own = [message for message in messages if message.startswith("{")]
+    return json.loads(own[0]) if own else {}
 
 
 def build_parser() -> argparse.ArgumentParser:
