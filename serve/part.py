@@ -189,11 +189,13 @@ class BatchedDeployment(ModelDeployment):
             self._count(pending=-1)
         if result is None:
             raise DeadlineExceeded
+        if isinstance(result, Exception):
+            raise result
         return result
 
     @serve.batch
     async def _batched(self, batch: list[Work]) -> list[Any]:
-        """Run the model on those requests that somebody waits for; None for the others."""
+        """Run the model on the requests that somebody waits for; None for others, an error for those that fail."""
         wanted = [work for work in batch if work.demand.wanted]
         results: dict[Work, Any] = {}
         if wanted:
@@ -209,14 +211,24 @@ class BatchedDeployment(ModelDeployment):
 
     def _run_and_publish(self, batch: Sequence[Work]) -> list[Any]:
         begun = time.perf_counter()
-        results = self.run([work.request for work in batch])
+        results = self.run_isolated([work.request for work in batch])
         run_s = time.perf_counter() - begun
         self.request_seconds += RECENT * (run_s / len(batch) - self.request_seconds)
         metrics.observe_batch(self.stage, len(batch))
         for work in batch:
             work.times = StageTimes(self.stage, begun - work.queued, run_s)
             metrics.observe_stage(self.stage, work.times.queue_s, run_s)
-        return [self.publish(result) for result in results]
+        return [result if isinstance(result, Exception) else self.publish(result) for result in results]
+
+    def run_isolated(self, requests: list[Any]) -> list[Any]:
+        """Run a batch; if it fails, its requests run alone, so that only the cause gets an error, which is returned."""
+        try:
+            return self.run(requests)
+        except Exception as error:
+            if len(requests) == 1:
+                return [error]
+            logger.exception("a batch of %d failed in stage %s", len(requests), self.stage)
+            return [result for request in requests for result in self.run_isolated([request])]
 
     def _count(self, pending: int = 0, running: int = 0) -> None:
         self.pending, self.running = self.pending + pending, self.running + running

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,3 +25,10 @@ def test_it_encodes_prompts_as_the_pipeline_does(weights: Path, pipeline: FireEd
         assert len(pickle.dumps(tokens)) < 1.2 * tokens.nbytes, "without the rest of its batch"
     (alone,) = text.run(prompts[:1])
     assert alone.shape == (1, 77, 96)
+
+
+def test_a_request_that_fails_takes_none_of_its_batch_along(weights: Path) -> None:
+    text = TextDeployment(WeightsConfig(weights=str(weights)), BatchingConfig())
+    broken: Any = None
+    first, failed, last = text.run_isolated(["make it red", broken, "add snow"])
+    assert first.shape == last.shape == (1, 77, 96) and isinstance(failed, Exception)
