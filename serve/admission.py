@@ -11,8 +11,10 @@ from fireedit.serve.errors import Refused
 
 OTHER_STAGES_UNITS = 8
 """Work of an edit outside the UNet's steps: perception, understanding, VAE, image files; nano's, measured."""
-MEMORY_UNITS = 1000
+MEMORY_UNITS = 300
 """Finished work over which the seconds per unit are averaged."""
+
+RECENT_SHARE = 0.1
 
 
 def work_units(settings: PaintSettings, images: int) -> int:
@@ -45,10 +47,17 @@ class Admission:
     max_queue_s: float
     unit_s: float
     """Seconds per unit of work: the first guess, then the average."""
+    usual_units: float
+    """Work of an edit with default settings."""
     clock: Callable[[], float] = time.time
     _places: list[Place] = field(default_factory=list)
     _busy_since: float = 0.0
     """Time since which no work was learned from."""
+    _recent_units: float = 0.0
+    """Moving average of the work of edits that asked for a place."""
+
+    def __post_init__(self) -> None:
+        self._recent_units = self.usual_units
 
     @property
     def edits(self) -> int:
@@ -59,12 +68,17 @@ class Admission:
         """Estimate the seconds that an edit of this work would wait."""
         return self.unit_s * sum(min(place.units, units) for place in self._places)
 
-    def check(self, units: int, deadline: float = math.inf, shut: bool = False) -> None:
-        """Raise Refused unless an edit of this work would be admitted now; an idle service admits every edit.
+    @property
+    def room(self) -> int:
+        """Number of edits like the recent ones that would be admitted."""
+        left_s = self.max_queue_s - self.wait_s(self._recent_units)
+        return max(0, math.floor(left_s / (self.unit_s * self._recent_units)) + 1)
 
-        Args:
-            shut: holds of every edit, not of one, and says so in the refusal.
-        """
+    def check_any(self) -> None:
+        """Raise Refused if an edit with default settings would not be admitted now."""
+        self._check(self.usual_units, math.inf, shut=True)
+
+    def _check(self, units: float, deadline: float, shut: bool = False) -> None:
         wait_s = self.wait_s(units)
         if wait_s > self.max_queue_s:
             message = f"the queue is full: an edit would wait {wait_s:.0f} seconds"
@@ -75,12 +89,13 @@ class Admission:
 
     @contextmanager
     def admit(self, units: int, deadline: float = math.inf) -> Iterator[Place]:
-        """Hold a place in the queue.
+        """Hold a place in the queue; an idle service admits every edit.
 
         Raises:
             Refused: the edit would wait too long.
         """
-        self.check(units, deadline)
+        self._recent_units += RECENT_SHARE * (units - self._recent_units)
+        self._check(units, deadline)
         if not self._places:
             self._busy_since = self.clock()
         self._places.append(place := Place(units))

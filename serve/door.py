@@ -4,9 +4,12 @@ Ray Serve loads it in the proxy from the environment of `ray start`:
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=fireedit.serve.door:middlewares (see serve/ray.env).
 """
 
+import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
@@ -19,6 +22,7 @@ from fireedit.serve.envelope import (
     QUEUE_FULL,
     REQUEST_ID,
     RETRY_AFTER_S,
+    ROOM,
     TIMEOUT,
     error_json,
     safe_id,
@@ -32,6 +36,12 @@ MAX_HEADER_BYTES = 32_768
 MAX_PATH_CHARS = 2_000
 BREAK_S = 0.2
 """Seconds for which a gateway's "queue full" is repeated to further edits; about the time of one nano edit."""
+FRESH_S = 60.0
+"""Seconds for which a gateway's report of its room counts; it may have gone."""
+DECIDED_S = 0.5
+"""Seconds after which an edit without an answer counts as admitted, or as one with a slow body."""
+MOST_UNDECIDED, LEAST_UNDECIDED = 64, 4
+"""Edits at once that gateways are asked to decide on, whatever room they report; each takes Serve some milliseconds."""
 _JSON = "application/json"
 _HEALTHY = b'{"status":"ok"}'
 _DROPPED = (DEADLINE, TIMEOUT, "x-request-disconnect-disabled", "serve_multiplexed_model_id", "x-session-id")
@@ -63,11 +73,52 @@ class Breaker:
     body: Message | None = None
 
 
+@dataclass
+class Crowd:
+    """Edits that gateways were sent a moment ago and have not answered.
+
+    Serve needs a few milliseconds for each request, so in a crowd of hundreds a gateway's refusal would come after
+    seconds; beyond the room that the gateways last reported, the proxy refuses at once instead.
+    """
+
+    undecided: int = 0
+    rooms: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Room by gateway, and when it was reported."""
+
+    def is_full(self) -> bool:
+        """Tell if a further edit is one too many."""
+        fresh_since = time.monotonic() - FRESH_S
+        self.rooms = {name: room for name, room in self.rooms.items() if room[1] > fresh_since}
+        room = sum(room for room, _ in self.rooms.values()) if self.rooms else MOST_UNDECIDED
+        return self.undecided >= min(MOST_UNDECIDED, max(LEAST_UNDECIDED, room))
+
+    def report(self, value: str) -> None:
+        """Take note of a gateway's room."""
+        name, _, room = value.partition(" ")
+        self.rooms[name] = int(room), time.monotonic()
+
+    @contextmanager
+    def joined(self) -> Generator[None]:
+        """Count an edit until it is answered or surely decided on."""
+        self.undecided, is_counted = self.undecided + 1, True
+
+        def leave() -> None:
+            nonlocal is_counted
+            self.undecided, is_counted = self.undecided - is_counted, False
+
+        leaving = asyncio.get_running_loop().call_later(DECIDED_S, leave)
+        try:
+            yield
+        finally:
+            leaving.cancel()
+            leave()
+
+
 class Door:
     """ASGI middleware around Ray Serve's proxy."""
 
     def __init__(self, app: ASGIApp):
-        self.app, self.breaker = app, Breaker()
+        self.app, self.breaker, self.crowd = app, Breaker(), Crowd()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the headers, answer what needs no gateway, and watch over the answer to the rest."""
@@ -75,21 +126,30 @@ class Door:
             return await send({"type": "websocket.close"})
         headers = MutableHeaders(scope=scope)
         request_id = safe_id(headers.get(REQUEST_ID))
-        answer = Answer(send, request_id, self.breaker)
+        answer = Answer(send, request_id, self.breaker, self.crowd)
         if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
             return await answer.send_whole(200, _HEALTHY)
         if fault := _fault(scope, headers):
             return await answer.send_error(*fault, close=True)
-        if scope["path"] == EDITS and scope["method"] == "POST" and await answer.send_again():
-            return
         try:
             _prepare(headers, request_id)
         except ValueError as error:
             return await answer.send_error(400, str(error))
+        if scope["path"] != EDITS or scope["method"] != "POST":
+            return await self._forward(scope, receive, answer)
+        if await answer.send_again():
+            return
+        if self.crowd.is_full():
+            return await answer.refuse()
+        with self.crowd.joined():
+            await self._forward(scope, receive, answer)
+
+    async def _forward(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
+        """Let Serve answer."""
         try:
             await self.app(scope, answer.listening(receive), answer.watch)
         except Exception as error:
-            logger.error("request %s: the proxy failed with %s", request_id, type(error).__name__)
+            logger.error("request %s: the proxy failed with %s", answer.request_id, type(error).__name__)
             await answer.finish(500)
         else:
             await answer.finish(503)  # Serve sends nothing if the gateway's replica died
@@ -98,8 +158,8 @@ class Door:
 class Answer:
     """Response of one request on its way to the client."""
 
-    def __init__(self, send: Send, request_id: str, breaker: Breaker):
-        self._to_client, self._id, self._breaker = send, request_id, breaker
+    def __init__(self, send: Send, request_id: str, breaker: Breaker, crowd: Crowd):
+        self._to_client, self.request_id, self._breaker, self._crowd = send, request_id, breaker, crowd
         self._arrived = time.monotonic()
         self._started, self._replaced, self._left = False, False, False
         self._full: Message | None = None
@@ -131,11 +191,14 @@ class Answer:
             self._replaced = True
             kept = {name: headers[name] for name in ("location", "retry-after", "allow") if name in headers}
             return await self.send_error(503 if status == 500 else status, headers=kept)
+        if ROOM in headers:
+            self._crowd.report(headers[ROOM])
+            del headers[ROOM]
         if QUEUE_FULL in headers:
             del headers[QUEUE_FULL]
             self._full = message
         self._started = True
-        headers[REQUEST_ID] = self._id
+        headers[REQUEST_ID] = self.request_id
         await self._send(message)
 
     async def _send(self, message: Message) -> None:
@@ -157,12 +220,18 @@ class Answer:
         if start is None or body is None or time.monotonic() >= self._breaker.until:
             return False
         headers = Headers(scope=start).mutablecopy()
-        headers[REQUEST_ID] = self._id
+        headers[REQUEST_ID] = self.request_id
         await self._send({**start, "headers": headers.raw})
         await self._send(body)
         metrics.count_request("rejected")
         metrics.count_rejection("queue_full")
         return True
+
+    async def refuse(self) -> None:
+        """Refuse an edit of a crowd."""
+        metrics.count_request("rejected")
+        metrics.count_rejection("queue_full")
+        await self.send_error(429, headers={"retry-after": "1"})
 
     async def send_error(
         self, status: int, message: str = "", headers: dict[str, str] | None = None, close: bool = False
@@ -172,7 +241,7 @@ class Answer:
         headers = dict(headers or {})
         if status in (429, 503):
             seconds = headers.setdefault("retry-after", str(RETRY_AFTER_S))
-            text = f"{text}; try again in {seconds} seconds"
+            text = f"{text}; try again in {seconds} s"
         if status in (408, 500):
             headers |= NO_RETRY
         if close:
@@ -181,7 +250,12 @@ class Answer:
 
     async def send_whole(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Send a JSON body."""
-        fields = {"content-type": _JSON, "content-length": str(len(body)), REQUEST_ID: self._id, **(headers or {})}
+        fields = {
+            "content-type": _JSON,
+            "content-length": str(len(body)),
+            REQUEST_ID: self.request_id,
+            **(headers or {}),
+        }
         self._started = True
         await self._send({"type": "http.response.start", "status": status, "headers": Headers(fields).raw})
         await self._send({"type": "http.response.body", "body": body})

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import math
 import time
+import uuid
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -55,8 +56,11 @@ class Gateway:
         """
         self.limits, self.model_name, self.started = limits, model_name, int(time.time())
         self.served, self.keys = served, Keys.load(keys)
-        self.admission, self.bodies = Admission(limits.max_queue_s, limits.unit_s), Bodies(limits)
-        self.usual_units = work_units(served.settings, images=1)
+        self.admission, self.bodies = (
+            Admission(limits.max_queue_s, limits.unit_s, work_units(served.settings, images=1)),
+            Bodies(limits),
+        )
+        self.identity = uuid.uuid4().hex[:8]
         self.readiness = Readiness(stages, from_zero)
         self.flow = Flow(stages, self.readiness.answered)
         self.large_pictures = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-pictures")
@@ -105,7 +109,7 @@ class Gateway:
     async def _answer_edit(self, http: Request, record: Record) -> Response:
         """Let the request in, read its body, admit its work, edit, and encode."""
         await self.keys.check(http.headers.get("authorization"))
-        self.admission.check(self.usual_units, shut=True)
+        self.admission.check_any()
         deadline = deadline_of(http, self.limits)
         with self.bodies.hold() as body:
             async with until(deadline):

@@ -43,8 +43,9 @@ class LimitsConfig:
 
     max_queue_s: float = 30
     """Seconds that an edit may wait in the queue of one gateway; one that would wait longer is answered with 429."""
-    unit_s: float = 0.02
-    """Seconds per step of one branch of one image, a first guess; the gateway learns it from finished edits."""
+    unit_s: float = 0.05
+    """Seconds per step of one branch of one image, a first guess for nano on two busy cores, shared by two gateways;
+    each learns it from finished edits."""
     request_timeout_s: float = 590
     """Seconds from a request's head to its answer, if the client asks for no less."""
 

@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fireedit.serve import door as door_module
 from fireedit.serve.door import Door, middlewares
-from fireedit.serve.envelope import DEADLINE, QUEUE_FULL
+from fireedit.serve.envelope import DEADLINE, QUEUE_FULL, ROOM
 from tests.serve.asgi import Answer, call
 
 ROOT = Path(__file__).parents[2]
@@ -166,3 +167,43 @@ def test_full_gateway_is_left_alone_for_a_moment(shut: bool, calls: int) -> None
         assert gateway.calls == calls + 1
 
     asyncio.run(flood())
+
+
+class SlowGateway:
+    """Gateway that answers after a while and reports its room."""
+
+    def __init__(self, room: str):
+        self.calls, self.room, self.go = 0, room, asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls += 1
+        await self.go.wait()
+        await JSONResponse({}, headers={ROOM: self.room})(scope, receive, send)
+
+
+@pytest.mark.parametrize(("room", "taken"), [("", 64), ("a 100", 64), ("a 10", 10), ("a 0", 4)])
+def test_crowd_beyond_the_room_is_refused_at_once(room: str, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "DECIDED_S", 0.3)
+
+    async def crowd() -> None:
+        door = Door(gateway := SlowGateway(room))
+        if room:
+            gateway.go.set()
+            assert ROOM not in (await call(door, EDITS, method="POST")).headers
+            gateway.go.clear()
+        gateway.calls = 0
+        edits = [asyncio.create_task(call(door, EDITS, method="POST")) for _ in range(400)]
+        await asyncio.sleep(0.1)
+        refused = [edit.result() for edit in edits if edit.done()]
+        assert (gateway.calls, len(refused)) == (taken, 400 - taken)
+        for answer in refused:
+            assert (answer.status, answer.headers["retry-after"]) == (429, "1") and answer.error()
+        assert sorted(answer.seconds for answer in refused)[len(refused) // 2] < 0.05
+        await asyncio.sleep(0.3)  # those that were taken count as admitted by now
+        last = asyncio.create_task(call(door, EDITS, method="POST"))
+        await asyncio.sleep(0.01)
+        gateway.go.set()
+        assert (await last).status == 200 and not [edit for edit in await asyncio.gather(*edits) if not edit.status]
+        assert door.crowd.undecided == 0
+
+    asyncio.run(crowd())
