@@ -15,7 +15,7 @@ from fireedit.platform import images
 from fireedit.platform.cluster import free_port, local_session
 from tests.factories import shaken
 
-MAX_QUEUE_S, MAX_BYTES = 8.0, 1_000_000
+MAX_QUEUE_S, MAX_BYTES = 20.0, 1_000_000
 """Limits of the queue and of an image's bytes, low enough for a test to exceed."""
 
 
