@@ -110,7 +110,7 @@ def time_in_process(edits: Sequence[Edit], threads: Threads) -> tuple[float, flo
 
 
 def _paint_all(missing: Sequence[tuple[Edit, Path]], threads: Threads) -> None:
-    pipeline = _pipeline()
+    pipeline = load_nano()
     for edit, path in missing:
         written = path.with_suffix(".new")
         written.write_bytes(encode_png(_paint(pipeline, edit, threads)))
@@ -118,7 +118,7 @@ def _paint_all(missing: Sequence[tuple[Edit, Path]], threads: Threads) -> None:
 
 
 def _time_all(edits: Sequence[Edit], threads: Threads) -> tuple[float, float]:
-    pipeline = _pipeline()
+    pipeline = load_nano()
     _paint(pipeline, edits[0], threads)
     began, before = time.monotonic(), cpu_seconds(family())
     for edit in edits:
@@ -126,10 +126,11 @@ def _time_all(edits: Sequence[Edit], threads: Threads) -> tuple[float, float]:
     return (time.monotonic() - began) / len(edits), cpu_since(before, family()) / len(edits)
 
 
-def _pipeline() -> FireEditPipeline:
+def load_nano(parts: Sequence[str] | None = None) -> FireEditPipeline:
+    """Load the shipped pipeline in float32, as the service does, without progress bars."""
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
-    pipeline = FireEditPipeline.from_pretrained("nano", dtype=torch.float32)
+    pipeline = FireEditPipeline.from_pretrained("nano", parts, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -92,8 +92,8 @@ async def _running(server: Server, asked: Sequence[Edit]) -> Any:
 
 async def speed(server: Server, scale: float) -> list[Figure]:
     """Compare throughput and CPU time with the pipeline in process, ours and a plain server's, in turns."""
-    asked = draw(max(8, round(48 * scale)), first=1200, steps=[30], guidance=[GUIDED])
-    few, rounds = asked[: max(4, round(16 * scale))], max(1, round(3 * scale))
+    asked = draw(max(8, round(32 * scale)), first=1200, steps=[30], guidance=[GUIDED])
+    few, rounds = asked[: max(4, round(12 * scale))], max(1, round(3 * scale))
     idle = await _idle_cpu(server, seconds=max(5.0, 20 * scale))
     ours, theirs = list[dict[str, float]](), list[dict[str, float]]()
     for number in range(rounds):

@@ -30,8 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, in_new_process
 from fireedit.benchmarks.serving.client import EDITS, get
-from fireedit.benchmarks.serving.edits import Edit, Threads
-from fireedit.models.pipeline import FireEditPipeline
+from fireedit.benchmarks.serving.edits import Edit, Threads, load_nano
 from fireedit.platform.cluster import HOST, free_port
 
 READY_WITHIN_S = 60
@@ -88,7 +87,7 @@ def flops_ratio() -> float:
 def build_pipeline() -> StableDiffusionInstructPix2PixPipeline:
     """Build diffusers' pipeline of random weights around nano's text encoder."""
     torch.manual_seed(0)
-    nano = FireEditPipeline.from_pretrained("nano", parts=["text_encoder", "tokenizer", "unet"], dtype=torch.float32)
+    nano = load_nano(["text_encoder", "tokenizer", "unet"])
     blocks = {name: nano.unet.config[name] for name in BLOCKS}
     pipeline = StableDiffusionInstructPix2PixPipeline(
         vae=AutoencoderKL(  # as cheap as nano's codec, at the same size of the latents
@@ -174,7 +173,7 @@ def _time_all(edits: Sequence[Edit], threads: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def _flops_ratio() -> float:
-    nano = FireEditPipeline.from_pretrained("nano", parts=["unet"], dtype=torch.float32).unet
+    nano = load_nano(["unet"]).unet
     config, side = nano.config, nano.config.sample_size
     cells = torch.zeros(1, config.out_channels, side, side)
     tokens, detail = torch.zeros(1, 77, config.cross_attention_dim), torch.zeros(1, 16, config.cross_attention_dim)

@@ -6,6 +6,7 @@ import logging
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -70,6 +71,7 @@ class Server:
 
     def __enter__(self) -> Self:
         environment = {"PYTHONPATH": str(CHECKOUT), "RAY_SERVE_LOG_TO_STDERR": "0", **read_variables(SERVE / "ray.env")}
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that Ray ends with this process
         self.ray.start(self.folder / "ray.log", environment)
         try:
             self.deploy(self.changes)
