@@ -136,7 +136,7 @@ class LocalRayError(RuntimeError):
 class LocalRay:
     """A Ray of `ray start --head` on free ports of loopback, in the working directory of the caller.
 
-    It asks everybody for the token that lies in its temporary folder, which only the user can read.
+    It asks everybody for a token, which lies beside Ray's files in a temporary folder that only the user can enter.
     `ray stop` would end every Ray of the user. `stop` ends only processes that have this Ray's own temporary folder on
     their command line, and their descendants.
 
@@ -151,8 +151,8 @@ class LocalRay:
 
     @property
     def folder(self) -> Path:
-        """Temporary folder of this Ray, with its logs and the list of nodes for Prometheus."""
-        return Path(self._known["folder"])
+        """Files of this Ray, with its logs and the list of nodes for Prometheus; Ray lets everybody write there."""
+        return Path(self._known["folder"]) / "ray"
 
     @property
     def dashboard(self) -> str:
@@ -161,7 +161,7 @@ class LocalRay:
     @property
     def token_file(self) -> Path:
         """File of the token that dashboard and jobs ask for."""
-        return self.folder / "auth_token"
+        return self.folder.with_name("auth_token")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -188,7 +188,7 @@ class LocalRay:
         self.state.write_text(json.dumps(self._known))
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(secrets.token_hex(32))
-        command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--temp-dir={folder}"]
+        command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--temp-dir={self.folder}"]
         command += ["--port=0", f"--dashboard-port={self.dashboard.rpartition(':')[2]}"]
         command += [f"--dashboard-agent-listen-port={free_port(9365)}"]  # taken by another Ray, no job would start
         with log.open("w") as output:
@@ -232,8 +232,7 @@ class LocalRay:
 
     def keep_logs(self, folder: Path) -> None:
         """Copy the logs of Ray's processes, before `stop` removes them."""
-        logs = Path(self._known.get("folder", "")) / "session_latest" / "logs"
-        if self._known and logs.is_dir():
+        if self._known and (logs := self.folder / "session_latest" / "logs").is_dir():
             shutil.copytree(logs, folder, dirs_exist_ok=True, ignore_dangling_symlinks=True)
 
     def _takes_jobs(self) -> bool:

@@ -86,7 +86,7 @@ def test_a_job_runs_the_uploaded_code_past_any_proxy_and_stopping_ends_only_this
         assert answer == f"CODE {ROOT}/platform/data/sample.py None Linux", "from the folder that Ray was started in"
         assert {address.removeprefix("::ffff:") for address in listening(local)} == {HOST}
         assert set(tokenless(local)) <= {401, 403}
-        assert local.token_file.stat().st_mode & 0o777 == 0o600
+        assert [path.stat().st_mode & 0o777 for path in (local.token_file, local.token_file.parent)] == [0o600, 0o700]
     finally:
         folder = json.loads(state.read_text())["folder"]
         assert LocalRay(state).stop(), "another process finds it by its state file"
