@@ -43,7 +43,7 @@ class LimitsConfig:
 
     max_queue_s: float = 30
     """Seconds that an edit may wait in the queue of one gateway; one that would wait longer is answered with 429."""
-    unit_s: float = 0.05
+    unit_s: float = 0.03
     """Seconds per step of one branch of one image, a first guess for nano on two busy cores, shared by two gateways;
     each learns it from finished edits."""
     request_timeout_s: float = 590
