@@ -51,7 +51,11 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next poll
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would train at a low priority
     if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
+        try:
+            ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
+        except ConnectionError as error:
+            error.add_note("If that Ray asks for a token, write RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH for its file.")
+            raise
     quiet_ray_data()
 
 
