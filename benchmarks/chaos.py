@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from fireedit.benchmarks.measuring import in_new_process, memory_mb, open_files
 from fireedit.benchmarks.serving.arrivals import OpenLoad, Tally
@@ -129,7 +131,11 @@ async def _is_replaced(server: Server, kind: str, old: set[int]) -> bool:
         return False
     if kind == "proxy":
         return (await get(server.url, "/health", timeout_s=5)).status == 200
-    return (await asyncio.to_thread(server.running))[kind] >= len(old)
+    try:
+        return (await asyncio.to_thread(server.running))[kind] >= len(old)
+    except (RayError, RayServeException, TimeoutError) as error:
+        say(f"  the controller gives no state: {type(error).__name__}")
+        return False
 
 
 async def changes(server: Server, args: argparse.Namespace) -> list[Figure]:

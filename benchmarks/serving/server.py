@@ -209,7 +209,7 @@ class PeakMemory:
 
 def _counts(status: Any) -> dict[str, int]:
     """Count the replicas of a deployment by state, states of none left out."""
-    return {state.value: count for state, count in status.replica_states.items() if count}
+    return {str(state): count for state, count in status.replica_states.items() if count}
 
 
 def _merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
