@@ -54,7 +54,7 @@ def start_ray() -> None:
         try:
             ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": {"RAY_DATA_LOG_LEVEL": "WARNING"}})
         except ConnectionError as error:
-            error.add_note("If that Ray asks for a token, write RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH for its file.")
+            error.add_note("If it asks for a token, write RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH for its file.")
             raise
     quiet_ray_data()
 
