@@ -18,8 +18,11 @@ import itertools
 import json
 import os
 import random
+import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +35,8 @@ from fireedit.benchmarks.serving.arrivals import OpenLoad, Tally
 from fireedit.benchmarks.serving.client import get, send
 from fireedit.benchmarks.serving.edits import Edit, draw, solo_answers
 from fireedit.benchmarks.serving.figures import Figure, median, percentile, report, show_section
-from fireedit.benchmarks.serving.server import STAGES, Server
+from fireedit.benchmarks.serving.server import STAGES, STATE, Server
+from fireedit.platform.cluster import LocalRay
 from fireedit.platform.console import say
 
 EDITS, STEPS = 60, (3, 10)
@@ -50,18 +54,23 @@ FLAT_MB, FLAT_OBJECTS_MB, FLAT_FILES = 40.0, 4.0, 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     sections: dict[str, list[Figure]] = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for name in args.only:
-        sections[name] = in_new_process(run, name, args)
+        folder = Path(tempfile.mkdtemp(prefix=f"fireedit-{name}-"))
+        try:
+            sections[name] = in_new_process(run, name, args, folder)
+        finally:
+            LocalRay(folder / STATE).stop()  # a process that was killed left it running
         show_section(name, sections[name])
     result = report(sections)
     print(json.dumps({"benchmark": "chaos", "minutes": args.minutes, "cores": os.cpu_count(), **result}))
     return 1 if result["missed"] else 0
 
 
-def run(name: str, args: argparse.Namespace) -> list[Figure]:
+def run(name: str, args: argparse.Namespace, folder: Path) -> list[Figure]:
     """Run a section with a service of its own; in a process of its own, as Serve's client cannot change its cluster."""
     section, settings = SECTIONS[name]
-    with Server(settings) as server:
+    with Server(settings, folder) as server:
         say(f"{name}: {server.url}; logs come to {server.folder}")
         server.connect()
         return asyncio.run(section(server, args))

@@ -38,6 +38,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SERVE = CHECKOUT / "serve"
 APPLICATION = "fireedit"
 READY_WITHIN_S = 240
+STATE = "ray.json"
+"""File from which LocalRay knows the Ray that runs."""
 STAGES = ("Detector", "VLM", "UNet")
 TITLES = {name: f"ray::ServeReplica:{APPLICATION}:{name}" for name in (*STAGES, "Gateway")} | {
     "proxy": "ray::ProxyActor"
@@ -61,11 +63,12 @@ class Server:
 
     Args:
         changes: keys of the application's args that differ from the shipped file, nested.
+        folder: place of its logs; a new one by default.
     """
 
-    def __init__(self, changes: Mapping[str, Any] | None = None):
-        self.folder = Path(tempfile.mkdtemp(prefix="fireedit-bench-"))
-        self.ray = LocalRay(self.folder / "ray.json")
+    def __init__(self, changes: Mapping[str, Any] | None = None, folder: Path | None = None):
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="fireedit-bench-"))
+        self.ray = LocalRay(self.folder / STATE)
         self.port = free_port(8100)
         self.changes: Mapping[str, Any] = changes or {}
 
