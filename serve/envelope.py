@@ -42,7 +42,7 @@ def timeout_s(found: str) -> float:
     Raises:
         ValueError: no number of seconds above 0.
     """
-    seconds = float(found) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?", found) else 0.0
+    seconds = float(found) if re.fullmatch(r"[0-9]{1,10}(\.[0-9]{0,9})?", found) else 0.0
     if seconds <= 0:
         raise ValueError(f"{TIMEOUT}: found {found[:40]!r}; write a number of seconds above 0, such as 30")
     return seconds

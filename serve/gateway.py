@@ -210,12 +210,11 @@ def deadline_of(http: Request, limits: LimitsConfig) -> float:
         BadRequest: the client's timeout is no number of seconds.
     """
     latest = time.time() + limits.request_timeout_s
-    if (deadline := http.headers.get(DEADLINE)) is not None:  # set by the proxy's middleware, which knows the arrival
-        return min(float(deadline), latest)
-    if (found := http.headers.get(TIMEOUT)) is None:
-        return latest
+    deadline, found = http.headers.get(DEADLINE), http.headers.get(TIMEOUT)
     try:
-        return min(time.time() + timeout_s(found), latest)
+        if deadline is not None:  # set by the proxy's middleware, which knows the arrival
+            return min(timeout_s(deadline), latest)
+        return latest if found is None else min(time.time() + timeout_s(found), latest)
     except ValueError as error:
         raise BadRequest(str(error), TIMEOUT) from None
 
