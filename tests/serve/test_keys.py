@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import RayError
 
 from fireedit.serve.errors import Refused, Unauthorized, answer_to
 from fireedit.serve.gateway import refuse_strangers
@@ -107,12 +108,17 @@ def test_gateways_share_the_count_and_go_on_without_the_ledger(ray_session: None
     async def use() -> None:
         for keys in gateways:
             keys.share_ledger()
+        ledger = ray.get_actor("fireedit-keys", namespace="serve")
+        await ledger.__ray_ready__.remote()  # a gateway does not wait for it for long
         for number in range(3):
             await gateways[number % 2].check(f"Bearer {secret}")
         for keys in gateways:
             with pytest.raises(Refused, match="3 requests a day"):
                 await keys.check(f"Bearer {secret}")
-        ray.kill(ray.get_actor("fireedit-keys", namespace="serve"))
+        ray.kill(ledger)
+        with pytest.raises(RayError):
+            while True:  # a killed actor may still answer for a moment
+                await ledger.__ray_ready__.remote()
         await gateways[0].check(f"Bearer {secret}")
 
     asyncio.run(use())
