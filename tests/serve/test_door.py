@@ -85,7 +85,7 @@ def test_health_is_answered_without_serve(method: str) -> None:
         (PlainTextResponse("Path '/x' not found.", 404), 404, "not_found"),
         (PlainTextResponse("Request timed out", 408), 408, "timeout"),
         (PlainTextResponse("dropped due to backpressure", 429), 429, "too_many_requests"),
-        (PlainTextResponse("Traceback: /work/x.py", 503), 503, "unavailable"),
+        (PlainTextResponse("Traceback: /srv/x.py", 503), 503, "unavailable"),
         (PlainTextResponse("Internal Server Error", 500), 503, "unavailable"),
         (PlainTextResponse("teapot", 418), 418, "http_418"),
         (silent, 503, "unavailable"),
