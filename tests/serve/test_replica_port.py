@@ -17,5 +17,5 @@ def test_replicas_and_proxy_listen_on_loopback_only(client: Client) -> None:
             for each in process.net_connections("tcp"):
                 if each.status == psutil.CONN_LISTEN:
                     listening.setdefault(process.cmdline()[0], set()).add(each.laddr.ip.removeprefix("::ffff:"))
-    assert {"Detector", "VLM", "UNet", "Gateway"} <= {name.rpartition(":")[2] for name in listening}
+    assert {"Detector", "VLM", "UNet", "Gateway"} <= {name.rpartition(":")[2].partition(".")[0] for name in listening}
     assert set.union(*listening.values()) == {HOST}, listening
