@@ -34,7 +34,7 @@ SMOOTHING = 0.9
 class EngineConfig:
     """Batches of the UNet."""
 
-    max_branches: int = 12
+    max_branches: int = 24
     """Samples in one forward of the UNet: an edit of n pictures takes n, or 3 n with guidance. A larger edit runs
     alone."""
     patience: int = 4

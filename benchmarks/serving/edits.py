@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,7 +100,6 @@ def solo_answers(edits: Sequence[Edit], threads: Threads) -> list[np.ndarray]:
     if missing:
         say(f"edits alone in process: {len(missing)} of {len(edits)}, the others are known")
         CACHE.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin lose much on a machine that serves too
         in_new_process(_paint_all, missing, threads)
     return [decode(path.read_bytes()) for path in paths]
 
