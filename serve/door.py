@@ -4,7 +4,6 @@ Ray Serve loads it in the proxy from the environment of `ray start`:
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=fireedit.serve.door:middlewares (see serve/ray.env).
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Generator
@@ -39,11 +38,13 @@ BREAK_S = 0.2
 FRESH_S = 60.0
 """Seconds for which a gateway's report of its room counts; it may have gone."""
 DECIDED_S = 0.5
-"""Seconds after which an edit without an answer counts as admitted, or as one with a slow body."""
+"""Seconds in which a gateway decides on an edit; one whose body takes longer is not counted until it is whole."""
+UNREPORTED_S = 5.0
+"""Seconds after which an edit no longer counts, though no gateway has reported its room since."""
 MOST_UNDECIDED, LEAST_UNDECIDED = 40, 4
 """Edits at once that gateways are asked to decide on, whatever room they report; each takes Serve some milliseconds."""
-USED_ROOM = 0.75
-"""Share of the reported room that is used at once, as Serve spreads edits unevenly."""
+USED_ROOM = 0.6
+"""Share of the reported room that is used before the next report, as Serve spreads edits unevenly."""
 _JSON = "application/json"
 _HEALTHY = b'{"status":"ok"}'
 _DROPPED = (DEADLINE, TIMEOUT, "x-request-disconnect-disabled", "serve_multiplexed_model_id", "x-session-id")
@@ -75,24 +76,39 @@ class Breaker:
     body: Message | None = None
 
 
+@dataclass(eq=False)
+class Sent:
+    """Edit that was sent to a gateway and is not answered."""
+
+    at: float
+    """When its head came, and later its body's end."""
+    is_whole: bool = False
+    """True if its body has been read."""
+
+
 @dataclass
 class Crowd:
-    """Edits that gateways were sent a moment ago and have not answered.
+    """Edits that gateways may not have decided on yet.
 
     Serve needs a few milliseconds for each request, so in a crowd of hundreds a gateway's refusal would come after
-    seconds; beyond the room that the gateways last reported, the proxy refuses at once instead.
+    seconds. Gateways report their room with every answer; when the edits that were sent since would fill it, the proxy
+    refuses at once instead.
     """
 
-    undecided: int = 0
+    edits: set[Sent] = field(default_factory=set)
     rooms: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Room by gateway, and when it was reported."""
 
     def is_full(self) -> bool:
         """Tell if a further edit is one too many."""
-        fresh_since = time.monotonic() - FRESH_S
-        self.rooms = {name: room for name, room in self.rooms.items() if room[1] > fresh_since}
-        room = USED_ROOM * sum(room for room, _ in self.rooms.values()) if self.rooms else MOST_UNDECIDED
-        return self.undecided >= min(MOST_UNDECIDED, max(LEAST_UNDECIDED, room))
+        now = time.monotonic()
+        self.rooms = {name: room for name, room in self.rooms.items() if room[1] > now - FRESH_S}
+        reported = max((at for _, at in self.rooms.values()), default=0.0)
+        since = max(reported - DECIDED_S, now - UNREPORTED_S)
+        undecided = sum(each.at > (since if each.is_whole else now - DECIDED_S) for each in self.edits)
+        smallest = min((room for room, _ in self.rooms.values()), default=MOST_UNDECIDED / USED_ROOM)
+        room = USED_ROOM * smallest * max(1, len(self.rooms))
+        return undecided >= min(MOST_UNDECIDED, max(LEAST_UNDECIDED, room))
 
     def report(self, value: str) -> None:
         """Take note of a gateway's room."""
@@ -100,20 +116,20 @@ class Crowd:
         self.rooms[name] = int(room), time.monotonic()
 
     @contextmanager
-    def joined(self) -> Generator[None]:
-        """Count an edit until it is answered or surely decided on."""
-        self.undecided, is_counted = self.undecided + 1, True
+    def joined(self, receive: Receive) -> Generator[Receive]:
+        """Count an edit until it is answered; yields the `receive` that notices the end of its body."""
+        self.edits.add(sent := Sent(time.monotonic()))
 
-        def leave() -> None:
-            nonlocal is_counted
-            self.undecided, is_counted = self.undecided - is_counted, False
+        async def listen() -> Message:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                sent.at, sent.is_whole = time.monotonic(), True
+            return message
 
-        leaving = asyncio.get_running_loop().call_later(DECIDED_S, leave)
         try:
-            yield
+            yield listen
         finally:
-            leaving.cancel()
-            leave()
+            self.edits.discard(sent)
 
 
 class Door:
@@ -143,8 +159,8 @@ class Door:
             return
         if self.crowd.is_full():
             return await answer.refuse()
-        with self.crowd.joined():
-            await self._forward(scope, receive, answer)
+        with self.crowd.joined(receive) as listening:
+            await self._forward(scope, listening, answer)
 
     async def _forward(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
         """Let Serve answer."""

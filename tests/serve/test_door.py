@@ -4,6 +4,8 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fireedit.serve import door as door_module
-from fireedit.serve.door import Door, middlewares
+from fireedit.serve.door import DECIDED_S, Door, middlewares
 from fireedit.serve.envelope import DEADLINE, QUEUE_FULL, ROOM
 from tests.serve.asgi import Answer, call
 
@@ -170,40 +172,75 @@ def test_full_gateway_is_left_alone_for_a_moment(shut: bool, calls: int) -> None
 
 
 class SlowGateway:
-    """Gateway that answers after a while and reports its room."""
+    """Gateway that reads a body, answers after a while and reports its room."""
 
     def __init__(self, room: str):
         self.calls, self.room, self.go = 0, room, asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.calls += 1
+        await receive()
         await self.go.wait()
         await JSONResponse({}, headers={ROOM: self.room} if self.room else {})(scope, receive, send)
 
 
-@pytest.mark.parametrize(("room", "taken"), [("", 40), ("a 100", 40), ("a 16", 12), ("a 0", 4)])
-def test_crowd_beyond_the_room_is_refused_at_once(room: str, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door_module, "DECIDED_S", 0.3)
+async def crowd(door: Door, count: int) -> list[asyncio.Task[Answer]]:
+    """Send edits at once; returns them when all that are refused at once are."""
+    edits = [asyncio.create_task(call(door, EDITS, method="POST")) for _ in range(count)]
+    await asyncio.sleep(0.1)
+    return edits
 
-    async def crowd() -> None:
-        door = Door(gateway := SlowGateway(room))
-        if room:
-            gateway.go.set()
-            assert ROOM not in (await call(door, EDITS, method="POST")).headers
-            gateway.go.clear()
-        gateway.calls = 0
-        edits = [asyncio.create_task(call(door, EDITS, method="POST")) for _ in range(400)]
-        await asyncio.sleep(0.1)
+
+@pytest.mark.parametrize(("rooms", "taken"), [([], 40), (["a 100"], 40), (["a 20", "b 90"], 24), (["a 0"], 4)])
+def test_crowd_beyond_the_room_is_refused_at_once(rooms: list[str], taken: int) -> None:
+    async def flood() -> None:
+        door = Door(gateway := SlowGateway(""))
+        for room in rooms:
+            door.crowd.report(room)
+        door.crowd.rooms = {name: (room, at - 2 * DECIDED_S) for name, (room, at) in door.crowd.rooms.items()}
+        edits = await crowd(door, 400)
         refused = [edit.result() for edit in edits if edit.done()]
         assert (gateway.calls, len(refused)) == (taken, 400 - taken)
         for answer in refused:
             assert (answer.status, answer.headers["retry-after"]) == (429, "1") and answer.error()
         assert sorted(answer.seconds for answer in refused)[len(refused) // 2] < 0.05
-        await asyncio.sleep(0.3)  # those that were taken count as admitted by now
-        last = asyncio.create_task(call(door, EDITS, method="POST"))
-        await asyncio.sleep(0.01)
         gateway.go.set()
-        assert (await last).status == 200 and not [edit for edit in await asyncio.gather(*edits) if not edit.status]
-        assert door.crowd.undecided == 0
+        assert not [edit for edit in await asyncio.gather(*edits) if not edit.status] and not door.crowd.edits
 
-    asyncio.run(crowd())
+    asyncio.run(flood())
+
+
+def test_crowd_is_refused_until_a_gateway_reports_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "DECIDED_S", 0.2)
+    monkeypatch.setattr(door_module, "UNREPORTED_S", 1.0)
+
+    async def flood() -> None:
+        door = Door(gateway := SlowGateway("a 10"))
+        edits = await crowd(door, 50)
+        await asyncio.sleep(0.3)
+        assert (await call(door, EDITS, method="POST")).status == 429  # 40 are at work, and none has answered
+        door.crowd.report("a 10")
+        edits += await crowd(door, 10)
+        assert gateway.calls == 46
+        await asyncio.sleep(1.1)
+        edits += await crowd(door, 2)
+        assert gateway.calls == 48
+        gateway.go.set()
+        assert Counter(edit.status for edit in await asyncio.gather(*edits)) == {200: 48, 429: 14}
+
+    asyncio.run(flood())
+
+
+def test_unfinished_bodies_are_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "DECIDED_S", 0.05)
+
+    async def flood() -> None:
+        door = Door(gateway := SlowGateway(""))
+        with ExitStack() as stack:
+            for _ in range(100):
+                stack.enter_context(door.crowd.joined(asyncio.Event().wait))
+            assert door.crowd.is_full()
+            await asyncio.sleep(0.1)
+            assert not door.crowd.is_full() and gateway.calls == 0
+
+    asyncio.run(flood())
