@@ -28,20 +28,22 @@ AT_ONCE = 24
 
 
 async def slow_bodies(server: Server, scale: float) -> list[Figure]:
-    """Hold unfinished bodies open; time probes and edits with and without them."""
+    """Keep unfinished bodies open; time probes and edits with and without them."""
     count, seconds = max(4, round(SLOW_CLIENTS * scale)), max(3.0, 15 * scale)
     before, probes_before = await _edits_and_probes(server, seconds, first=2000)
-    ended: Counter[str] = Counter()
-    holders = [asyncio.create_task(_hold(server, ended)) for _ in range(count)]
-    await asyncio.sleep(1.0)
+    held = Held(server)
+    holders = [asyncio.create_task(held.hold(0.1 * number)) for number in range(count)]
+    while held.open < count and not any(holder.done() for holder in holders):
+        await asyncio.sleep(0.1)
     during, probes = await _edits_and_probes(server, seconds, first=2100)
-    held = sum(not holder.done() for holder in holders)
+    still_open = held.open
     for holder in holders:
         holder.cancel()
     await asyncio.gather(*holders, return_exceptions=True)
-    say(f"  of {count} unfinished bodies {held} are still open at the end; the others: {dict(ended)}")
+    say(f"  of {count} unfinished bodies {still_open} are open at the end; ended and opened again: {dict(held.ended)}")
     return [
         Figure(f"with {count} unfinished bodies: p99 of probes", 1e3 * percentile(probes, 99), "ms", most=100),
+        Figure("open at the end", still_open, least=0.9 * count),
         Figure("without: p99 of probes", 1e3 * percentile(probes_before, 99), "ms"),
         Figure("with: median of edits", median(during), "s"),
         Figure("over that without", median(during) / median(before), most=1.25),
@@ -84,17 +86,29 @@ async def _probing(server: Server):  # type: ignore[no-untyped-def]  # yields a 
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _hold(server: Server, ended: Counter[str]) -> None:
-    """Send a request's head and then a byte a second, until the server has enough of it."""
-    data = request("POST", EDITS, form(b"", {"prompt": "x"})[:-30], {"Content-Length": 1_000_000})
-    async with connection(server.url) as (reader, writer):
-        writer.write(data)
-        answer = asyncio.create_task(reader.read(64))
-        while not answer.done():
-            writer.write(b"x")
-            await asyncio.sleep(1.0)
-        line = b"reset" if answer.exception() else answer.result().split(b"\r\n")[0]
-        ended[line.decode(errors="replace") or "closed"] += 1
+class Held:
+    """Unfinished bodies of slow clients."""
+
+    def __init__(self, server: Server):
+        self.server, self.open = server, 0
+        self.ended: Counter[str] = Counter()
+
+    async def hold(self, delay_s: float) -> None:
+        """Send a request's head and then a byte a second; when the server has enough of it, begin again."""
+        data = request("POST", EDITS, form(b"", {"prompt": "x"})[:-30], {"Content-Length": 1_000_000})
+        await asyncio.sleep(delay_s)
+        while True:
+            async with connection(self.server.url) as (reader, writer):
+                self.open += 1
+                writer.write(data)
+                answer = asyncio.create_task(reader.read(64))
+                while not answer.done():
+                    writer.write(b"x")
+                    await asyncio.wait([answer], timeout=1.0)
+                self.open -= 1
+                line = b"reset" if answer.exception() else answer.result().split(b"\r\n")[0]
+                self.ended[line.decode(errors="replace") or "closed"] += 1
+            await asyncio.sleep(0.1)
 
 
 async def large_pictures(server: Server, scale: float) -> list[Figure]:
