@@ -75,7 +75,7 @@ class Admission:
         return max(0, math.floor(left_s / (self.unit_s * self._recent_units)) + 1)
 
     def check_any(self) -> None:
-        """Raise Refused if an edit with default settings would not be admitted now."""
+        """Raise Refused if an edit with default settings would not be admitted now; smaller ones are refused, too."""
         self._check(self.usual_units, math.inf, shut=True)
 
     def _check(self, units: float, deadline: float, shut: bool = False) -> None:
@@ -85,7 +85,7 @@ class Admission:
             raise Refused("queue_full", message, retry_after_s=wait_s - self.max_queue_s, shut=shut)
         if wait_s and self.clock() + wait_s > deadline:
             message = f"an edit would wait {wait_s:.1f} seconds, longer than the request's timeout"
-            raise Refused("deadline", message, retry_after_s=wait_s)
+            raise Refused("deadline", message, retry_after_s=self.clock() + wait_s - deadline)
 
     @contextmanager
     def admit(self, units: int, deadline: float = math.inf) -> Iterator[Place]:

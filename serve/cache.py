@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -36,7 +35,7 @@ class _Call(Generic[V]):
 
 
 class Cache(Generic[V]):
-    """Least recently used results leave first; `get` and `put` may be called from any thread.
+    """Least recently used results leave first.
 
     Args:
         kind: label of the hits and misses in the metrics.
@@ -49,28 +48,17 @@ class Cache(Generic[V]):
         self.bytes = 0
         self._values: OrderedDict[str, V] = OrderedDict()
         self._calls: dict[str, _Call[V]] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, key: str) -> V | None:
-        """Return the value, which is not None, or None without one; counted as a hit or a miss."""
-        value = self._find(key)
-        metrics.count_cache(self.kind, value is not None)
-        return value
 
     def put(self, key: str, value: V) -> None:
         """Keep a value, in place of the least recently used ones if need be."""
         size = self.size_of(value)
-        with self._lock:
-            if size > self.max_bytes or key in self._values:
-                return
-            self._values[key] = value
-            self.bytes += size
-            while self.bytes > self.max_bytes:
-                _, oldest = self._values.popitem(last=False)
-                self.bytes -= self.size_of(oldest)
+        if size > self.max_bytes or key in self._values:
+            return
+        self._values[key] = value
+        self.bytes += size
+        while self.bytes > self.max_bytes:
+            _, oldest = self._values.popitem(last=False)
+            self.bytes -= self.size_of(oldest)
 
     async def fetch(self, key: str, deadline: float, compute: Callable[[Demand], Awaitable[V]]) -> tuple[V, bool]:
         """Return the value, and True if it was there or is being computed for an earlier caller.
@@ -124,7 +112,6 @@ class Cache(Generic[V]):
             del self._calls[key]
 
     def _find(self, key: str) -> V | None:
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-            return self._values.get(key)
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)

@@ -33,9 +33,10 @@ logger = logging.getLogger("ray.serve")
 EDITS = "/v1/images/edits"
 MAX_HEADER_BYTES = 32_768
 MAX_PATH_CHARS = 2_000
+LONGEST_TIMEOUT_S = 1e6
 BREAK_S = 0.2
 """Seconds for which a gateway's "queue full" is repeated to further edits; about the time of one nano edit."""
-FRESH_S = 60.0
+FRESH_S = 10.0
 """Seconds for which a gateway's report of its room counts; it may have gone."""
 DECIDED_S = 0.5
 """Seconds in which a gateway decides on an edit; one whose body takes longer is not counted until it is whole."""
@@ -81,7 +82,7 @@ class Sent:
     """Edit that was sent to a gateway and is not answered."""
 
     at: float
-    """When its head came, and later its body's end."""
+    """Time at which its head came, and later its body's end, in seconds of `time.monotonic()`."""
     is_whole: bool = False
     """True if its body has been read."""
 
@@ -144,7 +145,8 @@ class Door:
             return await send({"type": "websocket.close"})
         headers = MutableHeaders(scope=scope)
         request_id = safe_id(headers.get(REQUEST_ID))
-        answer = Answer(send, request_id, self.breaker, self.crowd)
+        is_edit = scope["path"] == EDITS and scope["method"] == "POST"
+        answer = Answer(send, request_id, self.breaker, self.crowd, is_edit)
         if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
             return await answer.send_whole(200, _HEALTHY)
         if fault := _fault(scope, headers):
@@ -153,7 +155,7 @@ class Door:
             _prepare(headers, request_id)
         except ValueError as error:
             return await answer.send_error(400, str(error))
-        if scope["path"] != EDITS or scope["method"] != "POST":
+        if not is_edit:
             return await self._forward(scope, receive, answer)
         if await answer.send_again():
             return
@@ -176,7 +178,8 @@ class Door:
 class Answer:
     """Response of one request on its way to the client."""
 
-    def __init__(self, send: Send, request_id: str, breaker: Breaker, crowd: Crowd):
+    def __init__(self, send: Send, request_id: str, breaker: Breaker, crowd: Crowd, is_edit: bool):
+        self._is_edit = is_edit
         self._to_client, self.request_id, self._breaker, self._crowd = send, request_id, breaker, crowd
         self._arrived = time.monotonic()
         self._started, self._replaced, self._left = False, False, False
@@ -229,7 +232,6 @@ class Answer:
     async def finish(self, status: int) -> None:
         """Send an error if nothing was sent and somebody waits."""
         if not self._started and not self._left:
-            metrics.count_request("failed" if status == 500 else "unavailable")
             await self.send_error(status)
 
     async def send_again(self) -> bool:
@@ -241,20 +243,21 @@ class Answer:
         headers[REQUEST_ID] = self.request_id
         await self._send({**start, "headers": headers.raw})
         await self._send(body)
-        metrics.count_request("rejected")
-        metrics.count_rejection("queue_full")
+        self._count_refusal()
         return True
 
     async def refuse(self) -> None:
         """Refuse an edit of a crowd."""
-        metrics.count_request("rejected")
-        metrics.count_rejection("queue_full")
         await self.send_error(429, headers={"retry-after": "1"})
 
     async def send_error(
         self, status: int, message: str = "", headers: dict[str, str] | None = None, close: bool = False
     ) -> None:
-        """Send the envelope; a status that is not known keeps its number."""
+        """Send the envelope, and count an edit that no gateway has counted; an unknown status keeps its number."""
+        if self._is_edit and status == 429:
+            self._count_refusal()
+        elif self._is_edit:
+            metrics.count_request(metrics.OUTCOMES.get(status, "invalid"))
         kind, code, text = _KINDS.get(status, ("invalid_request_error", f"http_{status}", f"HTTP status {status}"))
         headers = dict(headers or {})
         if status in (429, 503):
@@ -265,6 +268,10 @@ class Answer:
         if close:
             headers["connection"] = "close"
         await self.send_whole(status, error_json(message or text, kind, code=code), headers)
+
+    def _count_refusal(self) -> None:
+        metrics.count_request("rejected")
+        metrics.count_rejection("queue_full")
 
     async def send_whole(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Send a JSON body."""
@@ -300,6 +307,6 @@ def _prepare(headers: MutableHeaders, request_id: str) -> None:
     for name in _DROPPED:
         del headers[name]
     if found is not None:
-        headers[DEADLINE] = repr(time.time() + timeout_s(found))
+        headers[DEADLINE] = repr(time.time() + min(timeout_s(found), LONGEST_TIMEOUT_S))
     del headers[REQUEST_ID]
     headers[REQUEST_ID] = request_id

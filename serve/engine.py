@@ -9,10 +9,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fireedit.models.model import Percepts
@@ -34,10 +35,10 @@ SMOOTHING = 0.9
 class EngineConfig:
     """Batches of the UNet."""
 
-    max_branches: int = 24
+    max_branches: Annotated[int, Field(ge=1)] = 24
     """Samples in one forward of the UNet: an edit of n pictures takes n, or 3 n with guidance. A larger edit runs
     alone."""
-    patience: int = 4
+    patience: Annotated[int, Field(ge=1)] = 4
     """Every so many steps the edit that has waited for the most steps comes first; in all others, the shortest."""
 
 
@@ -101,7 +102,7 @@ def choose(edits: Sequence[QueuedEdit], max_branches: int, longest_waiting_first
 
 
 class Engine:
-    """Paints edits; all methods but `_advance` run on one event loop."""
+    """Paints edits; `_advance` and what it calls run in the model's thread, all other methods on one event loop."""
 
     def __init__(self, pipeline: FireEditPipeline, config: EngineConfig, in_thread: InThread = asyncio.to_thread):
         """
@@ -176,7 +177,8 @@ class Engine:
                 for edit in self._edits:
                     edit.passed_over = 0 if edit in batch else edit.passed_over + 1
                 await self._step(batch)
-            self._answer_previews([None] * len(self._previews))
+                await self._answer_previews()
+            await self._answer_previews()
         finally:
             self._loop = None
 
@@ -192,9 +194,9 @@ class Engine:
         return len(self._edits)
 
     async def _step(self, batch: list[QueuedEdit]) -> None:
-        """Run one step in a thread; if a batch fails, its edits go on alone, so that only the cause fails."""
+        """Run one step in a thread; if it fails, its edits are tried alone, so that only the cause fails."""
         try:
-            done, previews = await self._in_thread(self._advance, batch, [edit for edit, _ in self._previews])
+            done = await self._in_thread(self._advance, batch)
         except Exception as error:
             logger.exception("a step failed of requests %s", ", ".join(edit.job.request_id for edit in batch))
             for edit in batch:
@@ -206,29 +208,33 @@ class Engine:
         metrics.count_steps(len(batch))
         metrics.observe_batch("unet", sum(edit.branches for edit in batch))
         for edit, images in zip(batch, done, strict=True):
+            edit.alone = edit.job.reproducible
             if images is not None and not edit.result.done():
                 edit.result.set_result(images)
-        self._answer_previews(previews)
 
-    def _answer_previews(self, previews: Sequence[list[np.ndarray] | None]) -> None:
-        """Answer the first of the previews that were asked for; others came meanwhile."""
-        for (_, preview), images in zip(self._previews, previews, strict=False):
-            if not preview.done():
-                preview.set_result(images)
-        del self._previews[: len(previews)]
+    async def _answer_previews(self) -> None:
+        """Decode the previews that were asked for; there is none of an edit that is done."""
+        asked, self._previews = self._previews, []
+        for edit, preview in asked:
+            try:
+                images = None if edit.result.done() else await self._in_thread(self._pictures, edit, False)
+            except Exception as error:
+                if not preview.done():
+                    preview.set_exception(error)
+            else:
+                if not preview.done():
+                    preview.set_result(images)
 
-    def _advance(
-        self, batch: Sequence[QueuedEdit], previewed: Sequence[QueuedEdit]
-    ) -> tuple[list[list[np.ndarray] | None], list[list[np.ndarray]]]:
-        """Do one step; returns the pictures of each edit that is done, and the previews asked for."""
-        previews = [self._pictures(edit, last=False) for edit in previewed]
+    def _advance(self, batch: Sequence[QueuedEdit]) -> list[list[np.ndarray] | None]:
+        """Do one step; returns the pictures of each edit that is done. A repeated last step decodes them only."""
         states = [edit.state or self._begin(edit) for edit in batch]
-        started = time.monotonic()
-        self.pipeline.denoise(*states)
-        seconds = (time.monotonic() - started) / sum(edit.branches for edit in batch)
-        kept = SMOOTHING if self.branch_seconds else 0
-        self.branch_seconds = kept * self.branch_seconds + (1 - kept) * seconds
-        return [self._pictures(edit, last=True) if edit.steps_left == 0 else None for edit in batch], previews
+        if unfinished := [state for state in states if state.steps_left]:
+            started = time.monotonic()
+            self.pipeline.denoise(*unfinished)
+            seconds = (time.monotonic() - started) / sum(state.branches for state in unfinished)
+            kept = SMOOTHING if self.branch_seconds else 0
+            self.branch_seconds = kept * self.branch_seconds + (1 - kept) * seconds
+        return [self._pictures(edit, last=True) if edit.steps_left == 0 else None for edit in batch]
 
     def _begin(self, edit: QueuedEdit) -> SamplingState:
         edit.began = time.monotonic()

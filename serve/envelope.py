@@ -7,7 +7,7 @@ from typing import Any
 
 REQUEST_ID = "x-request-id"
 QUEUE_FULL = "x-queue-full"
-"""Header of a gateway's answer that says that its queue is full for every edit; clients do not get to see it."""
+"""Header of a gateway's answer that says that it refuses all edits now; clients do not get to see it."""
 ROOM = "x-room"
 """Header of a gateway's answer to an edit: its id, and how many edits like the last ones it would still admit."""
 DEADLINE = "x-request-deadline"

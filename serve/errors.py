@@ -26,7 +26,7 @@ class Refused(Exception):
         """Label of `fireedit_rejected_total`, and a sentence for the client."""
         self.retry_after_s = max(1, math.ceil(retry_after_s))
         self.shut = shut
-        """True if every edit would be refused now, so that the proxy may refuse them itself for a moment."""
+        """True if all edits are refused now, so that the proxy may refuse them itself for a moment."""
 
 
 class Unauthorized(Exception):

@@ -93,7 +93,7 @@ class Flow:
             response.cancel()
             raise
         trace.times.append(result.times)
-        self._answered(result.times.stage.lower())
+        self._answered(result.times.stage)
         return result
 
 

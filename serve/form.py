@@ -33,9 +33,11 @@ class Bodies:
     def hold(self) -> Iterator["Body"]:
         """Account for one body until its request is answered."""
         body = Body(self)
+        self.reading += 1
         try:
             yield body
         finally:
+            body.end()
             self.held -= body.held
 
 
@@ -47,6 +49,12 @@ class Body:
     held: int = 0
     """Bytes counted in `bodies`: the announced length, or more if more was received."""
     received: int = 0
+    ended: bool = False
+
+    def end(self) -> None:
+        """Tell that the body is read, or given up."""
+        self.bodies.reading -= not self.ended
+        self.ended = True
 
     def add(self, count: int) -> None:
         """Count received bytes."""
@@ -78,7 +86,6 @@ async def read_form(request: Request, body: Body) -> Form:
         SlowBody: it did not arrive in time.
     """
     parser = _parser(request, body)
-    body.bodies.reading += 1
     try:
         async with asyncio.timeout(GRACE_S) as timeout:
             parser.stream = _received(request, body, timeout)
@@ -92,7 +99,7 @@ async def read_form(request: Request, body: Body) -> Form:
         message = f"the multipart form cannot be read ({error.message.rstrip('.')}); send it whole"
         raise BadRequest(message, code="invalid_form") from None
     finally:
-        body.bodies.reading -= 1
+        body.end()
     texts: dict[str, str] = {}
     files: dict[str, list[bytes]] = {}
     try:

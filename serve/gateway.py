@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from fireedit.serve import metrics
 from fireedit.serve.admission import Admission, work_units
-from fireedit.serve.envelope import DEADLINE, REQUEST_ID, TIMEOUT, safe_id, timeout_s
+from fireedit.serve.envelope import DEADLINE, REQUEST_ID, ROOM, TIMEOUT, safe_id, timeout_s
 from fireedit.serve.errors import Refused, Unauthorized, answer_http, answer_to, unavailable
 from fireedit.serve.flow import Flow, Readiness
 from fireedit.serve.form import Bodies, read_form
@@ -104,6 +104,7 @@ class Gateway:
                 record.answered(response, error)
             finally:
                 self._show_load()
+            response.headers[ROOM] = f"{self.identity} {self.admission.room}"
             return response
 
     async def _answer_edit(self, http: Request, record: Record) -> Response:
@@ -112,9 +113,12 @@ class Gateway:
         self.admission.check_any()
         deadline = deadline_of(http, self.limits)
         with self.bodies.hold() as body:
+            self._show_load()
             async with until(deadline):
-                form = await read_form(http, body)
-                record.bytes_in = body.received
+                try:
+                    form = await read_form(http, body)
+                finally:
+                    record.bytes_in = body.received
                 with self.admission.admit(self._units(form), deadline) as place:
                     self._show_load()
                     request = await self._checked(form)
@@ -131,7 +135,8 @@ class Gateway:
         """Check all fields and decode the picture, a large one after the other."""
 
         def check() -> EditRequest:
-            self.served.check_prompt(form.prompt(self.limits.max_prompt_chars))
+            longest = self.limits.max_prompt_chars
+            self.served.check(form.prompt(longest), form.text("negative_prompt", longest))
             return EditRequest.from_form(form, self.limits, self.served.side)
 
         pool = self.large_pictures if await asyncio.to_thread(is_large, form, self.limits) else None
@@ -231,7 +236,7 @@ def is_large(form: Form, limits: LimitsConfig) -> bool:
 def refuse_strangers(host: str | None, keys: Keys) -> None:
     """Raise KeysError if a service without keys would listen on more than loopback."""
     try:
-        is_local = host in (None, "", "localhost") or ipaddress.ip_address(host).is_loopback
+        is_local = host in (None, "localhost") or ipaddress.ip_address(host).is_loopback
     except ValueError:
         is_local = False
     if not is_local and not keys:

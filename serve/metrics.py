@@ -32,12 +32,14 @@ HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], list[float]]] = {
     "fireedit_stage_seconds": ("Running time of an edit in a stage.", ("stage",), SECONDS),
     "fireedit_batch_size": ("Requests, or branches of a denoising step, that ran together.", ("stage",), SIZES),
 }
+OUTCOMES = {200: "ok", 401: "unauthorized", 408: "timeout", 429: "rejected", 500: "failed", 503: "unavailable"}
+"""Label of `fireedit_requests_total` by status; the others are `invalid`."""
 REPEAT_S = 1.0
 """Seconds between two settings of a gauge: Ray 2.60 exports a setting once and drops it two intervals later."""
 
 
 def count_request(outcome: str) -> None:
-    """Count an answered edit: ok, rejected, invalid, unauthorized, timeout, canceled, unavailable or failed."""
+    """Count an answered edit: one of OUTCOMES, invalid, or canceled if its client left."""
     _count("fireedit_requests_total", 1, {"outcome": outcome})
 
 
@@ -68,7 +70,7 @@ def count_cache(kind: str, hit: bool) -> None:
 
 
 def count_rejection(reason: str) -> None:
-    """Count a refused request: queue_full, deadline, rate, quota, slow_body, too_many_bytes or memory."""
+    """Count a refused request: queue_full, deadline, rate, quota, slow_body or too_many_bytes."""
     _count("fireedit_rejected_total", 1, {"reason": reason})
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import ray
 import torch
 from diffusers.utils import logging as diffusers_logging
+from pydantic import Field
 from ray import ObjectRef, serve
 
 from fireedit.models.instruct_pix2pix import load_instruct_pix2pix
@@ -19,6 +20,7 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import storage
 from fireedit.serve import metrics
 from fireedit.serve.cache import Cache, Demand
+from fireedit.serve.prompts import Editor
 from fireedit.serve.replica_port import bind_to_node_address
 from fireedit.serve.schema import DeadlineExceeded
 from fireedit.serve.stage import StageTimes
@@ -40,7 +42,7 @@ class WeightsConfig:
     device: str = "cpu"
     """Torch device, `cpu` or `cuda`; Ray shows each replica its own GPU as `cuda`."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    editor: Literal["fireedit", "instruct-pix2pix"] = "fireedit"
+    editor: Editor = "fireedit"
     """`instruct-pix2pix` runs a text encoder and an 8-channel UNet alone, from FireEdit's folder or diffusers' own."""
 
 
@@ -48,13 +50,13 @@ class WeightsConfig:
 class BatchingConfig:
     """Threads, batches and cache of a stage that runs one batch at a time."""
 
-    threads: int = 1
+    threads: Annotated[int, Field(ge=1)] = 1
     """Threads of torch."""
-    max_batch_size: int = 1
+    max_batch_size: Annotated[int, Field(ge=1)] = 1
     """Requests per batch. On CPUs sums, and with them pictures, differ by 1e-6 with the batch's size."""
-    batch_wait_s: float = 0.002
+    batch_wait_s: Annotated[float, Field(ge=0)] = 0.002
     """Seconds that an idle model waits for the batch to fill after its first request."""
-    cache_bytes: int = 64_000_000
+    cache_bytes: Annotated[int, Field(ge=0)] = 64_000_000
     """Bytes of kept results, in Ray's object store."""
 
 

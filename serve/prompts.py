@@ -29,14 +29,23 @@ class ServedModel:
     """Side of the canvas, pixels."""
     count: Callable[[str], object] | None
     """Tokenizes a prompt, or raises PromptError; None for weights without `tokenizer.json`, which check it later."""
+    count_negative: Callable[[str], object] | None
+    """The same for a negative prompt, which CLIP reads; None for weights without CLIP's tokenizer."""
 
-    def check_prompt(self, prompt: str) -> None:
-        """Raise BadRequest if the model would not read the whole prompt."""
-        try:
-            if self.count is not None:
-                self.count(prompt)
-        except PromptError as error:
-            raise BadRequest(f"prompt: {error}", "prompt", "string_above_max_length") from None
+    def check(self, prompt: str, negative_prompt: str) -> None:
+        """Raise BadRequest if the model would not read the whole of both."""
+        if self.count is not None:
+            check_text(self.count, "prompt", prompt)
+        if self.count_negative is not None:
+            check_text(self.count_negative, "negative_prompt", negative_prompt)
+
+
+def check_text(count: Callable[[str], object], name: str, text: str) -> None:
+    """Raise BadRequest if a tokenizer finds the text of a field too long."""
+    try:
+        count(text)
+    except PromptError as error:
+        raise BadRequest(f"{name}: {error}", name, "string_above_max_length") from None
 
 
 def served_model(weights: str, editor: Editor = "fireedit") -> ServedModel:
@@ -50,8 +59,10 @@ def served_model(weights: str, editor: Editor = "fireedit") -> ServedModel:
     side = vae.get("sample_size", 512)
     if "settings" not in index:  # diffusers' own folder, whose VAE names the size of its training instead
         side = _json(folder, "unet", "config.json")["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
-    count = _vlm_prompts(folder) if editor == "fireedit" else _clip_prompts(folder)
-    return ServedModel(PaintSettings(**index.get("settings", {})), side, count)
+    has_clip = any(storage.exists(storage.join(folder, "tokenizer", name)) for name in ("tokenizer.json", "merges.txt"))
+    clip = _clip_prompts(folder) if has_clip or editor == "instruct-pix2pix" else None
+    count = _vlm_prompts(folder) if editor == "fireedit" else clip
+    return ServedModel(PaintSettings(**index.get("settings", {})), side, count, clip)
 
 
 class Tokens(NamedTuple):

@@ -17,8 +17,6 @@ from fireedit.serve.flow import Trace
 
 logger = logging.getLogger("ray.serve")
 
-OUTCOMES = {200: "ok", 401: "unauthorized", 408: "timeout", 429: "rejected", 500: "failed", 503: "unavailable"}
-"""Label of `fireedit_requests_total` by status; the others are `invalid`."""
 CANCELED = 499
 """Status in the log of a request whose client left; nginx's number."""
 
@@ -32,7 +30,7 @@ class Record:
     def __init__(self, request_id: str):
         self.request_id, self.trace = request_id, Trace()
         self.n = self.bytes_in = self.bytes_out = 0
-        self.status = CANCELED
+        self.status, self.outcome = CANCELED, "canceled"
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -40,10 +38,9 @@ class Record:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Write the line and count the request, which is canceled if it has no answer."""
-        outcome = "canceled" if self.status == CANCELED else OUTCOMES.get(self.status, "invalid")
         seconds = time.monotonic() - self._began
-        logger.info(json.dumps(self._line(outcome, seconds)))
-        metrics.count_request(outcome)
+        logger.info(json.dumps(self._line(seconds)))
+        metrics.count_request(self.outcome)
         metrics.observe_request(seconds)
         metrics.count_bytes("client", "gateway", self.bytes_in)
         metrics.count_bytes("gateway", "client", self.bytes_out)
@@ -53,14 +50,16 @@ class Record:
         if isinstance(error, ClientDisconnect):
             return
         self.status, self.bytes_out = response.status_code, len(response.body)
+        self.outcome = metrics.OUTCOMES.get(self.status, "invalid")
         if error is not None and (reason := rejection_reason(error)):
+            self.outcome = "rejected"
             metrics.count_rejection(reason)
         if error is not None and response.status_code == 500:
             cause = error.cause if isinstance(error, RayTaskError) else error
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("request %s failed with %a\n%s", self.request_id, repr(cause)[:300], where)
 
-    def _line(self, outcome: str, seconds: float) -> dict[str, object]:
+    def _line(self, seconds: float) -> dict[str, object]:
         times = self.trace.times
         stages = {
             each.stage: {"queue_s": round(each.queue_s, 4), "run_s": round(each.run_s, 4), "cached": each.cached}
@@ -69,7 +68,7 @@ class Record:
         return {
             "event": "edit",
             "request_id": self.request_id,
-            "outcome": outcome,
+            "outcome": self.outcome,
             "status": self.status,
             "e2e_s": round(seconds, 4),
             "queue_s": round(sum(each.queue_s for each in times), 4),

@@ -7,16 +7,15 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import Field
 
 from fireedit.models.settings import Setting, SettingValue, setting_fields
 from fireedit.platform import images
 
 MAX_SEED = 2**63 - 1
-CANVAS_SIDE = 512
-"""Side of the paper's canvas."""
 FORMATS = ("png", "jpeg")
 OPAQUE = ("auto", "opaque")
 INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -24,6 +23,8 @@ NUMBER = re.compile(r"[-+.0-9eE]{1,40}")
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters that are no white space."""
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class BadRequest(ValueError):
@@ -41,17 +42,17 @@ class BadRequest(ValueError):
 class LimitsConfig:
     """Limits of one request, and of all together, that bound memory and time."""
 
-    max_queue_s: float = 30
+    max_queue_s: Annotated[float, Field(ge=0)] = 30
     """Seconds that an edit may wait in the queue of one gateway; one that would wait longer is answered with 429."""
-    unit_s: float = 0.03
+    unit_s: Positive = 0.03
     """Seconds per step of one branch of one image, a first guess for nano on two busy cores, shared by two gateways;
     each learns it from finished edits."""
-    request_timeout_s: float = 590
+    request_timeout_s: Positive = 590
     """Seconds from a request's head to its answer, if the client asks for no less."""
 
-    body_timeout_s: float = 60
+    body_timeout_s: Positive = 60
     """Seconds for a whole body."""
-    min_body_bytes_per_s: int = 10_000
+    min_body_bytes_per_s: Annotated[int, Field(ge=1)] = 10_000
     """Rate below which a body is given up, after the first 5 seconds."""
     max_bodies_bytes: int = 256_000_000
     """Bytes of the bodies of all requests of one gateway."""
@@ -224,7 +225,7 @@ class EditRequest:
     """True runs the edit alone in its batch: the same picture on the same device, whatever else is running."""
 
     @classmethod
-    def from_form(cls, form: Form, limits: LimitsConfig, side: int = CANVAS_SIDE) -> Self:
+    def from_form(cls, form: Form, limits: LimitsConfig, side: int) -> Self:
         """Check every field and decode the image to a canvas of `side` x `side` pixels.
 
         Raises:

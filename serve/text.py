@@ -18,7 +18,7 @@ class TextDeployment(BatchedDeployment):
     components = ("text_encoder", "tokenizer")
 
     async def understand(self, prompt: str, deadline: float, request_id: str) -> Understood:
-        """Encode one prompt, of which CLIP reads the first 77 tokens, in a batch with those of other requests.
+        """Encode one prompt of at most 77 tokens in a batch with those of other requests.
 
         Raises:
             DeadlineExceeded: the deadline, in seconds of `time.time`, passed first.

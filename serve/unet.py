@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 from contextvars import Context
 
 import numpy as np
@@ -54,7 +53,7 @@ class UNetDeployment(ModelDeployment):
         metrics.count_bytes("text" if detail is None else "vlm", self.stage, edit_tokens.nbytes)
         if detail is not None:
             metrics.count_bytes("detector", self.stage, nbytes(detail))
-        logger.info("request %s: %d pictures, %s", job.request_id, len(job.seeds), dict(job.settings))
+        logger.info("request %s: %d pictures", job.request_id, len(job.seeds))
         return await self.engine.paint(canvas, detail, edit_tokens, job)
 
     async def load(self) -> Load:
@@ -88,7 +87,11 @@ class UNetDeployment(ModelDeployment):
 
 
 def _is_alive(actor: str) -> bool:
-    with suppress(ValueError):
+    """Look an actor up; one that cannot be looked up now counts as alive."""
+    try:
         ray.get_actor(actor, SERVE_NAMESPACE)
-        return True
-    return False
+    except ValueError:
+        return False
+    except Exception as error:
+        logger.warning("%s cannot be looked up: %s", actor, type(error).__name__)
+    return True

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.tokens import PromptError, PromptTokenizer
+from fireedit.models.tokens import PromptTokenizer
 from fireedit.serve import metrics
 from fireedit.serve.detector import nbytes
 from fireedit.serve.part import BatchedDeployment, BatchingConfig, WeightsConfig
-from fireedit.serve.schema import BadRequest
+from fireedit.serve.prompts import check_text
 from fireedit.serve.stage import Understood
 
 
@@ -39,10 +39,7 @@ class VLMDeployment(BatchedDeployment):
             DeadlineExceeded: the deadline passed first.
         """
         metrics.count_bytes("detector", self.stage, nbytes(tokens))
-        try:
-            self.prompt_tokenizer.edit(prompt)
-        except PromptError as error:
-            raise BadRequest(f"prompt: {error}", "prompt", "string_above_max_length") from None
+        check_text(self.prompt_tokenizer.edit, "prompt", prompt)
         of_both = hashlib.blake2b(f"{key} {prompt}".encode(), digest_size=16).hexdigest()
         published, times = await self.submit(of_both, (tokens, prompt), deadline, request_id)
         return Understood(published.tensor, times)

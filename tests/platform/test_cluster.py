@@ -100,7 +100,9 @@ def test_a_job_runs_the_uploaded_code_past_any_proxy_and_stopping_ends_only_this
 def test_the_environment_of_ray_is_read_as_a_shell_reads_it() -> None:
     file = ROOT / "serve" / "ray.env"
     read, bare = (
-        subprocess.run(["sh", "-c", f"set -a; {command} env"], env={}, capture_output=True, text=True, check=True).stdout.splitlines()
+        subprocess.run(
+            ["sh", "-c", f"set -a; {command} env"], env={}, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
         for command in (f". {file};", "")
     )
     assert read_variables(file) == dict(line.split("=", 1) for line in read if line not in bare)

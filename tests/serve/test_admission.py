@@ -81,9 +81,10 @@ def test_deadline_that_the_queue_cannot_meet_is_refused() -> None:
     with admission.admit(50):
         with admission.admit(50, deadline=clock.now + 6):
             pass
-        with pytest.raises(Refused, match="timeout") as refused, admission.admit(50, deadline=clock.now + 4):
+        with pytest.raises(Refused, match="timeout") as refused, admission.admit(50, deadline=clock.now + 2.2):
             pass
     assert refused.value.reason == "deadline"
+    assert refused.value.retry_after_s == 3, "5 seconds of waiting fit into the same 2.2 seconds in 2.8 seconds"
 
 
 def test_seconds_per_unit_are_learned_from_finished_edits() -> None:

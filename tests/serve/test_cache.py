@@ -34,13 +34,20 @@ class Computation:
 
 def test_least_recently_used_values_leave_first() -> None:
     cache = cache_of(max_bytes=8)
-    for key in "abcd":
-        cache.put(key, f"{key}{key}")
-    assert cache.get("a") == "aa" and len(cache) == 4 and cache.bytes == 8
-    cache.put("e", "eee")
-    assert [cache.get(key) for key in "abcde"] == ["aa", None, None, "dd", "eee"] and cache.bytes == 7
-    cache.put("f", "larger than all")
-    assert cache.get("f") is None and cache.bytes == 7
+
+    async def kept(keys: str) -> list[bool]:
+        return [(await cache.fetch(key, LONG, Computation(0.0, "larger than all")))[1] for key in keys]
+
+    async def requests() -> None:
+        for key in "abcd":
+            cache.put(key, f"{key}{key}")
+        assert await kept("a") == [True] and cache.bytes == 8
+        cache.put("e", "eee")
+        assert await kept("abcde") == [True, False, False, True, True] and cache.bytes == 7
+        cache.put("f", "larger than all")
+        assert await kept("f") == [False] and cache.bytes == 7
+
+    asyncio.run(requests())
 
 
 def test_without_bytes_nothing_is_kept() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +16,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fireedit.serve import door as door_module
+from fireedit.serve import metrics
 from fireedit.serve.door import DECIDED_S, Door, middlewares
-from fireedit.serve.envelope import DEADLINE, QUEUE_FULL, ROOM
+from fireedit.serve.envelope import DEADLINE, QUEUE_FULL, ROOM, timeout_s
 from tests.serve.asgi import Answer, call
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +171,32 @@ def test_full_gateway_is_left_alone_for_a_moment(shut: bool, calls: int) -> None
         assert gateway.calls == calls + 1
 
     asyncio.run(flood())
+
+
+def test_edits_that_no_gateway_counts_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = list[str]()
+    monkeypatch.setattr(metrics, "count_request", counted.append)
+
+    def bare(status: int) -> ASGIApp:
+        return PlainTextResponse("", status)
+
+    for status, outcome in {408: "timeout", 429: "rejected", 500: "unavailable", 503: "unavailable"}.items():
+        for path in ("/ready", EDITS):
+            ask(bare(status), path, method="POST")
+        assert counted == [outcome], "of the edit alone"
+        counted.clear()
+    for app, outcome in ((silent, "unavailable"), (broken, "failed")):
+        ask(app, EDITS, method="POST")
+        assert counted == [outcome]
+        counted.clear()
+    ask(echo, EDITS, method="POST", headers={"x-request-timeout-seconds": "soon"})
+    ask(echo, EDITS, method="POST")
+    assert counted == ["invalid"]
+
+
+def test_a_timeout_beyond_all_needs_no_more_digits_than_the_gateway_reads() -> None:
+    seen = json.loads(ask(echo, headers={"x-request-timeout-seconds": "9999999999"}).body)
+    assert 1e5 < float(seen[DEADLINE]) - time.time() < 1e9 and timeout_s(seen[DEADLINE])
 
 
 class SlowGateway:

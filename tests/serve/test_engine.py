@@ -194,6 +194,45 @@ def test_edit_that_fails_takes_no_other_with_it(studio: Studio) -> None:
     asyncio.run(scenario())
 
 
+def test_picture_that_cannot_be_decoded_takes_no_other_with_it(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edits of the same batch have done their last step by then."""
+    whole = Engine._pictures
+
+    def failing(engine: Engine, edit: QueuedEdit, last: bool) -> list[np.ndarray]:
+        if edit.job.request_id == "broken":
+            raise MemoryError("no room for the picture")
+        return whole(engine, edit, last)
+
+    monkeypatch.setattr(Engine, "_pictures", failing)
+
+    async def scenario() -> None:
+        engine = studio.engine()
+        jobs = [job(3, 1, request_id="broken"), job(3, 2), job(9, 3)]
+        results = await asyncio.gather(*(studio.paint(engine, 1, each) for each in jobs), return_exceptions=True)
+        assert isinstance(results[0], MemoryError)
+        for result, each in zip(results[1:], jobs[1:], strict=True):
+            assert equal(result, await studio.paint(studio.engine(), 1, each))
+
+    asyncio.run(scenario())
+
+
+def test_preview_that_fails_is_the_callers_alone(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        engine = studio.engine()
+        task = asyncio.create_task(studio.paint(engine, 0, job(10, request_id="x")))
+        while not engine.load.running:
+            await asyncio.sleep(0.01)
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(studio.pipeline, "preview", broken)
+            await engine.preview("x")
+        assert isinstance(await task, Painted)
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    asyncio.run(scenario())
+
+
 def test_queue_seconds_count_what_is_left(studio: Studio) -> None:
     async def scenario() -> None:
         engine = studio.engine()

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ import ray.util
 import requests
 
 from fireedit.platform import images
-from fireedit.serve.envelope import QUEUE_FULL
+from fireedit.serve.door import Door
+from fireedit.serve.envelope import QUEUE_FULL, ROOM
 from fireedit.serve.gateway import Gateway
 from fireedit.serve.keys import VARIABLE, KeysConfig, make_key
 from fireedit.serve.prompts import served_model
@@ -97,6 +98,22 @@ def test_full_queue_refuses_before_the_body_is_read() -> None:
         assert int(answer.headers["retry-after"]) > 0 and answer.headers[QUEUE_FULL] == "1"
 
     serve(work, max_queue_s=0.01)
+
+
+def test_every_answer_to_an_edit_tells_the_proxy_how_many_more_have_room() -> None:
+    async def work(gateway: Gateway) -> None:
+        door, rooms = Door(gateway.app()), list[int]()
+        for edits in (0, 2, 52):
+            with ExitStack() as stack:
+                for _ in range(edits):
+                    stack.enter_context(gateway.admission.admit(38))
+                answer = await call(door, EDITS, method="POST", headers=FORM, body=[multipart(b"GIF89a", prompt="x")])
+            assert ROOM not in answer.headers
+            ((room, _),) = door.crowd.rooms.values()
+            rooms.append(room)
+        assert rooms[0] > rooms[1] > 10 > rooms[2]
+
+    serve(work, max_queue_s=1e3, unit_s=0.5)
 
 
 def test_deadline_refuses_or_ends_an_edit_in_the_envelope() -> None:

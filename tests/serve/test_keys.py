@@ -94,7 +94,7 @@ def test_service_without_keys_binds_to_loopback_only() -> None:
     keys = Keys(parse_keys(LINE, "here"))
     for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8", None):
         refuse_strangers(host, Keys([]))
-    for host in ("0.0.0.0", "::", "192.168.0.7", "example.org"):
+    for host in ("", "0.0.0.0", "::", "192.168.0.7", "example.org"):
         refuse_strangers(host, keys)
         with pytest.raises(KeysError, match="no API key; set keys.file"):
             refuse_strangers(host, Keys([]))

@@ -41,7 +41,7 @@ def test_tokens_are_those_that_the_vlm_reads(pipeline: FireEditPipeline) -> None
     with pytest.raises(PromptError) as theirs:
         vlm.edit(TEXTS[3])
     with pytest.raises(BadRequest) as ours:
-        served_model("nano").check_prompt(TEXTS[3])
+        served_model("nano").check(TEXTS[3], "")
     assert (str(ours.value), ours.value.param) == (f"prompt: {theirs.value}", "prompt")
 
 
@@ -52,14 +52,15 @@ def test_facts_are_read_from_a_bucket(s3: str) -> None:
     for name in ("model_index.json", "vae/config.json", "vlm/config.json", *tokenizer):
         storage.write_bytes(storage.join(folder, name), (NANO / name).read_bytes())
     with pytest.raises(BadRequest, match="at most 192"):
-        served_model(folder).check_prompt(TEXTS[3])
+        served_model(folder).check(TEXTS[3], "")
 
 
 def test_weights_without_a_fast_tokenizer_leave_the_check_to_the_vlm(weights: Path, tmp_path: Path) -> None:
     shutil.copytree(
         weights, tmp_path, ignore=shutil.ignore_patterns("*.safetensors", "tokenizer.json"), dirs_exist_ok=True
     )
-    served_model(str(tmp_path)).check_prompt(TEXTS[3])
+    model = served_model(str(tmp_path))
+    model.check(TEXTS[3], "")
 
 
 def write(folder: Path, files: dict[str, object]) -> None:
@@ -95,7 +96,7 @@ def longest(model: ServedModel) -> int:
     words = 1
     try:
         while words < 1000:
-            model.check_prompt(" ".join(["the"] * (words + 1)))
+            model.check(" ".join(["the"] * (words + 1)), "")
             words += 1
     except BadRequest as error:
         assert error.param == "prompt" and "CLIP reads at most 77" in str(error)
@@ -111,6 +112,15 @@ def test_a_prompt_that_clip_would_cut_is_refused(instruct_pix2pix: Path) -> None
     fits = longest(model)
     assert len(clip(" ".join(["the"] * fits)).input_ids) <= 77 < len(clip(" ".join(["the"] * (fits + 1))).input_ids)
     assert longest(served_model("nano", "instruct-pix2pix")) == 75, "nano's tokenizer has the word as one token"
+
+
+@pytest.mark.parametrize("editor", ["fireedit", "instruct-pix2pix"])
+def test_a_negative_prompt_that_clip_would_cut_is_refused(editor: str) -> None:
+    model = served_model("nano", editor)
+    model.check("make it red", " ".join(["the"] * 75))
+    with pytest.raises(BadRequest, match="^negative_prompt: .* has 78 tokens; CLIP reads at most 77") as error:
+        model.check("make it red", " ".join(["the"] * 76))
+    assert error.value.param == "negative_prompt"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

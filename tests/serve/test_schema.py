@@ -46,7 +46,8 @@ WRONG = {
 
 
 def parse(files: dict[str, list[bytes]] | None = None, **texts: str) -> EditRequest:
-    return EditRequest.from_form(Form({"prompt": "make it red", **texts}, files or {"image": [IMAGE]}), LIMITS)
+    form = Form({"prompt": "make it red", **texts}, files or {"image": [IMAGE]})
+    return EditRequest.from_form(form, LIMITS, side=512)
 
 
 def test_settings_left_out_stay_as_saved_with_the_weights() -> None:
