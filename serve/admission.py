@@ -13,7 +13,8 @@ OTHER_STAGES_UNITS = 8
 """Work of an edit outside the UNet's steps: perception, understanding, VAE, image files; nano's, measured."""
 MEMORY_UNITS = 300
 """Finished work over which the seconds per unit are averaged."""
-
+FULL_QUEUE = 4
+"""Edits in the queue whose time counts in full: fewer do not fill the painter's batches, and take longer per unit."""
 RECENT_SHARE = 0.1
 
 
@@ -41,7 +42,8 @@ class Admission:
 
     The painter runs short edits first, so an edit of u units waits for at most u units of each edit before it: a
     long edit does not shut out short ones. Seconds per unit are learned from finished edits, as time with edits in the
-    queue per finished unit; so they follow replicas that come and go, and other gateways' edits.
+    queue per finished unit; so they follow replicas that come and go, and other gateways' edits. In a short queue, that
+    time is only an upper bound.
     """
 
     max_queue_s: float
@@ -53,6 +55,8 @@ class Admission:
     _places: list[Place] = field(default_factory=list)
     _busy_since: float = 0.0
     """Time since which no work was learned from."""
+    _finished_units: int = 0
+    """Work that was finished since then."""
     _recent_units: float = 0.0
     """Moving average of the work of edits that asked for a place."""
 
@@ -97,7 +101,7 @@ class Admission:
         self._recent_units += RECENT_SHARE * (units - self._recent_units)
         self._check(units, deadline)
         if not self._places:
-            self._busy_since = self.clock()
+            self._busy_since, self._finished_units = self.clock(), 0
         self._places.append(place := Place(units))
         try:
             yield place
@@ -106,11 +110,15 @@ class Admission:
 
     def _leave(self, place: Place) -> None:
         now, queued = self.clock(), sum(each.units for each in self._places)
+        is_full = self.edits >= FULL_QUEUE
         self._places.remove(place)
         spent_s = max(0.0, now - self._busy_since)
         if place.finished:
-            share = place.units / (place.units + MEMORY_UNITS)
-            self.unit_s += share * (spent_s / place.units - self.unit_s)
-            self._busy_since = now
+            self._finished_units += place.units
+            unit_s = spent_s / self._finished_units
+            if is_full or unit_s < self.unit_s:
+                share = self._finished_units / (self._finished_units + MEMORY_UNITS)
+                self.unit_s += share * (unit_s - self.unit_s)
+                self._busy_since, self._finished_units = now, 0
         else:  # it took a share of the time and leaves no finished work: neither is learned from
             self._busy_since = now - spent_s * (1 - place.units / queued)

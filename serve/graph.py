@@ -64,7 +64,7 @@ class ReplicasConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayReplicasConfig(ReplicasConfig):
-    """Replicas of the gateway: two at least, so that one answers while the other is replaced."""
+    """Replicas of the gateway: two, so that one answers while the other is replaced."""
 
     cpus: LogicalCPUs = 0.05
     min_replicas: Annotated[int, Field(ge=1)] = 2

@@ -1,11 +1,12 @@
 """Admission by seconds of work, with a clock of the test's own."""
 
+from collections import deque
 from contextlib import ExitStack
 
 import pytest
 
 from fireedit.models.settings import PaintSettings
-from fireedit.serve.admission import OTHER_STAGES_UNITS, Admission, work_units
+from fireedit.serve.admission import OTHER_STAGES_UNITS, Admission, Place, work_units
 from fireedit.serve.errors import Refused
 
 
@@ -109,3 +110,29 @@ def test_cancelled_edits_teach_nothing() -> None:
         clock.now += 1
         place.finish()
     assert admission.unit_s == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("edits", "expected"), [(1, 0.03), (2, 0.03), (3, 0.03), (4, 0.1), (9, 0.1)])
+def test_slow_edits_in_a_short_queue_shut_nobody_out(edits: int, expected: float) -> None:
+    """Few edits do not fill a batch: they take .1 s a unit here, and more of them might take no longer."""
+    admission, clock = make(max_queue_s=1e6, unit_s=0.03)
+    queue = deque[tuple[ExitStack, Place]]()
+    for _ in range(200):
+        while len(queue) < edits:
+            stack = ExitStack()
+            queue.append((stack, stack.enter_context(admission.admit(50))))
+        clock.now += 5
+        stack, place = queue.popleft()
+        place.finish()
+        stack.close()
+    assert admission.unit_s == pytest.approx(expected, rel=0.05)
+
+
+def test_a_faster_painter_is_noticed_in_a_short_queue() -> None:
+    admission, clock = make(max_queue_s=1e6, unit_s=0.03)
+    for _ in range(100):
+        with admission.admit(50) as first, admission.admit(50) as second:
+            clock.now += 1
+            first.finish()
+            second.finish()
+    assert admission.unit_s == pytest.approx(0.01, rel=0.1)
