@@ -33,8 +33,7 @@ async def slow_bodies(server: Server, scale: float) -> list[Figure]:
     before, probes_before = await _edits_and_probes(server, seconds, first=2000)
     held = Held(server)
     holders = [asyncio.create_task(held.hold(0.1 * number)) for number in range(count)]
-    while held.open < count and not any(holder.done() for holder in holders):
-        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1 * count)
     during, probes = await _edits_and_probes(server, seconds, first=2100)
     still_open = held.open
     for holder in holders:
@@ -43,7 +42,7 @@ async def slow_bodies(server: Server, scale: float) -> list[Figure]:
     say(f"  of {count} unfinished bodies {still_open} are open at the end; ended and opened again: {dict(held.ended)}")
     return [
         Figure(f"with {count} unfinished bodies: p99 of probes", 1e3 * percentile(probes, 99), "ms", most=100),
-        Figure("open at the end", still_open, least=0.9 * count),
+        Figure("open at that time", still_open, least=0.9 * count),
         Figure("without: p99 of probes", 1e3 * percentile(probes_before, 99), "ms"),
         Figure("with: median of edits", median(during), "s"),
         Figure("over that without", median(during) / median(before), most=1.25),
