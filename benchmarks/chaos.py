@@ -6,17 +6,18 @@ repeated. `soak` sends mixed requests, invalid ones among them, and fits the gro
 The exit status is 1 if a bar is missed.
 """
 
+import os
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread of Serve would start another Ray when the service's has ended
 
 import argparse
 import asyncio
 import contextlib
 import itertools
 import json
-import os
 import random
 import signal
 import tempfile

@@ -5,15 +5,16 @@ figures beside their bars. The exit status is 1 if a bar is missed. Give --only 
 all with fewer edits, which proves less.
 """
 
+import os
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread of Serve would start another Ray when the service's has ended
 
 import argparse
 import asyncio
 import json
-import os
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any

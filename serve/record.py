@@ -7,7 +7,7 @@ import traceback
 from types import TracebackType
 from typing import Self
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayTaskError, TaskCancelledError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -47,7 +47,7 @@ class Record:
 
     def answered(self, response: Response, error: Exception | None = None) -> None:
         """Take note of the answer, and of the error behind it; where one of the server's own arose is logged."""
-        if isinstance(error, ClientDisconnect):
+        if isinstance(error, (ClientDisconnect, TaskCancelledError)):  # the latter is Ray Serve's, while a body is read
             return
         self.status, self.bytes_out = response.status_code, len(response.body)
         self.outcome = metrics.OUTCOMES.get(self.status, "invalid")

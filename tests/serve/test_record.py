@@ -1,6 +1,7 @@
 """Account of one request."""
 
 import pytest
+from ray.exceptions import TaskCancelledError
 from starlette.requests import ClientDisconnect
 
 from fireedit.serve import metrics
@@ -17,6 +18,7 @@ OUTCOMES = [
     (Lost(), "unavailable"),
     (OSError("/etc/secret"), "failed"),
     (ClientDisconnect(), "canceled"),
+    (TaskCancelledError(), "canceled"),
 ]
 
 
