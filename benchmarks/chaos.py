@@ -150,27 +150,23 @@ async def _is_replaced(server: Server, kind: str, old: set[int]) -> bool:
 
 async def changes(server: Server, args: argparse.Namespace) -> list[Figure]:
     """Change settings and numbers of replicas under load."""
-    rollouts = {
-        "two settings": {"limits": {"max_steps": 900}, "unet": {"max_branches": 9, "cpus": 0.1}},
-        "1 to 3 replicas": replicas(3),
-        "3 to 1 replicas": replicas(1),
-    }
+    changed = server.changes | {"limits": {"max_steps": 900}, "unet": {"max_branches": 9, "cpus": 0.1}}
+    rollouts = {"two settings": 1, "1 to 3 replicas": 3, "3 to 1 replicas": 1}
+    server.replicas = 1
+    await asyncio.to_thread(server.deploy, server.changes)
+    await _settled(server)
     seconds = {}
     async with _under_load(server, args.rate, least=args.requests, retries=0) as (load, stop):
         await asyncio.sleep(5)
-        for name, change in rollouts.items():
+        for name, server.replicas in rollouts.items():
             began = time.monotonic()
-            await asyncio.to_thread(server.deploy, _merged_with_first(change), False)
+            await asyncio.to_thread(server.deploy, changed, False)
             await _settled(server)
             seconds[name] = time.monotonic() - began
             say(f"  {name}: {seconds[name]:.1f} s  sent {load.tally.sent}  lost {len(load.tally.lost)}")
             await asyncio.sleep(5)
         stop.set()
     return [*_tally_figures(load.tally), *[Figure(f"rolling out {name}", each, "s") for name, each in seconds.items()]]
-
-
-def _merged_with_first(change: Mapping[str, Any]) -> dict[str, Any]:
-    return replicas(1) | {name: {**replicas(1).get(name, {}), **section} for name, section in change.items()}
 
 
 async def _settled(server: Server) -> None:

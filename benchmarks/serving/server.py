@@ -71,6 +71,8 @@ class Server:
         self.ray = LocalRay(self.folder / STATE)
         self.port = free_port(8100)
         self.changes: Mapping[str, Any] = changes or {}
+        self.replicas: int | None = None
+        """Number of replicas of every stage, as Serve's own key of the config file; None leaves it to `changes`."""
 
     def __enter__(self) -> Self:
         environment = {"PYTHONPATH": str(CHECKOUT), "RAY_SERVE_LOG_TO_STDERR": "0", **read_variables(SERVE / "ray.env")}
@@ -119,6 +121,9 @@ class Server:
         settings["http_options"]["port"] = self.port
         application = settings["applications"][0]
         application["args"] = _merged(application["args"], self.changes)
+        if self.replicas is not None:
+            bounds = {"min_replicas": self.replicas, "max_replicas": self.replicas}
+            application["deployments"] = [{"name": name, "autoscaling_config": bounds} for name in STAGES]
         return settings
 
     def is_ready(self) -> bool:
