@@ -1,8 +1,8 @@
 """Chaos: kills, changes and a soak of the shipped service under an open-loop load of edits with known answers.
 
 `kills` ends a random process every 20 s: a detector, a VLM, a UNet, a gateway and the proxy in turn, two replicas each.
-Clients repeat what failed retryably, as OpenAI's do. `changes` rolls out two settings and 3 and 1 replicas; nothing is
-repeated. `soak` sends mixed requests, invalid ones among them, and fits the growth of memory, objects and open files.
+Clients repeat what failed retryably until it is done. `changes` rolls out two settings and 3 and 1 replicas; clients
+repeat twice, as OpenAI's do. `soak` sends mixed requests, invalid ones among them, and fits the growth of memory, objects and open files.
 The exit status is 1 if a bar is missed.
 """
 
@@ -32,7 +32,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from fireedit.benchmarks.measuring import in_new_process, memory_mb, open_files
-from fireedit.benchmarks.serving.arrivals import OpenLoad, Tally
+from fireedit.benchmarks.serving.arrivals import OPENAI_RETRIES, OpenLoad, Tally
 from fireedit.benchmarks.serving.client import get, send
 from fireedit.benchmarks.serving.edits import Edit, draw, solo_answers
 from fireedit.benchmarks.serving.figures import Figure, median, percentile, report, show_section
@@ -156,7 +156,7 @@ async def changes(server: Server, args: argparse.Namespace) -> list[Figure]:
     await asyncio.to_thread(server.deploy, server.changes)
     await _settled(server)
     seconds = {}
-    async with _under_load(server, args.rate, least=args.requests, retries=0) as (load, stop):
+    async with _under_load(server, args.rate, least=args.requests, retries=OPENAI_RETRIES) as (load, stop):
         await asyncio.sleep(5)
         for name, server.replicas in rollouts.items():
             began = time.monotonic()
