@@ -1,8 +1,9 @@
 """Chaos: kills, changes and a soak of the shipped service under an open-loop load of edits with known answers.
 
 `kills` ends a random process every 20 s: a detector, a VLM, a UNet, a gateway and the proxy in turn, two replicas each.
-Clients repeat what failed retryably until it is done. `changes` rolls out two settings and 3 and 1 replicas; clients
-repeat twice, as OpenAI's do. `soak` sends mixed requests, invalid ones among them, and fits the growth of memory, objects and open files.
+Clients repeat what failed retryably until it is done. `changes` rolls out two settings, then 3 replicas and 1; clients
+repeat twice, as OpenAI's do. `soak` sends mixed requests, invalid ones among them, and fits the growth of memory,
+objects and open files.
 The exit status is 1 if a bar is missed.
 """
 
