@@ -32,7 +32,7 @@ import ray
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from fireedit.benchmarks.measuring import in_new_process, memory_mb, open_files
+from fireedit.benchmarks.measuring import in_new_process, open_files, own_memory_mb
 from fireedit.benchmarks.serving.arrivals import OPENAI_RETRIES, OpenLoad, Tally
 from fireedit.benchmarks.serving.client import get, send
 from fireedit.benchmarks.serving.edits import Edit, draw, solo_answers
@@ -210,7 +210,7 @@ def _reading(server: Server) -> tuple[float, float, float, float]:
     total, free = (
         each.get("object_store_memory", 0.0) for each in (ray.cluster_resources(), ray.available_resources())
     )
-    return time.monotonic(), memory_mb(processes), (total - free) / 1e6, open_files(processes)
+    return time.monotonic(), own_memory_mb(processes), (total - free) / 1e6, open_files(processes)
 
 
 def _growth(readings: Sequence[Sequence[float]], column: int) -> float:

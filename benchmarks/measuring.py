@@ -39,6 +39,16 @@ def memory_mb(processes: Iterable[psutil.Process]) -> float:
     return sum(_read(processes, lambda process: process.memory_full_info().pss).values()) / 1e6
 
 
+def own_memory_mb(processes: Iterable[psutil.Process]) -> float:
+    """Sum up the memory of processes without pages of files, whose share changes with what else the machine runs."""
+    return sum(_read(processes, _anonymous_mb).values())
+
+
+def _anonymous_mb(process: psutil.Process) -> float:
+    lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss_Anon")), 0.0)
+
+
 def open_files(processes: Iterable[psutil.Process]) -> int:
     """Count the open file descriptors of processes."""
     return sum(_read(processes, lambda process: process.num_fds()).values())
