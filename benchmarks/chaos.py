@@ -151,7 +151,7 @@ async def _is_replaced(server: Server, kind: str, old: set[int]) -> bool:
 
 async def changes(server: Server, args: argparse.Namespace) -> list[Figure]:
     """Change settings and numbers of replicas under load."""
-    changed = server.changes | {"limits": {"max_steps": 900}, "unet": {"max_branches": 9, "cpus": 0.1}}
+    changed = {**server.changes, "limits": {"max_steps": 900}, "unet": {"max_branches": 9, "cpus": 0.1}}
     rollouts = {"two settings": 1, "1 to 3 replicas": 3, "3 to 1 replicas": 1}
     server.replicas = 1
     await asyncio.to_thread(server.deploy, server.changes)
