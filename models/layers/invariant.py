@@ -4,11 +4,18 @@ On a CPU in float32 the usual kernels choose an order of summation by the size o
 would change in its last bits with the company it is sampled in. Here a linear layer is one product per sample, and a
 convolution always oneDNN's, at the speed of the usual kernels. In training, in other precisions and on other devices
 the layers are the usual ones.
+
+MKL chooses its kernel by the alignment of the memory too, on some CPUs, unless MKL_CBWR asks it for reproducible
+products; it reads the variable at its first product.
 """
+
+import os
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
