@@ -16,7 +16,7 @@ TEXT_SIZE = 1_000_000
 """Bytes for texts, headers and boundaries beside the image."""
 MAX_FILES, MAX_FIELDS = 17, 100
 """Parts of a form: OpenAI's 16 images and a mask, and more texts than clients send."""
-GRACE_S = 10.0
+GRACE_S = 5.0
 """Seconds before the least rate counts."""
 
 

@@ -53,7 +53,7 @@ class LimitsConfig:
     body_timeout_s: Positive = 60
     """Seconds for a whole body."""
     min_body_bytes_per_s: Annotated[int, Field(ge=1)] = 10_000
-    """Rate below which a body is given up, after the first 10 seconds."""
+    """Rate below which a body is given up, after the first 5 seconds."""
     max_bodies_bytes: int = 256_000_000
     """Bytes of the bodies of all requests of one gateway."""
 
