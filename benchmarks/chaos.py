@@ -1,7 +1,7 @@
 """Chaos: kills, changes and a soak of the shipped service under an open-loop load of edits with known answers.
 
 `kills` ends a random process every 20 s: a detector, a VLM, a UNet, a gateway and the proxy in turn, two replicas each.
-Clients repeat what failed retryably until it is done. `changes` rolls out two settings, then 3 replicas and 1; nothing is
+Clients repeat what failed retryably. `changes` rolls out two settings, then 3 replicas and 1; nothing is
 repeated. `soak` sends mixed requests, invalid ones among them, and fits the growth of memory, objects and open files.
 The exit status is 1 if a bar is missed.
 """
