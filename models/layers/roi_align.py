@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 SAMPLES = 2
 """Samples along each side of a bin."""
+CHUNK = 8
+"""Images sampled at once: more would need much memory at the paper's sizes, fewer leave a GPU waiting for launches."""
 
 
 def roi_align(features: Tensor, boxes: Tensor, batch_index: Tensor, output_size: int, spatial_scale: float) -> Tensor:
@@ -25,35 +27,35 @@ def roi_align(features: Tensor, boxes: Tensor, batch_index: Tensor, output_size:
     Source: mmcv's CUDA kernel with aligned=True, pool_mode="avg". Like it, and unlike mmcv's CPU kernel, a box whose
         right is less than its left is sampled mirrored: Groma's released weights were trained on such boxes.
     """
-    pooled = features.new_zeros(len(boxes), features.shape[1], output_size, output_size)
     corners = boxes.float() * spatial_scale - 0.5  # whole numbers are the centers of cells
-    for index, feature in enumerate(features):
-        rows = (batch_index == index).nonzero()[:, 0]
-        if len(rows) > 0:
-            pooled.index_copy_(0, rows, _roi_align_image(feature, corners[rows], output_size))
-    return pooled
+    own = F.one_hot(batch_index, len(features))
+    slots = (own.cumsum(dim=0) * own).sum(dim=1) - 1  # [N], place of each box among those of its image
+    padded = corners.new_zeros(len(features), max(int(own.sum(dim=0).max()), 1), 4)
+    padded[batch_index, slots] = corners
+    chunks = zip(features.split(CHUNK), padded.split(CHUNK), strict=True)
+    return torch.cat([_pool_images(*chunk, output_size) for chunk in chunks])[batch_index, slots]
 
 
-def _roi_align_image(feature: Tensor, corners: Tensor, output_size: int) -> Tensor:
-    """Pool corners [N, 4] xyxy, in cells, from one image [C, H, W] -> [N, C, output_size, output_size]."""
-    height, width = feature.shape[-2:]
-    left, top, right, bottom = corners.unbind(dim=1)
+def _pool_images(features: Tensor, corners: Tensor, output_size: int) -> Tensor:
+    """Pool corners [B, R, 4] xyxy, in cells, from images [B, C, H, W] -> [B, R, C, output_size, output_size]."""
+    height, width = features.shape[-2:]
+    left, top, right, bottom = corners.unbind(dim=-1)
     columns = _sample_positions(left, right, output_size * SAMPLES)
     rows = _sample_positions(top, bottom, output_size * SAMPLES)
     # A sample up to one cell outside takes the border's value; one further out is zero.
-    inside = ((rows >= -1) & (rows <= height))[:, :, None] & ((columns >= -1) & (columns <= width))[:, None, :]
-    x = _to_grid(columns, width)[:, None, :].expand(inside.shape)
-    y = _to_grid(rows, height)[:, :, None].expand(inside.shape)
-    grid = torch.stack([x, y], dim=-1).flatten(0, 1)
-    samples = F.grid_sample(feature[None].float(), grid[None], padding_mode="border", align_corners=False)
-    bins = F.avg_pool2d(samples.mul_(inside.flatten(0, 1)), SAMPLES)
-    return bins[0].unflatten(1, (len(corners), output_size)).transpose(0, 1).to(feature.dtype)
+    inside = ((rows >= -1) & (rows <= height))[..., :, None] & ((columns >= -1) & (columns <= width))[..., None, :]
+    x = _to_grid(columns, width)[..., None, :].expand(inside.shape)
+    y = _to_grid(rows, height)[..., :, None].expand(inside.shape)
+    grid = torch.stack([x, y], dim=-1).flatten(1, 2)
+    samples = F.grid_sample(features.float(), grid, padding_mode="border", align_corners=False)
+    bins = F.avg_pool2d(samples.mul_(inside.flatten(1, 2)[:, None]), SAMPLES)
+    return bins.unflatten(2, (corners.shape[1], output_size)).transpose(1, 2).to(features.dtype)
 
 
 def _sample_positions(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Compute [N, steps]: the centers of equal steps from start [N] to end [N]."""
+    """Compute [..., steps]: the centers of equal steps from start to end, both [...]."""
     centers = (torch.arange(steps, device=start.device) + 0.5) / steps
-    return start[:, None] + centers * (end - start)[:, None]
+    return start[..., None] + centers * (end - start)[..., None]
 
 
 def _to_grid(positions: Tensor, size: int) -> Tensor:

@@ -171,10 +171,12 @@ def test_each_edit_writes_one_line_and_nothing_that_the_client_wrote(caplog: pyt
     headers = {"x-request-id": secret, "authorization": secret, "user-agent": secret}
     serve(lambda gateway: post(gateway, multipart(b"no " + secret.encode(), prompt=secret, n=secret), headers))
     serve(lambda gateway: post(gateway, multipart(b"no", prompt="x"), {"x-request-id": "good-id"}))
+    serve(lambda gateway: post(gateway, b"no form"))
     assert "evil" not in caplog.text and "s3cret" not in caplog.text
     lines = [json.loads(record.message) for record in caplog.records if record.name == "ray.serve"]
-    assert [(line["event"], line["outcome"], line["status"]) for line in lines] == [("edit", "invalid", 400)] * 2
+    assert [(line["event"], line["outcome"], line["status"]) for line in lines] == [("edit", "invalid", 400)] * 3
     assert lines[1]["request_id"] == "good-id" and lines[1]["bytes_in"] > 0 < lines[1]["bytes_out"]
+    assert lines[2]["bytes_in"] == len(b"no form")
 
 
 def assert_error(response: requests.Response, status: int, param: str | None = None) -> None:

@@ -1,27 +1,36 @@
 """The last deployment, without Ray around it."""
 
 import asyncio
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import ray
 import torch
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
+from fireedit.serve import unet as unet_module
 from fireedit.serve.detector import detail_of
 from fireedit.serve.engine import EngineConfig, Load
 from fireedit.serve.part import WeightsConfig
 from fireedit.serve.schema import EditJob
 from fireedit.serve.unet import UNetDeployment
 
-SETTINGS = {"num_inference_steps": 3, "guidance_scale": 3.0}
+SETTINGS = {"num_inference_steps": 3, "guidance_scale": 3.0, "negative_prompt": "blurry"}
 
 
 @pytest.mark.parametrize("editor", ["fireedit", "instruct-pix2pix"])
 def test_edit_is_the_pipelines(
-    weights: Path, pipeline: FireEditPipeline, photos: list[np.ndarray], editor: str
+    weights: Path,
+    pipeline: FireEditPipeline,
+    photos: list[np.ndarray],
+    editor: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "ray.serve")
     config = WeightsConfig(weights=str(weights), editor=editor)
     unet = UNetDeployment(config, threads=1, engine=EngineConfig())
     canvas = squash(photos[0], 64)
@@ -36,4 +45,30 @@ def test_edit_is_the_pipelines(
         generators = [torch.Generator().manual_seed(4)]
         expected = pipeline.paint(pipeline.prepare([canvas], percepts, edit_tokens, settings, generators))
         assert np.array_equal(painted.images[0], np.asarray(pipeline.decode(expected, [(30, 20)])[0]))
+    assert "1 pictures" in caplog.text and "blurry" not in caplog.text
     assert asyncio.run(unet.load()) == Load(running=0, waiting=0, steps=3) and unet.queue_seconds() == 0
+
+
+def test_edits_of_dead_gateways_are_dropped_also_after_failed_lookups(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet = UNetDeployment(WeightsConfig(weights=str(weights)), threads=1, engine=EngineConfig())
+    looked_up, dropped = list[str](), list[set[str]]()
+
+    def get_actor(name: str, namespace: str) -> None:
+        looked_up.append(name)
+        if len(looked_up) <= 2:
+            raise ConnectionError("the GCS restarts")
+        if name == "dead":
+            raise ValueError("no such actor")
+
+    async def paint(*edit: object) -> None:
+        while not dropped:
+            await asyncio.sleep(0.01)
+
+    unet.engine = SimpleNamespace(callers={"alive", "dead"}, drop=dropped.append, paint=paint)
+    monkeypatch.setattr(ray, "get_actor", get_actor)
+    monkeypatch.setattr(unet_module, "WATCH_INTERVAL_S", 0.01)
+    job = EditJob(settings={}, seeds=(1,), size=(1, 1), caller="dead")
+    asyncio.run(asyncio.wait_for(unet.edit(np.zeros((64, 64, 3), np.uint8), None, torch.zeros(1, 77, 96), job), 10))
+    assert dropped[0] == {"dead"}

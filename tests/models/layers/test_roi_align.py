@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fireedit.models.layers.roi_align import SAMPLES, roi_align
+from fireedit.models.layers.roi_align import CHUNK, SAMPLES, roi_align
 
 SCALE = 0.3
 BOXES = {
@@ -69,6 +69,16 @@ def test_roi_align_takes_an_image_without_boxes(features: Tensor) -> None:
     assert roi_align(features, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 4, SCALE).shape == (0, 5, 4, 4)
     one = roi_align(features, torch.tensor([[3.0, 4.0, 30.0, 41.0]]), torch.tensor([1]), 4, SCALE)
     assert one.shape == (1, 5, 4, 4)
+
+
+def test_roi_align_of_many_images_equals_each_alone() -> None:
+    images = torch.randn(2 * CHUNK + 1, 5, 13, 17, generator=torch.Generator().manual_seed(1))
+    image_of_each = torch.tensor([3, 0, 16, 3, 9, 9, 3, 15, 0, 8])  # in no order; most images have no box
+    boxes = torch.tensor(list(BOXES.values()) * 2, dtype=torch.float32)[: len(image_of_each)]
+    together = roi_align(images, boxes, image_of_each, 4, SCALE)
+    for pooled, box, image in zip(together, boxes, image_of_each, strict=True):
+        alone = roi_align(images[image : image + 1], box[None], torch.zeros(1, dtype=torch.int64), 4, SCALE)
+        assert torch.equal(pooled, alone[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
