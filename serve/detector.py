@@ -4,6 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fireedit.serve import preload  # noqa: F401
+
+# isort: split
+
 import numpy as np
 import ray
 from ray import ObjectRef

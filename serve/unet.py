@@ -4,6 +4,10 @@ import asyncio
 import logging
 from contextvars import Context
 
+from fireedit.serve import preload  # noqa: F401
+
+# isort: split
+
 import numpy as np
 import ray
 import torch

@@ -3,6 +3,10 @@
 import hashlib
 from collections.abc import Sequence
 
+from fireedit.serve import preload  # noqa: F401
+
+# isort: split
+
 import torch
 from torch import Tensor
 
