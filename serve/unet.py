@@ -39,7 +39,7 @@ class UNetDeployment(ModelDeployment):
         super().__init__(weights, threads)
         self.engine = Engine(self.pipeline, engine, self.in_thread)
         self._watch: asyncio.Task[None] | None = None
-        self.warm_up(self._paint_once)
+        self.warm_up(self._paint_largest_batch)
 
     async def edit(self, canvas: np.ndarray, detail: Percepts | None, edit_tokens: Tensor, job: EditJob) -> Painted:
         """Edit one picture; a caller that is cancelled or dies takes its edit out before the next step.
@@ -76,8 +76,11 @@ class UNetDeployment(ModelDeployment):
                 self.engine.drop(dead)
             await asyncio.sleep(WATCH_INTERVAL_S)
 
-    def _paint_once(self) -> None:
-        """Run one step of a guided edit of an empty picture."""
+    def _paint_largest_batch(self) -> None:
+        """Run one step of as many guided edits of an empty picture as a batch takes.
+
+        A device without the memory for them fails here, not under load, and later batches find the memory taken.
+        """
         hvca, side = self.pipeline.hvca, self.pipeline.vae.config.sample_size
         canvas = np.zeros((side, side, 3), np.uint8)
         edit_tokens = torch.zeros(1, 77, self.pipeline.unet.config.cross_attention_dim)
@@ -86,8 +89,9 @@ class UNetDeployment(ModelDeployment):
             sources = tuple(torch.zeros(1, 1, width, dtype=hvca.dtype) for width in hvca.config.source_widths)
             detail = Percepts(torch.zeros(1, 0), (), (), (), sources)
         settings = self.pipeline.settings.but(num_inference_steps=1, guidance_scale=2.0)
-        state = self.pipeline.prepare([canvas], detail, edit_tokens, settings)
-        self.pipeline.decode(self.pipeline.paint(state), [(side, side)])
+        copies = max(1, self.engine.config.max_branches // 3)
+        state = self.pipeline.prepare([canvas], detail, edit_tokens, settings, copies=[copies])
+        self.pipeline.decode(self.pipeline.paint(state), [(side, side)] * copies)
 
 
 def _is_alive(actor: str) -> bool:
