@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fireedit.serve import door as door_module
 from fireedit.serve import metrics
-from fireedit.serve.door import DECIDED_S, Door, middlewares
+from fireedit.serve.door import Door, middlewares
 from fireedit.serve.envelope import DEADLINE, QUEUE_FULL, ROOM, timeout_s
 from tests.serve.asgi import Answer, call
 
@@ -220,12 +220,17 @@ async def crowd(door: Door, count: int) -> list[asyncio.Task[Answer]]:
 
 
 @pytest.mark.parametrize(("rooms", "taken"), [([], 40), (["a 100"], 40), (["a 20", "b 90"], 24), (["a 0"], 4)])
-def test_crowd_beyond_the_room_is_refused_at_once(rooms: list[str], taken: int) -> None:
+def test_crowd_beyond_the_room_is_refused_at_once(
+    rooms: list[str], taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door_module, "DECIDED_S", 3.0)  # a slow machine takes longer than 0.5 s to send 400
+
     async def flood() -> None:
         door = Door(gateway := SlowGateway(""))
         for room in rooms:
             door.crowd.report(room)
-        door.crowd.rooms = {name: (room, at - 2 * DECIDED_S) for name, (room, at) in door.crowd.rooms.items()}
+        earlier = 2 * door_module.DECIDED_S
+        door.crowd.rooms = {name: (room, at - earlier) for name, (room, at) in door.crowd.rooms.items()}
         edits = await crowd(door, 400)
         refused = [edit.result() for edit in edits if edit.done()]
         assert (gateway.calls, len(refused)) == (taken, 400 - taken)
@@ -260,7 +265,7 @@ def test_crowd_is_refused_until_a_gateway_reports_its_room(monkeypatch: pytest.M
 
 
 def test_unfinished_bodies_are_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door_module, "DECIDED_S", 0.05)
+    monkeypatch.setattr(door_module, "DECIDED_S", 0.5)
 
     async def flood() -> None:
         door = Door(gateway := SlowGateway(""))
@@ -268,7 +273,7 @@ def test_unfinished_bodies_are_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None
             for _ in range(100):
                 stack.enter_context(door.crowd.joined(asyncio.Event().wait))
             assert door.crowd.is_full()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.6)
             assert not door.crowd.is_full() and gateway.calls == 0
 
     asyncio.run(flood())

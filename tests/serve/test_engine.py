@@ -238,7 +238,8 @@ def test_queue_seconds_count_what_is_left(studio: Studio) -> None:
         engine = studio.engine()
         assert engine.queue_seconds == 0
         tasks = [asyncio.create_task(studio.paint(engine, 0, job(30))) for _ in range(2)]
-        await asyncio.sleep(0.3)
+        while not engine.load.steps:
+            await asyncio.sleep(0.01)
         assert 0 < engine.queue_seconds <= 2 * 30 * 3 * engine.branch_seconds
         for task in tasks:
             task.cancel()
