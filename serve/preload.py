@@ -1,7 +1,7 @@
 """Imports torch and the models at low priority. Modules of model deployments import this before anything else.
 
 The imports of a starting replica take about ten seconds of a core. Where they share cores with a painter, each of its
-threads waits at every layer for the one that the imports keep from running: beside six of them an edit took 25 times as
+threads waits at every layer for the one that the imports keep from running: beside six of them an edit took 20 times as
 long. Linux has priorities by thread, so the imports run in a thread of their own; the replica stays at its priority.
 """
 
