@@ -13,12 +13,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import add_setting_flags, setting_flags
 from fireedit.platform import storage
 from fireedit.platform.console import say
-from fireedit.platform.images import decode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def edit(args: argparse.Namespace) -> dict[str, object]:
     """Edit the image and save the result; returns the job's report."""
-    source = decode(args.image.read_bytes())
+    source = Image.open(args.image)
     with nullcontext("nano") if args.weights == "nano" else storage.reading_folder(args.weights) as folder:
         pipeline = FireEditPipeline.from_pretrained(folder).to(args.device)
     started = time.monotonic()

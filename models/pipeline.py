@@ -9,9 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import DiffusionPipeline
-from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
@@ -22,6 +20,16 @@ from fireedit.models.checkpoint_files import check_pipeline
 from fireedit.models.detector import Detector
 from fireedit.models.hvca import HVCA
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
+from fireedit.models.pictures import (
+    Boxes,
+    ImageInput,
+    Regions,
+    as_type,
+    read_masks,
+    regions_of,
+    result_sizes,
+    tensors_of,
+)
 from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
@@ -32,28 +40,25 @@ from fireedit.models.tati import TATI
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PADDING, PromptTokenizer
 from fireedit.models.unet import EditUNet
-from fireedit.models.vae import EditVAE, PatchCodec, decode_latents, encode_pixels, keep_unchanged, source_latents
+from fireedit.models.vae import (
+    EditVAE,
+    PatchCodec,
+    changed_cells,
+    decode_latents,
+    encode_pixels,
+    keep_unchanged,
+    source_latents,
+)
 from fireedit.models.vision import Vision
 from fireedit.models.vlm import VLM
-
-ImageInput = Image.Image | np.ndarray
-"""PIL image, or uint8 RGB [H, W, 3]."""
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Regions of one image that the VLM read."""
-
-    boxes: np.ndarray
-    """[R, 4] xyxy in [0, 1] of the image's sides, best first."""
-    scores: np.ndarray
-    """[R] in [0, 1]."""
+from fireedit.platform.images import Picture
+from fireedit.platform.restoration import Edit, restore
 
 
 @dataclass
 class FireEditPipelineOutput(BaseOutput):
     images: list[Image.Image] | np.ndarray | Tensor
-    """`num_images_per_prompt` for each source, in its aspect ratio; latents for output_type="latent"."""
+    """`num_images_per_prompt` for each source, of its size; latents for output_type="latent"."""
     regions: list[Regions]
     """Regions of each source."""
 
@@ -226,9 +231,9 @@ class FireEditPipeline(DiffusionPipeline):
             state.step += 1
 
     @torch.no_grad()
-    def preview(self, state: SamplingState, sizes: Sequence[tuple[int, int]]) -> list[Image.Image]:
+    def preview(self, state: SamplingState) -> np.ndarray:
         """Decode what a sampling would end with if its last prediction were true; the sampling is not disturbed."""
-        return self.decode(state.latents if state.clean is None else state.clean, sizes)
+        return self.decode(state.latents if state.clean is None else state.clean)
 
     @torch.no_grad()
     def finish(self, state: SamplingState) -> Tensor:
@@ -256,25 +261,33 @@ class FireEditPipeline(DiffusionPipeline):
         return self.finish(state)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, sizes: Sequence[tuple[int, int]], output_type: str = "pil") -> Any:
-        """Decode edited latents to images, each in the aspect ratio of its source.
-
-        Args:
-            sizes: (width, height) of each source.
-            output_type: `pil`, `np`, `pt`, or `latent`; all but `pil` and `latent` need sources of one size.
-        """
-        if output_type == "latent":
-            return latents
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Decode edited latents to canvases, uint8 RGB [N, S, S, 3]."""
         decoded = decode_latents(self.vae, latents.to(self.vae.dtype)).float()
-        side = self.vae.config.sample_size
-        fitted = [
-            F.interpolate(image[None], size=output_size(size, side)[::-1], mode="bicubic", antialias=True).clamp(-1, 1)
-            for image, size in zip(decoded, sizes, strict=True)
+        return ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+    @torch.no_grad()
+    def changed(self, state: SamplingState, edited: Tensor) -> np.ndarray:
+        """Find the cells of edited latents, as `finish` returned them, that the edit changed; bool [N, h, w]."""
+        source = state.source.float() * self.vae.config.scaling_factor
+        return changed_cells(edited, source, state.settings.keep_below).cpu().numpy()
+
+    def restore(
+        self,
+        state: SamplingState,
+        edited: Tensor,
+        sources: Sequence[Picture],
+        canvases: Sequence[np.ndarray],
+        sizes: Sequence[tuple[int, int]] | None = None,
+        masks: Sequence[np.ndarray | None] | None = None,
+    ) -> list[np.ndarray]:
+        """Apply edited latents [N, C, h, w] to the sources at their full sizes, as `platform.restoration.restore`."""
+        sizes, masks = sizes or [source.size for source in sources], masks or [None] * len(sources)
+        edits = zip(self.decode(edited), self.changed(state, edited), state.source_of.tolist(), strict=True)
+        return [
+            restore(sources[index], Edit(canvases[index], canvas, changed), sizes[index], masks[index])
+            for canvas, changed, index in edits
         ]
-        processor = VaeImageProcessor()
-        if output_type == "pil":
-            return [processor.postprocess(image, output_type="pil")[0] for image in fitted]
-        return processor.postprocess(torch.cat(fitted), output_type=output_type)
 
     @torch.no_grad()
     def __call__(
@@ -285,6 +298,9 @@ class FireEditPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
+        size: str | tuple[int, int] = "auto",
+        mask_image: ImageInput | list[ImageInput] | None = None,
+        regions: Boxes | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., Mapping[str, Tensor]] | None = None,
@@ -294,6 +310,12 @@ class FireEditPipeline(DiffusionPipeline):
         """Edit one image or several, each by its prompt; arguments are named as in diffusers.
 
         Args:
+            image: upright as its EXIF says and in sRGB when it is read, its transparency over gray and kept.
+            size: width and height of the results; "auto" for each source's own, "canvas" for no more than the model
+                paints. Of a source of another aspect than width and height, the center is shown.
+            mask_image: mask of each source's size, white where it may change; elsewhere its pixels are kept.
+            regions: boxes that the VLM looks at in place of the detector's.
+            output_type: "pil", "np" or "pt" (RGB in [0, 1], of sources of one size), or "latent".
             settings: fields of `PaintSettings`, such as `num_inference_steps=20`; None or left out, the weights' own.
         Raises:
             TypeError: a setting is unknown.
@@ -306,17 +328,21 @@ class FireEditPipeline(DiffusionPipeline):
         if unknown:
             raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {sorted(unknown)}; it takes 'latents'")
         paint_settings = self.settings.but(**settings)
-        canvases = [squash(image, self.vae.config.sample_size) for image in images]  # as shards and server hold them
-        percepts = self.perceive(canvases)
+        sources = [Picture(each) for each in images]
+        masks, side = read_masks(mask_image, sources), self.vae.config.sample_size
+        sizes = result_sizes(size, sources, side, output_type)
+        canvases = [source.canvas(side) for source in sources]
+        percepts = self.perceive(canvases, tensors_of(regions, len(images)))
         edit_tokens = self.understand(percepts, prompts)
         copies = [num_images_per_prompt] * len(images)
         state = self.prepare(canvases, percepts, edit_tokens, paint_settings, generator, latents, copies)
         edited = self.paint(state, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        sizes = [picture_size(image) for image in images for _ in range(num_images_per_prompt)]
-        pictures = self.decode(edited, sizes, output_type)
+        pictures: Any = edited
+        if output_type != "latent":
+            pictures = as_type(self.restore(state, edited, sources, canvases, sizes, masks), output_type)
         self.maybe_free_model_hooks()
-        regions = regions_of(percepts)
-        return FireEditPipelineOutput(images=pictures, regions=regions) if return_dict else (pictures, regions)
+        found = regions_of(percepts)
+        return FireEditPipelineOutput(images=pictures, regions=found) if return_dict else (pictures, found)
 
 
 def _check_inputs(
@@ -328,8 +354,7 @@ def _check_inputs(
     if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
         raise ValueError("a prompt is empty; write what to change in the picture")
     for image in images:
-        is_array = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-        if not is_array and not isinstance(image, Image.Image):
+        if not isinstance(image, Image.Image | np.ndarray):
             raise ValueError(f"an image is a {type(image).__name__}; write a PIL image or uint8 RGB [H, W, 3]")
     if copies < 1:
         raise ValueError(f"num_images_per_prompt is {copies}; write 1 or more")
@@ -338,24 +363,3 @@ def _check_inputs(
         raise ValueError(f"{len(generator)} generators for {count} pictures; write one for each, or one for all")
     if output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f"output_type is {output_type!r}; write 'pil', 'np', 'pt' or 'latent'")
-    if output_type in ("np", "pt") and len({picture_size(image) for image in images}) > 1:
-        raise ValueError("images of several sizes do not fit into one array; write output_type='pil'")
-
-
-def regions_of(percepts: Percepts) -> list[Regions]:
-    """Copy the regions of each image to the CPU."""
-    return [
-        Regions(boxes=boxes.float().cpu().numpy(), scores=scores.float().cpu().numpy())
-        for boxes, scores in zip(percepts.boxes, percepts.scores, strict=True)
-    ]
-
-
-def picture_size(image: ImageInput) -> tuple[int, int]:
-    """Return (width, height)."""
-    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
-
-
-def output_size(source: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return (width, height) of an edited image: the source's, its short side at most the canvas's."""
-    scale = min(1.0, side / min(source))
-    return max(1, round(source[0] * scale)), max(1, round(source[1] * scale))

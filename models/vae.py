@@ -148,6 +148,11 @@ def keep_unchanged(sampled: Tensor, source: Tensor, below: float) -> Tensor:
     return source + change * (distance / max(below, 1e-12)).clamp(max=1)
 
 
+def changed_cells(edited: Tensor, source: Tensor, below: float) -> Tensor:
+    """Find the cells, bool [B, h, w], at a mean square distance of `below` or more, as `keep_unchanged` left them."""
+    return (edited - source).square().mean(dim=1) >= below
+
+
 def decode_latents(vae: Codec, latents: Tensor) -> Tensor:
     """Decode scaled latents [B, C, h, w] to images [B, 3, S, S] in [-1, 1]."""
     return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)

@@ -1,6 +1,6 @@
-"""Images: encoded bytes to uint8 RGB and back."""
+"""Images: files, PIL images and arrays to uint8 sRGB and back. The one place where a picture is decoded."""
 
-import contextlib
+import functools
 import io
 import struct
 import threading
@@ -8,19 +8,29 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NewType
+from typing import Any, Literal, NewType
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY, PngImageFile
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY, PngImageFile, PngInfo
 from PIL.WebPImagePlugin import WebPImageFile
+
+from fireedit.platform.colors import is_plain_srgb, srgb_converter
 
 EncodedImage = NewType("EncodedImage", bytes)
 """JPEG, PNG or WebP file that decodes."""
 Pixels = NewType("Pixels", np.ndarray)
 """Decoded image, uint8 RGB [H, W, 3]."""
+Source = bytes | Image.Image | np.ndarray
+"""Encoded file, anything that `Image.open` gives, or uint8 [H, W], [H, W, 3] or [H, W, 4]."""
+Format = Literal["png", "jpeg", "webp"]
+Color = tuple[int, int, int]
+
+GRAY: Color = (128, 128, 128)
+"""Neutral ground over which a model sees transparent pictures."""
+WHITE: Color = (255, 255, 255)
 
 MAX_PIXELS = 64_000_000
 """Pixels of the largest picture that is decoded, more than any corpus has; such an image takes 192 MB."""
@@ -44,6 +54,9 @@ _TURNS = {
 _FROM_BELOW, _SIDEWAYS = (3, 4, 7, 8), (5, 6, 7, 8)
 """Orientations whose top row is stored last, and whose rows are stored as columns."""
 
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""PNG chunks of text, and the profile, which Pillow reads like one."""
+
 _BOMB = Image.DecompressionBombError
 _DAMAGE = (SyntaxError, OSError, ValueError, EOFError, TypeError, LookupError, struct.error, _BOMB)
 """Errors that Pillow was seen to raise on damaged bytes."""
@@ -58,7 +71,7 @@ class Header:
     format: str
     """PNG, JPEG or WEBP."""
     size: tuple[int, int]
-    """Width and height as stored; a turn by EXIF may exchange them."""
+    """Width and height, upright."""
 
 
 class _WebPFile(WebPImageFile):
@@ -85,26 +98,109 @@ class ImageError(ValueError):
     """Bytes that are no picture of a supported format; the message says what was found and what to send."""
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Pixels:
-    """Decode a PNG, JPEG or WebP picture, upright, transparency laid over white.
+class Picture:
+    """Opened picture, whose pixels are decoded when they are asked for: upright, and sRGB however they are stored."""
 
-    Args:
-        max_pixels: largest height x width that may be decoded; checked on the header, before any pixel is.
-        draft: decodes a JPEG at a fraction of its size, several times faster, with no side below this.
-    Returns:
-        [H, W, 3] uint8, sRGB.
+    def __init__(self, source: Source, max_pixels: int = MAX_PIXELS, draft: int | None = None):
+        """
+        Args:
+            max_pixels: largest height x width that may be decoded; checked on the header, before any pixel is.
+            draft: decodes a JPEG file at a fraction of its size, several times faster, with no side below this.
+        Raises:
+            ImageError: another format, an animation, too many pixels, or a damaged header.
+        """
+        self._image = image = _opened(source)
+        self.format = str(image.format)
+        if image.width * image.height > max_pixels:
+            raise ImageError(f"found {image.width} x {image.height} pixels; send at most {max_pixels:,} in all")
+        if draft is not None and isinstance(image, JpegImageFile):
+            image.draft("RGB", (draft, draft))
+        self._orientation = _orientation(image)
+        width, height = image.size
+        self.size = (height, width) if self._orientation in _SIDEWAYS else (width, height)
+        """Width and height, upright."""
+
+    @property
+    def is_large(self) -> bool:
+        """Truth of a picture whose memory is worth a thought."""
+        return self.size[0] * self.size[1] > LARGE_PIXELS
+
+    @property
+    def has_alpha(self) -> bool:
+        return self._image.has_transparency_data
+
+    def bands(self, ground: Color | None = GRAY) -> Iterator[tuple[int, Image.Image]]:
+        """Yield the picture a band of rows after the other, each with the index of its first row.
+
+        Args:
+            ground: color that transparent pixels are laid over; None yields RGBA for a picture with transparency.
+        Raises:
+            ImageError: damaged data.
+        """
+        convert = srgb_converter(self.loaded())
+        width, height = self.size
+        rows = max(1, _BAND_PIXELS // width)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            first, last = (height - bottom, height - top) if self._orientation in _FROM_BELOW else (top, bottom)
+            sideways = self._orientation in _SIDEWAYS
+            band = self._image.crop((first, 0, last, width) if sideways else (0, first, width, last))
+            band = convert(_turned(band, self._orientation))
+            yield top, band if ground is None or band.mode == "RGB" else _laid_over(ground, band)
+
+    def pixels(self, ground: Color | None = GRAY) -> np.ndarray:
+        """Decode all pixels to uint8 [H, W, 3], or [H, W, 4] with transparency and no ground."""
+        width, height = self.size
+        pixels = np.empty((height, width, 4 if ground is None and self.has_alpha else 3), np.uint8)
+        for top, band in self.bands(ground):
+            pixels[top : top + band.height] = np.asarray(band)
+        return pixels
+
+    def canvas(self, side: int, ground: Color = GRAY) -> np.ndarray:
+        """Scale the picture to a square, uint8 [side, side, 3], whatever its aspect.
+
+        A large picture is scaled rows first, as Pillow does for most shapes, without a second copy of its pixels.
+        """
+        width, height = self.size
+        if self.is_large:
+            width = side
+        rows = Image.new("RGB", (width, height))
+        for top, band in self.bands(ground):
+            rows.paste(band.resize((width, band.height), Image.Resampling.BICUBIC), (0, top))
+        return np.asarray(rows.resize((side, side), Image.Resampling.BICUBIC))
+
+    def alpha(self) -> np.ndarray | None:
+        """Decode the opacity, uint8 [H, W], 0 where it is transparent; None for a picture without transparency."""
+        return self.pixels(None)[..., 3] if self.has_alpha else None
+
+    @property
+    def is_plain_jpeg(self) -> bool:
+        return self.format == "JPEG" and self._orientation not in _TURNS and is_plain_srgb(self._image)
+
+    def loaded(self) -> Image.Image:
+        """Decode the values as stored, not turned upright.
+
+        Raises:
+            ImageError: damaged data.
+        """
+        try:
+            self._image.load()
+        except _DAMAGE as error:
+            raise ImageError(f"found a damaged {self.format} ({error}); send the whole file") from None
+        return self._image
+
+    def upright(self) -> Image.Image:
+        """Decode the values as stored, upright."""
+        return _turned(self.loaded(), self._orientation)
+
+
+def decode(source: Source, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Pixels:
+    """Decode a picture, upright, transparency laid over gray, to [H, W, 3] uint8 sRGB; arguments as of `Picture`.
+
     Raises:
         ImageError: another format, an animation, too many pixels, or damaged data.
     """
-    image = _open(data, max_pixels)
-    if draft is not None and isinstance(image, JpegImageFile):
-        image.draft("RGB", (draft, draft))
-    _load(image)
-    width, height = _upright(image, image.size)
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top, band in _rgb_bands(image):
-        pixels[top : top + band.height] = np.asarray(band)
-    return Pixels(pixels)
+    return Pixels(Picture(source, max_pixels, draft).pixels())
 
 
 def header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
@@ -113,108 +209,45 @@ def header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     Raises:
         ImageError: as `decode`, but for damaged pixels.
     """
-    image = _open(data, max_pixels)
-    return Header(str(image.format), image.size)
-
-
-def decode_canvas(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, tuple[int, int]]:
-    """Decode a picture and scale it to a square, whatever its aspect, without a second copy of a large one's pixels.
-
-    The result is that of `decode` and `resize`, but for pictures above LARGE_PIXELS. Of those, JPEGs are decoded at a
-    half, a quarter or an eighth of their size, no side below three times the square's, so that values differ by less
-    than one level on average; others are scaled rows first, which Pillow does for most shapes.
-
-    Returns:
-        [side, side, 3] uint8, sRGB, and width and height of the picture, upright.
-    Raises:
-        ImageError: as `decode`.
-    """
-    image = _open(data, max_pixels)
-    size, square = image.size, (side, side)
-    drafted = isinstance(image, JpegImageFile) and image.width * image.height > LARGE_PIXELS
-    _, box = (image.draft("RGB", (3 * side, 3 * side)) if drafted else None) or (None, None)
-    _load(image)
-    if drafted:
-        small = _turned(image.resize(square, Image.Resampling.BICUBIC, box), _orientation(image))
-        return Pixels(np.asarray(_to_rgb(small, _to_srgb(image)))), _upright(image, size)
-    width, height = _upright(image, size)
-    if width * height > LARGE_PIXELS:
-        width = side
-    rows = Image.new("RGB", (width, height))
-    for top, band in _rgb_bands(image):
-        rows.paste(band.resize((width, band.height), Image.Resampling.BICUBIC), (0, top))
-    return Pixels(np.asarray(rows.resize(square, Image.Resampling.BICUBIC))), _upright(image, size)
-
-
-def decode_alpha(data: bytes) -> np.ndarray | None:
-    """Decode the opacity of a picture, upright like its pixels.
-
-    Returns:
-        [H, W] uint8, 0 where it is transparent; None for a picture without transparency.
-    Raises:
-        ImageError: as `decode`.
-    """
-    image = _open(data)
-    _load(image)
-    if image.mode.startswith("I") or not image.has_transparency_data:  # `decode` ignores that of 16-bit gray too
-        return None
-    return np.array(_turned(image, _orientation(image)).convert("RGBA").getchannel("A"))
-
-
-def decode_labels(data: bytes) -> np.ndarray:
-    """Decode a label map or mask from a PNG, whatever its bit depth, palette or channels.
-
-    Gray levels are the labels, in color channels and alpha too if a program added them. A palette of distinct grays
-    stands for these, as an optimizer stores them; of any other palette the indices are the labels.
-
-    Returns:
-        [H, W] uint8, upright.
-    Raises:
-        ImageError: not a PNG, or damaged data, or pixels that are no labels: colored, transparent or above 255.
-    """
-    image = _open(data)
-    if not isinstance(image, PngImageFile):
-        raise ImageError(f"found a {image.format}; a label map is a PNG of gray levels or palette indices")
-    _load(image)
-    upright = _turned(image, _orientation(image))
-    if image.mode == "P":
-        return _labels_of_palette(upright)
-    if image.mode.startswith("I"):
-        labels = np.asarray(upright).astype(np.uint32)
-        labels = labels // 257 if (labels % 257 == 0).all() else labels  # 8 bits scaled to 16, or written as they are
-        if labels.max(initial=0) > 255:
-            raise ImageError(f"found labels up to {labels.max()}; a label map has values in [0, 255]")
-        return labels.astype(np.uint8)
-    channels = np.array(upright.convert("L" if image.mode in ("1", "L") else "RGBA"))
-    if channels.ndim == 2:
-        return channels
-    if (channels[..., :3] != channels[..., :1]).any() or (channels[..., 3] != 255).any():
-        raise ImageError(f"found colors in a PNG of mode {image.mode}; a label map has gray levels or palette indices")
-    return channels[..., 0].copy()
-
-
-def _labels_of_palette(image: Image.Image) -> np.ndarray:
-    indices, palette = np.array(image), np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-    levels = palette[:, 0]
-    is_gray = (palette == palette[:, :1]).all() and len(np.unique(levels)) == len(levels) > indices.max(initial=0)
-    return levels[indices] if is_gray else indices
+    picture = Picture(data, max_pixels)
+    return Header(picture.format, picture.size)
 
 
 def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height of an upright sRGB JPEG; None for every other picture."""
-    image = _open(data)
-    plain = isinstance(image, JpegImageFile) and image.mode == "RGB" and _orientation(image) not in _TURNS
-    return image.size if plain and _profile(image) is None else None
+    picture = Picture(data)
+    return picture.size if picture.is_plain_jpeg else None
+
+
+def encode(image: np.ndarray, file_format: Format = "png", quality: int = 95, xmp: bytes = b"") -> EncodedImage:
+    """Encode a result, uint8 [H, W, 3] or [H, W, 4], marked as sRGB.
+
+    Args:
+        quality: 0 to 100, of JPEG, with colors at full resolution, and of WebP, which is lossless at 100.
+        xmp: XMP packet that the file carries.
+    """
+    options: dict[Format, dict[str, Any]] = {
+        "png": {"compress_level": 4},
+        "jpeg": {"quality": quality, "subsampling": 0},
+        "webp": {"quality": quality, "lossless": quality == 100, "exact": True},
+    }
+    marks: dict[str, Any] = {"icc_profile": _srgb_profile()}
+    if xmp and file_format == "png":
+        marks["pnginfo"] = PngInfo()
+        marks["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    elif xmp:
+        marks["xmp"] = xmp
+    return _encoded(image, file_format, **options[file_format], **marks)
 
 
 def encode_png(image: np.ndarray) -> EncodedImage:
     """Encode losslessly [H, W, 3] RGB, [H, W, 4] RGBA, or an [H, W] label map or mask, uint8."""
-    return _encode(image, "PNG", compress_level=4)
+    return _encoded(image, "png", compress_level=4)
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> EncodedImage:
     """Encode [H, W, 3] uint8 RGB in few bytes, colors at full resolution."""
-    return _encode(image, "JPEG", quality=quality, subsampling=0)
+    return _encoded(image, "jpeg", quality=quality, subsampling=0)
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -224,49 +257,62 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
-    """Read the header only; the format's own class is called, so that Pillow tries no other and warns of no size."""
-    kind = _kind(data)
+def _opened(source: Source) -> Image.Image:
+    """Open a picture: a file's header is read only, by its format's own class, so that Pillow tries no other."""
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        if (
+            source.dtype != np.uint8
+            or source.ndim not in (2, 3)
+            or (source.ndim == 3 and source.shape[2] not in (3, 4))
+        ):
+            found = f"an array of {source.dtype} {list(source.shape)}"
+            raise ImageError(f"found {found}; send uint8 [H, W, 3], [H, W, 4] or [H, W]")
+        return Image.fromarray(source)
+    kind = _kind(source)
     if kind is PngImageFile:
-        data = _without_long_texts(data)
+        source = _without_long_texts(source)
     try:
         with _reading_headers, warnings.catch_warnings():  # the filters are the process's: one thread at a time
             warnings.simplefilter("ignore")
-            image = kind(_File(data))
+            image = kind(_File(source))
     except _DAMAGE as error:
         raise ImageError(f"found a damaged {kind.format} header ({error}); send the whole file") from None
-    width, height = image.size
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"found an animated {kind.format}; send one still picture")
-    if width * height > max_pixels:
-        raise ImageError(f"found {width} x {height} pixels; send at most {max_pixels:,} in all")
     return image
 
 
 def _without_long_texts(png: bytes) -> bytes:
-    """Drop compressed texts and profiles that Pillow refuses for their length, so that they spoil no pixels."""
+    """Drop texts and profiles that Pillow refuses for their length, so that they spoil no pixels and cost no memory."""
     kept, at, chunks, inflated = [0], 8, 0, 0
     while at < len(png):
         end = at + 12 + int.from_bytes(png[at : at + 4], "big")
-        if (kind := png[at + 4 : at + 8]) in (b"zTXt", b"iCCP", b"iTXt"):
-            _, _, packed = png[at + 8 : end - 4].partition(b"\0")
-            if kind == b"iTXt":
-                packed = packed[1:].split(b"\0", 2)[-1]  # past flag, method, language and translated keyword
-            inflated += (length := _inflated(packed.removeprefix(b"\0")))
-            if length > MAX_TEXT_CHUNK:
+        if (kind := png[at + 4 : at + 8]) in _TEXTS:
+            length = _inflated(kind, png[at + 8 : end - 4]) if inflated <= MAX_TEXT_MEMORY else 0
+            inflated += length
+            if length > MAX_TEXT_CHUNK or inflated > MAX_TEXT_MEMORY:
                 kept += [at, end]
         at, chunks = end, chunks + 1
-        if chunks > _MAX_READS or inflated > MAX_TEXT_MEMORY:
-            raise ImageError("found a PNG of too many chunks or too long texts; save it anew without them")
+        if chunks > _MAX_READS:
+            raise ImageError("found a PNG of too many chunks; save it anew")
     if len(kept) == 1:
         return png
     return b"".join(png[start:end] for start, end in zip(kept[::2], [*kept[1::2], len(png)], strict=True))
 
 
-def _inflated(packed: bytes) -> int:
-    """Count the bytes of a compressed text, up to one more than Pillow takes."""
+def _inflated(kind: bytes, content: bytes) -> int:
+    """Count the bytes of a text, up to one more than Pillow takes; those over the limit cost no memory."""
+    if kind == b"tEXt":
+        return len(content)
+    _, _, packed = content.partition(b"\0")
+    if kind == b"iTXt":
+        if packed[:1] != b"\1":
+            return len(content)
+        packed = packed[1:].split(b"\0", 2)[-1]  # past flag, method, language and translated keyword
     try:
-        return len(zlib.decompressobj().decompress(packed, MAX_TEXT_CHUNK + 1))
+        return len(zlib.decompressobj().decompress(packed.removeprefix(b"\0"), MAX_TEXT_CHUNK + 1))
     except zlib.error:
         return 0
 
@@ -284,22 +330,11 @@ def _kind(data: bytes) -> type[ImageFile.ImageFile]:
     raise ImageError(f"found {found}; send a PNG, JPEG or WebP picture")
 
 
-def _load(image: ImageFile.ImageFile) -> None:
-    try:
-        image.load()
-    except _DAMAGE as error:
-        raise ImageError(f"found a damaged {image.format} ({error}); send the whole file") from None
-
-
-def _upright(image: ImageFile.ImageFile, size: tuple[int, int]) -> tuple[int, int]:
-    return size[::-1] if _orientation(image) in _SIDEWAYS else size
-
-
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
         with _reading_headers, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -308,51 +343,19 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
 
 
-def _profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """Return the color profile of an RGB picture, unless it is sRGB or cannot be read."""
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        rgb = profile.profile.xcolor_space.strip() == "RGB" and image.mode in ("RGB", "RGBA")
-        return profile if rgb and "srgb" not in (profile.profile.profile_description or "").lower() else None
-    except (KeyError, TypeError, OSError, ImageCms.PyCMSError):
-        return None
+def _laid_over(ground: Color, rgba: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (*ground, 255)), rgba).convert("RGB")
 
 
-def _rgb_bands(image: ImageFile.ImageFile) -> Iterator[tuple[int, Image.Image]]:
-    """Yield a loaded picture upright in sRGB, a band of rows after the other, each with the index of its first row."""
-    transform, orientation = _to_srgb(image), _orientation(image)
-    width, height = _upright(image, image.size)
-    rows = max(1, _BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        first, last = (height - bottom, height - top) if orientation in _FROM_BELOW else (top, bottom)
-        sideways = orientation in _SIDEWAYS
-        band = image.crop((first, 0, last, width) if sideways else (0, first, width, last))
-        yield top, _to_rgb(_turned(band, orientation), transform)
+@functools.cache
+def _srgb_profile() -> bytes:
+    """Build the profile that is written; with no date, so that equal pictures are equal files."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = bytes(12)
+    return bytes(profile)
 
 
-def _to_srgb(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
-    """Build the conversion of a picture's colors to sRGB, unless they are that, or its profile is damaged."""
-    if (profile := _profile(image)) is None:
-        return None
-    with contextlib.suppress(ImageCms.PyCMSError):
-        return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), image.mode, image.mode)
-    return None
-
-
-def _to_rgb(image: Image.Image, to_srgb: ImageCms.ImageCmsTransform | None) -> Image.Image:
-    if to_srgb is not None:
-        image = to_srgb.apply(image)
-    if image.mode.startswith("I"):  # 16-bit gray; Pillow would clip it at 255
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")
-
-
-def _encode(image: np.ndarray, file_format: str, **how: int) -> EncodedImage:
+def _encoded(image: np.ndarray, file_format: str, **how: Any) -> EncodedImage:
     assert image.dtype == np.uint8 and image.ndim in (2, 3), (image.dtype, image.shape)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, file_format, **how)

@@ -10,6 +10,7 @@ from fireedit.serve import preload  # noqa: F401
 
 import numpy as np
 import ray
+import torch
 from ray import ObjectRef
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline, regions_of
 from fireedit.serve import metrics
 from fireedit.serve.part import BatchedDeployment
+from fireedit.serve.schema import Box
 from fireedit.serve.stage import Seen
 
 
@@ -37,24 +39,31 @@ class DetectorDeployment(BatchedDeployment):
     stage = "detector"
     components = FireEditPipeline.PERCEIVING
 
-    async def propose(self, canvas: np.ndarray, deadline: float, request_id: str) -> Seen:
+    async def propose(
+        self, canvas: np.ndarray, regions: Sequence[Box] | None, deadline: float, request_id: str
+    ) -> Seen:
         """Perceive one picture, uint8 RGB [S, S, 3], in a batch with those of other requests.
 
+        Args:
+            regions: boxes to encode in place of the detector's.
         Raises:
             DeadlineExceeded: the deadline, in seconds of `time.time`, passed first.
         """
         metrics.count_bytes("gateway", self.stage, canvas.nbytes)
-        key = content_key(canvas)
-        published, times = await self.submit(key, canvas, deadline, request_id)
+        boxes = None if regions is None else torch.tensor(regions)
+        key = content_key(canvas) if regions is None else f"{content_key(canvas)} {regions!r}"
+        published, times = await self.submit(key, (canvas, boxes), deadline, request_id)
         return Seen(key, published.tokens, published.detail, published.boxes, published.scores, times)
 
-    def example(self) -> np.ndarray:
+    def example(self) -> tuple[np.ndarray, Tensor | None]:
         side = self.pipeline.vision.config.image_size
-        return np.zeros((side, side, 3), np.uint8)
+        return np.zeros((side, side, 3), np.uint8), None
 
-    def run(self, requests: Sequence[np.ndarray]) -> list[Percepts]:
+    def run(self, requests: Sequence[tuple[np.ndarray, Tensor | None]]) -> list[Percepts]:
         """Perceive a batch; results own their memory, because a slice of a tensor is pickled with the whole tensor."""
-        percepts = self.pipeline.perceive(requests).to("cpu").split()
+        canvases, boxes = zip(*requests, strict=True)
+        regions = None if all(each is None for each in boxes) else boxes
+        percepts = self.pipeline.perceive(canvases, regions).to("cpu").split()
         return [each.map(Tensor.clone) for each in percepts]
 
     def publish(self, result: Percepts) -> PublishedPercepts:

@@ -27,6 +27,8 @@ from fireedit.serve.stage import Painted, StageTimes
 logger = logging.getLogger("ray.serve")  # Ray Serve's log: each line has the id of its request
 
 InThread = Callable[..., Awaitable[Any]]
+Pictures = tuple[list[np.ndarray], list[np.ndarray]]
+"""Canvases, uint8 RGB [S, S, 3] each, and their cells that the edit changed, bool [h, w] each."""
 SMOOTHING = 0.9
 """Share of the moving average of a branch's seconds that is kept at each step."""
 
@@ -64,7 +66,7 @@ class QueuedEdit:
     detail: Percepts | None
     edit_tokens: Tensor
     """[1, 77, W]."""
-    result: "asyncio.Future[list[np.ndarray]]"
+    result: "asyncio.Future[Pictures]"
     arrived: float = field(default_factory=time.monotonic)
     began: float | None = None
     state: SamplingState | None = None
@@ -133,11 +135,11 @@ class Engine:
         self._edits.append(edit)
         if self._loop is None:
             self._loop = asyncio.create_task(self._run(), context=Context())  # not of one request
-        images = await result
+        canvases, changed = await result
         began = edit.began or edit.arrived
         times = StageTimes("unet", began - edit.arrived, time.monotonic() - began)
         metrics.observe_stage(times.stage, times.queue_s, times.run_s)
-        return Painted(images, times, settings.num_inference_steps, self.branch_seconds)
+        return Painted(canvases, changed, times, settings.num_inference_steps, self.branch_seconds)
 
     async def preview(self, request_id: str) -> list[np.ndarray] | None:
         """Take the pictures of a running edit as its last step predicts them; None if it has not begun or is done."""
@@ -207,17 +209,17 @@ class Engine:
         self._batches, self._steps = self._batches + 1, self._steps + len(batch)
         metrics.count_steps(len(batch))
         metrics.observe_batch("unet", sum(edit.branches for edit in batch))
-        for edit, images in zip(batch, done, strict=True):
+        for edit, pictures in zip(batch, done, strict=True):
             edit.alone = edit.job.reproducible
-            if images is not None and not edit.result.done():
-                edit.result.set_result(images)
+            if pictures is not None and not edit.result.done():
+                edit.result.set_result(pictures)
 
     async def _answer_previews(self) -> None:
         """Decode the previews that were asked for; there is none of an edit that is done."""
         asked, self._previews = self._previews, []
         for edit, preview in asked:
             try:
-                images = None if edit.result.done() else await self._in_thread(self._pictures, edit, False)
+                images = None if edit.result.done() else await self._in_thread(self._preview, edit)
             except Exception as error:
                 if not preview.done():
                     preview.set_exception(error)
@@ -225,7 +227,7 @@ class Engine:
                 if not preview.done():
                     preview.set_result(images)
 
-    def _advance(self, batch: Sequence[QueuedEdit]) -> list[list[np.ndarray] | None]:
+    def _advance(self, batch: Sequence[QueuedEdit]) -> list[Pictures | None]:
         """Do one step; returns the pictures of each edit that is done. A repeated last step decodes them only."""
         states = [edit.state or self._begin(edit) for edit in batch]
         if unfinished := [state for state in states if state.steps_left]:
@@ -234,7 +236,7 @@ class Engine:
             seconds = (time.monotonic() - started) / sum(state.branches for state in unfinished)
             kept = SMOOTHING if self.branch_seconds else 0
             self.branch_seconds = kept * self.branch_seconds + (1 - kept) * seconds
-        return [self._pictures(edit, last=True) if edit.steps_left == 0 else None for edit in batch]
+        return [self._pictures(edit) if edit.steps_left == 0 else None for edit in batch]
 
     def _begin(self, edit: QueuedEdit) -> SamplingState:
         edit.began = time.monotonic()
@@ -244,8 +246,11 @@ class Engine:
         )
         return edit.state
 
-    def _pictures(self, edit: QueuedEdit, last: bool) -> list[np.ndarray]:
+    def _pictures(self, edit: QueuedEdit) -> Pictures:
         assert edit.state is not None
-        sizes = [edit.job.size] * len(edit.job.seeds)
-        images = self.pipeline.decode(self.pipeline.finish(edit.state), sizes) if last else None
-        return [np.asarray(image) for image in images or self.pipeline.preview(edit.state, sizes)]
+        latents = self.pipeline.finish(edit.state)
+        return list(self.pipeline.decode(latents)), list(self.pipeline.changed(edit.state, latents))
+
+    def _preview(self, edit: QueuedEdit) -> list[np.ndarray]:
+        assert edit.state is not None
+        return list(self.pipeline.preview(edit.state))

@@ -53,7 +53,7 @@ class Flow:
         Raises:
             Lost: replicas died again and again.
         """
-        canvas = await asyncio.to_thread(self._put, request.picture.canvas)
+        canvas = await asyncio.to_thread(self._put, request.source.canvas)
         for attempt in range(ATTEMPTS):
             trace.attempts, trace.times = attempt + 1, []
             try:
@@ -71,7 +71,7 @@ class Flow:
         stages, order = self.stages, (job.deadline, job.request_id)
         detail, boxes, scores = None, np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
         if stages.detector and stages.vlm:
-            seen = await self._call(stages.detector.propose, canvas, *order, trace=trace)
+            seen = await self._call(stages.detector.propose, canvas, request.regions, *order, trace=trace)
             detail, boxes, scores = seen.detail, seen.boxes, seen.scores
             understood = await self._call(
                 stages.vlm.understand, seen.key, seen.tokens, request.prompt, *order, trace=trace
@@ -81,8 +81,8 @@ class Flow:
             understood = await self._call(stages.text.understand, request.prompt, *order, trace=trace)
         painted: Painted = await self._call(stages.unet.edit, canvas, detail, understood.edit_tokens, job, trace=trace)
         trace.steps = painted.steps
-        metrics.count_bytes("unet", "gateway", sum(image.nbytes for image in painted.images))
-        return Edited(painted.images, boxes, scores)
+        metrics.count_bytes("unet", "gateway", sum(canvas.nbytes for canvas in painted.canvases))
+        return Edited(painted.canvases, painted.changed, boxes, scores, understood.tokens)
 
     async def _call(self, method: Any, *arguments: Any, trace: Trace) -> Any:
         """Await one stage; whoever stops waiting stops the stage's work."""

@@ -10,7 +10,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from fireedit.serve.errors import Refused, SlowBody
-from fireedit.serve.schema import BadRequest, Form, LimitsConfig, too_many_bytes
+from fireedit.serve.fields import Form
+from fireedit.serve.schema import BadRequest, LimitsConfig, too_many_bytes
 
 TEXT_SIZE = 1_000_000
 """Bytes for texts, headers and boundaries beside the image."""

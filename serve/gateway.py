@@ -19,15 +19,17 @@ from starlette.routing import Route
 
 from fireedit.serve import metrics
 from fireedit.serve.admission import Admission, work_units
+from fireedit.serve.answer import edit_body, encoded_results, timing_headers
 from fireedit.serve.envelope import DEADLINE, REQUEST_ID, ROOM, TIMEOUT, safe_id, timeout_s
 from fireedit.serve.errors import Refused, Unauthorized, answer_http, answer_to, unavailable
+from fireedit.serve.fields import Form, read_request
 from fireedit.serve.flow import Flow, Readiness
 from fireedit.serve.form import Bodies, read_form
 from fireedit.serve.keys import VARIABLE, Keys, KeysConfig, KeysError
 from fireedit.serve.prompts import ServedModel
 from fireedit.serve.record import Record
 from fireedit.serve.replica_port import bind_to_node_address
-from fireedit.serve.schema import BadRequest, DeadlineExceeded, EditJob, EditRequest, Form, LimitsConfig, edit_body
+from fireedit.serve.schema import BadRequest, DeadlineExceeded, Edited, EditJob, EditRequest, LimitsConfig
 from fireedit.serve.stage import Stages
 
 LARGE_PIXELS = 2_000_000
@@ -124,7 +126,17 @@ class Gateway:
                     request = await self._checked(form)
                     edited = await self.flow.edit(request, self._job(request, deadline, record), record.trace)
                     place.finish()
-            return await asyncio.to_thread(lambda: JSONResponse(edit_body(request, edited)))
+            return await self._answered(request, edited, record)
+
+    async def _answered(self, request: EditRequest, edited: Edited, record: Record) -> Response:
+        """Bring the results back to the source's size, large ones one after the other, and encode them."""
+
+        def answer() -> Response:
+            body = edit_body(request, edited, encoded_results(request, edited))
+            return JSONResponse(body, headers=timing_headers(record.trace.times, record.trace.steps))
+
+        pool = self.large_pictures if math.prod(request.size) * request.n > LARGE_PIXELS else None
+        return await asyncio.get_running_loop().run_in_executor(pool, answer)
 
     def _units(self, form: Form) -> int:
         """Compute the work from the fields, before the picture is decoded."""
@@ -137,7 +149,7 @@ class Gateway:
         def check() -> EditRequest:
             longest = self.limits.max_prompt_chars
             self.served.check(form.prompt(longest), form.text("negative_prompt", longest))
-            return EditRequest.from_form(form, self.limits, self.served.side)
+            return read_request(form, self.limits, self.served.side, self.served.max_regions)
 
         pool = self.large_pictures if await asyncio.to_thread(is_large, form, self.limits) else None
         return await asyncio.get_running_loop().run_in_executor(pool, check)
@@ -147,7 +159,6 @@ class Gateway:
         return EditJob(
             settings=request.settings,
             seeds=request.seeds,
-            size=request.picture.size,
             reproducible=request.reproducible,
             deadline=deadline,
             caller=self.actor_name,
@@ -225,7 +236,7 @@ def deadline_of(http: Request, limits: LimitsConfig) -> float:
 
 
 def is_large(form: Form, limits: LimitsConfig) -> bool:
-    """Read the size of the form's picture; a wrong one is for `EditRequest.from_form` to report."""
+    """Read the size of the form's picture; a wrong one is for `read_request` to report."""
     try:
         _, header = form.picture(limits)
     except BadRequest:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
@@ -14,6 +14,7 @@ from fireedit.models.tokens import PromptConfig, PromptError, PromptTokenizer
 from fireedit.platform import storage
 from fireedit.serve.schema import BadRequest
 
+T = TypeVar("T")
 Editor = Literal["fireedit", "instruct-pix2pix"]
 NANO = Path(settings.__file__).parent / "nano"
 CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -27,6 +28,8 @@ class ServedModel:
     """Sampler settings of an edit that names none."""
     side: int
     """Side of the canvas, pixels."""
+    max_regions: int
+    """Regions that the VLM looks at, at most; 0 for an editor without."""
     count: Callable[[str], object] | None
     """Tokenizes a prompt, or raises PromptError; None for weights without `tokenizer.json`, which check it later."""
     count_negative: Callable[[str], object] | None
@@ -40,10 +43,10 @@ class ServedModel:
             check_text(self.count_negative, "negative_prompt", negative_prompt)
 
 
-def check_text(count: Callable[[str], object], name: str, text: str) -> None:
-    """Raise BadRequest if a tokenizer finds the text of a field too long."""
+def check_text(count: Callable[[str], T], name: str, text: str) -> T:
+    """Tokenize the text of a field; raises BadRequest if it is too long."""
     try:
-        count(text)
+        return count(text)
     except PromptError as error:
         raise BadRequest(f"{name}: {error}", name, "string_above_max_length") from None
 
@@ -62,7 +65,13 @@ def served_model(weights: str, editor: Editor = "fireedit") -> ServedModel:
     has_clip = any(storage.exists(storage.join(folder, "tokenizer", name)) for name in ("tokenizer.json", "merges.txt"))
     clip = _clip_prompts(folder) if has_clip or editor == "instruct-pix2pix" else None
     count = _vlm_prompts(folder) if editor == "fireedit" else clip
-    return ServedModel(PaintSettings(**index.get("settings", {})), side, count, clip)
+    return ServedModel(PaintSettings(**index.get("settings", {})), side, _max_regions(folder, editor), count, clip)
+
+
+def _max_regions(folder: str, editor: Editor) -> int:
+    if editor != "fireedit" or not storage.exists(storage.join(folder, "detector", "config.json")):
+        return 0
+    return _json(folder, "detector", "config.json")["proposals"]["max_regions"]
 
 
 class Tokens(NamedTuple):

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from ray import ObjectRef
 
+from fireedit.serve.schema import Tokens
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
@@ -60,6 +62,7 @@ class Understood:
 
     edit_tokens: ObjectRef
     """Tensor [1, 77, W]."""
+    tokens: Tokens
     times: StageTimes
 
 
@@ -67,8 +70,10 @@ class Understood:
 class Painted:
     """Result of painting."""
 
-    images: list[np.ndarray]
-    """uint8 RGB [h, w, 3], one per seed."""
+    canvases: list[np.ndarray]
+    """uint8 RGB [S, S, 3], one per seed."""
+    changed: list[np.ndarray]
+    """Cells of the latents that the edit changed, bool [h, w], one per seed."""
     times: StageTimes
     steps: int
     """Denoising steps that were run."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.serve.part import BatchedDeployment
+from fireedit.serve.schema import Tokens
 from fireedit.serve.stage import Understood
 
 
@@ -29,7 +30,8 @@ class TextDeployment(BatchedDeployment):
         """
         key = hashlib.blake2b(prompt.encode(), digest_size=16).hexdigest()
         published, times = await self.submit(key, prompt, deadline, request_id)
-        return Understood(published.tensor, times)
+        length = len(self.pipeline.tokenizer(prompt).input_ids)
+        return Understood(published.tensor, Tokens(text=length), times)
 
     def example(self) -> str:
         return "make it red"

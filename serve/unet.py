@@ -91,7 +91,7 @@ class UNetDeployment(ModelDeployment):
         settings = self.pipeline.settings.but(num_inference_steps=1, guidance_scale=2.0)
         copies = max(1, self.engine.config.max_branches // 3)
         state = self.pipeline.prepare([canvas], detail, edit_tokens, settings, copies=[copies])
-        self.pipeline.decode(self.pipeline.paint(state)[:1], [(side, side)])
+        self.pipeline.decode(self.pipeline.paint(state)[:1])
 
 
 def _is_alive(actor: str) -> bool:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.tokens import PromptTokenizer
+from fireedit.models.tokens import Prompt, PromptTokenizer
 from fireedit.serve import metrics
 from fireedit.serve.detector import nbytes
 from fireedit.serve.part import BatchedDeployment, BatchingConfig, WeightsConfig
 from fireedit.serve.prompts import check_text
+from fireedit.serve.schema import Tokens
 from fireedit.serve.stage import Understood
 
 
@@ -43,10 +44,14 @@ class VLMDeployment(BatchedDeployment):
             DeadlineExceeded: the deadline passed first.
         """
         metrics.count_bytes("detector", self.stage, nbytes(tokens))
-        check_text(self.prompt_tokenizer.edit, "prompt", prompt)
+        read: Prompt = check_text(self.prompt_tokenizer.edit, "prompt", prompt)
         of_both = hashlib.blake2b(f"{key} {prompt}".encode(), digest_size=16).hexdigest()
         published, times = await self.submit(of_both, (tokens, prompt), deadline, request_id)
-        return Understood(published.tensor, times)
+        output = self.prompt_tokenizer.config.img_tokens
+        image = tokens.image_tokens.shape[1] + len(tokens.region_tokens[0])
+        return Understood(
+            published.tensor, Tokens(text=len(read.input_ids) - output, image=image, output=output), times
+        )
 
     def example(self) -> tuple[Percepts, str]:
         config = self.pipeline.vlm.config

@@ -16,11 +16,11 @@ from transformers.utils import logging as transformers_logging
 from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, in_new_process
 from fireedit.benchmarks.serving.client import EDITS, Answer, form, request
 from fireedit.models.model import NANO
-from fireedit.models.pipeline import FireEditPipeline, picture_size
+from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import SettingValue
 from fireedit.platform import storage
 from fireedit.platform.console import say
-from fireedit.platform.images import decode, encode_png
+from fireedit.platform.images import Picture, decode, encode_png
 from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import WORLDS
@@ -137,15 +137,16 @@ def load_nano(parts: Sequence[str] | None = None) -> FireEditPipeline:
 
 def _paint(pipeline: FireEditPipeline, edit: Edit, threads: Threads) -> np.ndarray:
     """Call the pipeline's parts as its `__call__` does; sums in float32 depend on the threads that each runs on."""
-    image, settings = decode(edit.file), pipeline.settings.but(**dict(edit.settings))
+    source, settings = Picture(edit.file), pipeline.settings.but(**dict(edit.settings))
+    canvases = [source.canvas(pipeline.vae.config.sample_size)]
     torch.set_num_threads(threads.detector)
-    percepts = pipeline.perceive([image])
+    percepts = pipeline.perceive(canvases)
     torch.set_num_threads(threads.vlm)
     tokens = pipeline.understand(percepts, [edit.instruction])
     torch.set_num_threads(threads.unet)
     noise = [torch.Generator().manual_seed(edit.seed)]
-    state = pipeline.prepare([image], percepts, tokens, settings, noise)
-    return np.asarray(pipeline.decode(pipeline.paint(state), [picture_size(image)])[0])
+    state = pipeline.prepare(canvases, percepts, tokens, settings, noise)
+    return pipeline.restore(state, pipeline.paint(state), [source], canvases)[0]
 
 
 def _key(edit: Edit, threads: Threads) -> str:

@@ -91,8 +91,7 @@ class PipelineEditor:
         noise = [torch.Generator().manual_seed(case.seed) for case in cases]
         pictures = [case.source for case in cases]
         latents = self.pipeline.paint(self.pipeline.prepare(pictures, *self.condition(cases), self.settings, noise))
-        side = self.pipeline.vae.config.sample_size
-        return _pixels(torch.from_numpy(self.pipeline.decode(latents, [(side, side)] * len(cases), "np")))
+        return self.pipeline.decode(latents)
 
     def text_states(self, texts: Sequence[str]) -> Tensor:
         """Encode texts to CLIP's text states, [B, 77, W]."""

@@ -1,5 +1,6 @@
 """FireEditPipeline: diffusers' interface, the paper's guidance, output sizes, samplers, arguments."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,13 @@ from torch import Tensor
 
 from fireedit.jobs.evaluation.cases import Cases
 from fireedit.models.model import NANO, Percepts, preset
-from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput, output_size
+from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput
 from fireedit.models.processor import squash
 from fireedit.models.sampling import SamplingState
 from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.vae import encode_pixels, source_latents
+from fireedit.platform.images import Picture
 from tests.factories import picture, shaken
 
 QUICK = {"num_inference_steps": 3}
@@ -87,13 +89,14 @@ def test_perceiving_understanding_and_painting_load_separately(saved: Path) -> N
     perceiving, understanding, painting = (loaded(saved, parts=group) for group in groups)
     for pipeline, group in zip((perceiving, understanding, painting), groups, strict=True):
         assert {name for name, part in pipeline.components.items() if part is not None} == set(group)
-    image = picture(1)
-    percepts = perceiving.perceive([image])
+    source = Picture(picture(1))
+    canvases = [source.canvas(64)]
+    percepts = perceiving.perceive(canvases)
     edit_tokens = understanding.understand(percepts, ["make it red"])
     settings = painting.settings.but(num_inference_steps=3)
-    latents = painting.paint(painting.prepare([image], percepts, edit_tokens, settings, seeded(0)))
-    separate = painting.decode(latents, [(80, 60)], "np")
-    assert np.array_equal(separate, edit(loaded(saved), output_type="np").images)
+    state = painting.prepare(canvases, percepts, edit_tokens, settings, seeded(0))
+    (separate,) = painting.restore(state, painting.paint(state), [source], canvases)
+    assert np.array_equal(separate, np.asarray(edit(loaded(saved)).images[0]))
 
 
 def test_settings_are_saved_with_the_weights(nano: FireEditPipeline, saved: Path) -> None:
@@ -170,15 +173,51 @@ def test_output_types_agree(editor: FireEditPipeline) -> None:
     assert array.shape == (1, 60, 80, 3) and tensor.shape == (1, 3, 60, 80) and latents.shape == (1, 48, 16, 16)
     assert np.abs(np.asarray(pil[0]) / 255 - array[0]).max() <= 0.5 / 255 + 1e-6
     assert np.allclose(tensor[0].permute(1, 2, 0), array[0])
-    assert np.array_equal(np.asarray(editor.decode(latents, [(80, 60)])[0]), np.asarray(pil[0]))
+    canvas = edit(editor, output_type="np", size=(64, 64), keep_below=0.0).images[0]
+    assert canvas.shape == (64, 64, 3)
 
 
-@pytest.mark.parametrize(
-    ("source", "edited"),
-    [((80, 60), (80, 60)), ((200, 100), (128, 64)), ((30, 90), (30, 90)), ((100, 400), (64, 256)), ((1, 1), (1, 1))],
-)
-def test_pictures_come_back_in_their_aspect_ratio(source: tuple[int, int], edited: tuple[int, int]) -> None:
-    assert output_size(source, 64) == edited
+def test_the_result_is_the_edited_canvas_where_source_and_canvas_are_of_one_size(editor: FireEditPipeline) -> None:
+    source = picture(1, 64, 64)
+    for below in (0.0, 0.03):
+        how = {"generator": seeded(0), "keep_below": below, **QUICK}
+        result = np.asarray(editor("make it red", source, **how).images[0])
+        latents = editor("make it red", source, output_type="latent", **how | {"generator": seeded(0)}).images
+        (canvas,) = editor.decode(latents)
+        change = (latents - source_of(editor, torch.tensor(source)[None])).square().mean(dim=1)[0]
+        changed = np.kron(change.numpy() >= below, np.ones((4, 4))) > 0
+        assert np.array_equal(result[changed], canvas[changed]) and np.array_equal(result[~changed], source[~changed])
+        assert changed.all() if below == 0 else 0 < changed.mean() <= 1
+
+
+def test_a_photo_comes_back_upright_in_its_size_with_its_transparency(editor: FireEditPipeline) -> None:
+    pixels = np.dstack([picture(1, 90, 60), np.full((60, 90), 255, np.uint8)])
+    pixels[:, :30, 3] = 0
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    result = editor("make it red", Image.open(file), generator=seeded(0), **QUICK).images[0]
+    assert (result.mode, result.size) == ("RGBA", (60, 90))
+    assert np.array_equal(np.asarray(result)[..., 3], np.rot90(pixels[..., 3], -1))
+
+
+def test_outside_a_mask_the_source_keeps_its_pixels(editor: FireEditPipeline) -> None:
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:50, 10:40] = 255
+    result = np.asarray(edit(editor, mask_image=Image.fromarray(mask), keep_below=0.0).images[0])
+    changed = (result != picture(1)).any(axis=-1)
+    assert not changed[mask == 0].any() and changed[mask == 255].mean() > 0.5
+    with pytest.raises(ValueError, match="mask_image: found 80 x 59; .*80 x 60"):
+        edit(editor, mask_image=mask[:-1])
+
+
+def test_regions_given_replace_the_detectors(editor: FireEditPipeline) -> None:
+    box = np.array([[0.1, 0.2, 0.6, 0.9]], np.float32)
+    output = edit(editor, regions=[box])
+    assert np.array_equal(output.regions[0].boxes, box) and output.regions[0].scores.tolist() == [1]
+    free = edit(editor, regions=[None]).images[0]
+    assert np.array_equal(np.asarray(free), np.asarray(edit(editor).images[0]))
 
 
 def test_pictures_of_several_shapes_come_back_in_their_own(editor: FireEditPipeline) -> None:
@@ -401,7 +440,10 @@ def test_a_callback_may_change_the_latents(editor: FireEditPipeline) -> None:
         ({"prompt": "paint " * 300}, "prompt of [0-9]+ tokens"),
         ({"prompt": "  "}, "prompt is empty"),
         ({"prompt": [], "image": []}, "prompt is empty"),
-        ({"image": np.zeros((8, 8, 3), np.float32)}, "image is a ndarray"),
+        ({"image": np.zeros((8, 8, 3), np.float32)}, "array of float32"),
+        ({"size": "large"}, "size is 'large'"),
+        ({"regions": [[[0, 0, 2, 1]]]}, "regions hold"),
+        ({"regions": [None, None]}, "regions for 2 images"),
         ({"image": torch.zeros(3, 8, 8)}, "image is a Tensor"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
         ({"num_images_per_prompt": 2, "generator": [torch.Generator()]}, "1 generators for 2 pictures"),

@@ -21,6 +21,7 @@ import numpy as np
 from fireedit.platform import images, storage
 from fireedit.platform.data.corpora import instances, masks, rows
 from fireedit.platform.data.sample import Sample
+from fireedit.platform.labels import decode_labels
 
 CORPUS = "cocostuff"
 REQUESTS_PER_PICTURE = 4
@@ -172,7 +173,7 @@ def draw_class(
 
 
 def _read_map(root: str, file: str, largest: int) -> np.ndarray:
-    label_map = rows.decoded(root, file, images.decode_labels)
+    label_map = rows.decoded(root, file, decode_labels)
     value = np.max(label_map, initial=0, where=label_map != UNLABELED)
     if value > largest:
         raise rows.BadRow(f"{file}: found the label {value}, but labels.txt ends at {largest}; fetch both again")

@@ -105,7 +105,7 @@ def erased(data: bytes, source: bytes = b"") -> np.ndarray:
     Args:
         source: the picture itself, if at hand: its own white was not erased.
     """
-    alpha = images.decode_alpha(data)
+    alpha = images.Picture(data).alpha()
     if alpha is not None and not alpha.all():
         return alpha == 0
     white = (images.decode(data) == 255).all(axis=-1)

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from fireedit.platform import images
 from fireedit.platform.data.corpora import cocostuff, instances, masks, rows
 from fireedit.platform.data.sample import Sample
+from fireedit.platform.labels import decode_labels
 from fireedit.platform.scenes import world
 from fireedit.platform.scenes.writers import coco
 from fireedit.platform.scenes.writers import cocostuff as writer
@@ -60,7 +61,7 @@ def test_the_target_is_painted_where_the_map_says(corpus: Path) -> None:
     painted = kept = 0
     for sample in cocostuff.read(str(corpus)):
         name = sample.id.removeprefix("cocostuff/train2017/").partition("-")[0]
-        label_map = images.decode_labels((corpus / "annotations" / "train2017" / f"{name}.png").read_bytes())
+        label_map = decode_labels((corpus / "annotations" / "train2017" / f"{name}.png").read_bytes())
         present = [value for value in np.unique(label_map).tolist() if value in labels]
         here = [value for value in present if re.search(rf"the {labels[value]}\b", sample.instruction)]
         if not here:
@@ -157,7 +158,7 @@ def test_companions_and_clutter_beside_maps_and_pictures_are_counted(corpus: Pat
     shutil.copytree(corpus, tmp_path, dirs_exist_ok=True)
     maps, pictures = tmp_path / "annotations" / "train2017", tmp_path / "images" / "train2017"
     for number in range(1000, 1006):
-        label_map = images.decode_labels((maps / f"{number:012d}.png").read_bytes())
+        label_map = decode_labels((maps / f"{number:012d}.png").read_bytes())
         put_map(tmp_path, f"{number:012d}_labelTrainIds", label_map // 2)
     (pictures / "000000001000_thumb.jpg").write_bytes(b"no data")
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._000000001000.png"):

@@ -165,7 +165,7 @@ def test_each_turn_has_the_captions_of_its_result(benchmark: Path) -> None:
 def test_the_transparent_part_of_a_mask_holds_all_that_changes(benchmark: Path) -> None:
     for _, turn in magicbrush.find_turns(str(benchmark), "test"):
         source, mask, target = ((benchmark / name).read_bytes() for name in (turn.source, turn.mask, turn.target))
-        alpha = images.decode_alpha(mask)
+        alpha = images.Picture(mask).alpha()
         assert alpha is not None and set(np.unique(alpha)) <= {0, 255}
         assert (alpha[difference(images.decode(source), images.decode(target))] == 0).all()
 

@@ -7,6 +7,7 @@ import pytest
 
 from fireedit.platform import images
 from fireedit.platform.data.corpora import masks, ultraedit
+from fireedit.platform.labels import decode_labels
 from fireedit.platform.scenes import families, world
 from fireedit.platform.scenes.render import difference, draw_scene
 from fireedit.platform.scenes.writers import ultraedit as writer
@@ -51,14 +52,14 @@ def test_free_form_files_have_null_columns_as_published(corpus: Path) -> None:
 
 def test_a_region_is_masked_and_named(corpus: Path) -> None:
     for record in table(corpus, "RegionBase").to_pylist():
-        mask = images.decode_labels(record["mask_image"]["bytes"])
+        mask = decode_labels(record["mask_image"]["bytes"])
         assert set(np.unique(mask)) == {0, 255} and record["edit_object"]
 
 
 def test_a_mask_may_be_a_jpeg_or_missing(corpus: Path) -> None:
     record = table(corpus, "RegionBase").to_pylist()[0]
     exact = ultraedit.READER.to_sample(record)
-    lossy = images.encode_jpeg(images.decode_labels(record["mask_image"]["bytes"]))
+    lossy = images.encode_jpeg(decode_labels(record["mask_image"]["bytes"]))
     (box,) = ultraedit.READER.to_sample(record | {"mask_image": {"bytes": lossy}}).boxes
     assert np.abs(np.subtract(box, exact.boxes[0])).max() <= 2 / 32
     missing = ultraedit.READER.to_sample(record | {"mask_image": None})

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools.coco import COCO
 
-from fireedit.platform import images
+from fireedit.platform.labels import decode_labels
 from fireedit.platform.scenes import families, world
 from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.writers import coco, cocostuff
@@ -14,7 +14,7 @@ def test_label_maps_agree_with_the_rendered_masks(tmp_path: Path) -> None:
     for seed in range(20):
         scene = families.make_edit(world.TRAIN, seed).source
         picture = draw_scene(scene, 48)
-        label_map = images.decode_labels((tmp_path / f"annotations/train2017/{seed:012d}.png").read_bytes())
+        label_map = decode_labels((tmp_path / f"annotations/train2017/{seed:012d}.png").read_bytes())
         for name in scene.names:
             shown = np.any([picture.masks[placed.id] for placed in scene.objects if placed.name == name], axis=0)
             np.testing.assert_array_equal(label_map == coco.THING_IDS[name] - 1, shown)

@@ -1,0 +1,106 @@
+"""Pictures on their way into the pipeline and out of it: sources, masks, boxes, results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fireedit.models.model import Percepts
+from fireedit.platform.images import Picture
+from fireedit.platform.restoration import canvas_size
+
+ImageInput = Image.Image | np.ndarray
+"""Anything that `Image.open` gives, or uint8 [H, W], [H, W, 3] or [H, W, 4]."""
+Boxes = Sequence[np.ndarray | Tensor | None]
+"""For each image [R, 4] xyxy in [0, 1] of its sides, or None for the detector's."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Regions of one image that the VLM read."""
+
+    boxes: np.ndarray
+    """[R, 4] xyxy in [0, 1] of the image's sides, best first."""
+    scores: np.ndarray
+    """[R] in [0, 1]."""
+
+
+def regions_of(percepts: Percepts) -> list[Regions]:
+    """Copy the regions of each image to the CPU."""
+    return [
+        Regions(boxes=boxes.float().cpu().numpy(), scores=scores.float().cpu().numpy())
+        for boxes, scores in zip(percepts.boxes, percepts.scores, strict=True)
+    ]
+
+
+def result_sizes(
+    size: str | tuple[int, int], sources: Sequence[Picture], side: int, output_type: str
+) -> list[tuple[int, int]]:
+    """Compute width and height of the result of each source.
+
+    Args:
+        size: these, "auto" for the source's, or "canvas" for no more than a canvas of `side`.
+    Raises:
+        ValueError: it is none of them, or results of several sizes are to become one array.
+    """
+    if size == "auto":
+        sizes = [source.size for source in sources]
+    elif size == "canvas":
+        sizes = [canvas_size(source.size, side) for source in sources]
+    elif isinstance(size, str) or len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size is {size!r}; write 'auto', 'canvas' or (width, height)")
+    else:
+        sizes = [(int(size[0]), int(size[1]))] * len(sources)
+    if output_type in ("np", "pt") and len(set(sizes)) > 1:
+        raise ValueError("images of several sizes do not fit into one array; write output_type='pil'")
+    return sizes
+
+
+def tensors_of(regions: Boxes | None, count: int) -> list[Tensor | None] | None:
+    """Convert boxes to float32 tensors [R, 4].
+
+    Raises:
+        ValueError: they are not one array of boxes, or None, for each of `count` images.
+    """
+    if regions is None:
+        return None
+    boxes = [None if each is None else torch.as_tensor(each, dtype=torch.float32) for each in regions]
+    if len(boxes) != count:
+        raise ValueError(f"regions for {len(boxes)} images; write them, or None, for each of the {count} images")
+    for each in boxes:
+        if each is not None and not _are_boxes(each):
+            raise ValueError(f"regions hold {each.tolist()!r:.80}; write [[left, top, right, bottom], ...] in [0, 1]")
+    return boxes
+
+
+def _are_boxes(boxes: Tensor) -> bool:
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        return False
+    return bool(((boxes >= 0) & (boxes <= 1)).all() and (boxes[:, :2] < boxes[:, 2:]).all())
+
+
+def read_masks(masks: ImageInput | list[ImageInput] | None, sources: Sequence[Picture]) -> list[np.ndarray | None]:
+    """Read masks of the sources' sizes as gray levels, uint8 [H, W] each; None for sources without.
+
+    Raises:
+        ValueError: a mask has another size than its source, or there are not as many as sources.
+    """
+    if masks is None:
+        return [None] * len(sources)
+    pictures = [Picture(each) for each in (masks if isinstance(masks, list | tuple) else [masks])]
+    if [mask.size for mask in pictures] != [source.size for source in sources]:
+        found, wanted = (", ".join("{} x {}".format(*each.size) for each in group) for group in (pictures, sources))
+        raise ValueError(f"mask_image: found {found}; write one mask of its size for each image: {wanted}")
+    return [mask.pixels()[..., 0] for mask in pictures]
+
+
+def as_type(results: Sequence[np.ndarray], output_type: str) -> Any:
+    """Convert uint8 results to the output type of diffusers."""
+    if output_type == "pil":
+        return [Image.fromarray(result) for result in results]
+    arrays = np.stack([result[..., :3] for result in results]).astype(np.float32) / 255
+    return arrays if output_type == "np" else torch.from_numpy(arrays).permute(0, 3, 1, 2)
