@@ -105,9 +105,9 @@ class EditRequest:
     """Validated request for one or more edits of an image."""
 
     source: Source
-    mask: bytes | None
+    mask: bytes | None = None
     """Encoded mask of the source's size, which may change where the mask is transparent; None: everywhere."""
-    regions: tuple[Box, ...] | None
+    regions: tuple[Box, ...] | None = None
     """Regions that the VLM looks at; None: the detector's."""
     prompt: str
     n: int
@@ -117,17 +117,17 @@ class EditRequest:
     """Fields of `PaintSettings` in the request; the others stay as saved with the weights."""
     size: tuple[int, int]
     """Width and height of the results."""
-    output_format: images.Format
-    output_compression: int
+    output_format: images.Format = "png"
+    output_compression: int = 95
     """Quality of a JPEG or WebP, 0 to 100; PNG is lossless."""
-    opaque: bool
+    opaque: bool = False
     """True lays transparent pixels over white."""
-    return_regions: bool
+    return_regions: bool = False
     """True adds the regions that the VLM looked at to the response."""
-    stream: bool
-    partial_images: int
+    stream: bool = False
+    partial_images: int = 0
     """Number of pictures to show before the last step."""
-    reproducible: bool
+    reproducible: bool = False
     """True runs the edit alone in its batch: the same picture on the same device, whatever else is running."""
 
     @property

@@ -80,7 +80,7 @@ def edit_scenes(endpoint: str, picture: Path) -> None:
     cases = Cases(preset("nano").vae.sample_size)
     panels = []
     for case in (cases.of("unseen_seeds", family, 1)[0] for family in FAMILIES):
-        fields = {"prompt": case.instruction, "seed": "0", "regions": "true"}
+        fields = {"prompt": case.instruction, "seed": "0", "return_regions": "true"}
         files = {"image": encode_png(case.source)}
         response = local_session().post(f"{endpoint}/v1/images/edits", data=fields, files=files, timeout=300)
         if response.status_code != 200:

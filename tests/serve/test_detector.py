@@ -21,11 +21,19 @@ def test_result_is_pickled_without_the_rest_of_its_batch(weights: Path, photos: 
     assert loaded == set(FireEditPipeline.PERCEIVING)
     assert {parameter.dtype for parameter in detector.pipeline.region_encoder.parameters()} == {torch.bfloat16}
     assert detector.request_seconds > 0, "the model has run once"
-    (single,) = detector.run(photos[:1])
-    batch = detector.run(photos * 2)
+    (single,) = detector.run([(photos[0], None)])
+    batch = detector.run([(photo, None) for photo in photos * 2])
     assert len(batch) == 6
     for percepts in batch:
         assert len(percepts) == 1 and len(pickle.dumps(percepts)) < 1.5 * len(pickle.dumps(single))
+
+
+def test_regions_given_replace_the_detectors_for_their_picture_alone(weights: Path, photos: list[np.ndarray]) -> None:
+    detector = DetectorDeployment(WeightsConfig(weights=str(weights)), BatchingConfig())
+    box = torch.tensor([[0.1, 0.2, 0.6, 0.9]])
+    given, free = detector.run([(photos[0], box), (photos[0], None)])
+    assert torch.equal(given.boxes[0], box) and given.scores[0].tolist() == [1]
+    assert len(free.scores[0]) >= 1 and not torch.equal(free.boxes[0], box)
 
 
 def test_vlm_and_unet_get_only_the_percepts_that_they_read(
@@ -53,8 +61,8 @@ def test_equal_pictures_are_perceived_once_and_late_ones_never(client: Client) -
     detector, canvas = serve.get_deployment_handle("Detector", "fireedit"), np.full((64, 64, 3), 77, np.uint8)
     deadline = time.time() + 60
     with pytest.raises(DeadlineExceeded):
-        detector.propose.remote(canvas, time.time() - 1, "late").result()
-    calls = [detector.propose.remote(canvas, deadline, f"call {index}") for index in range(5)]
+        detector.propose.remote(canvas, None, time.time() - 1, "late").result()
+    calls = [detector.propose.remote(canvas, None, deadline, f"call {index}") for index in range(5)]
     seen = [call.result() for call in calls]
     assert sorted(each.times.cached for each in seen) == [False, True, True, True, True]
     assert {each.key for each in seen} == {content_key(canvas)} and len({each.tokens for each in seen}) == 1

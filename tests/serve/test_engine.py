@@ -43,11 +43,11 @@ def studio(pipeline: FireEditPipeline, photos: list[np.ndarray]) -> Studio:
 
 def job(steps: int, *seeds: int, guided: bool = True, **more: Any) -> EditJob:
     settings = {"num_inference_steps": steps, **(GUIDED if guided else {})}
-    return EditJob(settings=settings, seeds=seeds or (1,), size=(64, 64), **more)
+    return EditJob(settings=settings, seeds=seeds or (1,), **more)
 
 
 def equal(one: Painted, other: Painted) -> bool:
-    return len(one.images) == len(other.images) and all(map(np.array_equal, one.images, other.images))
+    return np.array_equal(one.canvases, other.canvases) and np.array_equal(one.changed, other.changed)
 
 
 @pytest.mark.parametrize("max_branches", [1, 5, 12])
@@ -69,15 +69,10 @@ def test_pictures_are_the_same_in_any_company(studio: Studio, max_branches: int)
 def test_picture_is_the_pipelines(studio: Studio, pipeline: FireEditPipeline) -> None:
     painted = asyncio.run(studio.paint(studio.engine(), 0, job(3, 5, 6)))
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
-    expected = pipeline(
-        "make it red",
-        studio.canvases[0],
-        num_images_per_prompt=2,
-        generator=generators,
-        num_inference_steps=3,
-        **GUIDED,
-    )
-    assert all(map(np.array_equal, painted.images, map(np.asarray, expected.images)))
+    how = {"num_images_per_prompt": 2, "generator": generators, "num_inference_steps": 3, "output_type": "latent"}
+    expected = pipeline("make it red", studio.canvases[0], **how, **GUIDED).images
+    assert np.array_equal(painted.canvases, pipeline.decode(expected))
+    assert [changed.shape for changed in painted.changed] == [(16, 16)] * 2
 
 
 def queued(pipeline: FireEditPipeline, steps: int, pictures: int = 1, guided: bool = True) -> QueuedEdit:
@@ -142,7 +137,7 @@ def test_edits_of_a_dead_caller_leave(studio: Studio) -> None:
         await asyncio.sleep(0.1)
         assert engine.callers == {"gone", "there"}
         engine.drop({"gone"})
-        assert (await stays).images
+        assert (await stays).canvases
         assert engine.load.steps < 50
         with pytest.raises(asyncio.CancelledError):
             await orphan
@@ -176,7 +171,7 @@ def test_preview_does_not_disturb_the_edit(studio: Studio) -> None:
     painted, previews = asyncio.run(scenario())
     assert len(previews) > 2 and len(previews[0]) == 2
     assert equal(painted, asyncio.run(studio.paint(studio.engine(), 0, job(20, 3, 4))))
-    distances = [np.abs(preview[0].astype(int) - painted.images[0]).mean() for preview in previews]
+    distances = [np.abs(preview[0].astype(int) - painted.canvases[0]).mean() for preview in previews]
     assert distances[-1] < distances[0]
 
 
@@ -198,10 +193,10 @@ def test_picture_that_cannot_be_decoded_takes_no_other_with_it(studio: Studio, m
     """Edits of the same batch have done their last step by then."""
     whole = Engine._pictures
 
-    def failing(engine: Engine, edit: QueuedEdit, last: bool) -> list[np.ndarray]:
+    def failing(engine: Engine, edit: QueuedEdit) -> Any:
         if edit.job.request_id == "broken":
             raise MemoryError("no room for the picture")
-        return whole(engine, edit, last)
+        return whole(engine, edit)
 
     monkeypatch.setattr(Engine, "_pictures", failing)
 

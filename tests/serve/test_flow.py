@@ -12,23 +12,13 @@ from ray.serve.exceptions import BackPressureError
 from fireedit.serve import flow as flow_module
 from fireedit.serve.errors import Lost
 from fireedit.serve.flow import ATTEMPTS, STALE_S, Flow, Readiness, Trace
-from fireedit.serve.schema import EditJob, EditRequest, Picture
+from fireedit.serve.schema import EditJob, EditRequest, Source, Tokens
 from fireedit.serve.stage import Painted, Seen, Stages, StageTimes, Understood
 
 CANVAS = np.zeros((4, 4, 3), np.uint8)
 IMAGE = np.ones((4, 4, 3), np.uint8)
-REQUEST = EditRequest(
-    picture=Picture(CANVAS, (4, 4), b""),
-    prompt="red",
-    n=1,
-    seed=0,
-    settings={},
-    output_format="png",
-    output_compression=95,
-    regions=False,
-    reproducible=False,
-)
-JOB = EditJob(settings={}, seeds=(0,), size=(4, 4), request_id="id")
+REQUEST = EditRequest(source=Source(CANVAS, (4, 4), b""), prompt="red", n=1, seed=0, settings={}, size=(4, 4))
+JOB = EditJob(settings={}, seeds=(0,), request_id="id")
 
 
 class Response:
@@ -73,8 +63,8 @@ def times(stage: str) -> StageTimes:
 
 
 SEEN: Any = Seen("key", "tokens", "detail", np.zeros((1, 4)), np.ones(1), times("detector"))  # type: ignore[arg-type]
-UNDERSTOOD: Any = Understood("edit tokens", times("vlm"))  # type: ignore[arg-type]
-PAINTED = Painted([IMAGE], times("unet"), 10, 0.01)
+UNDERSTOOD: Any = Understood("edit tokens", Tokens(text=9), times("vlm"))  # type: ignore[arg-type]
+PAINTED = Painted([IMAGE], [np.ones((1, 1), bool)], times("unet"), 10, 0.01)
 
 
 def make(painting: Method) -> tuple[Flow, Stages, list[str]]:
@@ -91,8 +81,8 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_stage_is_sent_what_it_reads() -> None:
     flow, stages, answered = make(Method(PAINTED))
     edited = asyncio.run(flow.edit(REQUEST, JOB, trace := Trace()))
-    assert edited.images == [IMAGE] and len(edited.boxes) == 1
-    assert stages.detector.propose.calls == [("canvas", JOB.deadline, "id")]
+    assert edited.canvases == [IMAGE] and len(edited.boxes) == 1
+    assert stages.detector.propose.calls == [("canvas", None, JOB.deadline, "id")]
     assert stages.vlm.understand.calls == [("key", "tokens", "red", JOB.deadline, "id")]
     assert stages.unet.edit.calls == [("canvas", "detail", "edit tokens", JOB)]
     assert answered == [each.stage for each in trace.times] == ["detector", "vlm", "unet"]
@@ -100,7 +90,7 @@ def test_each_stage_is_sent_what_it_reads() -> None:
 
 
 def test_text_encoder_takes_the_place_of_detector_and_vlm() -> None:
-    unet, text = Stage(edit=Method(PAINTED)), Stage(understand=Method(Understood("t", times("text"))))  # type: ignore[arg-type]
+    unet, text = Stage(edit=Method(PAINTED)), Stage(understand=Method(Understood("t", Tokens(text=2), times("text"))))  # type: ignore[arg-type]
     flow = Flow(Stages(text=text, unet=unet), lambda name: None, put=lambda canvas: "canvas")
     edited = asyncio.run(flow.edit(REQUEST, JOB, Trace()))
     assert unet.edit.calls == [("canvas", None, "t", JOB)] and len(edited.boxes) == len(edited.scores) == 0  # type: ignore[attr-defined]
@@ -108,7 +98,7 @@ def test_text_encoder_takes_the_place_of_detector_and_vlm() -> None:
 
 def test_lost_stage_costs_no_answer() -> None:
     flow, _, _ = make(Method(ActorDiedError(), ActorDiedError(), PAINTED))
-    assert asyncio.run(flow.edit(REQUEST, JOB, trace := Trace())).images == [IMAGE]
+    assert asyncio.run(flow.edit(REQUEST, JOB, trace := Trace())).canvases == [IMAGE]
     assert (trace.attempts, len(trace.times)) == (ATTEMPTS, 3)
 
 

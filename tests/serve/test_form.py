@@ -10,8 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from fireedit.serve import form as form_module
 from fireedit.serve.errors import Refused, SlowBody
+from fireedit.serve.fields import Form
 from fireedit.serve.form import Bodies, read_form
-from fireedit.serve.schema import BadRequest, Form, LimitsConfig
+from fireedit.serve.schema import BadRequest, LimitsConfig
 from tests.serve.asgi import FORM, call, multipart
 
 LIMITS = LimitsConfig(max_image_bytes=1_000_000, max_bodies_bytes=2_500_000, body_timeout_s=0.3)

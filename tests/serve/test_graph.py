@@ -117,7 +117,7 @@ def reference(pipeline: FireEditPipeline, image: np.ndarray, prompt: str, seeds:
 @pytest.mark.ray
 def test_served_images_are_the_pipelines(client: Client, pipeline: FireEditPipeline, photos: list[np.ndarray]) -> None:
     expected = reference(pipeline, photos[0], "make it red", [5, 6])
-    response = client.edit(photos[0], n=2, seed=5, num_inference_steps=4, regions="true")
+    response = client.edit(photos[0], n=2, seed=5, num_inference_steps=4, return_regions="true")
     served = images_of(response)
     assert all(np.array_equal(*pair) for pair in zip(served, map(np.asarray, expected.images), strict=True))
     assert not np.array_equal(*served)

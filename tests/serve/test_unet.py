@@ -37,14 +37,14 @@ def test_edit_is_the_pipelines(
     percepts = pipeline.perceive([canvas])
     edit_tokens = pipeline.understand(percepts, ["make it red"])
     detail = None if editor == "instruct-pix2pix" else detail_of(percepts)
-    job = EditJob(settings=SETTINGS, seeds=(4,), size=(30, 20), caller="")
+    job = EditJob(settings=SETTINGS, seeds=(4,), caller="")
     painted = asyncio.run(unet.edit(canvas, detail, edit_tokens, job))
-    assert painted.images[0].shape == (20, 30, 3) and painted.times.stage == "unet"
+    assert painted.canvases[0].shape == (64, 64, 3) and painted.times.stage == "unet"
     if editor == "fireedit":
         settings = pipeline.settings.but(**SETTINGS)
         generators = [torch.Generator().manual_seed(4)]
         expected = pipeline.paint(pipeline.prepare([canvas], percepts, edit_tokens, settings, generators))
-        assert np.array_equal(painted.images[0], np.asarray(pipeline.decode(expected, [(30, 20)])[0]))
+        assert np.array_equal(painted.canvases[0], pipeline.decode(expected)[0])
     assert "1 pictures" in caplog.text and "blurry" not in caplog.text
     assert asyncio.run(unet.load()) == Load(running=0, waiting=0, steps=3) and unet.queue_seconds() == 0
 
@@ -69,6 +69,6 @@ def test_edits_of_dead_gateways_are_dropped_also_after_failed_lookups(
     unet.engine = SimpleNamespace(callers={"alive", "dead"}, drop=dropped.append, paint=paint)
     monkeypatch.setattr(ray, "get_actor", get_actor)
     monkeypatch.setattr(unet_module, "WATCH_INTERVAL_S", 0.01)
-    job = EditJob(settings={}, seeds=(1,), size=(1, 1), caller="dead")
+    job = EditJob(settings={}, seeds=(1,), caller="dead")
     asyncio.run(asyncio.wait_for(unet.edit(np.zeros((64, 64, 3), np.uint8), None, torch.zeros(1, 77, 96), job), 10))
     assert dropped[0] == {"dead"}
