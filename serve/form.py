@@ -1,8 +1,8 @@
-"""Multipart forms, read in a bounded time and without ever holding more of all bodies than the limits allow."""
+"""Bodies of requests, multipart or JSON, read in a bounded time and bounded memory, of all requests together."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, UploadFile
@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from fireedit.serve.errors import Refused, SlowBody
 from fireedit.serve.fields import Form
+from fireedit.serve.json_body import json_form
 from fireedit.serve.schema import BadRequest, LimitsConfig, too_many_bytes
 
 TEXT_SIZE = 1_000_000
@@ -51,6 +52,11 @@ class Body:
     """Bytes counted in `bodies`: the announced length, or more if more was received."""
     received: int = 0
     ended: bool = False
+    most: int = 0
+    """Bytes that it may have: by default those of an image and TEXT_SIZE."""
+
+    def __post_init__(self) -> None:
+        self.most = self.most or self.bodies.limits.max_image_bytes + TEXT_SIZE
 
     def end(self) -> None:
         """Tell that the body is read, or given up."""
@@ -70,7 +76,7 @@ class Body:
             Refused: too many with those of the other requests.
         """
         bodies, limits = self.bodies, self.bodies.limits
-        if length > limits.max_image_bytes + TEXT_SIZE:
+        if length > self.most:
             raise too_many_bytes(limits)
         more = max(0, length - self.held)
         if bodies.held and bodies.held + more > limits.max_bodies_bytes:
@@ -79,28 +85,38 @@ class Body:
 
 
 async def read_form(request: Request, body: Body) -> Form:
-    """Parse the body within its time.
+    """Read a multipart or a JSON body within its time.
 
     Raises:
-        BadRequest: the body is no multipart form, a broken one, too long, or holds text that is not UTF-8.
+        BadRequest: the body is neither, or broken, too long, or holds text that is not UTF-8.
         Refused: other bodies leave no room for this one.
         SlowBody: it did not arrive in time.
     """
+    content_type = request.headers.get("content-type", "none").lower()
+    if content_type.startswith("multipart/form-data"):
+        return await _read_multipart(request, body)
+    if content_type.partition(";")[0].strip() == "application/json":
+        return await asyncio.to_thread(json_form, await read_whole(request, body))
+    message = f"Content-Type: found {content_type[:80]!r}; send multipart/form-data or application/json"
+    raise BadRequest(message, code="unsupported_content_type")
+
+
+async def read_whole(request: Request, body: Body) -> bytes:
+    """Read a body that holds a picture in base64, or nothing else, within its time; raises as `read_form`."""
+    body.most = body.most * 4 // 3
+    _announce(request, body)
+    async with _in_time(request, body) as received:
+        return b"".join([chunk async for chunk in received])
+
+
+async def _read_multipart(request: Request, body: Body) -> Form:
     parser = _parser(request, body)
     try:
-        async with asyncio.timeout(GRACE_S) as timeout:
-            parser.stream = _received(request, body, timeout)
+        async with _in_time(request, body) as parser.stream:
             parts = await parser.parse()
-    except TimeoutError:
-        limits = body.bodies.limits
-        rate, most_s = limits.min_body_bytes_per_s, limits.body_timeout_s
-        message = f"the body came too slowly; send at least {rate:,} bytes a second, and all within {most_s:g} seconds"
-        raise SlowBody(message) from None
     except MultiPartException as error:
         message = f"the multipart form cannot be read ({error.message.rstrip('.')}); send it whole"
         raise BadRequest(message, code="invalid_form") from None
-    finally:
-        body.end()
     texts: dict[str, str] = {}
     files: dict[str, list[bytes]] = {}
     try:
@@ -115,15 +131,34 @@ async def read_form(request: Request, body: Body) -> Form:
     return Form(texts, files)
 
 
-def _parser(request: Request, body: Body) -> MultiPartParser:
-    """Check the headers; the parser is told Latin-1, which keeps every byte, as it would guess at broken UTF-8."""
-    content_type = request.headers.get("content-type", "none")
-    if not content_type.lower().startswith("multipart/form-data"):
-        message = f"Content-Type: found {content_type[:80]!r}; send multipart/form-data"
-        raise BadRequest(message, code="unsupported_content_type")
+@asynccontextmanager
+async def _in_time(request: Request, body: Body) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
+    """Give the stream of the body, whose end is the end of the block.
+
+    Raises:
+        SlowBody: it did not arrive in time.
+    """
+    try:
+        async with asyncio.timeout(GRACE_S) as timeout:
+            yield _received(request, body, timeout)
+    except TimeoutError:
+        limits = body.bodies.limits
+        rate, most_s = limits.min_body_bytes_per_s, limits.body_timeout_s
+        message = f"the body came too slowly; send at least {rate:,} bytes a second, and all within {most_s:g} seconds"
+        raise SlowBody(message) from None
+    finally:
+        body.end()
+
+
+def _announce(request: Request, body: Body) -> None:
     if (length := request.headers.get("content-length", "")).isascii() and length.isdecimal():
         body.announce(int(length[:19]))
-    headers = Headers({"content-type": f"{content_type}; charset=latin-1"})
+
+
+def _parser(request: Request, body: Body) -> MultiPartParser:
+    """Build the parser; it is told Latin-1, which keeps every byte, as it would guess at broken UTF-8."""
+    _announce(request, body)
+    headers = Headers({"content-type": f"{request.headers['content-type']}; charset=latin-1"})
     parser = MultiPartParser(headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_FIELDS)
     parser.max_part_size = TEXT_SIZE
     parser.spool_max_size = body.bodies.limits.max_image_bytes + TEXT_SIZE  # in memory, which is bounded in sum

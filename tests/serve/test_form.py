@@ -1,6 +1,8 @@
 """Bodies: how long, how slow, how broken they may be."""
 
 import asyncio
+import base64
+import json
 from collections.abc import Iterable
 
 import pytest
@@ -86,7 +88,7 @@ def test_broken_or_overgrown_form_is_an_error(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "multipart/form-data", "text/plain", "multipart/form-dat"]
+    "content_type", ["application/jsonp", "multipart/form-data", "text/plain", "multipart/form-dat"]
 )
 def test_other_content_types_are_errors(content_type: str) -> None:
     with pytest.raises(BadRequest):
@@ -129,3 +131,15 @@ def test_bytes_are_bounded_in_sum() -> None:
     assert bodies.held == 0
     with bodies.hold() as alone:
         alone.announce(1_500_000)
+
+
+def test_a_json_body_may_be_as_long_as_its_picture_in_base64() -> None:
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    picture = base64.b64encode(bytes(990_000)).decode()
+    body = json.dumps({"prompt": "red", "images": [{"image_url": f"data:image/png;base64,{picture}"}]}).encode()
+    form = read(*pieces(body, 65_536), headers=headers)
+    assert form.texts == {"prompt": "red"} and form.files == {"image": [bytes(990_000)]}
+    with pytest.raises(BadRequest, match="more than 1,000,000 bytes"):
+        read(b" " * 3_000_000, headers=headers)
+    with pytest.raises(SlowBody):
+        read(body, headers=headers, complete=False)
