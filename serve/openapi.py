@@ -69,7 +69,9 @@ def _fields(model_name: str, served: ServedModel, limits: LimitsConfig) -> dict[
     for setting in map(limits.narrow, setting_fields()):
         default = getattr(served.settings, setting.name)
         schema: Schema = {"type": TYPES[setting.type], "default": default, "description": f"{setting.help}."}
-        bounds = {"maxLength": limits.max_prompt_chars} if setting.type is str else {"minimum": setting.minimum}
+        bounds: Schema = {"maxLength": limits.max_prompt_chars}
+        if setting.type is not str:
+            bounds = {"minimum": setting.minimum}
         if setting.type is not str and setting.maximum < float("inf"):
             bounds["maximum"] = setting.maximum
         fields[setting.name] = schema | bounds
@@ -196,7 +198,7 @@ def _edit_bodies(fields: Mapping[str, Schema]) -> Schema:
     url = {"type": "string", "pattern": "^data:image/(png|jpeg|webp);base64,"}
     picture = {"type": "object", "properties": {"image_url": url}, "required": ["image_url"]}
     images = {"type": "array", "items": picture, "minItems": 1, "maxItems": 1}
-    bodies = {
+    bodies: dict[str, tuple[Schema, str]] = {
         "multipart/form-data": (form, "image"),
         "application/json": ({"images": images, "mask": picture | {"description": mask}}, "images"),
     }
