@@ -93,7 +93,10 @@ class _Layers:
     def weight(self, area: Area) -> np.ndarray:
         """Compute the weight of the edit, [h, w, 1]: 0 in unchanged cells, rising to 1 within half a canvas pixel."""
         smooth = self._enlarged(self._changed, area, Image.Resampling.BILINEAR)
-        inside = self._enlarged(self._changed, area, Image.Resampling.NEAREST)
+        (left, top, right, bottom), (x0, y0, x1, y1), (width, height) = self._part, area, self._size
+        columns = (left + (right - left) * (np.arange(x0, x1) + 0.5) / width) * len(self._changed)
+        rows = (top + (bottom - top) * (np.arange(y0, y1) + 0.5) / height) * len(self._changed)
+        inside = self._changed[np.ix_(rows.astype(int), columns.astype(int))]
         return (np.clip(2 * smooth - 1, 0, 1) * inside)[..., None]
 
     def apply(self, source: np.ndarray, weight: np.ndarray, area: Area) -> np.ndarray:

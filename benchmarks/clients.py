@@ -1,0 +1,53 @@
+"""Benchmark of what clients see: equal pictures by every way in, sharp photographs, real clients, an honest API.
+
+Sections run one after another against serve/config.yaml, each stage with one thread, with the shipped weights on a Ray
+of their own. The exit status is 1 if a bar is missed. `pip install 'fireedit[clients]'` installs the clients; give
+--openai for a folder with another version of OpenAI's (`pip install --target FOLDER openai==1.109.1`).
+"""
+
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread of Serve would start another Ray when the service's has ended
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from fireedit.benchmarks.serve import Section, measure
+from fireedit.benchmarks.serving import same_pictures
+from fireedit.benchmarks.serving.figures import Figure, report, show_section
+from fireedit.benchmarks.serving.server import Server
+from fireedit.platform.console import say
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    sections: dict[str, list[Figure]] = {}
+    with Server(same_pictures.ONE_THREAD) as server:
+        say(f"{server.url}; logs come to {server.folder}")
+        for name in args.only or SECTIONS:
+            sections[name] = measure(SECTIONS[name], server, args.scale)
+            show_section(name, sections[name])
+    result = report(sections)
+    print(json.dumps({"benchmark": "clients", "scale": args.scale, "cores": os.cpu_count(), **result}))
+    return 1 if result["missed"] else 0
+
+
+SECTIONS: dict[str, Section] = {
+    "conventions": same_pictures.conventions_alike,
+    "photographs": same_pictures.photographs,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to run (default: all)")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of all counts (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
