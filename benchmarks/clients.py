@@ -15,9 +15,10 @@ os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread of Serve would start ano
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 
 from fireedit.benchmarks.serve import Section, measure
-from fireedit.benchmarks.serving import same_pictures
+from fireedit.benchmarks.serving import real_clients, same_pictures
 from fireedit.benchmarks.serving.figures import Figure, report, show_section
 from fireedit.benchmarks.serving.server import Server
 from fireedit.platform.console import say
@@ -26,10 +27,11 @@ from fireedit.platform.console import say
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     sections: dict[str, list[Figure]] = {}
+    sections_of = SECTIONS | {"clients": partial(real_clients.real_clients, openai_folders=args.openai)}
     with Server(same_pictures.ONE_THREAD) as server:
         say(f"{server.url}; logs come to {server.folder}")
         for name in args.only or SECTIONS:
-            sections[name] = measure(SECTIONS[name], server, args.scale)
+            sections[name] = measure(sections_of[name], server, args.scale)
             show_section(name, sections[name])
     result = report(sections)
     print(json.dumps({"benchmark": "clients", "scale": args.scale, "cores": os.cpu_count(), **result}))
@@ -39,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 SECTIONS: dict[str, Section] = {
     "conventions": same_pictures.conventions_alike,
     "photographs": same_pictures.photographs,
+    "clients": real_clients.real_clients,
+    "fuzz": real_clients.fuzz,
 }
 
 
@@ -46,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to run (default: all)")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all counts (default: %(default)s)")
+    parser.add_argument("--openai", nargs="*", default=[], metavar="FOLDER", help="other versions of OpenAI's client")
     return parser
 
 
