@@ -194,6 +194,8 @@ class EditJob:
     """Width and height of the source, upright; the images keep its aspect."""
     reproducible: bool = False
     """True runs the edit alone in its batch."""
+    partial_images: int = 0
+    """Partial pictures that whoever watches the edit gets."""
     deadline: float = math.inf
     """Seconds of `time.time()` after which nobody waits for the edit."""
     caller: str = ""
@@ -292,8 +294,6 @@ def _refuse_unsupported(form: Form) -> None:
     if any(form.files.get("mask", ())) or form.value("mask"):
         message = "mask: not supported; leave it out and name the object or place to edit in the prompt"
         raise BadRequest(message, "mask", "unsupported_parameter")
-    if form.flag("stream"):
-        raise BadRequest("stream: this server does not stream; leave it out", "stream", "unsupported_value")
     form.choice("response_format", ("b64_json",))
     form.choice("size", ("auto",))
     form.choice("background", OPAQUE)

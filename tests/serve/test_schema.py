@@ -36,7 +36,6 @@ WRONG = {
     "output_compression": ["101"],
     "regions": ["yes", "2"],
     "reproducible": ["maybe"],
-    "stream": ["true", "TRUE", "1"],
     "response_format": ["url"],
     "size": ["512x512"],
     "background": ["transparent"],
