@@ -5,9 +5,10 @@ import ipaddress
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import ray
 from ray import serve
@@ -19,7 +20,9 @@ from starlette.routing import Route
 
 from fireedit.serve import metrics
 from fireedit.serve.admission import Admission, work_units
-from fireedit.serve.envelope import DEADLINE, REQUEST_ID, ROOM, TIMEOUT, safe_id, timeout_s
+from fireedit.serve.edits import Edits
+from fireedit.serve.entry import MAX_PARTIALS, Entry, deadline_of, until
+from fireedit.serve.envelope import REQUEST_ID, ROOM, safe_id
 from fireedit.serve.errors import Refused, Unauthorized, answer_http, answer_to, unavailable
 from fireedit.serve.flow import Flow, Readiness
 from fireedit.serve.form import Bodies, read_form
@@ -27,8 +30,10 @@ from fireedit.serve.keys import VARIABLE, Keys, KeysConfig, KeysError
 from fireedit.serve.prompts import ServedModel
 from fireedit.serve.record import Record
 from fireedit.serve.replica_port import bind_to_node_address
-from fireedit.serve.schema import BadRequest, DeadlineExceeded, EditJob, EditRequest, Form, LimitsConfig, edit_body
+from fireedit.serve.schema import BadRequest, Edited, EditJob, EditRequest, Form, LimitsConfig, edit_body
 from fireedit.serve.stage import Stages
+from fireedit.serve.store import EditsConfig, Order
+from fireedit.serve.streaming import EventStream, edit_events
 
 LARGE_PIXELS = 2_000_000
 """Pixels above which pictures are decoded one at a time."""
@@ -49,6 +54,7 @@ class Gateway:
         served: ServedModel,
         model_name: str,
         from_zero: Sequence[str] = (),
+        edits: EditsConfig | None = None,
     ):
         """
         Args:
@@ -63,6 +69,7 @@ class Gateway:
         self.identity = uuid.uuid4().hex[:8]
         self.readiness = Readiness(stages, from_zero)
         self.flow = Flow(stages, self.readiness.answered)
+        self.edits = Edits(edits or EditsConfig(), self.keys, self.flow, self._enter_again, self._body)
         self.large_pictures = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-pictures")
         self.actor_name = ""
 
@@ -77,6 +84,7 @@ class Gateway:
         refuse_strangers((await controller.get_http_config.remote()).host, self.keys)
         self.actor_name = ray.get_runtime_context().get_actor_name() or ""
         self.keys.share_ledger()
+        self.edits.store.share()
         self.readiness.watch()
         return self.app()
 
@@ -84,47 +92,96 @@ class Gateway:
         """Build the ASGI application; Starlette lets HEAD do where GET does."""
         routes = [
             Route("/v1/images/edits", self.edit, methods=["POST"]),
+            Route("/v1/edits", self.take, methods=["POST"]),
+            *self.edits.routes(),
             Route("/v1/models", self.models),
             Route("/v1/models/{name}", self.model),
             Route("/health", self.health),
             Route("/ready", self.ready),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: answer_http})
+        handlers = {HTTPException: answer_http}
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._live)
         app.router.redirect_slashes = False
         return app
 
+    @asynccontextmanager
+    async def _live(self, _: Starlette) -> AsyncGenerator[None]:
+        """Let a replica that is to stop finish the edits that no request waits for."""
+        yield
+        await self.edits.drain()
+
     async def edit(self, http: Request) -> Response:
-        """Answer an edit, whatever happens to it, and write its line into the log."""
-        with Record(safe_id(http.headers.get(REQUEST_ID))) as record:
+        """Answer an edit when it is done, or in events."""
+        return await self._answer(http, self._answer_edit)
+
+    async def take(self, http: Request) -> Response:
+        """Take an edit that its client comes back for."""
+        return await self._answer(http, self.edits.take)
+
+    async def _answer(self, http: Request, work: Callable[[Entry, Record, ExitStack], Awaitable[Response]]) -> Response:
+        """Let an edit in and answer it, whatever happens to it, and write its line into the log.
+
+        Args:
+            work: answers; it takes over what is held for the edit if the answer does not end it.
+        """
+        with ExitStack() as held:
+            held.callback(self._show_load)
+            record = held.enter_context(Record(safe_id(http.headers.get(REQUEST_ID))))
             try:
-                response = await self._answer_edit(http, record)
-                record.answered(response)
+                response = await work(await self._let_in(http, record, held), record, held)
             except Exception as error:
                 response = answer_to(error, record.request_id)
                 record.answered(response, error)
-            finally:
-                self._show_load()
-            response.headers[ROOM] = f"{self.identity} {self.admission.room}"
-            return response
+        response.headers[ROOM] = f"{self.identity} {self.admission.room}"
+        return response
 
-    async def _answer_edit(self, http: Request, record: Record) -> Response:
-        """Let the request in, read its body, admit its work, edit, and encode."""
-        await self.keys.check(http.headers.get("authorization"))
+    async def _let_in(self, http: Request, record: Record, held: ExitStack) -> Entry:
+        """Let a request in: check its key, read its body, admit its work and check its fields."""
+        owner = await self.keys.check(http.headers.get("authorization"))
         self.admission.check_any()
         deadline = deadline_of(http, self.limits)
-        with self.bodies.hold() as body:
-            self._show_load()
-            async with until(deadline):
-                try:
-                    form = await read_form(http, body)
-                finally:
-                    record.bytes_in = body.received
-                with self.admission.admit(self._units(form), deadline) as place:
-                    self._show_load()
-                    request = await self._checked(form)
-                    edited = await self.flow.edit(request, self._job(request, deadline, record), record.trace)
-                    place.finish()
-            return await asyncio.to_thread(lambda: JSONResponse(edit_body(request, edited)))
+        body = held.enter_context(self.bodies.hold())
+        self._show_load()
+        async with until(deadline):
+            try:
+                form = await read_form(http, body)
+            finally:
+                record.bytes_in = body.received
+            return await self._enter(owner, form, deadline, record, held)
+
+    async def _enter_again(self, order: Order, record: Record, held: ExitStack) -> Entry:
+        """Let in an edit that another gateway had let in."""
+        body = held.enter_context(self.bodies.hold())
+        body.end()
+        body.announce(order.nbytes)
+        return await self._enter(order.owner, order.form, time.time() + order.timeout_s, record, held)
+
+    async def _enter(self, owner: str, form: Form, deadline: float, record: Record, held: ExitStack) -> Entry:
+        """Give an edit a place in the queue, and check all of its fields."""
+        queue = held.enter_context(ExitStack())
+        place = queue.enter_context(self.admission.admit(self._units(form), deadline))
+        position = self.admission.edits - 1
+        self._show_load()
+        stream, partials = form.flag("stream"), form.integer("partial_images", 0, 0, MAX_PARTIALS)
+        request = await self._checked(form)
+        job = self._job(request, deadline, record, partials)
+        steps = self.served.settings.but(**request.settings).num_inference_steps
+        return Entry(owner, form, request, job, stream, steps, position, place, queue.close)
+
+    async def _answer_edit(self, entry: Entry, record: Record, held: ExitStack) -> Response:
+        """Edit, and encode the result."""
+        if entry.stream:
+            return EventStream(edit_events(self.flow, entry, record, self._body), record, held.pop_all())
+        async with until(entry.job.deadline):
+            edited = await self.flow.edit(entry.request, entry.job, record.trace)
+        entry.finish()
+        response = JSONResponse(await self._body(entry.request, edited))
+        record.answered(response)
+        return response
+
+    async def _body(self, request: EditRequest, edited: Edited) -> dict[str, Any]:
+        """Encode the results, as JSON of an answer."""
+        return await asyncio.to_thread(edit_body, request, edited)
 
     def _units(self, form: Form) -> int:
         """Compute the work from the fields, before the picture is decoded."""
@@ -142,13 +199,14 @@ class Gateway:
         pool = self.large_pictures if await asyncio.to_thread(is_large, form, self.limits) else None
         return await asyncio.get_running_loop().run_in_executor(pool, check)
 
-    def _job(self, request: EditRequest, deadline: float, record: Record) -> EditJob:
+    def _job(self, request: EditRequest, deadline: float, record: Record, partial_images: int) -> EditJob:
         record.n = request.n
         return EditJob(
             settings=request.settings,
             seeds=request.seeds,
             size=request.picture.size,
             reproducible=request.reproducible,
+            partial_images=partial_images,
             deadline=deadline,
             caller=self.actor_name,
             request_id=record.request_id,
@@ -192,36 +250,6 @@ class Gateway:
 
 GatewayDeployment = serve.ingress()(Gateway)
 """Gateway as a class that Ray Serve can deploy."""
-
-
-@asynccontextmanager
-async def until(deadline: float) -> AsyncGenerator[None]:
-    """Bound the time of a block.
-
-    Raises:
-        DeadlineExceeded: the deadline, in seconds of `time.time()`, passed.
-    """
-    try:
-        async with asyncio.timeout(max(0.0, deadline - time.time())):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded from None
-
-
-def deadline_of(http: Request, limits: LimitsConfig) -> float:
-    """Compute the end of the time that client and limits leave, in seconds of `time.time()`.
-
-    Raises:
-        BadRequest: the client's timeout is no number of seconds.
-    """
-    latest = time.time() + limits.request_timeout_s
-    deadline, found = http.headers.get(DEADLINE), http.headers.get(TIMEOUT)
-    try:
-        if deadline is not None:  # set by the proxy's middleware, which knows the arrival
-            return min(timeout_s(deadline), latest)
-        return latest if found is None else min(time.time() + timeout_s(found), latest)
-    except ValueError as error:
-        raise BadRequest(str(error), TIMEOUT) from None
 
 
 def is_large(form: Form, limits: LimitsConfig) -> bool:

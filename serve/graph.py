@@ -21,6 +21,7 @@ from fireedit.serve.part import BatchedDeployment, BatchingConfig, WeightsConfig
 from fireedit.serve.prompts import served_model
 from fireedit.serve.schema import LimitsConfig
 from fireedit.serve.stage import Stages
+from fireedit.serve.store import EditsConfig
 from fireedit.serve.text import TextDeployment
 from fireedit.serve.unet import UNetDeployment
 from fireedit.serve.vlm import VLMDeployment
@@ -110,6 +111,7 @@ class GraphRecipe(WeightsConfig):
     unet: UNetReplicasConfig = field(default_factory=UNetReplicasConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     keys: KeysConfig = field(default_factory=KeysConfig)
+    edits: EditsConfig = field(default_factory=EditsConfig)
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -132,7 +134,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     from_zero = [name for name in stages.present if getattr(recipe, name).min_replicas == 0]
     gateway = _deployment("Gateway", GatewayDeployment, recipe.gateway)
     served = served_model(recipe.weights, recipe.editor)
-    return gateway.bind(stages, recipe.limits, recipe.keys, served, recipe.model_name, from_zero)
+    return gateway.bind(stages, recipe.limits, recipe.keys, served, recipe.model_name, from_zero, recipe.edits)
 
 
 def part_of(recipe: Any, kind: type[C]) -> C:
