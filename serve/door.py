@@ -30,7 +30,6 @@ from fireedit.serve.envelope import (
 
 logger = logging.getLogger("ray.serve")
 
-EDITS = "/v1/images/edits"
 MAX_HEADER_BYTES = 32_768
 MAX_PATH_CHARS = 2_000
 LONGEST_TIMEOUT_S = 1e6
@@ -46,7 +45,7 @@ MOST_UNDECIDED, LEAST_UNDECIDED = 40, 4
 """Edits at once that gateways are asked to decide on, whatever room they report; each takes Serve some milliseconds."""
 USED_ROOM = 0.6
 """Share of the reported room that is used before the next report, as Serve spreads edits unevenly."""
-_JSON = "application/json"
+_JSON, _EVENTS = "application/json", "text/event-stream"
 _HEALTHY = b'{"status":"ok"}'
 _DROPPED = (DEADLINE, TIMEOUT, "x-request-disconnect-disabled", "serve_multiplexed_model_id", "x-session-id")
 """Headers with which a client would steer Ray Serve itself."""
@@ -145,7 +144,7 @@ class Door:
             return await send({"type": "websocket.close"})
         headers = MutableHeaders(scope=scope)
         request_id = safe_id(headers.get(REQUEST_ID))
-        is_edit = scope["path"] == EDITS and scope["method"] == "POST"
+        is_edit = _is_edit(scope)
         answer = Answer(send, request_id, self.breaker, self.crowd, is_edit)
         if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
             return await answer.send_whole(200, _HEALTHY)
@@ -183,6 +182,7 @@ class Answer:
         self._to_client, self.request_id, self._breaker, self._crowd = send, request_id, breaker, crowd
         self._arrived = time.monotonic()
         self._started, self._replaced, self._left = False, False, False
+        self._is_open_stream = False
         self._full: Message | None = None
 
     def listening(self, receive: Receive) -> Receive:
@@ -203,6 +203,7 @@ class Answer:
             if self._full is not None:
                 self._breaker.start, self._breaker.body = self._full, message
                 self._breaker.until = time.monotonic() + BREAK_S
+            self._is_open_stream &= message.get("more_body", False)
             await self._send(message)
 
     async def _watch_start(self, message: Message) -> None:
@@ -219,6 +220,7 @@ class Answer:
             del headers[QUEUE_FULL]
             self._full = message
         self._started = True
+        self._is_open_stream = headers.get("content-type", "").startswith(_EVENTS)
         headers[REQUEST_ID] = self.request_id
         await self._send(message)
 
@@ -230,9 +232,16 @@ class Answer:
         await self._to_client(message)
 
     async def finish(self, status: int) -> None:
-        """Send an error if nothing was sent and somebody waits."""
-        if not self._started and not self._left:
+        """Send an error if no answer, or a part of a stream, was sent and somebody waits."""
+        if self._left:
+            return
+        if not self._started:
             await self.send_error(status)
+        elif self._is_open_stream:
+            kind, code, text = _KINDS[status]
+            error = error_json(text, kind, code=code)[1:]
+            body = b'event: error\ndata: {"type": "error", ' + error + b"\n\n"
+            await self._send({"type": "http.response.body", "body": body})
 
     async def send_again(self) -> bool:
         """Repeat the last "queue full" if it is fresh."""
@@ -284,6 +293,12 @@ class Answer:
         self._started = True
         await self._send({"type": "http.response.start", "status": status, "headers": Headers(fields).raw})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def _is_edit(scope: Scope) -> bool:
+    """Tell if a request asks for an edit, so that it counts in the crowd and is refused with it."""
+    path: str = scope["path"]
+    return scope["method"] == "POST" and (path in ("/v1/images/edits", "/v1/edits") or path.startswith("/models/"))
 
 
 def _fault(scope: Scope, headers: Headers) -> tuple[int, str] | None:

@@ -5,8 +5,9 @@ Edits join and leave between steps. On a CPU in float32 a picture is the same, b
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.sampling import SamplingState
 from fireedit.models.settings import PaintSettings
 from fireedit.serve import metrics
+from fireedit.serve.progress import Mailbox, Progress, partial_steps
 from fireedit.serve.schema import DeadlineExceeded, EditJob
 from fireedit.serve.stage import Painted, StageTimes
 
@@ -31,6 +33,8 @@ Pictures = tuple[list[np.ndarray], list[np.ndarray]]
 """Canvases, uint8 RGB [S, S, 3] each, and their cells that the edit changed, bool [h, w] each."""
 SMOOTHING = 0.9
 """Share of the moving average of a branch's seconds that is kept at each step."""
+PROGRESS_EVERY_S = 0.1
+"""Seconds between two reports of an edit's progress; partial pictures wait for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,12 @@ class QueuedEdit:
     """True if the edit shares no batch."""
     passed_over: int = 0
     """Steps since the edit was last in a batch."""
+    mailbox: Mailbox | None = None
+    """Reader's end of its progress; None if nobody watches."""
+    partials_due: set[int] = field(default_factory=set)
+    """Steps that partial pictures are still to follow."""
+    told: float = -math.inf
+    """Time of its last report, in seconds of `time.monotonic()`."""
 
     @property
     def branches(self) -> int:
@@ -83,6 +93,11 @@ class QueuedEdit:
     @property
     def steps_left(self) -> int:
         return self.settings.num_inference_steps if self.state is None else self.state.steps_left
+
+    @property
+    def step(self) -> int:
+        """Number of steps done."""
+        return 0 if self.state is None else self.state.step
 
 
 def choose(edits: Sequence[QueuedEdit], max_branches: int, longest_waiting_first: bool) -> list[QueuedEdit]:
@@ -115,7 +130,6 @@ class Engine:
         self.branch_seconds = 0.0
         """Seconds of a step divided by its branches, a moving average."""
         self._edits: list[QueuedEdit] = []
-        self._previews: list[tuple[QueuedEdit, asyncio.Future[list[np.ndarray] | None]]] = []
         self._batches = self._steps = 0
         self._loop: asyncio.Task[None] | None = None
 
@@ -129,26 +143,48 @@ class Engine:
         Raises:
             DeadlineExceeded: the deadline passed before the last step.
         """
+        edit = self._join(canvas, detail, edit_tokens, job)
+        return self._painted(edit, await edit.result)
+
+    async def watch(
+        self, canvas: np.ndarray, detail: Percepts | None, edit_tokens: Tensor, job: EditJob
+    ) -> AsyncGenerator[Progress | Painted]:
+        """Paint one edit as `paint` does, and yield its progress before its pictures.
+
+        A slow reader gets the latest progress, and each partial picture once. Closing the generator takes the edit out.
+        """
+        edit = self._join(canvas, detail, edit_tokens, job, mailbox := Mailbox())
+        edit.partials_due = partial_steps(edit.settings.num_inference_steps, job.partial_images)
+        try:
+            async for progress in mailbox.read(edit.result):
+                assert progress is not None
+                yield progress
+            yield self._painted(edit, await edit.result)
+        finally:
+            edit.result.cancel()
+
+    def _join(
+        self,
+        canvas: np.ndarray,
+        detail: Percepts | None,
+        edit_tokens: Tensor,
+        job: EditJob,
+        mailbox: Mailbox | None = None,
+    ) -> QueuedEdit:
+        """Add an edit to the next steps."""
         result = asyncio.get_running_loop().create_future()
         settings = self.pipeline.settings.but(**job.settings)
-        edit = QueuedEdit(job, settings, canvas, detail, edit_tokens, result, alone=job.reproducible)
+        edit = QueuedEdit(job, settings, canvas, detail, edit_tokens, result, alone=job.reproducible, mailbox=mailbox)
         self._edits.append(edit)
         if self._loop is None:
             self._loop = asyncio.create_task(self._run(), context=Context())  # not of one request
-        canvases, changed = await result
+        return edit
+
+    def _painted(self, edit: QueuedEdit, pictures: Pictures) -> Painted:
         began = edit.began or edit.arrived
         times = StageTimes("unet", began - edit.arrived, time.monotonic() - began)
         metrics.observe_stage(times.stage, times.queue_s, times.run_s)
-        return Painted(canvases, changed, times, settings.num_inference_steps, self.branch_seconds)
-
-    async def preview(self, request_id: str) -> list[np.ndarray] | None:
-        """Take the pictures of a running edit as its last step predicts them; None if it has not begun or is done."""
-        for edit in self._edits:
-            if edit.job.request_id == request_id and edit.state is not None:
-                preview = asyncio.get_running_loop().create_future()
-                self._previews.append((edit, preview))
-                return await preview
-        return None
+        return Painted(*pictures, times, edit.settings.num_inference_steps, self.branch_seconds)
 
     def drop(self, callers: set[str]) -> None:
         """Take out the edits of callers that no longer exist."""
@@ -179,8 +215,7 @@ class Engine:
                 for edit in self._edits:
                     edit.passed_over = 0 if edit in batch else edit.passed_over + 1
                 await self._step(batch)
-                await self._answer_previews()
-            await self._answer_previews()
+                await self._tell()
         finally:
             self._loop = None
 
@@ -214,18 +249,31 @@ class Engine:
             if pictures is not None and not edit.result.done():
                 edit.result.set_result(pictures)
 
-    async def _answer_previews(self) -> None:
-        """Decode the previews that were asked for; there is none of an edit that is done."""
-        asked, self._previews = self._previews, []
-        for edit, preview in asked:
+    async def _tell(self) -> None:
+        """Report the progress of the edits that are watched, with the partial pictures that are due."""
+        now = time.monotonic()
+        for edit in [edit for edit in self._edits if edit.mailbox is not None and not edit.result.done()]:
+            assert edit.mailbox is not None
+            is_due = edit.step in edit.partials_due
+            if not is_due and now - edit.told < PROGRESS_EVERY_S:
+                continue
+            edit.told = now
+            edit.partials_due.discard(edit.step)
             try:
-                images = None if edit.result.done() else await self._in_thread(self._preview, edit)
+                images = await self._in_thread(self._preview, edit) if is_due else None
             except Exception as error:
-                if not preview.done():
-                    preview.set_exception(error)
+                logger.exception("no partial picture of request %s", edit.job.request_id)
+                if not edit.result.done():
+                    edit.result.set_exception(error)
             else:
-                if not preview.done():
-                    preview.set_result(images)
+                steps = edit.settings.num_inference_steps
+                edit.mailbox.post(Progress(edit.step, steps, self._position(edit), images))
+
+    def _position(self, edit: QueuedEdit) -> int:
+        """Count the edits that come before one that has not begun."""
+        if edit.state is not None:
+            return 0
+        return sum((each.steps_left, each.arrived) < (edit.steps_left, edit.arrived) for each in self._edits)
 
     def _advance(self, batch: Sequence[QueuedEdit]) -> list[Pictures | None]:
         """Do one step; returns the pictures of each edit that is done. A repeated last step decodes them only."""

@@ -41,6 +41,10 @@ class Lost(Exception):
     """A stage was lost more often than an edit is repeated."""
 
 
+class UnknownEdit(Exception):
+    """No edit of this id, or one of another key."""
+
+
 def answer_to(error: BaseException, request_id: str) -> JSONResponse:
     """Build the response to a failed request; an unknown error gets a 500 that names the request's log lines only."""
     cause = error.cause if isinstance(error, RayTaskError) else error
@@ -49,6 +53,9 @@ def answer_to(error: BaseException, request_id: str) -> JSONResponse:
     if isinstance(cause, Unauthorized):
         challenge = {"www-authenticate": "Bearer"}
         return _respond(401, str(cause), "authentication_error", "invalid_api_key", challenge)
+    if isinstance(cause, UnknownEdit):
+        message = "no edit has this id; it may have been made with another key, be expired or removed"
+        return _respond(404, message, "invalid_request_error", "not_found")
     if isinstance(cause, SlowBody):
         return _respond(408, str(cause), "invalid_request_error", "timeout", NO_RETRY)
     if isinstance(cause, DeadlineExceeded):

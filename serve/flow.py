@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
 from fireedit.serve import metrics
+from fireedit.serve.entry import until
 from fireedit.serve.errors import LOST, Lost
+from fireedit.serve.progress import Mailbox, Progress
 from fireedit.serve.schema import Edited, EditJob, EditRequest
 from fireedit.serve.stage import Painted, Stages, StageTimes
 
@@ -34,6 +37,8 @@ class Trace:
     times: list[StageTimes] = field(default_factory=list)
     steps: int = 0
     attempts: int = 0
+    partials: int = 0
+    """Partial pictures that whoever watches the edit got, in all attempts."""
 
 
 class Flow:
@@ -45,19 +50,21 @@ class Flow:
             answered: is called with the name of a stage that has answered.
             put: stores the canvas, which detector and UNet then read by reference.
         """
-        self.stages, self._answered, self._put = stages, answered, put
+        self.stages, self._answered, self.put = stages, answered, put
 
-    async def edit(self, request: EditRequest, job: EditJob, trace: Trace) -> Edited:
+    async def edit(self, request: EditRequest, job: EditJob, trace: Trace, mailbox: Mailbox | None = None) -> Edited:
         """Edit, again if a replica died; the deadline is the caller's to watch.
 
+        Args:
+            mailbox: gets the progress; None for a caller who waits for the end alone.
         Raises:
             Lost: replicas died again and again.
         """
-        canvas = await asyncio.to_thread(self._put, request.source.canvas)
+        canvas = await asyncio.to_thread(self.put, request.source.canvas)
         for attempt in range(ATTEMPTS):
             trace.attempts, trace.times = attempt + 1, []
             try:
-                return await self._edit(request, canvas, job, trace)
+                return await self._edit(request, canvas, job, trace, mailbox)
             except BackPressureError:
                 raise
             except LOST as error:
@@ -66,7 +73,37 @@ class Flow:
                 await asyncio.sleep(PAUSE_S * 4**attempt)
         raise Lost
 
-    async def _edit(self, request: EditRequest, canvas: Any, job: EditJob, trace: Trace) -> Edited:
+    async def watch(
+        self, request: EditRequest, job: EditJob, trace: Trace, idle_s: float | None = None
+    ) -> AsyncGenerator[Progress | Edited | None]:
+        """Edit until the job's deadline, and yield the progress before the result; closing the generator ends the edit.
+
+        A repeated edit begins its steps again; partial pictures, which are the same, come once.
+
+        Args:
+            idle_s: seconds without news after which None is yielded.
+        Raises:
+            DeadlineExceeded: the deadline passed first.
+            Lost: replicas died again and again.
+        """
+
+        async def edit() -> Edited:
+            async with until(job.deadline):
+                return await self.edit(request, job, trace, mailbox)
+
+        mailbox, task = Mailbox(), asyncio.create_task(edit())
+        try:
+            async with aclosing(mailbox.read(task, idle_s)) as news:
+                async for progress in news:
+                    yield progress
+            yield await task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _edit(
+        self, request: EditRequest, canvas: Any, job: EditJob, trace: Trace, mailbox: Mailbox | None
+    ) -> Edited:
         """Send the edit from stage to stage; tensors go from replica to replica, not through this process."""
         stages, order = self.stages, (job.deadline, job.request_id)
         detail, boxes, scores = None, np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
@@ -79,7 +116,11 @@ class Flow:
         else:
             assert stages.text, stages
             understood = await self._call(stages.text.understand, request.prompt, *order, trace=trace)
-        painted: Painted = await self._call(stages.unet.edit, canvas, detail, understood.edit_tokens, job, trace=trace)
+        painting = canvas, detail, understood.edit_tokens, job
+        if mailbox is None:
+            painted: Painted = await self._call(stages.unet.edit, *painting, trace=trace)
+        else:
+            painted = await self._watch(stages.unet.watch, *painting, trace=trace, mailbox=mailbox)
         trace.steps = painted.steps
         metrics.count_bytes("unet", "gateway", sum(canvas.nbytes for canvas in painted.canvases))
         return Edited(painted.canvases, painted.changed, boxes, scores, understood.tokens)
@@ -92,9 +133,34 @@ class Flow:
         except asyncio.CancelledError:
             response.cancel()
             raise
-        trace.times.append(result.times)
-        self._answered(result.times.stage)
+        self._note(result.times, trace)
         return result
+
+    async def _watch(self, method: Any, *arguments: Any, trace: Trace, mailbox: Mailbox) -> Painted:
+        """Await a stage that reports progress; whoever stops waiting stops the stage's work."""
+        response = method.options(stream=True).remote(*arguments)
+        painted, partials = None, 0
+        try:
+            async for item in response:
+                if isinstance(item, Painted):
+                    painted = item
+                    continue
+                if item.images is not None:
+                    partials += 1
+                    if partials <= trace.partials:  # it came in an earlier attempt
+                        item = replace(item, images=None)
+                    trace.partials = max(trace.partials, partials)
+                mailbox.post(item)
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        assert painted is not None, "the stage ended without a result"
+        self._note(painted.times, trace)
+        return painted
+
+    def _note(self, times: StageTimes, trace: Trace) -> None:
+        trace.times.append(times)
+        self._answered(times.stage)
 
 
 class Readiness:

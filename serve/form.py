@@ -10,8 +10,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from fireedit.serve.errors import Refused, SlowBody
-from fireedit.serve.fields import Form
-from fireedit.serve.json_body import json_form
+from fireedit.serve.fields import FORMATS, Form
+from fireedit.serve.json_body import hugging_face_form, json_form
 from fireedit.serve.schema import BadRequest, LimitsConfig, too_many_bytes
 
 TEXT_SIZE = 1_000_000
@@ -99,6 +99,15 @@ async def read_form(request: Request, body: Body) -> Form:
         return await asyncio.to_thread(json_form, await read_whole(request, body))
     message = f"Content-Type: found {content_type[:80]!r}; send multipart/form-data or application/json"
     raise BadRequest(message, code="unsupported_content_type")
+
+
+async def read_hugging_face_form(request: Request, body: Body) -> Form:
+    """Read a body of Hugging Face's client, and from its Accept the format of the answer; raises as `read_form`."""
+    data = await read_whole(request, body)
+    form = await asyncio.to_thread(hugging_face_form, request.headers.get("content-type", ""), data)
+    accepted = request.headers.get("accept", "").lower()
+    wanted = next((name for name in FORMATS if f"image/{name}" in accepted), FORMATS[0])
+    return Form({"output_format": wanted, **form.texts, "n": "1", "stream": "false"}, form.files)
 
 
 async def read_whole(request: Request, body: Body) -> bytes:

@@ -5,35 +5,66 @@ import ipaddress
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 import ray
 from ray import serve
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from fireedit.serve import metrics
+from fireedit.models.settings import setting_fields
+from fireedit.platform.provenance import Signer, SigningConfig
+from fireedit.serve import metrics, openapi
 from fireedit.serve.admission import Admission, work_units
-from fireedit.serve.answer import edit_body, encoded_results, timing_headers
-from fireedit.serve.envelope import DEADLINE, REQUEST_ID, ROOM, TIMEOUT, safe_id, timeout_s
+from fireedit.serve.answer import Answers, timing_headers
+from fireedit.serve.edits import Edits
+from fireedit.serve.entry import Entry, deadline_of, until
+from fireedit.serve.envelope import REQUEST_ID, ROOM, safe_id
 from fireedit.serve.errors import Refused, Unauthorized, answer_http, answer_to, unavailable
 from fireedit.serve.fields import Form, read_request
 from fireedit.serve.flow import Flow, Readiness
-from fireedit.serve.form import Bodies, read_form
+from fireedit.serve.form import Bodies, Body, read_form, read_hugging_face_form
 from fireedit.serve.keys import VARIABLE, Keys, KeysConfig, KeysError
 from fireedit.serve.prompts import ServedModel
 from fireedit.serve.record import Record
 from fireedit.serve.replica_port import bind_to_node_address
-from fireedit.serve.schema import BadRequest, DeadlineExceeded, Edited, EditJob, EditRequest, LimitsConfig
+from fireedit.serve.safety import SafetyCase, load_judge, refuse_unsafe
+from fireedit.serve.schema import BadRequest, Edited, EditJob, EditRequest, LimitsConfig
 from fireedit.serve.stage import Stages
+from fireedit.serve.store import EditsConfig, Order
+from fireedit.serve.streaming import EventStream, edit_events
 
 LARGE_PIXELS = 2_000_000
 """Pixels above which pictures are decoded one at a time."""
+
+
+SHOWN_LIMITS = ("max_image_bytes", "max_image_pixels", "max_output_pixels", "max_images", "max_prompt_chars")
+
+T = TypeVar("T")
+Work = Callable[[Entry, Record, ExitStack], Awaitable[Response]]
+Read = Callable[[Request, Body], Awaitable[Form]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceConfig:
+    """Terms on which a service takes edits."""
+
+    model_name: str = "fireedit"
+    """Model id in /v1/models."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    keys: KeysConfig = field(default_factory=KeysConfig)
+    edits: EditsConfig = field(default_factory=EditsConfig)
+    safety: str = ""
+    """Function that may refuse an edit, `module:function` (see serve/safety.py); empty: none."""
+    provenance: SigningConfig = field(default_factory=SigningConfig)
+    """Certificate that signs results."""
 
 
 class Gateway:
@@ -43,30 +74,25 @@ class Gateway:
     complete, so that unfinished bodies, probes and refusals never wait behind edits.
     """
 
-    def __init__(
-        self,
-        stages: Stages,
-        limits: LimitsConfig,
-        keys: KeysConfig,
-        served: ServedModel,
-        model_name: str,
-        from_zero: Sequence[str] = (),
-    ):
+    def __init__(self, stages: Stages, served: ServedModel, config: ServiceConfig, from_zero: Sequence[str] = ()):
         """
         Args:
             from_zero: names of the stages that may have no replica.
+        Raises:
+            KeysError, SafetyError, SigningError: the config names a file or function that cannot be used.
         """
-        self.limits, self.model_name, self.started = limits, model_name, int(time.time())
-        self.served, self.keys = served, Keys.load(keys)
-        self.admission, self.bodies = (
-            Admission(limits.max_queue_s, limits.unit_s, work_units(served.settings, images=1)),
-            Bodies(limits),
-        )
+        self.limits, self.model_name, self.started = config.limits, config.model_name, int(time.time())
+        self.served, self.keys, self.judge = served, Keys.load(config.keys), load_judge(config.safety)
+        self.answers = Answers(served, Signer.load(config.provenance))
+        self.admission = Admission(self.limits.max_queue_s, self.limits.unit_s, work_units(served.settings, images=1))
+        self.bodies = Bodies(self.limits)
         self.identity = uuid.uuid4().hex[:8]
         self.readiness = Readiness(stages, from_zero)
         self.flow = Flow(stages, self.readiness.answered)
+        self.edits = Edits(config.edits, self.keys, self.flow, self._enter_again, self._body)
         self.large_pictures = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-pictures")
         self.actor_name = ""
+        self.openapi = openapi.document(self.model_name, served, self.limits)
 
     async def __serve_build_asgi_app__(self) -> Starlette:
         """Start in a replica of Ray Serve, which calls this by its name.
@@ -79,6 +105,7 @@ class Gateway:
         refuse_strangers((await controller.get_http_config.remote()).host, self.keys)
         self.actor_name = ray.get_runtime_context().get_actor_name() or ""
         self.keys.share_ledger()
+        self.edits.store.share()
         self.readiness.watch()
         return self.app()
 
@@ -86,57 +113,132 @@ class Gateway:
         """Build the ASGI application; Starlette lets HEAD do where GET does."""
         routes = [
             Route("/v1/images/edits", self.edit, methods=["POST"]),
+            Route("/v1/edits", self.take, methods=["POST"]),
+            *self.edits.routes(),
+            Route("/models/{name}", self.edit_bare, methods=["POST"]),
             Route("/v1/models", self.models),
             Route("/v1/models/{name}", self.model),
+            Route("/openapi.json", self.describe),
+            Route("/docs", self.docs),
             Route("/health", self.health),
             Route("/ready", self.ready),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: answer_http})
+        handlers = {HTTPException: answer_http}
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._live)
         app.router.redirect_slashes = False
         return app
 
+    @asynccontextmanager
+    async def _live(self, _: Starlette) -> AsyncGenerator[None]:
+        """Let a replica that is to stop finish the edits that no request waits for."""
+        yield
+        await self.edits.drain()
+
     async def edit(self, http: Request) -> Response:
-        """Answer an edit, whatever happens to it, and write its line into the log."""
-        with Record(safe_id(http.headers.get(REQUEST_ID))) as record:
+        """Answer an edit when it is done, or in events."""
+        return await self._answer(http, self._answer_edit)
+
+    async def edit_bare(self, http: Request) -> Response:
+        """Answer an edit of Hugging Face's client with the bare picture."""
+        if http.path_params["name"] != self.model_name:
+            raise HTTPException(404)
+        return await self._answer(http, self._answer_bare, read_hugging_face_form)
+
+    async def take(self, http: Request) -> Response:
+        """Take an edit that its client comes back for."""
+        return await self._answer(http, self.edits.take)
+
+    async def _answer(self, http: Request, work: Work, read: Read = read_form) -> Response:
+        """Let an edit in and answer it, whatever happens to it, and write its line into the log.
+
+        Args:
+            work: answers; it takes over what is held for the edit if the answer does not end it.
+            read: reads the body.
+        """
+        with ExitStack() as held:
+            held.callback(self._show_load)
+            record = held.enter_context(Record(safe_id(http.headers.get(REQUEST_ID))))
             try:
-                response = await self._answer_edit(http, record)
-                record.answered(response)
+                response = await work(await self._let_in(http, read, record, held), record, held)
             except Exception as error:
                 response = answer_to(error, record.request_id)
                 record.answered(response, error)
-            finally:
-                self._show_load()
-            response.headers[ROOM] = f"{self.identity} {self.admission.room}"
-            return response
+        response.headers[ROOM] = f"{self.identity} {self.admission.room}"
+        return response
 
-    async def _answer_edit(self, http: Request, record: Record) -> Response:
-        """Let the request in, read its body, admit its work, edit, and encode."""
-        await self.keys.check(http.headers.get("authorization"))
+    async def _let_in(self, http: Request, read: Read, record: Record, held: ExitStack) -> Entry:
+        """Let a request in: check its key, read its body, admit its work and check its fields."""
+        owner = await self.keys.check(http.headers.get("authorization"))
         self.admission.check_any()
         deadline = deadline_of(http, self.limits)
-        with self.bodies.hold() as body:
-            self._show_load()
-            async with until(deadline):
-                try:
-                    form = await read_form(http, body)
-                finally:
-                    record.bytes_in = body.received
-                with self.admission.admit(self._units(form), deadline) as place:
-                    self._show_load()
-                    request = await self._checked(form)
-                    edited = await self.flow.edit(request, self._job(request, deadline, record), record.trace)
-                    place.finish()
-            return await self._answered(request, edited, record)
+        body = held.enter_context(self.bodies.hold())
+        self._show_load()
+        async with until(deadline):
+            try:
+                form = await read(http, body)
+            finally:
+                record.bytes_in = body.received
+            return await self._enter(owner, form, deadline, record, held)
 
-    async def _answered(self, request: EditRequest, edited: Edited, record: Record) -> Response:
-        """Bring the results back to the source's size, large ones one after the other, and encode them."""
+    async def _enter_again(self, order: Order, record: Record, held: ExitStack) -> Entry:
+        """Let in an edit that another gateway had let in."""
+        body = held.enter_context(self.bodies.hold())
+        body.end()
+        body.announce(order.nbytes)
+        return await self._enter(order.owner, order.form, time.time() + order.timeout_s, record, held)
 
-        def answer() -> Response:
-            body = edit_body(request, edited, encoded_results(request, edited))
-            return JSONResponse(body, headers=timing_headers(record.trace.times, record.trace.steps))
+    async def _enter(self, owner: str, form: Form, deadline: float, record: Record, held: ExitStack) -> Entry:
+        """Give an edit a place in the queue, and check all of its fields."""
+        queue = held.enter_context(ExitStack())
+        place = queue.enter_context(self.admission.admit(self._units(form), deadline))
+        position = self.admission.edits - 1
+        self._show_load()
+        request = await self._checked(form)
+        job = self._job(request, deadline, record)
+        steps = self.served.settings.but(**request.settings).num_inference_steps
+        return Entry(owner, form, request, job, steps, position, place, queue.close)
 
-        pool = self.large_pictures if math.prod(request.size) * request.n > LARGE_PIXELS else None
-        return await asyncio.get_running_loop().run_in_executor(pool, answer)
+    async def _answer_edit(self, entry: Entry, record: Record, held: ExitStack) -> Response:
+        """Edit, and answer in JSON or in events."""
+        if entry.request.stream:
+            return EventStream(edit_events(self.flow, entry, record, self._body), record, held.pop_all())
+        edited = await self._edited(entry, record)
+        response = JSONResponse(await self._body(entry, edited), headers=_timings(record))
+        record.answered(response)
+        return response
+
+    async def _answer_bare(self, entry: Entry, record: Record, held: ExitStack) -> Response:
+        """Edit, and answer with the picture itself."""
+        edited = await self._edited(entry, record)
+        (file,) = await self._encoded(self.answers.files, entry, edited)
+        headers = _timings(record) | {"x-fireedit-seed": str(entry.request.seed)}
+        response = Response(file, headers=headers, media_type=f"image/{entry.request.output_format}")
+        record.answered(response)
+        return response
+
+    async def _edited(self, entry: Entry, record: Record) -> Edited:
+        async with until(entry.job.deadline):
+            edited = await self.flow.edit(entry.request, entry.job, record.trace)
+        entry.finish()
+        return edited
+
+    async def _body(self, entry: Entry, edited: Edited) -> dict[str, Any]:
+        """Build the JSON of an answer."""
+        return await self._encoded(self.answers.body, entry, edited)
+
+    async def _encoded(self, encode: Callable[[EditRequest, Edited, str], T], entry: Entry, edited: Edited) -> T:
+        """Judge the results, bring them back to the source's size and encode them, large ones one after the other."""
+
+        def work() -> T:
+            request = entry.request
+            for canvas in edited.canvases if self.judge else ():
+                refuse_unsafe(
+                    self.judge, SafetyCase(instruction=request.prompt, source=request.source.canvas, result=canvas)
+                )
+            return encode(request, edited, entry.job.request_id)
+
+        pool = self.large_pictures if entry.request.n * math.prod(entry.request.size) > LARGE_PIXELS else None
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     def _units(self, form: Form) -> int:
         """Compute the work from the fields, before the picture is decoded."""
@@ -149,7 +251,9 @@ class Gateway:
         def check() -> EditRequest:
             longest = self.limits.max_prompt_chars
             self.served.check(form.prompt(longest), form.text("negative_prompt", longest))
-            return read_request(form, self.limits, self.served.side, self.served.max_regions)
+            request = read_request(form, self.limits, self.served.side, self.served.max_regions)
+            refuse_unsafe(self.judge, SafetyCase(instruction=request.prompt, source=request.source.canvas))
+            return request
 
         pool = self.large_pictures if await asyncio.to_thread(is_large, form, self.limits) else None
         return await asyncio.get_running_loop().run_in_executor(pool, check)
@@ -160,6 +264,7 @@ class Gateway:
             settings=request.settings,
             seeds=request.seeds,
             reproducible=request.reproducible,
+            partial_images=request.partial_images,
             deadline=deadline,
             caller=self.actor_name,
             request_id=record.request_id,
@@ -177,7 +282,15 @@ class Gateway:
         """Describe the one model."""
         if http.path_params["name"] != self.model_name:
             raise HTTPException(404)
-        return await self._guarded(http, self._model_body())
+        return await self._guarded(http, self._model_body() | self._details())
+
+    async def describe(self, http: Request) -> Response:
+        """Answer with the OpenAPI document."""
+        return JSONResponse(self.openapi)
+
+    async def docs(self, http: Request) -> Response:
+        """Answer with the OpenAPI document as a page."""
+        return HTMLResponse(openapi.page(self.openapi))
 
     async def health(self, http: Request) -> Response:
         """Answer that this process runs."""
@@ -200,39 +313,29 @@ class Gateway:
     def _model_body(self) -> dict[str, object]:
         return {"id": self.model_name, "object": "model", "created": self.started, "owned_by": "fireedit"}
 
+    def _details(self) -> dict[str, object]:
+        """Describe what an edit may ask for, for programs that show it to people."""
+        settings = [
+            {
+                "name": each.name,
+                "type": openapi.TYPES[each.type],
+                "default": getattr(self.served.settings, each.name),
+                "minimum": each.minimum,
+                "maximum": each.maximum if math.isfinite(each.maximum) else None,
+                "description": each.help,
+            }
+            for each in map(self.limits.narrow, setting_fields())
+        ]
+        limits = {name: value for name, value in asdict(self.limits).items() if name in SHOWN_LIMITS}
+        return {"canvas": self.served.side, "settings": settings, "limits": limits}
+
 
 GatewayDeployment = serve.ingress()(Gateway)
 """Gateway as a class that Ray Serve can deploy."""
 
 
-@asynccontextmanager
-async def until(deadline: float) -> AsyncGenerator[None]:
-    """Bound the time of a block.
-
-    Raises:
-        DeadlineExceeded: the deadline, in seconds of `time.time()`, passed.
-    """
-    try:
-        async with asyncio.timeout(max(0.0, deadline - time.time())):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded from None
-
-
-def deadline_of(http: Request, limits: LimitsConfig) -> float:
-    """Compute the end of the time that client and limits leave, in seconds of `time.time()`.
-
-    Raises:
-        BadRequest: the client's timeout is no number of seconds.
-    """
-    latest = time.time() + limits.request_timeout_s
-    deadline, found = http.headers.get(DEADLINE), http.headers.get(TIMEOUT)
-    try:
-        if deadline is not None:  # set by the proxy's middleware, which knows the arrival
-            return min(timeout_s(deadline), latest)
-        return latest if found is None else min(time.time() + timeout_s(found), latest)
-    except ValueError as error:
-        raise BadRequest(str(error), TIMEOUT) from None
+def _timings(record: Record) -> dict[str, str]:
+    return timing_headers(record.trace.times, record.trace.steps)
 
 
 def is_large(form: Form, limits: LimitsConfig) -> bool:

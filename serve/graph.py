@@ -15,11 +15,9 @@ from fireedit.platform.config import LogicalCPUs, LogicalGPUs
 from fireedit.serve import scaling
 from fireedit.serve.detector import DetectorDeployment
 from fireedit.serve.engine import EngineConfig
-from fireedit.serve.gateway import GatewayDeployment
-from fireedit.serve.keys import KeysConfig
+from fireedit.serve.gateway import GatewayDeployment, ServiceConfig
 from fireedit.serve.part import BatchedDeployment, BatchingConfig, WeightsConfig
 from fireedit.serve.prompts import served_model
-from fireedit.serve.schema import LimitsConfig
 from fireedit.serve.stage import Stages
 from fireedit.serve.text import TextDeployment
 from fireedit.serve.unet import UNetDeployment
@@ -97,19 +95,15 @@ class UNetReplicasConfig(StageReplicasConfig, EngineConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphRecipe(WeightsConfig):
+class GraphRecipe(WeightsConfig, ServiceConfig):
     """Complete configuration of a service; the defaults suit nano on two CPU cores."""
 
-    model_name: str = "fireedit"
-    """Model id in /v1/models."""
     gateway: GatewayReplicasConfig = field(default_factory=GatewayReplicasConfig)
     detector: BatchedReplicasConfig = field(default_factory=BatchedReplicasConfig)
     vlm: BatchedReplicasConfig = field(default_factory=BatchedReplicasConfig)
     text: BatchedReplicasConfig = field(default_factory=BatchedReplicasConfig)
     """Text encoder of `editor: instruct-pix2pix`, in place of detector and VLM."""
     unet: UNetReplicasConfig = field(default_factory=UNetReplicasConfig)
-    limits: LimitsConfig = field(default_factory=LimitsConfig)
-    keys: KeysConfig = field(default_factory=KeysConfig)
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -132,7 +126,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     from_zero = [name for name in stages.present if getattr(recipe, name).min_replicas == 0]
     gateway = _deployment("Gateway", GatewayDeployment, recipe.gateway)
     served = served_model(recipe.weights, recipe.editor)
-    return gateway.bind(stages, recipe.limits, recipe.keys, served, recipe.model_name, from_zero)
+    return gateway.bind(stages, served, part_of(recipe, ServiceConfig), from_zero)
 
 
 def part_of(recipe: Any, kind: type[C]) -> C:

@@ -130,17 +130,27 @@ class Keys:
             raise KeysError(f"{config.file}: found no key; add the line that python -m fireedit.serve.keys NAME prints")
         return cls(keys)
 
-    async def check(self, authorization: str | None) -> None:
-        """Let a request in and count it.
+    async def check(self, authorization: str | None) -> str:
+        """Let a request in and count it; returns the name of its key, empty without keys.
 
         Raises:
             Unauthorized: no key, or none of the known ones.
             Refused: the key is over its rate or quota.
         """
-        if self._keys:
-            key = self._find(authorization)
-            if (refused := await self._spend(key)) is not None:
-                raise refused
+        if not self._keys:
+            return ""
+        key = self._find(authorization)
+        if (refused := await self._spend(key)) is not None:
+            raise refused
+        return key.name
+
+    def owner(self, authorization: str | None) -> str:
+        """Name the key of a request that is not counted; empty without keys.
+
+        Raises:
+            Unauthorized: no key, or none of the known ones.
+        """
+        return self._find(authorization).name if self._keys else ""
 
     def _find(self, authorization: str | None) -> Key:
         scheme, _, secret = (authorization or "").partition(" ")

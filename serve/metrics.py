@@ -70,7 +70,7 @@ def count_cache(kind: str, hit: bool) -> None:
 
 
 def count_rejection(reason: str) -> None:
-    """Count a refused request: queue_full, deadline, rate, quota, slow_body or too_many_bytes."""
+    """Count a refused request: queue_full, deadline, rate, quota, slow_body, too_many_bytes or store_full."""
     _count("fireedit_rejected_total", 1, {"reason": reason})
 
 

@@ -12,6 +12,7 @@ from fireedit.models import settings
 from fireedit.models.settings import PaintSettings
 from fireedit.models.tokens import PromptConfig, PromptError, PromptTokenizer
 from fireedit.platform import storage
+from fireedit.platform.provenance import fingerprint
 from fireedit.serve.schema import BadRequest
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ class ServedModel:
     """Sampler settings of an edit that names none."""
     side: int
     """Side of the canvas, pixels."""
+    fingerprint: str
+    """Hash of the weights' files, as `platform.provenance.fingerprint`."""
     max_regions: int
     """Regions that the VLM looks at, at most; 0 for an editor without."""
     count: Callable[[str], object] | None
@@ -65,7 +68,8 @@ def served_model(weights: str, editor: Editor = "fireedit") -> ServedModel:
     has_clip = any(storage.exists(storage.join(folder, "tokenizer", name)) for name in ("tokenizer.json", "merges.txt"))
     clip = _clip_prompts(folder) if has_clip or editor == "instruct-pix2pix" else None
     count = _vlm_prompts(folder) if editor == "fireedit" else clip
-    return ServedModel(PaintSettings(**index.get("settings", {})), side, _max_regions(folder, editor), count, clip)
+    settings = PaintSettings(**index.get("settings", {}))
+    return ServedModel(settings, side, fingerprint(folder), _max_regions(folder, editor), count, clip)
 
 
 def _max_regions(folder: str, editor: Editor) -> int:

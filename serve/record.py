@@ -59,6 +59,10 @@ class Record:
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("request %s failed with %a\n%s", self.request_id, repr(cause)[:300], where)
 
+    def done(self, bytes_out: int) -> None:
+        """Take note of an edit that was done, whose answer came bit by bit or is kept."""
+        self.status, self.outcome, self.bytes_out = 200, metrics.OUTCOMES[200], bytes_out
+
     def _line(self, seconds: float) -> dict[str, object]:
         times = self.trace.times
         stages = {

@@ -57,7 +57,7 @@ def load_judge(name: str) -> Judge | None:
     return judge
 
 
-def check(judge: Judge | None, case: SafetyCase) -> None:
+def refuse_unsafe(judge: Judge | None, case: SafetyCase) -> None:
     """Raise BadRequest with OpenAI's code if the judge refuses; an error of the judge's own fails the request."""
     if judge is not None and (reason := judge(case)):
         raise BadRequest(f"refused by the safety check: {reason}", "prompt", "moderation_blocked")

@@ -89,6 +89,8 @@ class EditJob:
     """Seed of each image."""
     reproducible: bool = False
     """True runs the edit alone in its batch."""
+    partial_images: int = 0
+    """Partial pictures that whoever watches the edit gets."""
     deadline: float = math.inf
     """Seconds of `time.time()` after which nobody waits for the edit."""
     caller: str = ""

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from contextvars import Context
 
 from fireedit.serve import preload  # noqa: F401
@@ -19,6 +21,7 @@ from fireedit.serve import metrics
 from fireedit.serve.detector import nbytes
 from fireedit.serve.engine import Engine, EngineConfig, Load
 from fireedit.serve.part import ModelDeployment, WeightsConfig
+from fireedit.serve.progress import Progress
 from fireedit.serve.schema import EditJob
 from fireedit.serve.stage import Painted
 
@@ -51,6 +54,20 @@ class UNetDeployment(ModelDeployment):
         Raises:
             DeadlineExceeded: the deadline passed before the last step.
         """
+        self._take(canvas, detail, edit_tokens, job)
+        return await self.engine.paint(canvas, detail, edit_tokens, job)
+
+    async def watch(
+        self, canvas: np.ndarray, detail: Percepts | None, edit_tokens: Tensor, job: EditJob
+    ) -> AsyncGenerator[Progress | Painted]:
+        """Edit one picture as `edit` does, and yield its progress before its pictures."""
+        self._take(canvas, detail, edit_tokens, job)
+        async with aclosing(self.engine.watch(canvas, detail, edit_tokens, job)) as watched:
+            async for each in watched:
+                yield each
+
+    def _take(self, canvas: np.ndarray, detail: Percepts | None, edit_tokens: Tensor, job: EditJob) -> None:
+        """Take account of an edit that arrives, and watch its caller."""
         if self._watch is None or self._watch.done():
             self._watch = asyncio.create_task(self._drop_orphans(), context=Context())  # not of one request
         metrics.count_bytes("gateway", self.stage, canvas.nbytes)
@@ -58,7 +75,6 @@ class UNetDeployment(ModelDeployment):
         if detail is not None:
             metrics.count_bytes("detector", self.stage, nbytes(detail))
         logger.info("request %s: %d pictures", job.request_id, len(job.seeds))
-        return await self.engine.paint(canvas, detail, edit_tokens, job)
 
     async def load(self) -> Load:
         """Report the engine's own counters."""

@@ -1,15 +1,22 @@
 """Bodies of the answers to edits."""
 
 import base64
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fireedit.platform import images
-from fireedit.serve.answer import edit_body, encoded_results, timing_headers
+from fireedit.platform.provenance import Signer, SigningConfig
+from fireedit.platform.statements import find
+from fireedit.serve.answer import Answers, timing_headers
 from fireedit.serve.fields import Form, read_request
+from fireedit.serve.prompts import served_model
 from fireedit.serve.schema import Edited, EditRequest, LimitsConfig, Tokens
 from fireedit.serve.stage import StageTimes
+from tests.certificates import write_signer
 
 SOURCE = np.full((4, 6, 3), 9, np.uint8)
 
@@ -28,8 +35,7 @@ def brighter(request: EditRequest) -> Edited:
 
 
 def body_of(request: EditRequest) -> dict[str, Any]:
-    edited = brighter(request)
-    return edit_body(request, edited, encoded_results(request, edited))
+    return Answers(served_model("nano"), None).body(request, brighter(request), "request-1")
 
 
 def picture_of(body: dict[str, Any]) -> np.ndarray:
@@ -80,3 +86,17 @@ def test_transparency_comes_back_unless_the_answer_is_opaque() -> None:
 def test_headers_tell_steps_and_the_time_of_each_stage() -> None:
     headers = timing_headers([StageTimes("vlm", 0.1, 0.02), StageTimes("unet", 0.2, 0.5)], 10)
     assert headers == {"x-fireedit-steps": "10", "server-timing": "queue;dur=300.0, vlm;dur=20.0, unet;dur=500.0"}
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
+def test_results_say_that_an_ai_edited_them_and_how(name: str, tmp_path: Path) -> None:
+    request = requested(seed="5", output_format=name, num_inference_steps="7", negative_prompt="secret")
+    files = write_signer(tmp_path)
+    signer = Signer.load(SigningConfig(certificate=files.certificate, key=files.key))
+    for each in (None, signer):
+        (file,) = Answers(served_model("nano"), each).files(request, brighter(request), "request-1")
+        found = find(file)
+        assert found.by_ai and found.facts["request_id"] == "request-1" and found.facts["seed"] == "5"
+        assert json.loads(found.facts["settings"])["num_inference_steps"] == 7
+        assert found.facts["weights"].startswith("sha256:") and b"secret" not in file
+        assert found.manifest is None if each is None else found.manifest and found.manifest.state == "intact"

@@ -143,6 +143,27 @@ def test_client_that_left_is_sent_nothing_and_a_websocket_is_closed() -> None:
     assert asyncio.run(main("websocket")) == [{"type": "websocket.close"}]
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_stream_passes_unchanged_and_one_that_breaks_off_ends_in_an_error(ends: bool) -> None:
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-room", b"a 10")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for event in (b"event: a\n\n", b": b\n\n"):
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        if ends:
+            await send({"type": "http.response.body", "body": b""})
+
+    answer = ask(stream, EDITS, method="POST")
+    assert answer.status == 200 and answer.body.startswith(b"event: a\n\n: b\n\n") and ROOM not in answer.headers
+    rest = answer.body.removeprefix(b"event: a\n\n: b\n\n")
+    if ends:
+        assert rest == b""
+    else:
+        kind, data = rest.removesuffix(b"\n\n").split(b"\n")
+        event = json.loads(data.removeprefix(b"data: "))
+        assert kind == b"event: error" and (event["type"], event["error"]["code"]) == ("error", "unavailable")
+
+
 class FullGateway:
     """Gateway that refuses, and counts the requests that it gets."""
 
@@ -160,7 +181,8 @@ def test_full_gateway_is_left_alone_for_a_moment(shut: bool, calls: int) -> None
     async def flood() -> None:
         door = Door(gateway := FullGateway(shut))
         for index in range(20):
-            answer = await call(door, EDITS, method="POST", headers={"x-request-id": str(index)})
+            path = (EDITS, "/v1/edits", "/models/nano")[index % 3]
+            answer = await call(door, path, method="POST", headers={"x-request-id": str(index)})
             assert (answer.status, answer.headers["x-request-id"]) == (429, str(index)) and answer.error()
             assert QUEUE_FULL not in answer.headers
         assert gateway.calls == calls - 1

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
+from fireedit.serve import engine as engine_module
 from fireedit.serve.engine import Engine, EngineConfig, Load, QueuedEdit, choose
+from fireedit.serve.progress import Progress
 from fireedit.serve.schema import DeadlineExceeded, EditJob
 from fireedit.serve.stage import Painted
 
@@ -34,6 +37,9 @@ class Studio:
 
     def paint(self, engine: Engine, photo: int, job: EditJob) -> Any:
         return engine.paint(self.canvases[photo], self.percepts[photo], self.tokens[photo], job)
+
+    def watch(self, engine: Engine, photo: int, job: EditJob) -> Any:
+        return engine.watch(self.canvases[photo], self.percepts[photo], self.tokens[photo], job)
 
 
 @pytest.fixture(scope="module")
@@ -157,22 +163,81 @@ def test_deadline_ends_an_edit_between_steps(studio: Studio) -> None:
     asyncio.run(scenario())
 
 
-def test_preview_does_not_disturb_the_edit(studio: Studio) -> None:
-    async def scenario() -> tuple[Painted, list[Any]]:
-        engine = studio.engine()
-        assert await engine.preview("x") is None
-        task = asyncio.create_task(studio.paint(engine, 0, job(20, 3, 4, request_id="x")))
-        previews = []
-        while not task.done():
-            previews.append(await engine.preview("x"))
-            await asyncio.sleep(0)
-        return await task, [preview for preview in previews if preview is not None]
+async def watch(engine: Engine, studio: Studio, each: EditJob) -> tuple[list[Progress], Painted]:
+    *progress, painted = [news async for news in studio.watch(engine, 0, each)]
+    return progress, painted
 
-    painted, previews = asyncio.run(scenario())
-    assert len(previews) > 2 and len(previews[0]) == 2
+
+def test_a_watched_edit_tells_its_steps_and_gives_the_same_pictures(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "PROGRESS_EVERY_S", 0.0)
+    watched = job(20, 3, 4, partial_images=3)
+    progress, painted = asyncio.run(watch(studio.engine(), studio, watched))
+    assert [each.step for each in progress] == list(range(1, 20))
+    assert {(each.steps, each.position) for each in progress} == {(20, 0)}
     assert equal(painted, asyncio.run(studio.paint(studio.engine(), 0, job(20, 3, 4))))
-    distances = [np.abs(preview[0].astype(int) - painted.canvases[0]).mean() for preview in previews]
-    assert distances[-1] < distances[0]
+    partials = [each.images for each in progress if each.images is not None]
+    assert [each.step for each in progress if each.images is not None] == [5, 10, 15]
+    side = studio.pipeline.vae.config.sample_size
+    assert [[image.shape for image in images] for images in partials] == [[(side, side, 3)] * 2] * 3
+    assert partials[0][0].dtype == np.uint8 and not np.array_equal(partials[0][0], partials[0][1])
+    again, _ = asyncio.run(watch(studio.engine(), studio, watched))
+    assert all(map(np.array_equal, partials[1], next(each.images for each in again if each.step == 10) or []))
+
+
+def test_progress_is_told_now_and_then_and_partial_pictures_at_once(studio: Studio) -> None:
+    progress, _ = asyncio.run(watch(studio.engine(), studio, job(6, partial_images=2, guided=False)))
+    assert len(progress) < 6 and [each.step for each in progress if each.images is not None] == [2, 4]
+
+
+def test_an_edit_that_waits_knows_how_many_come_before_it(studio: Studio) -> None:
+    async def scenario() -> list[Progress]:
+        engine = studio.engine(max_branches=3, patience=1000)
+        tasks = [asyncio.create_task(studio.paint(engine, 1, job(4))) for _ in range(2)]
+        await asyncio.sleep(0)
+        progress, _ = await watch(engine, studio, job(5))
+        await asyncio.gather(*tasks)
+        return progress
+
+    positions = [each.position for each in asyncio.run(scenario())]
+    assert positions[0] in (1, 2) and positions[-1] == 0 and positions == sorted(positions, reverse=True)
+
+
+def test_a_watched_edit_whose_reader_goes_leaves_before_the_next_step(studio: Studio) -> None:
+    async def scenario() -> None:
+        engine = studio.engine()
+        async with aclosing(studio.watch(engine, 0, job(1000))) as watched:
+            await anext(watched)
+        steps = engine.load.steps
+        await asyncio.sleep(0.3)
+        assert engine.load.steps <= steps + 1
+        assert (engine.load.running, engine.load.waiting) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_partial_picture_that_cannot_be_decoded_fails_its_edit_alone(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    async def scenario() -> None:
+        engine = studio.engine()
+        other = asyncio.create_task(studio.paint(engine, 0, job(10)))
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(studio.pipeline, "preview", broken)
+            await watch(engine, studio, job(10, partial_images=1))
+        assert isinstance(await other, Painted)
+
+    asyncio.run(scenario())
+
+
+def test_nobody_decodes_partial_pictures_for_a_plain_edit(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studio.pipeline, "preview", None)
+    painted = asyncio.run(studio.paint(studio.engine(), 0, job(4, partial_images=3)))
+    assert len(painted.canvases) == 1
 
 
 def test_edit_that_fails_takes_no_other_with_it(studio: Studio) -> None:
@@ -207,23 +272,6 @@ def test_picture_that_cannot_be_decoded_takes_no_other_with_it(studio: Studio, m
         assert isinstance(results[0], MemoryError)
         for result, each in zip(results[1:], jobs[1:], strict=True):
             assert equal(result, await studio.paint(studio.engine(), 1, each))
-
-    asyncio.run(scenario())
-
-
-def test_preview_that_fails_is_the_callers_alone(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        engine = studio.engine()
-        task = asyncio.create_task(studio.paint(engine, 0, job(10, request_id="x")))
-        while not engine.load.running:
-            await asyncio.sleep(0.01)
-        with monkeypatch.context() as patch, pytest.raises(MemoryError):
-            patch.setattr(studio.pipeline, "preview", broken)
-            await engine.preview("x")
-        assert isinstance(await task, Painted)
-
-    def broken(*_: object) -> None:
-        raise MemoryError
 
     asyncio.run(scenario())
 

@@ -1,7 +1,9 @@
 """The way of an edit through stages that die, hang or are left; the stages' handles stand in for Ray Serve's."""
 
 import asyncio
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,65 +14,19 @@ from ray.serve.exceptions import BackPressureError
 from fireedit.serve import flow as flow_module
 from fireedit.serve.errors import Lost
 from fireedit.serve.flow import ATTEMPTS, STALE_S, Flow, Readiness, Trace
-from fireedit.serve.schema import EditJob, EditRequest, Source, Tokens
-from fireedit.serve.stage import Painted, Seen, Stages, StageTimes, Understood
+from fireedit.serve.progress import Progress
+from fireedit.serve.schema import DeadlineExceeded, Edited, EditJob, EditRequest, Source, Tokens
+from fireedit.serve.stage import Stages, Understood
+from tests.serve.standins import IMAGE, PAINTED, WATCHED, Method, Stage, stages, times
 
 CANVAS = np.zeros((4, 4, 3), np.uint8)
-IMAGE = np.ones((4, 4, 3), np.uint8)
 REQUEST = EditRequest(source=Source(CANVAS, (4, 4), b""), prompt="red", n=1, seed=0, settings={}, size=(4, 4))
 JOB = EditJob(settings={}, seeds=(0,), request_id="id")
 
 
-class Response:
-    """Response of a handle: a result, an error, or neither until it is cancelled."""
-
-    def __init__(self, outcome: Any):
-        self.outcome, self.is_cancelled = outcome, False
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        if self.outcome is None:
-            yield from asyncio.sleep(60).__await__()
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-
-class Method:
-    """Method of a handle, with the outcomes of its calls in order; the last one repeats."""
-
-    def __init__(self, *outcomes: Any):
-        self.outcomes, self.responses, self.calls = [*outcomes], list[Response](), list[tuple[Any, ...]]()
-
-    def remote(self, *arguments: Any) -> Response:
-        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
-        self.calls.append(arguments)
-        self.responses.append(Response(outcome))
-        return self.responses[-1]
-
-
-class Stage:
-    """Handle of a deployment."""
-
-    def __init__(self, **methods: Method):
-        vars(self).update(methods)
-
-
-def times(stage: str) -> StageTimes:
-    return StageTimes(stage, 0.1, 0.2)
-
-
-SEEN: Any = Seen("key", "tokens", "detail", np.zeros((1, 4)), np.ones(1), times("detector"))  # type: ignore[arg-type]
-UNDERSTOOD: Any = Understood("edit tokens", Tokens(text=9), times("vlm"))  # type: ignore[arg-type]
-PAINTED = Painted([IMAGE], [np.ones((1, 1), bool)], times("unet"), 10, 0.01)
-
-
 def make(painting: Method) -> tuple[Flow, Stages, list[str]]:
-    seeing, understanding = Stage(propose=Method(SEEN)), Stage(understand=Method(UNDERSTOOD))
-    stages, answered = Stages(detector=seeing, vlm=understanding, unet=Stage(edit=painting)), list[str]()
-    return Flow(stages, answered.append, put=lambda canvas: "canvas"), stages, answered
+    standing, answered = stages(painting, painting), list[str]()
+    return Flow(standing, answered.append, put=lambda canvas: "canvas"), standing, answered
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +79,45 @@ def test_client_that_leaves_cancels_the_stage() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert [response.is_cancelled for response in painting.responses] == [True]
+
+    asyncio.run(leave())
+
+
+async def watched(flow: Flow, trace: Trace, job: EditJob = JOB) -> list[Any]:
+    return [news async for news in flow.watch(REQUEST, job, trace)]
+
+
+def test_a_watched_edit_tells_its_progress_and_then_its_result() -> None:
+    flow, standing, answered = make(Method(WATCHED))
+    *progress, edited = asyncio.run(watched(flow, trace := Trace()))
+    assert progress[-1] == WATCHED[-2] and isinstance(edited, Edited) and edited.canvases == [IMAGE]
+    assert [each.step for each in progress if each.images is not None] == [3, 6]
+    assert standing.unet.watch.calls == [("canvas", "detail", "edit tokens", JOB)]
+    assert answered == ["detector", "vlm", "unet"] and (trace.steps, trace.attempts) == (10, 1)
+
+
+def test_partial_pictures_of_a_lost_painter_are_not_given_again() -> None:
+    flow, _, _ = make(Method([*WATCHED[:2], ActorDiedError()], [0.05, *WATCHED]))
+    news = asyncio.run(watched(flow, trace := Trace()))
+    assert trace.attempts == 2 and isinstance(news[-1], Edited)
+    pictures = [each.step for each in news if isinstance(each, Progress) and each.images is not None]
+    assert pictures == [3, 6]
+
+
+def test_the_deadline_ends_a_watched_edit_and_its_stage() -> None:
+    flow, _, _ = make(painting := Method([WATCHED[0], 60.0]))
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(watched(flow, Trace(), replace(JOB, deadline=time.time() + 0.1)))
+    assert [response.is_cancelled for response in painting.responses] == [True]
+
+
+def test_a_watcher_that_leaves_cancels_the_stage() -> None:
+    async def leave() -> None:
+        flow, _, _ = make(painting := Method([WATCHED[0], 60.0]))
+        watching = flow.watch(REQUEST, JOB, Trace())
+        assert await anext(watching) == WATCHED[0]
+        await watching.aclose()
         assert [response.is_cancelled for response in painting.responses] == [True]
 
     asyncio.run(leave())

@@ -24,8 +24,8 @@ import requests
 from fireedit.platform import images
 from fireedit.serve.door import Door
 from fireedit.serve.envelope import QUEUE_FULL, ROOM
-from fireedit.serve.gateway import Gateway
-from fireedit.serve.keys import VARIABLE, KeysConfig, make_key
+from fireedit.serve.gateway import Gateway, ServiceConfig
+from fireedit.serve.keys import VARIABLE, make_key
 from fireedit.serve.prompts import served_model
 from fireedit.serve.schema import LimitsConfig
 from fireedit.serve.stage import Stages
@@ -48,7 +48,8 @@ def serve(work: Callable[[Gateway], Coroutine[Any, Any, Any]], **limits: Any) ->
     """Run `work` with a gateway that has no stages to call."""
 
     async def main() -> Any:
-        gateway = Gateway(Stages(unet=None), LimitsConfig(**limits), KeysConfig(), served_model("nano"), "nano")
+        config = ServiceConfig(model_name="nano", limits=LimitsConfig(**limits))
+        gateway = Gateway(Stages(unet=None), served_model("nano"), config)
         return await work(gateway)
 
     return asyncio.run(main())
@@ -194,7 +195,7 @@ def test_bad_requests_get_an_envelope_and_the_next_good_one_an_image(client: Cli
     assert_error(client.edit(images.encode_png(IMAGE)[:40]), 400, "image")
     assert_error(client.edit(IMAGE, prompt=""), 400, "prompt")
     assert_error(client.edit(IMAGE, prompt="red " * 500), 400, "prompt")  # more tokens than nano's VLM reads
-    for param, value in (("n", "many"), ("seed", "-1"), ("stream", "true"), ("guidance_scale", "nan")):
+    for param, value in (("n", "many"), ("seed", "-1"), ("stream", "maybe"), ("guidance_scale", "nan")):
         assert_error(client.edit(IMAGE, **{param: value}), 400, param)
     two = [("image[]", images.encode_png(IMAGE))] * 2
     assert_error(post(edits, data={"prompt": "x"}, files=two), 400, "image")

@@ -75,6 +75,7 @@ def test_the_other_defaults_of_a_section_survive_one_key() -> None:
         ({"detector": {"threads": 0}}, "detector.threads.*0"),
         ({"limits": {"min_body_bytes_per_s": 0}}, "limits.min_body_bytes_per_s.*0"),
         ({"limits": {"unit_s": 0}}, "limits.unit_s.*0"),
+        ({"edits": {"keep_s": 0}}, "edits.keep_s.*0"),
     ],
 )
 def test_wrong_key_or_value_of_a_recipe_is_named(args: dict[str, Any], key: str) -> None:

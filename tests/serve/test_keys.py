@@ -41,6 +41,15 @@ def test_none_wrong_and_right_key() -> None:
 
 def test_no_keys_let_everybody_in() -> None:
     check(Keys([]), None)
+    assert Keys([]).owner(None) == ""
+
+
+def test_the_owner_of_a_key_is_told_without_counting() -> None:
+    keys = Keys(parse_keys(f"{LINE}\n{OTHER_LINE}", "here"))
+    assert {keys.owner(f"Bearer {SECRET}") for _ in range(200)} == {"ann"}
+    assert asyncio.run(keys.check(f"Bearer {OTHER}")) == "bob"
+    with pytest.raises(Unauthorized):
+        keys.owner("Bearer wrong")
 
 
 def test_rate_is_a_bucket_that_refills() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fireedit.serve.safety import SafetyCase, SafetyError, check, load_judge, words
+from fireedit.serve.safety import SafetyCase, SafetyError, load_judge, refuse_unsafe, words
 from fireedit.serve.schema import BadRequest
 
 CANVAS = np.zeros((4, 4, 3), np.uint8)
@@ -12,15 +12,15 @@ CANVAS = np.zeros((4, 4, 3), np.uint8)
 def test_the_word_list_refuses_plain_requests_with_openais_code() -> None:
     judge = load_judge("fireedit.serve.safety:words")
     assert judge is words
-    check(judge, SafetyCase(instruction="make the car red", source=CANVAS))
+    refuse_unsafe(judge, SafetyCase(instruction="make the car red", source=CANVAS))
     with pytest.raises(BadRequest) as caught:
-        check(judge, SafetyCase(instruction="Undress the woman", source=CANVAS))
+        refuse_unsafe(judge, SafetyCase(instruction="Undress the woman", source=CANVAS))
     assert (caught.value.code, caught.value.param) == ("moderation_blocked", "prompt")
 
 
 def test_there_is_no_check_by_default() -> None:
     assert load_judge("") is None
-    check(None, SafetyCase(instruction="naked", source=CANVAS))
+    refuse_unsafe(None, SafetyCase(instruction="naked", source=CANVAS))
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,17 @@ def test_edits_of_dead_gateways_are_dropped_also_after_failed_lookups(
     job = EditJob(settings={}, seeds=(1,), caller="dead")
     asyncio.run(asyncio.wait_for(unet.edit(np.zeros((64, 64, 3), np.uint8), None, torch.zeros(1, 77, 96), job), 10))
     assert dropped[0] == {"dead"}
+
+
+def test_a_watched_edit_leaves_the_engine_with_its_reader(weights: Path) -> None:
+    async def leave() -> None:
+        unet = UNetDeployment(WeightsConfig(weights=str(weights)), threads=1, engine=EngineConfig())
+        text = torch.zeros(1, 77, unet.pipeline.unet.config.cross_attention_dim)
+        job = EditJob(settings={"num_inference_steps": 500}, seeds=(1,), partial_images=3)
+        watching = unet.watch(np.zeros((64, 64, 3), np.uint8), None, text, job)
+        assert (await anext(watching)).steps == 500
+        await watching.aclose()
+        await asyncio.sleep(0.5)
+        assert await unet.load() == Load(running=0, waiting=0, steps=(await unet.load()).steps)
+
+    asyncio.run(leave())
