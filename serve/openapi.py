@@ -127,7 +127,8 @@ def _closed(properties: Schema, **optional: Schema) -> Schema:
 
 
 def _paths(model_name: str, fields: Mapping[str, Schema]) -> dict[str, Schema]:
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    event = {"event": {"type": "string"}, "data": {"type": "string", "description": "JSON."}}
+    events = {"text/event-stream": {"schema": {"type": "object", "properties": event}}}
     edit_id = _parameter("id", "Id of the edit.", "edit_0")
     model_id = _parameter("id", "Id of the model.", model_name)
     pictures = {f"image/{name}": {"schema": {"type": "string", "format": "binary"}} for name in FORMATS}

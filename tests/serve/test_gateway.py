@@ -27,10 +27,12 @@ from fireedit.serve.envelope import QUEUE_FULL, ROOM
 from fireedit.serve.gateway import Gateway, ServiceConfig
 from fireedit.serve.keys import VARIABLE, make_key
 from fireedit.serve.prompts import served_model
+from fireedit.serve.safety import SafetyCase
 from fireedit.serve.schema import LimitsConfig
 from fireedit.serve.stage import Stages
 from tests.serve.asgi import FORM, Answer, call, multipart
 from tests.serve.conftest import MAX_BYTES, Client
+from tests.serve.standins import stages
 
 ROOT = Path(__file__).parents[2]
 EDITS = "/v1/images/edits"
@@ -260,3 +262,81 @@ def test_edits_survive_the_death_of_their_replicas(client: Client) -> None:
                 ray.kill(ray.get_actor(actor["name"], actor["namespace"]))
         assert [response.result().status_code for response in responses] == [200] * 4
     assert client.get("/ready").status_code == 200
+
+
+def stood_in(work: Callable[[Gateway], Coroutine[Any, Any, Any]], **config: Any) -> Any:
+    """Run `work` with a gateway whose stages answer at once."""
+
+    async def main() -> Any:
+        made = Gateway(stages(), served_model("nano"), ServiceConfig(model_name="nano", **config))
+        made.flow.put = lambda canvas: canvas
+        return await work(made)
+
+    return asyncio.run(main())
+
+
+def test_hugging_faces_client_gets_the_bare_picture() -> None:
+    async def work(gateway: Gateway) -> None:
+        parameters = {"prompt": "red", "num_inference_steps": 3, "seed": 7, "target_size": {"width": 6, "height": 4}}
+        body = json.dumps({"inputs": base64.b64encode(PNG).decode(), "parameters": parameters}).encode()
+        for accept, start in (("image/png", b"\x89PNG"), ("image/webp", b"RIFF"), ("*/*", b"\x89PNG")):
+            headers = {"Content-Type": "application/json", "Accept": accept}
+            answer = await call(gateway.app(), "/models/nano", method="POST", headers=headers, body=[body])
+            assert answer.status == 200 and answer.body.startswith(start)
+            assert images.decode(answer.body).shape == (4, 6, 3)
+            assert (answer.headers["x-fireedit-seed"], answer.headers["x-fireedit-steps"]) == ("7", "10")
+        bare = await call(
+            gateway.app(), "/models/nano", method="POST", headers={"Content-Type": "image/png"}, body=[PNG]
+        )
+        assert (bare.status, bare.error()["param"]) == (400, "prompt")
+        assert (await call(gateway.app(), "/models/other", method="POST", body=[PNG])).status == 404
+
+    stood_in(work)
+
+
+def test_an_answer_tells_seeds_steps_and_the_time_of_each_stage() -> None:
+    async def work(gateway: Gateway) -> None:
+        answer = await post(gateway, multipart(PNG, prompt="x", seed="5"))
+        assert answer.headers["server-timing"].split(", ")[1:] == [
+            "detector;dur=200.0",
+            "vlm;dur=200.0",
+            "unet;dur=200.0",
+        ]
+        body = json.loads(answer.body)
+        assert [each["seed"] for each in body["data"]] == [5] and body["usage"]["total_tokens"] == 113
+
+    stood_in(work)
+
+
+def test_the_safety_function_may_refuse_before_and_after_the_edit() -> None:
+    async def work(gateway: Gateway) -> None:
+        for prompt, calls in (("not this one", 0), ("dark results", 1), ("fine", 2)):
+            answer = await post(gateway, multipart(PNG, prompt=prompt))
+            assert len(gateway.flow.stages.unet.edit.calls) == calls
+            if prompt == "fine":
+                assert answer.status == 200
+            else:
+                assert (answer.status, answer.error()["code"]) == (400, "moderation_blocked")
+        assert gateway.admission.edits == 0
+
+    stood_in(work, safety=f"{__name__}:no_dark_results")
+
+
+def no_dark_results(case: SafetyCase) -> str | None:
+    if "not this" in case.instruction:
+        return "not this one"
+    return "it is dark" if "dark" in case.instruction and case.result is not None and case.result.mean() < 20 else None
+
+
+def test_the_model_and_the_api_are_described_to_everybody_who_asks() -> None:
+    async def work(gateway: Gateway) -> None:
+        model = json.loads((await call(gateway.app(), "/v1/models/nano")).body)
+        assert model["canvas"] == 64 and model["limits"]["max_images"] == 10
+        steps = next(each for each in model["settings"] if each["name"] == "num_inference_steps")
+        assert (steps["type"], steps["default"], steps["minimum"]) == ("integer", 2, 1)
+        assert json.loads((await call(gateway.app(), "/openapi.json")).body)["openapi"].startswith("3.1")
+        assert b"POST /v1/images/edits" in (await call(gateway.app(), "/docs")).body
+        generations = await call(gateway.app(), "/v1/images/generations", method="POST")
+        assert (generations.status, generations.error()["code"]) == (404, "not_found")
+
+    stood_in(work)
