@@ -313,7 +313,7 @@ def read_by_the_unet(editor: FireEditPipeline, **settings: float) -> tuple[Tenso
     hook = editor.unet.register_forward_pre_hook(record, with_kwargs=True)
     edit(editor, **settings)
     hook.remove()
-    latents, (tokens, (details,)) = read
+    latents, (tokens, details) = read
     return latents, tokens, details
 
 
