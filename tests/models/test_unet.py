@@ -1,15 +1,19 @@
 """The UNet equals Stable Diffusion's until its image attention is trained."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fireedit.models.model import preset
 from fireedit.models.unet import DecoupledAttention, EditUNet, UNetConfig
+from fireedit.models.weights import WeightsError
 from tests.factories import PAPERLIKE_UNET, diffusers_sizes, shaken
 
 NANO = preset("nano").unet
@@ -46,7 +50,9 @@ def details(seed: int = 5) -> Tensor:
 
 def plain_with_the_weights_of(unet: EditUNet) -> UNet2DConditionModel:
     plain = UNet2DConditionModel(**diffusers_sizes(PAPERLIKE_UNET)).eval()
-    plain.load_state_dict({name: tensor for name, tensor in unet.state_dict().items() if ".image_attention." not in name})
+    plain.load_state_dict(
+        {name: tensor for name, tensor in unet.state_dict().items() if ".image_attention." not in name}
+    )
     return plain
 
 
@@ -130,6 +136,37 @@ def test_saving_and_loading_keeps_the_image_attention(
     assert torch.equal(*pictures)
 
 
+@pytest.mark.parametrize(
+    "switch",
+    [
+        lambda unet: unet.set_default_attn_processor(),
+        lambda unet: unet.set_attn_processor(AttnProcessor2_0()),
+        lambda unet: unet.set_attention_slice("max"),
+        lambda unet: unet.fuse_qkv_projections(),
+        lambda unet: unet.fuse_qkv_projections() or unet.unfuse_qkv_projections(),
+    ],
+    ids=["default", "sdpa", "sliced", "fused", "unfused"],
+)
+def test_a_processor_of_diffusers_changes_neither_weights_nor_result(inputs: dict[str, Tensor], switch: Any) -> None:
+    torch.manual_seed(0)
+    unet = shaken(EditUNet(PAPERLIKE_UNET).eval())
+    weights = dict(unet.state_dict())
+    with torch.no_grad():
+        before = unet.predict(**inputs, detail_tokens=details())
+        switch(unet)
+        assert torch.allclose(unet.predict(**inputs, detail_tokens=details()), before, atol=1e-4)
+    assert all(torch.equal(unet.state_dict()[name], tensor) for name, tensor in weights.items())
+
+
+def test_weights_without_a_tensor_are_refused_by_its_name(fresh: EditUNet, tmp_path: Path) -> None:
+    fresh.save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    old = {name.replace("image_attention.to_k", "to_k_ip"): tensor for name, tensor in load_file(path).items()}
+    save_file(old, path, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="lacks 7 tensors of EditUNet, such as .*image_attention.to_k.*to_k_ip"):
+        EditUNet.from_pretrained(tmp_path)
+
+
 def test_checkpointing_gives_the_same_gradients(inputs: dict[str, Tensor]) -> None:
     torch.manual_seed(0)
     unet, gradients = shaken(EditUNet(PAPERLIKE_UNET)), []
@@ -179,7 +216,9 @@ def test_a_fresh_unet_that_adds_its_source_is_a_perfect_copy_whatever_the_noise(
 def test_nanos_equals_diffusers_unet_with_the_last_token_for_its_class() -> None:
     unet, inputs = shaken(EditUNet(NANO).eval(), scale=0.02), nano_inputs()
     plain = UNet2DConditionModel(**diffusers_sizes(NANO)).eval()
-    plain.load_state_dict({name: tensor for name, tensor in unet.state_dict().items() if ".image_attention." not in name})
+    plain.load_state_dict(
+        {name: tensor for name, tensor in unet.state_dict().items() if ".image_attention." not in name}
+    )
     expected = (
         inputs["source"]
         + plain(
