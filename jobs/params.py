@@ -23,9 +23,13 @@ from fireedit.models.weights import SMARTEDIT_TOKENS
 MEBI = 2**20
 """The paper's unit M: SmartEdit's 1163.8 M are 1,220,383,748 parameters, exactly 1163.8 times 2^20."""
 
-IMAGE_ATTENTION = r"unet\..*_ip\."
+IMAGE_ATTENTION = r"unet\..*image_attention\."
 TABLE_1 = (
-    ("UNet", r"unet\.(?!.*_ip\.)", "as the paper: Stable Diffusion 1.5 with 8 input channels, trained whole"),
+    (
+        "UNet",
+        r"unet\.(?!.*image_attention\.)",
+        "as the paper: Stable Diffusion 1.5 with 8 input channels, trained whole",
+    ),
     ("image attention", IMAGE_ATTENTION, "as the paper: decoupled cross-attention; assumed: new keys and values only"),
     ("Q-Former", r"qformer\.", "as the paper, which keeps SmartEdit's: 6 layers, 77 queries"),
     ("LoRA", LORA, "as the paper: rank 8; assumed, as in SmartEdit: on queries and values"),

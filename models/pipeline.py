@@ -1,21 +1,22 @@
 """FireEditPipeline: a diffusers pipeline from source image and instruction to edited image."""
 
-import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
+from fireedit.models.callbacks import TENSORS, StepCallback, StepProperties, call_back, check_tensor_names
 from fireedit.models.checkpoint_files import check_pipeline
 from fireedit.models.detector import Detector
 from fireedit.models.hvca import HVCA
@@ -33,7 +34,8 @@ from fireedit.models.pictures import (
 from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
-from fireedit.models.sampling import Generators, Sampler, SamplingState, predict_guided
+from fireedit.models.sampler import Generators, Sampler, check_sampler, started
+from fireedit.models.sampling import SamplingState, predict_guided
 from fireedit.models.schedule import sampler
 from fireedit.models.settings import PaintSettings
 from fireedit.models.tati import TATI
@@ -63,7 +65,7 @@ class FireEditPipelineOutput(BaseOutput):
     """Regions of each source."""
 
 
-class FireEditPipeline(DiffusionPipeline):
+class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     """Edits images by instructions: `perceive`, `understand`, `prepare`, `denoise` (one step), `finish`, `decode`.
 
     Perceiving, understanding and the rest (painting) can run in processes of their own, with the components below.
@@ -77,7 +79,7 @@ class FireEditPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->vision->detector->region_encoder->vlm->qformer->hvca->tati->unet->vae"
     _optional_components = [*PERCEIVING, *UNDERSTANDING, *PAINTING]
-    _callback_tensor_inputs = ["latents"]
+    _callback_tensor_inputs = [*TENSORS]
 
     def __init__(
         self,
@@ -98,10 +100,13 @@ class FireEditPipeline(DiffusionPipeline):
     ):
         """
         Args:
-            settings: fields of `PaintSettings`, the defaults of these weights; saved with them.
+            settings: fields of `PaintSettings`, the defaults of these weights; saved with them. None takes those of the
+                pipeline whose `components` these are, or else the paper's.
         """
         components = {name: part for name, part in locals().items() if name in self._optional_components}
         super().__init__()
+        if settings is None:
+            settings = getattr(unet, "pipeline_settings", None)
         self.register_to_config(settings=asdict(PaintSettings(**(settings or {}))))
         self.register_modules(**components)
 
@@ -113,12 +118,15 @@ class FireEditPipeline(DiffusionPipeline):
 
         Args:
             parts: names of the components to load, such as `FireEditPipeline.PAINTING`; None loads all.
+            kwargs: those of diffusers; `dtype` is float32 for every part by default, in whatever they are saved.
         Raises:
             CheckpointFileError: a file is missing, damaged or not what its name says.
         """
         folder = NANO if pretrained_model_name_or_path == "nano" else Path(pretrained_model_name_or_path)
         check_pipeline(folder, parts or cls._optional_components)
         omitted = {} if parts is None else dict.fromkeys(set(cls._optional_components) - set(parts))
+        if kwargs.get("torch_dtype") is None and kwargs.get("dtype") is None:
+            kwargs["dtype"] = torch.float32
         return super().from_pretrained(str(folder), **omitted, **kwargs)
 
     @classmethod
@@ -136,6 +144,22 @@ class FireEditPipeline(DiffusionPipeline):
         parts: dict[str, Any] = dict(model.named_children()) | {"scheduler": sampler(config.schedule)}
         parts |= {name: AutoTokenizer.from_pretrained(tokenizers / name) for name in ("vlm_tokenizer", "tokenizer")}
         return cls(**parts, settings=asdict(config.painting))
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """Parts by name; `FireEditPipeline(**pipe.components)` keeps the settings, which go along with the UNet."""
+        parts = super().components
+        if parts["unet"] is not None:
+            parts["unet"].pipeline_settings = self.config.settings
+        return parts
+
+    def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """Fuse as diffusers; a codec without attention has nothing to fuse."""
+        super().fuse_qkv_projections(unet, vae and isinstance(self.vae, AutoencoderKL))
+
+    def unfuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """Unfuse as diffusers."""
+        super().unfuse_qkv_projections(unet, vae and isinstance(self.vae, AutoencoderKL))
 
     @property
     def settings(self) -> PaintSettings:
@@ -188,13 +212,13 @@ class FireEditPipeline(DiffusionPipeline):
             copies: number of outputs for each source, N in total; one each by default.
         """
         device, dtype = self._execution_device, self.unet.dtype
+        scheduler = started(self.scheduler, settings.num_inference_steps, device)
+        generators = list(generators) if isinstance(generators, Sequence) else generators
         source_of = torch.arange(len(images)).repeat_interleave(torch.tensor(copies or [1] * len(images))).to(device)
         pixels = torch.from_numpy(np.stack([squash(image, self.vae.config.sample_size) for image in images]))
         source = source_latents(self.vae, encode_pixels(self.vae, pixels.to(device))).to(dtype)[source_of]
         edit_tokens = edit_tokens.to(device, dtype)
         null_ids = tokenize_text(self.tokenizer, [settings.negative_prompt], edit_tokens.shape[1]).to(device)
-        scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        scheduler.set_timesteps(settings.num_inference_steps, device=device)
         if latents is None:
             latents = randn_tensor(source.shape, generator=generators, device=device, dtype=torch.float32)
         if latents.shape != source.shape:
@@ -222,13 +246,7 @@ class FireEditPipeline(DiffusionPipeline):
         On a CPU in float32 the result of a state is the same, byte for byte, in any company.
         """
         for state, predicted in zip(states, predict_guided(self.model, states), strict=True):
-            scheduler = state.scheduler
-            # Samplers that add no noise of their own, such as UniPC, take no generator.
-            takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-            noise = {"generator": state.generators} if takes_generator else {}
-            output = scheduler.step(predicted, state.timestep, state.latents, **noise)
-            state.latents, state.clean = output.prev_sample, getattr(output, "pred_original_sample", None)
-            state.step += 1
+            state.advance(predicted)
 
     @torch.no_grad()
     def preview(self, state: SamplingState) -> np.ndarray:
@@ -245,19 +263,24 @@ class FireEditPipeline(DiffusionPipeline):
     def paint(
         self,
         state: SamplingState,
-        callback: Callable[..., Mapping[str, Tensor]] | None = None,
+        callback: StepCallback | None = None,
         tensors: Sequence[str] = ("latents",),
     ) -> Tensor:
-        """Run all steps of a prepared sampling; returns its edited latents.
+        """Run all steps of a prepared sampling, or until an interruption; returns its edited latents.
 
         Args:
             callback: diffusers' `callback_on_step_end`, which gets and may replace the `tensors` after each step.
         """
-        for step, timestep in enumerate(self.progress_bar(state.scheduler.timesteps)):
-            self.denoise(state)
-            if callback is not None:
-                changed = callback(self, step, timestep, dict.fromkeys(tensors, state.latents)) or {}
-                state.latents = changed.get("latents", state.latents)
+        self.begin_steps(state)
+        try:
+            for step in self.progress_bar(range(self.num_timesteps)):
+                if self.interrupt:
+                    break
+                self.denoise(state)
+                if callback is not None:
+                    call_back(callback, self, step, state, tensors)
+        finally:
+            self._interrupt = False
         return self.finish(state)
 
     @torch.no_grad()
@@ -296,14 +319,14 @@ class FireEditPipeline(DiffusionPipeline):
         image: ImageInput | list[ImageInput],
         *,
         num_images_per_prompt: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         latents: Tensor | None = None,
         size: str | tuple[int, int] = "auto",
         mask_image: ImageInput | list[ImageInput] | None = None,
         regions: Boxes | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[..., Mapping[str, Tensor]] | None = None,
+        callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **settings: Any,
     ) -> FireEditPipelineOutput | tuple[Any, list[Regions]]:
@@ -319,15 +342,15 @@ class FireEditPipeline(DiffusionPipeline):
             settings: fields of `PaintSettings`, such as `num_inference_steps=20`; None or left out, the weights' own.
         Raises:
             TypeError: a setting is unknown.
-            ValueError: prompts and images differ in number, or an argument is out of its range.
+            ValueError: prompts and images differ in number, an argument is out of its range, or the scheduler does not
+                fit the UNet.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         images = list(image) if isinstance(image, list | tuple) else [image]
         _check_inputs(prompts, images, num_images_per_prompt, generator, output_type)
-        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {sorted(unknown)}; it takes 'latents'")
-        paint_settings = self.settings.but(**settings)
+        check_tensor_names(callback_on_step_end_tensor_inputs)
+        self._interrupt, paint_settings = False, self.settings.but(**settings)
+        check_sampler(self.scheduler, paint_settings.num_inference_steps)
         sources = [Picture(each) for each in images]
         masks, side = read_masks(mask_image, sources), self.vae.config.sample_size
         sizes = result_sizes(size, sources, side, output_type)

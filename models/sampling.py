@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
-from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 from torch import Tensor
 
 from fireedit.models.model import Conditions, FireEdit
+from fireedit.models.sampler import Generators, Sampler, take_step
 from fireedit.models.settings import PaintSettings
-
-Generators = Sequence[torch.Generator] | torch.Generator | None
-Sampler: TypeAlias = EulerAncestralDiscreteScheduler | DDIMScheduler
 
 
 @dataclass
@@ -57,6 +53,12 @@ class SamplingState:
     def noisy(self, dtype: torch.dtype) -> Tensor:
         """Return the latents [N, C, h, w] as the UNet reads them."""
         return self.scheduler.scale_model_input(self.latents, self.timestep).to(dtype)
+
+    def advance(self, predicted: Tensor) -> None:
+        """Take the sampler's next step with the UNet's prediction, float32 [N, C, h, w]."""
+        output = take_step(self.scheduler, predicted, self.timestep, self.latents, self.generators)
+        self.latents, self.clean = output.prev_sample, getattr(output, "pred_original_sample", None)
+        self.step += 1
 
 
 def predict_guided(model: FireEdit, states: Sequence[SamplingState]) -> list[Tensor]:

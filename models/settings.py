@@ -76,7 +76,8 @@ class PaintSettings:
 
     def __post_init__(self) -> None:
         for setting in setting_fields():
-            setting.check(getattr(self, setting.name))
+            setting.check(value := getattr(self, setting.name))
+            object.__setattr__(self, setting.name, setting.type(value))  # numpy's numbers cannot be saved as JSON
 
     @property
     def guided(self) -> bool:

@@ -51,7 +51,7 @@ class Stage:
 
     def learns(self, name: str) -> bool:
         """Return true if this stage trains the parameter of FireEdit called `name`."""
-        if "_ip." in name and "hvca" not in self.parts:  # the UNet's image attention has no input
+        if ".image_attention." in name and "hvca" not in self.parts:  # it has no input
             return False
         return any(re.match(pattern, name) for pattern in self.trains)
 

@@ -136,8 +136,8 @@ def stable_diffusion_unet(
             keys, values = state[f"{layer}.to_k.weight"].clone(), torch.zeros_like(state[f"{layer}.to_v.weight"])
         else:  # it counts self-attentions too
             keys, values = (ip_adapter[f"ip_adapter.{2 * index + 1}.to_{kind}_ip.weight"] for kind in "kv")
-        tensors[f"{layer}.processor.to_k_ip.0.weight"] = keys
-        tensors[f"{layer}.processor.to_v_ip.0.weight"] = values
+        tensors[f"{layer}.image_attention.to_k.weight"] = keys
+        tensors[f"{layer}.image_attention.to_v.weight"] = values
     return tensors
 
 

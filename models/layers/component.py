@@ -1,11 +1,14 @@
 """Base class of the components: built from a frozen dataclass, saved and loaded by diffusers."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from diffusers import ConfigMixin, ModelMixin
 from pydantic import TypeAdapter
+
+from fireedit.models.weights import WeightsError
 
 
 class FromSizes:
@@ -20,6 +23,25 @@ class FromSizes:
         sizes = {name: value for name, value in config.items() if name in names}
         model = cls(TypeAdapter(cls.config_class).validate_python(sizes))  # type: ignore[call-arg]
         return (model, kwargs) if return_unused_kwargs else model
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], output_loading_info: bool = False, **kwargs: Any
+    ) -> Self | Any:
+        """Load weights that must have every tensor of the model; diffusers would leave missing ones uninitialized.
+
+        Raises:
+            WeightsError: a tensor is missing.
+        """
+        load = super().from_pretrained  # type: ignore[misc]
+        model, info = load(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        if missing := sorted(info["missing_keys"]):
+            unknown = f" and has an unknown {min(info['unexpected_keys'])}" if info["unexpected_keys"] else ""
+            raise WeightsError(
+                f"{pretrained_model_name_or_path} lacks {len(missing)} tensors of {cls.__name__}, such as {missing[0]}"
+                f"{unknown}; give it weights that this version saved"
+            )
+        return (model, info) if output_loading_info else model
 
 
 class Component(FromSizes, ModelMixin, ConfigMixin):

@@ -58,7 +58,7 @@ def publish(pipeline: FireEditPipeline, root: Path) -> None:
     pipeline.vlm_tokenizer.save_pretrained(root / "llm")
     (root / "llm" / "config.json").write_text(json.dumps({"rms_norm_eps": 2e-5}))
 
-    unet = {name: tensor for name, tensor in pipeline.unet.state_dict().items() if "_ip." not in name}
+    unet = {name: tensor for name, tensor in pipeline.unet.state_dict().items() if ".image_attention." not in name}
     write(root / "instruct-pix2pix" / "unet" / "diffusion_pytorch_model.safetensors", unet)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     vae = {

@@ -22,6 +22,7 @@ from fireedit.models.instruct_pix2pix import PARTS, load_instruct_pix2pix
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.text import TextConfig, build_text_encoder, text_states, tokenize_text
+from fireedit.models.vae import decode_latents
 from fireedit.models.weights import WeightsError
 from tests.factories import picture, shaken
 
@@ -77,7 +78,8 @@ def edited(pipeline: FireEditPipeline, image: np.ndarray, seed: int = 7, **setti
     tokens = text_states(pipeline.text_encoder, tokenize_text(pipeline.tokenizer, [PROMPT], 77))
     changed = pipeline.settings.but(num_inference_steps=STEPS, **settings)
     state = pipeline.prepare([image], None, tokens, changed, [torch.Generator().manual_seed(seed)])
-    return pipeline.decode(pipeline.paint(state), [(32, 32)], output_type="np")
+    canvases = decode_latents(pipeline.vae, pipeline.paint(state))
+    return ((canvases + 1) / 2).permute(0, 2, 3, 1).numpy()
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_a_folder_of_fireedit_gives_its_text_encoder_unet_and_codec() -> None:
     pipeline = load_instruct_pix2pix(NANO, parts=FireEditPipeline.PAINTING)
     pipeline.set_progress_bar_config(disable=True)
     assert {name for name, part in pipeline.components.items() if part is not None} == set(PARTS)
-    assert edited(pipeline, picture(1, 64, 64)).shape == (1, 32, 32, 3)
+    assert edited(pipeline, picture(1, 64, 64)).shape == (1, 64, 64, 3)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,35 @@ def test_settings_are_saved_with_the_weights(nano: FireEditPipeline, saved: Path
     assert loaded(saved).settings == nano.settings == preset("nano").painting != PaintSettings()
 
 
+def test_a_pipeline_of_anothers_components_keeps_its_settings(editor: FireEditPipeline, saved: Path) -> None:
+    own = {**editor.config.settings, "num_inference_steps": 7}
+    other = FireEditPipeline(**editor.components, settings=own)
+    assert FireEditPipeline(**other.components).settings == other.settings != editor.settings
+    assert FireEditPipeline(**editor.components).settings == editor.settings
+    assert FireEditPipeline.from_pipe(other).settings == other.settings
+    assert loaded(saved).to(torch.float32).settings == editor.settings
+
+
+def test_every_part_is_loaded_in_float32_unless_another_precision_is_asked_for() -> None:
+    for asked, expected in (({}, torch.float32), ({"dtype": torch.bfloat16}, torch.bfloat16)):
+        pipeline = FireEditPipeline.from_pretrained("nano", parts=("text_encoder", "tati", "vae"), **asked)
+        assert {part.dtype for part in pipeline.components.values() if part is not None} == {expected}
+
+
+def test_switches_of_the_attention_keep_the_picture_and_the_weights(saved: Path) -> None:
+    pipeline = loaded(saved)
+    before, weights = edit(pipeline, output_type="latent").images, set(pipeline.unet.state_dict())
+    for switch in ("enable_attention_slicing", "disable_attention_slicing", "fuse_qkv_projections"):
+        getattr(pipeline, switch)()
+        assert (edit(pipeline, output_type="latent").images - before).abs().max() < 1e-3, switch
+        assert weights <= set(pipeline.unet.state_dict())
+    pipeline.unfuse_qkv_projections()
+    with pytest.raises(ModuleNotFoundError, match="xformers"):
+        pipeline.enable_xformers_memory_efficient_attention()
+    assert set(pipeline.unet.state_dict()) == weights
+    assert torch.equal(edit(pipeline, output_type="latent").images, before)
+
+
 def test_the_shipped_weights_are_small_and_follow_instructions() -> None:
     assert sum(path.stat().st_size for path in NANO.rglob("*.safetensors")) <= 30e6, "with the judges"
     editor = FireEditPipeline.from_pretrained("nano", dtype=torch.float32)
@@ -247,6 +276,15 @@ def test_one_seed_gives_one_picture(editor: FireEditPipeline) -> None:
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
+def test_generators_may_be_a_tuple_and_numbers_numpys(editor: FireEditPipeline) -> None:
+    def run(number: Any, kind: Any) -> Tensor:
+        noise = kind(seeded(seed) for seed in range(2))
+        counts = {"num_images_per_prompt": number(2), "num_inference_steps": number(2)}
+        return editor("make it red", picture(1), generator=noise, output_type="latent", **counts).images
+
+    assert torch.equal(run(np.int64, tuple), run(int, list))
+
+
 def test_given_latents_replace_the_initial_noise(editor: FireEditPipeline) -> None:
     noise = torch.randn(1, 48, 16, 16, generator=seeded(0))
     generator = seeded(0)
@@ -352,7 +390,7 @@ def read_by_the_unet(editor: FireEditPipeline, **settings: float) -> tuple[Tenso
     hook = editor.unet.register_forward_pre_hook(record, with_kwargs=True)
     edit(editor, **settings)
     hook.remove()
-    latents, (tokens, (details,)) = read
+    latents, (tokens, details) = read
     return latents, tokens, details
 
 

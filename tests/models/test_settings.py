@@ -1,9 +1,11 @@
 import argparse
 import dataclasses
+import json
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fireedit.models.settings import PaintSettings, add_setting_flags, setting_fields, setting_flags
@@ -52,6 +54,14 @@ def test_changes_that_are_none_keep_the_value_and_unknown_ones_are_refused() -> 
     assert settings == PaintSettings(guidance_scale=2)
     with pytest.raises(TypeError, match="strength.*num_inference_steps"):
         settings.but(strength=None)
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    settings = PaintSettings(num_inference_steps=np.int64(3), guidance_scale=np.float32(2))
+    assert (
+        json.loads(json.dumps(dataclasses.asdict(settings)))["num_inference_steps"] == 3
+        and settings.guidance_scale == 2
+    )
 
 
 def test_every_setting_is_a_flag_of_its_type() -> None:

@@ -115,7 +115,7 @@ def test_an_ablation_trains_the_remaining_components(nano: FireEditPipeline, wit
     module = staged(3, without=without)
     expected = {name for name in expected_names(3) if not name.startswith(tuple(f"{idea}." for idea in without))}
     if "hvca" in without:
-        expected -= {name for name in expected if "_ip." in name}
+        expected -= {name for name in expected if ".image_attention." in name}
     assert {name for name, p in module.model.named_parameters() if p.requires_grad} == expected
     assert missing_gradients(module, mixed(nano, 3), steps=3)[-1] == set()
 

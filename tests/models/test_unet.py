@@ -1,15 +1,19 @@
 """The UNet equals Stable Diffusion's until its image attention is trained."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fireedit.models.model import preset
-from fireedit.models.unet import EditUNet, UNetConfig
+from fireedit.models.unet import DecoupledAttention, EditUNet, UNetConfig
+from fireedit.models.weights import WeightsError
 from tests.factories import PAPERLIKE_UNET, diffusers_sizes, shaken
 
 NANO = preset("nano").unet
@@ -36,13 +40,19 @@ def inputs() -> dict[str, Tensor]:
     return {"noisy": noisy, "source": source, "timesteps": torch.tensor([3.0, 801.5]), "tokens": tokens}
 
 
+def decoupled(unet: EditUNet) -> list[DecoupledAttention]:
+    return [part for part in unet.modules() if isinstance(part, DecoupledAttention)]
+
+
 def details(seed: int = 5) -> Tensor:
     return torch.randn(2, 16, 96, generator=torch.Generator().manual_seed(seed))
 
 
 def plain_with_the_weights_of(unet: EditUNet) -> UNet2DConditionModel:
     plain = UNet2DConditionModel(**diffusers_sizes(PAPERLIKE_UNET)).eval()
-    plain.load_state_dict({name: tensor for name, tensor in unet.state_dict().items() if "_ip." not in name})
+    plain.load_state_dict(
+        {name: tensor for name, tensor in unet.state_dict().items() if ".image_attention." not in name}
+    )
     return plain
 
 
@@ -59,7 +69,7 @@ def test_the_papers_is_stable_diffusions_with_source_channels() -> None:
             attention_head_dim=8,
             cross_attention_dim=768,
         )
-    shapes = {name: tensor.shape for name, tensor in unet.state_dict().items() if "_ip." not in name}
+    shapes = {name: tensor.shape for name, tensor in unet.state_dict().items() if ".image_attention." not in name}
     assert shapes == {name: tensor.shape for name, tensor in published.state_dict().items()}
     added = {"reads_last_token": False, "adds_source": False, "detail_tokens": 16, "detail_scale": 1.0}
     config = {name: value for name, value in unet.config.items() if name != "_use_default_values"}
@@ -85,11 +95,11 @@ def test_without_details_it_equals_stable_diffusions_unet(trained: EditUNet, inp
 
 
 def test_image_keys_start_as_the_texts_and_image_values_as_zero(fresh: EditUNet) -> None:
-    for name, processor in fresh.attn_processors.items():
-        if name.endswith("attn2.processor"):
-            attention = fresh.get_submodule(name.removesuffix(".processor"))
-            assert torch.equal(processor.to_k_ip[0].weight, attention.to_k.weight)
-            assert processor.to_v_ip[0].weight.abs().max() == 0
+    attentions = decoupled(fresh)
+    assert len(attentions) == sum(name.endswith("attn2.processor") for name in fresh.attn_processors) > 0
+    for attention in attentions:
+        assert torch.equal(attention.image_attention.to_k.weight, attention.to_k.weight)
+        assert attention.image_attention.to_v.weight.abs().max() == 0
 
 
 def test_trained_image_attention_adds_to_the_text_attention(trained: EditUNet) -> None:
@@ -97,14 +107,14 @@ def test_trained_image_attention_adds_to_the_text_attention(trained: EditUNet) -
     attention = trained.down_blocks[0].attentions[0].transformer_blocks[0].attn2
     generator = torch.Generator().manual_seed(3)
     hidden, tokens, detail = (torch.randn(1, n, w, generator=generator) for n, w in ((9, 64), (77, 96), (16, 96)))
-    to_k_ip, to_v_ip = attention.processor.to_k_ip[0], attention.processor.to_v_ip[0]
+    image = attention.image_attention
 
     def attend(key: Tensor, value: Tensor) -> Tensor:
         query, key, value = (x.unflatten(-1, (4, 16)).transpose(1, 2) for x in (attention.to_q(hidden), key, value))
         return (torch.softmax(query @ key.transpose(-1, -2) / 16**0.5, dim=-1) @ value).transpose(1, 2).flatten(2)
 
-    both = attend(attention.to_k(tokens), attention.to_v(tokens)) + 1.0 * attend(to_k_ip(detail), to_v_ip(detail))
-    got = attention(hidden, encoder_hidden_states=(tokens, [detail]))
+    both = attend(attention.to_k(tokens), attention.to_v(tokens)) + 1.0 * attend(image.to_k(detail), image.to_v(detail))
+    got = attention(hidden, encoder_hidden_states=(tokens, detail))
     assert torch.allclose(got, attention.to_out[0](both), atol=1e-5)
 
 
@@ -121,11 +131,40 @@ def test_saving_and_loading_keeps_the_image_attention(
     loaded = EditUNet.from_pretrained(tmp_path).eval()
     assert loaded.state_dict().keys() == trained.state_dict().keys()
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in trained.state_dict().items())
-    kinds = [{name: type(p) for name, p in unet.attn_processors.items()} for unet in (trained, loaded)]
-    assert kinds[0] == kinds[1]
     with torch.no_grad():
         pictures = [unet.predict(**inputs, detail_tokens=details()) for unet in (trained, loaded)]
     assert torch.equal(*pictures)
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        lambda unet: unet.set_default_attn_processor(),
+        lambda unet: unet.set_attn_processor(AttnProcessor2_0()),
+        lambda unet: unet.set_attention_slice("max"),
+        lambda unet: unet.fuse_qkv_projections(),
+        lambda unet: unet.fuse_qkv_projections() or unet.unfuse_qkv_projections(),
+    ],
+    ids=["default", "sdpa", "sliced", "fused", "unfused"],
+)
+def test_a_processor_of_diffusers_changes_neither_weights_nor_result(inputs: dict[str, Tensor], switch: Any) -> None:
+    torch.manual_seed(0)
+    unet = shaken(EditUNet(PAPERLIKE_UNET).eval())
+    weights = dict(unet.state_dict())
+    with torch.no_grad():
+        before = unet.predict(**inputs, detail_tokens=details())
+        switch(unet)
+        assert torch.allclose(unet.predict(**inputs, detail_tokens=details()), before, atol=1e-4)
+    assert all(torch.equal(unet.state_dict()[name], tensor) for name, tensor in weights.items())
+
+
+def test_weights_without_a_tensor_are_refused_by_its_name(fresh: EditUNet, tmp_path: Path) -> None:
+    fresh.save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    old = {name.replace("image_attention.to_k", "to_k_ip"): tensor for name, tensor in load_file(path).items()}
+    save_file(old, path, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="lacks 7 tensors of EditUNet, such as .*image_attention.to_k.*to_k_ip"):
+        EditUNet.from_pretrained(tmp_path)
 
 
 def test_checkpointing_gives_the_same_gradients(inputs: dict[str, Tensor]) -> None:
@@ -145,8 +184,7 @@ def test_lambda_is_read_from_the_config(tmp_path: Path) -> None:
     unet = EditUNet(UNetConfig(**{**vars(PAPERLIKE_UNET), "detail_scale": 0.5}))
     unet.save_pretrained(tmp_path)
     loaded = EditUNet.from_pretrained(tmp_path)
-    scales = {tuple(p.scale) for name, p in loaded.attn_processors.items() if name.endswith("attn2.processor")}
-    assert scales == {(0.5,)}
+    assert {attention.detail_scale for attention in decoupled(loaded)} == {0.5}
 
 
 # What nano's does beside: it reads the last token everywhere, and adds to the source
@@ -178,7 +216,9 @@ def test_a_fresh_unet_that_adds_its_source_is_a_perfect_copy_whatever_the_noise(
 def test_nanos_equals_diffusers_unet_with_the_last_token_for_its_class() -> None:
     unet, inputs = shaken(EditUNet(NANO).eval(), scale=0.02), nano_inputs()
     plain = UNet2DConditionModel(**diffusers_sizes(NANO)).eval()
-    plain.load_state_dict({name: tensor for name, tensor in unet.state_dict().items() if "_ip." not in name})
+    plain.load_state_dict(
+        {name: tensor for name, tensor in unet.state_dict().items() if ".image_attention." not in name}
+    )
     expected = (
         inputs["source"]
         + plain(

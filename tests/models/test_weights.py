@@ -324,16 +324,16 @@ def test_the_unet_loads_stable_diffusion_and_instruct_pix2pix(paper: FireEdit, i
 
 
 def test_ip_adapters_weights_go_to_the_layers_they_were_trained_for(paper: FireEdit) -> None:
-    crosses = [name for name in paper.unet.attn_processors if name.endswith("attn2.processor")]
+    crosses = [name.removesuffix(".processor") for name in paper.unet.attn_processors if ".attn2." in name]
     numbers = {name: 2 * index + 1 for index, name in enumerate(crosses)}
     file = {
-        f"ip_adapter.{number}.to_{kind}_ip.weight": paper.unet.get_submodule(f"{name}.to_{kind}_ip.0").weight
+        f"ip_adapter.{number}.to_{kind}_ip.weight": paper.unet.get_submodule(f"{name}.image_attention.to_{kind}").weight
         for name, number in numbers.items()
         for kind in "kv"
     }
     tensors = weights.stable_diffusion_unet(stable_diffusion(8), ip_adapter=file)
     for name, number in numbers.items():
-        assert tensors[f"{name}.to_k_ip.0.weight"] is file[f"ip_adapter.{number}.to_k_ip.weight"]
+        assert tensors[f"{name}.image_attention.to_k.weight"] is file[f"ip_adapter.{number}.to_k_ip.weight"]
     load_strict(paper.unet, tensors, source="h94/IP-Adapter")
 
 

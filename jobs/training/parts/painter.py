@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from PIL import Image
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from fireedit.models.model import FireEditConfig
 from fireedit.models.schedule import prediction_target, signal_to_noise, training_noise
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig, draw_timesteps, edit_errors
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
-from fireedit.models.unet import EditUNet, start_as_no_op
+from fireedit.models.unet import EditUNet
 from fireedit.models.vae import build_vae, encode_pixels, source_latents
 from fireedit.platform.scenes.families import training_edit
 from fireedit.platform.scenes.objects import COLORS
@@ -104,7 +103,7 @@ class PainterTask:
         self.text_encoder = frozen(build_text_encoder(sizes.text), out / "text_encoder")
         self.model = UNetWithProbes(EditUNet(sizes.unet).to(memory_format=torch.channels_last))
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_("_ip." not in name)
+            parameter.requires_grad_(".image_attention." not in name)
         self.noise = training_noise(sizes.schedule)
         self.null_ids = tokenize_text(self.tokenizer, [""], sizes.text.tokens)
         if recipe.compiled:
@@ -185,9 +184,7 @@ class PainterTask:
 
     def save(self, model: UNetWithProbes, folder: Path) -> None:
         """Save the UNet, its image attention reset to a no-op beside the trained text attention, and the codec."""
-        for name, processor in model.unet.attn_processors.items():
-            if isinstance(processor, IPAdapterAttnProcessor2_0):
-                start_as_no_op(processor, model.unet.get_submodule(name.removesuffix(".processor")))
+        model.unet.reset_image_attention()
         model.unet.half().save_pretrained(folder / "unet")
         self.vae.save_pretrained(folder / "vae")
 

@@ -81,7 +81,7 @@ def test_a_fresh_unet_copies_and_its_loss_falls(task: PainterTask) -> None:
 
 
 def test_the_image_attention_is_not_trained(task: PainterTask, tmp_path: Path) -> None:
-    before = {name: value.clone() for name, value in task.model.state_dict().items() if "_ip." in name}
+    before = {name: value.clone() for name, value in task.model.state_dict().items() if ".image_attention." in name}
     pretrain(task, task.recipe, tmp_path / "out")
     assert before and all(torch.equal(task.model.state_dict()[name], value) for name, value in before.items())
 
