@@ -99,7 +99,7 @@ class Flow:
             yield await task
         finally:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _edit(
         self, request: EditRequest, canvas: Any, job: EditJob, trace: Trace, mailbox: Mailbox | None
