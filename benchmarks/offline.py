@@ -145,6 +145,7 @@ def kill_at_random(job: Job, kills: int, pictures: int, chance: random.Random) -
     began = time.monotonic()
     moments = sorted(chance.sample(range(1, int(pictures * 0.9)), kills))
     for moment in moments:
+        moment = max(moment, job.written() + 1)  # an earlier kill may have come after more pictures
         process = job.start()
         while job.written() < moment and process.poll() is None:
             time.sleep(LOOK_EVERY_S)

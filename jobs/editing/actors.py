@@ -1,7 +1,6 @@
 """Actors of the stages of many edits, as Ray Data calls them: a batch of rows in, the same rows with results out."""
 
 import json
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,7 +22,6 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
 from fireedit.platform import images, storage
 
-logger = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -124,14 +122,15 @@ class Stage:
         """
         try:
             self.run(rows)
+            return
         except Exception as error:
-            torch.zeros(1, device=self.pipeline.device).cpu()
-            if len(rows) == 1:
-                logger.warning("row %s: %s", rows[0].id, error)
-                rows[0].error = f"{type(self).__name__.lower()}: {error}".partition("\n")[0]
-                return
-            for row in rows:
-                self._run_apart([row])
+            reason = f"{type(self).__name__.lower()}: {error}".partition("\n")[0]
+        torch.zeros(1, device=self.pipeline.device).cpu()  # outside of `except`, which keeps the failed batch's tensors
+        if len(rows) == 1:
+            rows[0].error = reason
+            return
+        for row in rows:
+            self._run_apart([row])
 
 
 class Perceive(Stage):

@@ -69,6 +69,7 @@ def edit_rows(job: Job, sources: Sources, todo: Todo) -> Iterator[Sequence[Recor
     except ResourcesError as error:
         raise EditingError(str(error)) from None
     items = [{"group": json.dumps(dataclasses.asdict(group)), "places": list(places)} for group, places in todo]
+    sources = dataclasses.replace(sources, groups=())  # each task gets its own group
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
     dataset.context.target_max_block_size = 1  # so that each batch, a row of the block, leaves its task at once
     dataset.context.enable_fallback_to_arrow_object_ext_type = True  # batches are Python objects; without a warning

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fireedit.jobs.edit import main
 from fireedit.jobs.editing.many import ManyEdits
 from fireedit.jobs.editing.service import EditRefused, Service, ServiceError, connect, edit_many, form_fields
 from fireedit.platform.images import encode_png
@@ -109,6 +110,22 @@ def test_a_service_that_is_away_for_a_while_loses_nothing(serve: Callable[[Scrip
     service.sleep = come_back
     with service.session:
         assert service.edit(PNG, FIELDS).data == PNG and len(waited) == 1
+
+
+def test_one_picture_is_edited_with_its_mask(
+    serve: Callable[[Script], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, out = Script((200, {}, GOOD)), tmp_path / "edited.webp"
+    (tmp_path / "source.png").write_bytes(PNG)
+    argv = [str(tmp_path / "source.png"), "make it red", "--out", str(out), "--mask", str(tmp_path / "source.png")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIREEDIT_API_KEY", "secret")
+        assert main([*argv, "--server", serve(script), "--steps", "3", "--size", "30x20"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["edited"] == str(out) and report["regions"] == 1 and out.read_bytes() == PNG
+    for name, value in {"num_inference_steps": "3", "size": "30x20", "output_format": "webp", "seed": "0"}.items():
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in script.bodies[0]
+    assert b'name="mask"' in script.bodies[0] and script.keys == ["Bearer secret"]
 
 
 @pytest.mark.parametrize(("reply", "attempts"), [(error(400, "too long"), 1), (error(500, "too long"), 3)])
