@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo stop test test-fast soak check observe bench bench-data bench-edit bench-serve chaos soak-serve nano help
+.PHONY: demo stop test test-fast soak check observe bench bench-data bench-edit bench-offline bench-serve chaos soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s%s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ bench-data: $(INSTALLED)  ## input pipeline compared with DataLoader and webdata
 
 bench-edit: $(INSTALLED)  ## success of edits on held-out scenes, with baselines and ablations; ARGS="--rows ..."
 	@$(BIN)/python jobs/benchmark.py $(ARGS)
+
+bench-offline: $(INSTALLED)  ## 1,000 edits by a job that is killed five times, against an unbroken one; ARGS="--pictures ..."
+	@$(BIN)/python benchmarks/offline.py $(ARGS)
 
 bench-serve: $(INSTALLED)  ## the shipped service under load: equal pictures, turns, speed, abuse; ARGS="--only ..."
 	@$(BIN)/python benchmarks/serve.py $(ARGS)

@@ -1,4 +1,9 @@
-"""Edit an image without a server: `python jobs/edit.py photo.jpg "make the hat red" --weights FOLDER`."""
+"""Edit one picture or a million, without a server or through one.
+
+`edit.py photo.jpg "make the hat red"` edits one. `edit.py FOLDER|PARQUET|s3://... "make the hat red" --out DIR|s3://...`
+edits all pictures of a folder or of parquet files in Ray Data, each by its own instruction with --instructions or
+--column. A job that was interrupted goes on when it is started again.
+"""
 
 import pathlib
 import sys
@@ -9,22 +14,22 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
+from typing import Any
 
-import torch
-from PIL import Image
-
-from fireedit.models.pipeline import FireEditPipeline
+from fireedit.jobs.editing import pictures, service, sources
+from fireedit.jobs.editing.many import ManyEdits
+from fireedit.jobs.editing.pools import FOLDER, PoolsConfig
+from fireedit.jobs.editing.sources import SourcesError
 from fireedit.models.settings import add_setting_flags, setting_flags
-from fireedit.platform import storage
+from fireedit.platform import config, storage
 from fireedit.platform.console import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        report = edit(args)
+        pictures.require_size(args.size)
+        report = edit_many(args) if sources.are_many(args.image) else edit(args)
     except (OSError, ValueError) as error:
         say(f"edit.py: {error}")
         return 1
@@ -32,27 +37,87 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def edit(args: argparse.Namespace) -> dict[str, object]:
-    """Edit the image and save the result; returns the job's report."""
-    source = Image.open(args.image)
-    with nullcontext("nano") if args.weights == "nano" else storage.reading_folder(args.weights) as folder:
-        pipeline = FireEditPipeline.from_pretrained(folder).to(args.device)
+def edit(args: argparse.Namespace) -> dict[str, Any]:
+    """Edit one picture and save the result; returns the job's report."""
+    prompt, out, changes = args.prompt or args.instruction, args.out or "edited.png", setting_flags(args)
+    if not prompt:
+        raise SourcesError(f"{args.image}: found no instruction; write one behind the picture")
+    file_format, data = args.format or pictures.format_of(out), storage.read_bytes(args.image)
+    mask = pictures.read_mask(storage.read_bytes(args.mask)) if args.mask else None
     started = time.monotonic()
-    generator = torch.Generator().manual_seed(args.seed)
-    output = pipeline(args.prompt, source, generator=generator, **setting_flags(args))
-    output.images[0].save(args.out)
-    regions = len(output.regions[0].boxes)
-    return {"edited": str(args.out), "regions": regions, "seconds": round(time.monotonic() - started, 2)}
+    if args.server:
+        fields = service.form_fields(prompt, args.seed, file_format, args.size, changes)
+        answer = service.connect(args.server, args.api_key_file).edit(data, fields, mask)
+        encoded, regions = answer.data, answer.regions
+    else:
+        from fireedit.jobs.editing.single import edit_picture  # imports torch, which takes seconds
+
+        where = (args.weights, args.device)
+        encoded, regions = edit_picture(data, prompt, *where, args.seed, changes, args.size, mask, file_format)
+    storage.write_bytes(out, encoded)
+    return {"edited": out, "regions": regions, "seconds": round(time.monotonic() - started, 2)}
+
+
+def edit_many(args: argparse.Namespace) -> dict[str, Any]:
+    """Edit a folder of pictures or parquet files; returns the job's report."""
+    if not args.out or args.mask:
+        wrong = "--mask is for one picture; leave it out" if args.mask else "found no --out; write a folder"
+        raise SourcesError(f"{args.image}: {wrong}")
+    edits = ManyEdits(
+        source=storage.absolute(args.image),
+        out=storage.absolute(args.out),
+        instruction=args.prompt or args.instruction,
+        instructions=args.instructions and storage.absolute(args.instructions),
+        column=args.column,
+        image_column=args.image_column,
+        seed=args.seed,
+        file_format=args.format or "png",
+        size=args.size,
+        changes=setting_flags(args),
+        retry_failed=args.retry_failed,
+    )
+    if args.server:
+        return service.edit_many(edits, service.connect(args.server, args.api_key_file), args.concurrency)
+    from fireedit.jobs.editing import single, workers  # import torch and Ray
+
+    name = args.pools or (args.device or single.default_device()).partition(":")[0]
+    pools = config.load(PoolsConfig, name, args.set, FOLDER)
+    return workers.edit_many(edits, args.weights, pools)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("image", type=Path, help="PNG, JPEG or WebP")
-    parser.add_argument("prompt", help="instruction, such as 'remove the dog'")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = " (default: %(default)s)"
+    parser.add_argument("image", help="PNG, JPEG or WebP; of many, a folder or parquet files, local or s3://")
+    parser.add_argument("prompt", nargs="?", default="", help="instruction, such as 'remove the dog'")
+    parser.add_argument("--out", help="picture file (default: edited.png); of many, a folder, local or s3://")
     parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, which ships)")
-    parser.add_argument("--out", type=Path, default=Path("edited.png"), help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of many, each has its own, made of this and its id" + default
+    )
+    parser.add_argument("--device", default="", help="default: cuda if there is one, else cpu")
+    parser.add_argument(
+        "--format", choices=list(pictures.SUFFIXES), help="default: by the suffix of --out; of many, png"
+    )
+    parser.add_argument("--size", default="auto", help="auto, canvas or WIDTHxHEIGHT" + default)
+    parser.add_argument("--mask", default="", help="PNG, WebP: transparent, else white, where the picture may change")
+    parser.add_argument(
+        "--server", default="", help="http://... of a running service that edits, in place of --weights"
+    )
+    parser.add_argument("--api-key-file", default="", help="its key (default: the variable FIREEDIT_API_KEY)")
+    many = parser.add_argument_group("many pictures")
+    many.add_argument("--instruction", default="", help="one for all, as behind the source")
+    many.add_argument(
+        "--instructions", default="", help="JSON lines or CSV with image and instruction, perhaps id, seed"
+    )
+    many.add_argument("--column", default="", help="of parquet files: instructions (default: by its usual names)")
+    many.add_argument("--image-column", default="", help="of parquet files: bytes, {bytes, path} or paths")
+    many.add_argument("--retry-failed", action="store_true", help="edit rows again that were set aside")
+    many.add_argument("--concurrency", type=int, default=8, help="edits at a time through --server" + default)
+    many.add_argument("--pools", default="", help="cpu, cuda or a YAML file of actor pools (default: by --device)")
+    many.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="in the pools: paint.max_actors=8"
+    )
     add_setting_flags(parser)
     return parser
 

@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from fireedit.models.model import Percepts
-from fireedit.platform.images import Picture
+from fireedit.platform.images import Picture, Source
 from fireedit.platform.restoration import canvas_size
 
-ImageInput = Image.Image | np.ndarray
-"""Anything that `Image.open` gives, or uint8 [H, W], [H, W, 3] or [H, W, 4]."""
+ImageInput = Source
+"""Anything that `Image.open` gives, uint8 [H, W], [H, W, 3] or [H, W, 4], or an encoded file's bytes."""
 Boxes = Sequence[np.ndarray | Tensor | None]
 """For each image [R, 4] xyxy in [0, 1] of its sides, or None for the detector's."""
 

@@ -172,8 +172,8 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         return FireEdit(**{name: part for name, part in self.components.items() if isinstance(part, torch.nn.Module)})
 
     @torch.no_grad()
-    def perceive(self, images: Sequence[ImageInput], boxes: Sequence[Tensor | None] | None = None) -> Percepts:
-        """Encode B images of any sizes, as `FireEdit.perceive`."""
+    def perceive(self, images: Sequence[np.ndarray], boxes: Sequence[Tensor | None] | None = None) -> Percepts:
+        """Encode B decoded images of any sizes, uint8 RGB [H, W, 3] each, as `FireEdit.perceive`."""
         side = self.vision.config.image_size
         view = torch.from_numpy(np.stack([squash(image, side) for image in images]))
         return self.model.perceive(view.to(self._execution_device), boxes)
@@ -195,7 +195,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     @torch.no_grad()
     def prepare(
         self,
-        images: Sequence[ImageInput],
+        images: Sequence[np.ndarray],
         percepts: Percepts | None,
         edit_tokens: Tensor,
         settings: PaintSettings,
@@ -206,7 +206,8 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         """Compute everything that all denoising steps share, once per source.
 
         Args:
-            images, percepts, edit_tokens: B sources and their conditions; no percepts for an editor without HVCA.
+            images: B decoded sources, uint8 RGB [H, W, 3] each.
+            percepts, edit_tokens: their conditions; no percepts for an editor without HVCA.
             generators: one for each of N outputs makes each independent of the rest of the batch.
             latents: [N, C, h, w] of unit variance, in place of noise from the generators.
             copies: number of outputs for each source, N in total; one each by default.
@@ -377,7 +378,7 @@ def _check_inputs(
     if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
         raise ValueError("a prompt is empty; write what to change in the picture")
     for image in images:
-        if not isinstance(image, Image.Image | np.ndarray):
+        if not isinstance(image, Image.Image | np.ndarray | bytes):
             raise ValueError(f"an image is a {type(image).__name__}; write a PIL image or uint8 RGB [H, W, 3]")
     if copies < 1:
         raise ValueError(f"num_images_per_prompt is {copies}; write 1 or more")

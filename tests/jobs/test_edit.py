@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,8 @@ def test_every_setting_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
         (["--keep-below", "2"], "keep_below.*2"),
         (["--weights", "/nowhere"], "/nowhere"),
         (["--steps", "0"], "num_inference_steps.*0"),
+        (["--out", "edited.gif"], "edited.gif"),
+        (["--size", "large"], "--size.*large"),
     ],
 )
 def test_wrong_value_is_one_sentence(
@@ -54,3 +58,13 @@ def test_wrong_value_is_one_sentence(
     assert main([str(source), "make it red", *argv]) == 1
     err = capsys.readouterr().err
     assert re.search(f"edit.py: .*{words}", err) and "Traceback" not in err
+
+
+def test_many_pictures_need_a_folder_for_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "make it red"]) == 1
+    assert "edit.py" in (err := capsys.readouterr().err) and "--out" in err
+
+
+def test_neither_torch_nor_ray_is_imported_for_an_edit_through_a_service() -> None:
+    code = "import sys, fireedit.jobs.edit; print([name for name in ('torch', 'ray') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -94,27 +94,8 @@ def find_columns(path: str, present: Sequence[str], named: Mapping[str, str]) ->
     return chosen
 
 
-def _open_parquet(root: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
-    skipped: Counter[str] = Counter()
-    paths = _parquet_files(root, name.partition("/")[2], skipped)
-    chosen = find_columns(paths[0], parquet.column_names(paths[0]), columns)
-    if "mask" in columns:
-        parquet.column_names(paths[0], [columns["mask"]], pictures=[columns["mask"]])
-    opened = parquet.open_files(paths, parquet.PairReader(name, chosen), skipped)
-    return dataclasses.replace(opened, settings={"columns": chosen})
-
-
-def _open_folder(folder: str, metadata: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
-    path = storage.join(folder, metadata)
-    records = _read_metadata(path)
-    present = list(dict.fromkeys(column for record in records for column in record))
-    chosen = find_columns(path, present, columns)
-    read_part = functools.partial(map, functools.partial(_read_files, folder, metadata, name, chosen))
-    return rows.Corpus(rows.sliced(records), read_part, settings={"columns": chosen})
-
-
-def _read_metadata(path: str) -> list[dict[str, Any]]:
-    """Read the records of metadata.jsonl or metadata.csv.
+def read_records(path: str) -> list[dict[str, Any]]:
+    """Read the records of a file of JSON lines or, if its name ends in .csv, of CSV, such as metadata.jsonl.
 
     Raises:
         CorpusError: the file is not UTF-8, a line cannot be read, or there is none.
@@ -128,6 +109,25 @@ def _read_metadata(path: str) -> list[dict[str, Any]]:
     if not records:
         raise rows.CorpusError(f"{path} holds no records; write one for each pair")
     return records
+
+
+def _open_parquet(root: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
+    skipped: Counter[str] = Counter()
+    paths = _parquet_files(root, name.partition("/")[2], skipped)
+    chosen = find_columns(paths[0], parquet.column_names(paths[0]), columns)
+    if "mask" in columns:
+        parquet.column_names(paths[0], [columns["mask"]], pictures=[columns["mask"]])
+    opened = parquet.open_files(paths, parquet.PairReader(name, chosen), skipped)
+    return dataclasses.replace(opened, settings={"columns": chosen})
+
+
+def _open_folder(folder: str, metadata: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
+    path = storage.join(folder, metadata)
+    records = read_records(path)
+    present = list(dict.fromkeys(column for record in records for column in record))
+    chosen = find_columns(path, present, columns)
+    read_part = functools.partial(map, functools.partial(_read_files, folder, metadata, name, chosen))
+    return rows.Corpus(rows.sliced(records), read_part, settings={"columns": chosen})
 
 
 def _parse_json_lines(path: str, text: str) -> Iterator[dict[str, Any]]:

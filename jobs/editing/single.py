@@ -1,0 +1,61 @@
+"""Edit of one picture with weights of one's own, in this process."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from fireedit.jobs.editing import pictures
+from fireedit.models.model import NANO
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.settings import SettingValue
+from fireedit.platform import images, storage
+from fireedit.platform.images import EncodedImage
+from fireedit.platform.provenance import Provenance, fingerprint
+
+
+def edit_picture(
+    data: bytes,
+    instruction: str,
+    weights: str,
+    device: str,
+    seed: int,
+    changes: Mapping[str, SettingValue | None],
+    size: str = "auto",
+    mask: np.ndarray | None = None,
+    file_format: images.Format = "png",
+) -> tuple[EncodedImage, int]:
+    """Edit one picture.
+
+    Args:
+        data: encoded picture.
+        weights: pipeline folder, local or s3://; `nano` names the shipped one.
+        changes: sampler settings; None is the weights' own.
+        size: as `pictures.require_size`.
+        mask: uint8 [H, W] of the picture's size, 255 where it may change.
+        file_format: of the result.
+    Returns:
+        The encoded result, and the number of regions that the VLM read.
+    """
+    ground, source = pictures.ground_of(file_format), images.Picture(data)
+    with nullcontext(NANO) if weights == "nano" else storage.reading_folder(weights) as folder:
+        pipeline = FireEditPipeline.from_pretrained(folder).to(device or default_device())
+        hashed = fingerprint(str(folder))
+    output = pipeline(
+        instruction,
+        data if ground is None else source.pixels(ground),
+        size=pictures.size_of(size),
+        mask_image=mask,
+        generator=torch.Generator().manual_seed(seed),
+        **changes,
+    )
+    settings = asdict(pipeline.settings.but(**changes))
+    facts = Provenance(weights=hashed, seed=seed, settings=settings)
+    result = np.asarray(output.images[0])
+    return pictures.encode_picture(result, file_format, facts), len(output.regions[0].boxes)
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
