@@ -18,7 +18,7 @@ Sampler: TypeAlias = Any
 MEMBERS = ("set_timesteps", "scale_model_input", "step", "init_noise_sigma")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 TRIAL_STEPS = 4
-"""Steps of a first trial, which every sampler can take."""
+"""Steps of a trial, which every sampler can take."""
 TRIAL_ERROR = 0.1
 """Mean absolute error of a trial's latents, which are in [-1, 1]; some samplers leave noise of 0.06."""
 
@@ -50,8 +50,7 @@ def check_sampler(sampler: Sampler, steps: int) -> None:
         ValueError: the sampler takes no such predictions or not so many steps, or does not arrive at the picture.
     """
     prediction = getattr(sampler, "config", {}).get("prediction_type", "epsilon")
-    trials = (_failure(sampler, count, prediction) for count in (TRIAL_STEPS, steps))
-    if problem := _mismatch(sampler, prediction) or next(filter(None, trials), None):
+    if problem := _mismatch(sampler, prediction) or _failure(sampler, steps, prediction):
         raise ValueError(
             f"{type(sampler).__name__} cannot sample in num_inference_steps={steps} from a UNet that predicts "
             f"{prediction!r}: {problem}; write pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"
@@ -72,9 +71,10 @@ def _mismatch(sampler: Sampler, prediction: str) -> str | None:
 
 
 def _failure(sampler: Sampler, steps: int, prediction: str) -> str | None:
-    """Run the trial; returns what went wrong."""
+    """Run the trial, and set the timesteps asked for; returns what went wrong."""
     try:
-        error = _trial_error(sampler, steps, prediction)
+        error = _trial_error(sampler, TRIAL_STEPS, prediction)
+        _started(sampler, steps, "cpu")
     except Exception as failure:  # a scheduler may fail in any way
         return " ".join(str(failure).split()).rstrip(".") or type(failure).__name__
     return None if error <= TRIAL_ERROR else f"true predictions end in latents that are off by {error:.2g}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from fireedit.jobs.evaluation.cases import Cases
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.sampler import check_sampler, started
+from fireedit.models.sampler import check_sampler, started, take_step
 from fireedit.models.schedule import ScheduleConfig, sampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # diffusers' own
@@ -168,8 +168,11 @@ def test_the_trial_knows_every_prediction(prediction: Any) -> None:
 def test_equal_first_timesteps_are_all_taken(kind: type[SchedulerMixin]) -> None:
     """Near zero SNR several noise levels round to the last timestep."""
     scheduler = kind.from_config(BY_HAND, use_beta_sigmas=True)
-    timesteps = started(scheduler, 20, "cpu").timesteps  # has run a trial
-    assert timesteps[0] == timesteps[1]
+    own, latents = started(scheduler, 20, "cpu"), torch.randn(1, 1, 4, 4)
+    assert own.timesteps[0] == own.timesteps[1]
+    for timestep in own.timesteps:
+        latents = take_step(own, torch.zeros_like(latents), timestep, latents, None).prev_sample
+    assert latents.abs().max() < 1e-3, "clean latents of zero"
 
 
 def test_each_sampling_has_a_sampler_of_its_own(shipped: Shipped) -> None:
