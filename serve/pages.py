@@ -42,7 +42,7 @@ class Page:
         content = path.read_bytes()
         return cls(content, MEDIA_TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
-    def respond(self, request: Request) -> Response:
+    async def respond(self, request: Request) -> Response:
         """Answer with the file, or 304 if the browser has it."""
         headers = HEADERS | {"etag": self.etag}
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
@@ -52,20 +52,18 @@ class Page:
 
 
 def studio_routes(folder: Path = FOLDER) -> list[BaseRoute]:
-    """Make one route for every file: index.html at /studio, the others below it; addresses are relative, so that the
-    service may be mounted below a path.
+    """Make a route for every file: index.html at /studio, the others below it.
+
+    All addresses in them are relative, so that the service may be mounted below a path.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in MEDIA_TYPES]
     pages = {f"/studio/{path.relative_to(folder).as_posix()}": Page.read(path) for path in files}
     pages["/studio"] = pages.pop("/studio/index.html")
     return [
-        *(Route(path, _endpoint(page), name=path) for path, page in pages.items()),
-        Route("/studio/", lambda request: RedirectResponse("../studio")),
+        *(Route(path, page.respond) for path, page in pages.items()),
+        Route("/studio/", _to_the_page),
     ]
 
 
-def _endpoint(page: Page):  # type: ignore[no-untyped-def]
-    async def endpoint(request: Request) -> Response:
-        return page.respond(request)
-
-    return endpoint
+async def _to_the_page(request: Request) -> Response:
+    return RedirectResponse("../studio")

@@ -3,7 +3,6 @@
 import { texts } from "./texts.js";
 
 export const ROOT = new URL("../v1/", import.meta.url);
-const PARTIAL_IMAGES = 3;
 
 /** @typedef {{instruction: string, n: number, seed: number, settings: Object<string, number | string>,
  *   boxes: number[][] | null, masked: boolean}} EditRequest */
@@ -56,10 +55,8 @@ export class Api {
 export function parseFrame(frame) {
   const lines = frame.split("\n");
   const data = lines.filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart());
-  if (!data.length || data[0] === "[DONE]") return null;
-  const type = lines.find((line) => line.startsWith("event:"))?.slice(6).trim();
-  const body = JSON.parse(data.join("\n"));
-  return { type: body.error && type !== "edit.progress" ? "error" : type ?? body.type, data: body };
+  if (!data.length) return null;
+  return { type: lines.find((line) => line.startsWith("event:"))?.slice(6).trim(), data: JSON.parse(data.join("\n")) };
 }
 
 /** List the form fields of a request as texts. @param {EditRequest} request */
@@ -72,9 +69,8 @@ export function fieldsOf({ instruction, n, seed, settings, boxes }) {
 /** Build the body of an edit. @param {EditRequest} request */
 export function formOf(request, picture, name, mask) {
   const form = new FormData();
-  for (const field of fieldsOf(request)) form.append(...field);
-  form.append("return_regions", "true");
-  form.append("partial_images", PARTIAL_IMAGES);
+  const fields = [...fieldsOf(request), ["return_regions", "true"], ["partial_images", "3"]];
+  for (const [name, value] of fields) form.append(name, value);
   form.append("image", picture, name);
   if (mask) form.append("mask", mask, "mask.png");
   return form;

@@ -11,7 +11,6 @@ import { Store } from "./store.js";
 import { texts } from "./texts.js";
 import { View } from "./view.js";
 
-const RECONNECT_MS = 5_000;
 const TYPES = ["image/png", "image/jpeg", "image/webp"];
 
 export class Studio {
@@ -19,14 +18,14 @@ export class Studio {
   nodes = new Map();
   current = null; // id of the picture on display
   other = null; // id of the picture compared with it; null: its parent
-  starting = false;
-  comparing = true;
-  showsRegions = false;
+  starting = false; // choosing a picture
+  comparing = true; // with the slider
+  showing = false; // regions
   masking = false;
   run = null; // the running edit: {parent, request, id, abort, text, step, steps, partial}
   picks = null; // variations of which none is picked yet: {job, pictures, regions}
   model = null;
-  state = "waiting";
+  state = "waiting"; // ready, locked, unreachable or offline
   api = new Api();
 
   /** Begin where the last visit ended. @param {Store} store */
@@ -34,7 +33,10 @@ export class Studio {
     this.store = store;
     const names = ["current", "draft", "key", "job", "picks"];
     const [current, draft, key, job, picks] = await Promise.all(names.map((name) => store.get("values", name)));
-    for (const node of (await store.all("nodes")) ?? []) this.nodes.set(node.id, node);
+    for (const node of (await store.all("nodes")) ?? []) {
+      const blob = await store.get("blobs", node.id);
+      if (blob) this.nodes.set(node.id, { ...node, blob });
+    }
     this.api.key = key ?? "";
     this.picks = picks ?? null;
     this.settings = new Settings(byId("settings"), draft);
@@ -47,13 +49,8 @@ export class Studio {
     if (job) this.track(job);
   }
 
-  get node() {
-    return this.nodes.get(this.current);
-  }
-
-  get parent() {
-    return this.nodes.get(this.node?.parent);
-  }
+  get node() { return this.nodes.get(this.current); }
+  get parent() { return this.nodes.get(this.node?.parent); }
 
   /** Get to know the served model; tries again until the server answers. */
   async connect() {
@@ -62,9 +59,10 @@ export class Studio {
       this.model = await this.withKey(() => this.api.model());
       this.state = "ready";
       this.settings.declare(this.model.settings ?? []);
+      this.view.renderLimits(this.model.limits ?? {}, this.view.draft().n);
     } catch (error) {
       this.state = error.status === 401 ? "locked" : navigator.onLine ? "unreachable" : "offline";
-      if (this.state !== "locked") this.timer = setTimeout(() => this.connect(), RECONNECT_MS);
+      if (this.state !== "locked") this.timer = setTimeout(() => this.connect(), 5_000);
     }
     this.view.render();
   }
@@ -93,23 +91,20 @@ export class Studio {
 
   /** Add a picture to the history and show it. */
   add(node, shown = true) {
-    this.keep({ request: null, regions: [], marks: {}, mask: null, created: Date.now(), ...node });
+    this.keep({ request: null, regions: [], marks: {}, mask: null, created: Date.now(), ...node }, true);
     if (shown) this.select(node.id);
   }
 
-  /** Put a node into the history, and keep it for the next visit. */
-  keep(node) {
-    this.nodes.set(node.id, node);
-    this.store.put("nodes", node.id, node).catch(() => this.view.notify(texts.notKept));
+  /** Put a node into the history, and keep it for the next visit; its picture, which never changes, if it is new. */
+  keep({ blob, ...node }, isNew = false) {
+    this.nodes.set(node.id, { ...node, blob });
+    this.#put("nodes", node.id, node);
+    if (isNew) this.#put("blobs", node.id, blob);
   }
 
-  keepValue(name, value) {
-    this.store.put("values", name, value).catch(() => this.view.notify(texts.notKept));
-  }
-
-  keepDraft() {
-    this.keepValue("draft", { ...this.view.draft(), ...this.settings.keep() });
-  }
+  #put = (...value) => this.store.put(...value).catch(() => this.view.notify(texts.notKept));
+  keepValue = (name, value) => this.#put("values", name, value);
+  keepDraft = () => this.keepValue("draft", { ...this.view.draft(), ...this.settings.keep() });
 
   /** Change what the next edit of a picture is limited to. */
   limit(changes, id = this.current) {
@@ -117,69 +112,68 @@ export class Studio {
     this.view.render();
   }
 
-  async keepMask() {
-    const id = this.current;
-    this.limit({ mask: await this.mask.blob() }, id);
+  /** Keep the mask with the picture that it was brushed on. */
+  async keepMask(id = this.current) {
+    this.saving = this.mask.blob();
+    this.limit({ mask: await this.saving }, id);
   }
 
   clearMask() {
-    this.mask.load(this.node.width, this.node.height, null);
     this.limit({ mask: null });
+    this.mask.load(this.node);
   }
 
   /** Show a picture of the history. */
   select(id) {
     Object.assign(this, { current: id, other: null, starting: false });
-    if (this.node) this.mask.load(this.node.width, this.node.height, this.node.mask);
+    this.mask.load(this.node);
     this.keepValue("current", id);
     this.view.render();
+    document.querySelector(".node[aria-current]")?.scrollIntoView({ block: "nearest" });
   }
+
+  undo = () => this.parent && this.select(this.parent.id);
+  download = () => save(this.node.blob, this.node.name);
 
   compareWith(id) {
     Object.assign(this, { other: this.other === id ? null : id, comparing: true, masking: false });
     this.view.render();
   }
 
-  /** Switch a view of the picture: starting, comparing, showsRegions or masking. */
+  /** Switch `starting`, `comparing`, `showing` or `masking`. */
   toggle(name) {
     this[name] = !this[name];
     if (name === "comparing") this.masking = false;
     this.view.render();
   }
 
-  undo() {
-    if (this.parent) this.select(this.parent.id);
-  }
-
   /** Delete a picture and all that was made from it; one click restores them. */
   remove(id) {
     const removed = descendants(this.nodes, id);
-    const next = this.nodes.get(id).parent ?? childrenOf(this.nodes, null).findLast((node) => node.id !== id)?.id;
-    for (const node of removed) {
-      this.nodes.delete(node.id);
-      this.store.remove("nodes", node.id);
-    }
+    for (const { id } of removed) this.nodes.delete(id), this.store.remove("nodes", id), this.store.remove("blobs", id);
     if (!this.nodes.has(this.picks?.job.parent)) this.discard();
-    const restore = () => (removed.forEach((node) => this.keep(node)), this.select(id));
-    if (!this.node) this.select(next ?? null);
+    if (!this.node) this.select(removed[0].parent ?? childrenOf(this.nodes, null).at(-1)?.id ?? null);
+    const restore = () => (removed.forEach((node) => this.keep(node, true)), this.select(id));
     this.view.notify(texts.removed(removed.length), texts.restore, restore);
     this.view.render();
   }
 
   /** Return the next edit as the form has it. @returns {import("./api.js").EditRequest} */
   request(seed = this.settings.seed()) {
-    const { instruction, n } = this.view.draft();
-    const boxes = boxesToSend(this.node.regions, this.node.marks);
-    return { instruction, n, seed, settings: this.settings.changed(), boxes, masked: Boolean(this.node.mask) };
+    const { regions, marks, mask } = this.node;
+    const limits = { boxes: boxesToSend(regions, marks), masked: Boolean(mask) };
+    return { ...this.view.draft(), seed, settings: this.settings.changed(), ...limits };
   }
 
   /** Send the edit in the form, and follow it. */
   async edit() {
+    await this.saving;
     if (!this.node || this.run) return;
-    const { id, blob, name, mask } = this.node;
+    const { id: parent, blob, name } = this.node;
     const request = this.request(this.settings.nextSeed());
+    const form = async () => formOf(request, blob, name, request.masked && (await this.mask.forServer()));
     this.keepDraft();
-    await this.track({ parent: id, request }, formOf(request, blob, name, mask && (await this.mask.forServer())));
+    this.track({ parent, request }, form());
   }
 
   /** Send an edit, or take up one that was sent, and follow it to its end. */
@@ -198,7 +192,7 @@ export class Studio {
     this.view.render();
     try {
       if (!job.id) {
-        job.id = run.id = (await this.withKey(() => submit(this.api, form, abort.signal, on))).id;
+        job.id = run.id = (await this.withKey(async () => submit(this.api, await form, abort.signal, on))).id;
         this.keepValue("job", job);
       }
       await this.finish(job, await this.withKey(() => follow(this.api, job.id, abort.signal, on)));
@@ -211,10 +205,8 @@ export class Studio {
   }
 
   cancel() {
-    if (!this.run) return;
-    const { id, abort } = this.run;
-    if (id) this.api.cancel(id).catch((error) => this.view.notify(error.message));
-    abort.abort();
+    if (this.run?.id) this.api.cancel(this.run.id).catch((error) => this.view.notify(error.message));
+    this.run?.abort.abort();
   }
 
   /** Tell why an edit ended without a picture, and offer to try again where that may help. */
@@ -223,22 +215,23 @@ export class Studio {
     if (!locked) this.store.remove("values", "job");
     if (error.name === "AbortError") return this.view.say(texts.canceled);
     const passing = form && (error.status === 0 || error.status === 408 || error.status >= 429);
-    const again = locked ? job : passing ? { ...job, id: undefined } : null;
-    const act = again && (() => this.track(again, form));
-    this.view.notify(error.message, locked ? texts.enterKey : texts.tryAgain, act);
+    const act = (locked || passing) && (() => this.track(locked ? job : { ...job, id: undefined }, form));
+    const message = [error.message, error.hint].filter(Boolean).join(" ");
+    this.view.notify(message, locked ? texts.enterKey : texts.tryAgain, act);
   }
 
   /** Take the pictures of a finished edit into the history, or offer them if there are several. */
   async finish(job, { pictures, regions }) {
     this.store.remove("values", "job");
     if (regions.length && !job.request.boxes) this.limit({ regions, marks: {} }, job.parent);
-    this.view.clear(job.request.instruction);
+    if (this.view.draft().instruction === job.request.instruction) byId("instruction").value = "";
     this.keepDraft();
     if (pictures.length === 1) return this.pick({ job, regions }, pictures[0]);
     this.picks = { job, pictures, regions };
     this.keepValue("picks", this.picks);
     this.view.render();
-    this.view.offerPicks(pictures.length);
+    this.view.say(texts.donePicks(pictures.length));
+    byId("pick-list").querySelector("button")?.focus();
   }
 
   /** Take one picture of an edit into the history. */
@@ -270,10 +263,6 @@ export class Studio {
     this.undo();
   }
 
-  download() {
-    save(this.node.blob, this.node.name);
-  }
-
   /** Show the edit in the form as code, or the one that made this picture if the form is empty. */
   code() {
     const { request } = this.node;
@@ -284,6 +273,6 @@ export class Studio {
 }
 
 showTexts();
-const store = await Store.open();
+const store = await new Store().open();
 await keepTheme(store);
 await new Studio().begin(store);

@@ -19,10 +19,9 @@ export function renderBoxes(layer, regions, marks, turn) {
   const button = ({ region, index }) => {
     const percent = Math.round(100 * region.score);
     const name = texts.region(index + 1, percent, marks[index]);
-    const properties = { type: "button", class: `box ${marks[index] ?? ""}`, "data-key": `box ${index}` };
-    const tag = make("span", {}, texts.regionTag(percent, marks[index]));
+    const properties = { class: `box ${marks[index] ?? ""}`, "data-key": `box ${index}`, "aria-label": name };
     const onclick = () => turn(index, NEXT_MARK[marks[index]]);
-    const box = make("button", { ...properties, "aria-label": name, title: name, onclick }, tag);
+    const box = make("button", { ...properties, onclick }, make("span", {}, texts.regionTag(percent, marks[index])));
     const [left, top, right, bottom] = region.box.map((edge) => `${100 * edge}%`);
     Object.assign(box.style, { left, top, width: `calc(${right} - ${left})`, height: `calc(${bottom} - ${top})` });
     return box;
@@ -33,11 +32,7 @@ export function renderBoxes(layer, regions, marks, turn) {
 
 /** Turn brushed pixels into the API's mask, in place: transparent where brushed, black elsewhere. */
 export function invert(rgba) {
-  for (let at = 0; at < rgba.length; at += 4) {
-    const brushed = rgba[at + 3] > 127;
-    rgba.set([0, 0, 0, brushed ? 0 : 255], at);
-  }
-  return rgba;
+  for (let at = 0; at < rgba.length; at += 4) rgba.set([0, 0, 0, rgba[at + 3] > 127 ? 0 : 255], at);
 }
 
 /** The mask of one picture, brushed by mouse, touch or pen, in the picture's own pixels. */
@@ -46,24 +41,23 @@ export class MaskLayer {
     this.canvas = canvas;
     this.context = canvas.getContext("2d", { willReadFrequently: true });
     this.changed = changed;
-    canvas.addEventListener("pointerdown", (event) => this.#begin(event));
-    canvas.addEventListener("pointermove", (event) => this.#draw(event));
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => this.#end());
+    canvas.onpointerdown = (event) => this.#begin(event);
+    canvas.onpointermove = (event) => this.#draw(event);
+    canvas.onpointerup = canvas.onpointercancel = () => this.#end();
   }
 
-  /** Begin with an earlier mask, or an empty one. */
-  load(width, height, mask) {
+  /** Begin with the mask that a picture has. @param {import("./history.js").Node} [node] */
+  load({ width, height, mask } = {}) {
     Object.assign(this.canvas, { width, height });
-    this.ready = mask && createImageBitmap(mask);
-    const loading = this.ready;
+    const loading = (this.ready = mask && createImageBitmap(mask));
     loading?.then((bitmap) => loading === this.ready && this.context.drawImage(bitmap, 0, 0));
   }
 
   /** Add or erase a rectangle, in percent of the sides. */
   rectangle(left, top, width, height) {
-    const { width: across, height: down } = this.canvas;
+    const [across, down] = [this.canvas.width / 100, this.canvas.height / 100];
     this.#prepare();
-    this.context.fillRect((left / 100) * across, (top / 100) * down, (width / 100) * across, (height / 100) * down);
+    this.context.fillRect(left * across, top * down, width * across, height * down);
     this.changed();
   }
 
@@ -93,13 +87,12 @@ export class MaskLayer {
   }
 
   #at({ clientX, clientY }) {
-    const frame = this.canvas.getBoundingClientRect();
-    const scale = this.canvas.width / frame.width;
-    return [(clientX - frame.left) * scale, (clientY - frame.top) * scale];
+    const { left, top, width } = this.canvas.getBoundingClientRect();
+    return [clientX - left, clientY - top].map((distance) => (distance * this.canvas.width) / width);
   }
 
   #begin(event) {
-    if (event.button !== 0) return;
+    if (event.button) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.#prepare();
     this.last = this.#at(event);
@@ -108,7 +101,7 @@ export class MaskLayer {
 
   #draw(event) {
     if (!this.last) return;
-    for (const point of event.getCoalescedEvents?.().length ? event.getCoalescedEvents() : [event]) {
+    for (const point of [...event.getCoalescedEvents(), event]) {
       this.context.beginPath();
       this.context.moveTo(...this.last);
       this.last = this.#at(point);
@@ -128,12 +121,10 @@ export async function readPicture(blob) {
   const bitmap = await createImageBitmap(blob).catch(() => null);
   if (!bitmap) return null;
   const { width, height } = bitmap;
+  const side = Math.min(width, height);
   const canvas = make("canvas", { width: THUMB_SIDE, height: THUMB_SIDE });
-  const scale = Math.max(THUMB_SIDE / width, THUMB_SIDE / height);
-  const [across, down] = [width * scale, height * scale];
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, (THUMB_SIDE - across) / 2, (THUMB_SIDE - down) / 2, across, down);
+  const middle = [(width - side) / 2, (height - side) / 2, side, side];
+  canvas.getContext("2d").drawImage(bitmap, ...middle, 0, 0, THUMB_SIDE, THUMB_SIDE);
   bitmap.close();
   return { width, height, thumb: canvas.toDataURL("image/jpeg", 0.85) };
 }

@@ -2,7 +2,6 @@
 
 const urls = new WeakMap();
 
-/** @param {string} id */
 export const byId = (id) => document.getElementById(id);
 
 /** Make an element; properties called `on...` become listeners, the others attributes (true: empty, false: none). */
@@ -34,11 +33,9 @@ export function show(image, blob) {
   const shown = urls.get(image);
   if (shown?.blob === blob) return;
   if (shown) URL.revokeObjectURL(shown.url);
-  urls.delete(image);
-  image.hidden = !blob;
-  if (!blob) return image.removeAttribute("src");
-  const url = URL.createObjectURL(blob);
+  const url = blob ? URL.createObjectURL(blob) : "";
   urls.set(image, { blob, url });
+  image.hidden = !blob;
   image.src = url;
 }
 

@@ -10,7 +10,8 @@ import { texts } from "./texts.js";
 
 /** List a node's children, oldest first; those of null are the pictures that the history began with. */
 export function childrenOf(nodes, id) {
-  return [...nodes.values()].filter((node) => node.parent === id).sort((one, other) => one.created - other.created);
+  const parent = (node) => (nodes.has(node.parent) ? node.parent : null); // a lost parent's are beginnings too
+  return [...nodes.values()].filter((node) => parent(node) === id).sort((one, other) => one.created - other.created);
 }
 
 /** List a node and its ancestors, the first picture first. */
@@ -41,39 +42,32 @@ export function describe({ request, width, height }) {
   return parts.join(" · ");
 }
 
-/** Draw the list.
- * @param {{select: (id: string) => void, compare: (id: string) => void, remove: (id: string) => void}} actions */
-export function renderHistory(list, nodes, current, other, actions) {
+/** Draw the list. @param {import("./app.js").Studio} studio */
+export function renderHistory(list, studio) {
   const row = ({ node, depth }) => {
     const details = make("span", { class: "details" }, make("b", {}, node.title), make("small", {}, describe(node)));
-    const select = make(
-      "button",
-      { type: "button", class: "node", "data-key": node.id, title: node.title, onclick: () => actions.select(node.id) },
-      make("img", { src: node.thumb, alt: "", width: 48, height: 48 }),
-      details,
-    );
-    if (node.id === current) select.setAttribute("aria-current", "true");
-    const tool = (name, pressed) => {
-      const properties = { type: "button", class: "quiet", "data-key": `${name} ${node.id}` };
-      const button = make("button", { ...properties, onclick: () => actions[name](node.id) });
-      if (pressed !== undefined) button.setAttribute("aria-pressed", pressed);
-      return label(button, name === "remove" ? "delete" : name, texts.history[name](node.title));
+    const isCurrent = node.id === studio.current;
+    const properties = { class: "node", "data-key": node.id, "aria-current": isCurrent && "true", title: node.title };
+    const image = make("img", { src: node.thumb, alt: "", width: 44, height: 44 });
+    const select = make("button", { ...properties, onclick: () => studio.select(node.id) }, image, details);
+    const tool = (name, onclick, properties) => {
+      const button = make("button", { class: "quiet", "data-key": `${name} ${node.id}`, onclick, ...properties });
+      return label(button, name, texts.history[name](node.title));
     };
-    const tools = node.id === current ? [] : [tool("compare", node.id === other)];
-    const item = make("li", {}, select, ...tools, tool("remove"));
+    const compared = { "aria-pressed": String(node.id === studio.other) };
+    const tools = isCurrent ? [] : [tool("compare", () => studio.compareWith(node.id), compared)];
+    const item = make("li", {}, select, ...tools, tool("delete", () => studio.remove(node.id)));
     item.style.setProperty("--depth", Math.min(depth, 6));
     return item;
   };
-  refill(list, rows(nodes).map(row));
+  refill(list, rows(studio.nodes).map(row));
 }
 
-/** Move the focus through the pictures of the list by the arrow keys. */
+/** Move the focus through the list by the arrow keys. */
 export function walk(list, event) {
-  const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
   const buttons = [...list.querySelectorAll(".node")];
-  const next = buttons[buttons.indexOf(event.target) + step];
-  if (step && next && buttons.includes(event.target)) {
-    event.preventDefault();
-    next.focus();
-  }
+  const next = buttons[buttons.indexOf(event.target) + { ArrowUp: -1, ArrowDown: 1 }[event.key]];
+  if (!next || !buttons.includes(event.target)) return;
+  event.preventDefault();
+  next.focus();
 }

@@ -6,17 +6,15 @@ import { texts } from "./texts.js";
 const LONGEST_WAIT_S = 120;
 const LONGEST_PAUSE_S = 8;
 
-/** @typedef {{waits: (seconds: number, message: string) => void, progress: (status: object) => void,
- *   partial: (base64: string) => void, lost: (seconds: number) => void}} Listener */
-
-/** Send an edit; while the server is busy, count its Retry-After down and try again. @param {Listener} on */
+/** Send an edit; while the server is busy, count its Retry-After down and try again. `on` hears of it. */
 export async function submit(api, form, signal, on) {
   for (;;) {
     try {
       return await api.start(form, signal);
     } catch (error) {
       const busy = [429, 503].includes(error.status) && error.code !== "insufficient_quota";
-      if (!busy || error.retryAfter > LONGEST_WAIT_S) throw withTime(error);
+      if (error.status === 429 && error.retryAfter) error.hint = texts.retryAt(error.retryAfter);
+      if (!busy || error.retryAfter > LONGEST_WAIT_S) throw error;
       for (let left = Math.ceil(error.retryAfter ?? 5); left > 0; left--) {
         on.waits(left, error.message);
         await pause(1, signal);
@@ -25,7 +23,7 @@ export async function submit(api, form, signal, on) {
   }
 }
 
-/** Follow an edit to its pictures, through lost connections. @param {Listener} on */
+/** Follow an edit to its pictures, through lost connections. `on` hears of it. */
 export async function follow(api, id, signal, on) {
   for (let wait = 1; ; wait = Math.min(2 * wait, LONGEST_PAUSE_S)) {
     try {
@@ -47,10 +45,7 @@ async function read(events, on, alive) {
   let regions = [];
   for await (const { type, data } of events) {
     alive();
-    if (type === "edit.progress") {
-      if (data.error) throw new ApiError(sentence(data.error.message), 500);
-      on.progress(data);
-    }
+    if (type === "edit.progress") on.progress(data);
     if (type === "image_edit.partial_image" && !data.output_index) on.partial(data.b64_json);
     if (type === "image_edit.completed") {
       const index = data.output_index ?? pictures.length;
@@ -58,23 +53,16 @@ async function read(events, on, alive) {
       regions = data.regions ?? regions;
     }
     if (type === "edit.canceled") throw new ApiError(texts.canceled, 499, "canceled");
-    if (type === "error") throw new ApiError(sentence(data.error?.message) || texts.status(500), 500);
+    if (data.error) throw new ApiError(sentence(data.error?.message), 500);
   }
   return pictures.length ? { pictures: pictures.filter(Boolean), regions } : null;
 }
 
-/** Say when to try again, for a wait too long to sit through. */
-function withTime(error) {
-  if (error.status === 429 && error.retryAfter) error.message += ` ${texts.after(error.retryAfter)}`;
-  return error;
-}
-
 /** Wait; rejects when the signal aborts. */
 function pause(seconds, signal) {
+  signal.throwIfAborted();
   return new Promise((resolve, reject) => {
-    const stop = () => (clearTimeout(timer), reject(signal.reason));
-    const timer = setTimeout(() => (signal.removeEventListener("abort", stop), resolve()), 1000 * seconds);
-    if (signal.aborted) stop();
-    signal.addEventListener("abort", stop, { once: true });
+    setTimeout(resolve, 1000 * seconds);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
   });
 }

@@ -2,9 +2,6 @@
 
 import { fieldsOf, ROOT } from "./api.js";
 
-const KEY = "FIREEDIT_API_KEY";
-const CLIENT_FIELDS = ["prompt", "n"];
-
 /** Quote a text for a POSIX shell. */
 export const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
@@ -12,7 +9,7 @@ export const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 export function curl(request, file, root = ROOT.href) {
   const lines = [
     `curl -sS ${quoted(`${root}images/edits`)}`,
-    `-H "Authorization: Bearer $${KEY}"`,
+    `-H "Authorization: Bearer $FIREEDIT_API_KEY"`,
     `-F image=@${quoted(file)}`,
     ...(request.masked ? ["-F mask=@mask.png"] : []),
     ...fieldsOf(request).map(([name, value]) => `--form-string ${quoted(`${name}=${value}`)}`),
@@ -22,19 +19,19 @@ export function curl(request, file, root = ROOT.href) {
 
 /** @param {import("./api.js").EditRequest} request */
 export function python(request, file, root = ROOT.href) {
-  const fields = fieldsOf(request).filter(([name]) => !CLIENT_FIELDS.includes(name));
-  const literal = (name, value) => (name in request.settings || name === "seed" ? JSON.stringify(request.settings[name] ?? request.seed) : JSON.stringify(value));
-  const extra = fields.map(([name, value]) => `${JSON.stringify(name)}: ${literal(name, value)}`);
+  const { instruction, n, boxes, masked, seed, settings } = request;
+  const extra = { seed, ...settings, ...(boxes && { regions: JSON.stringify(boxes) }) };
+  const items = Object.entries(extra).map(([name, value]) => `"${name}": ${JSON.stringify(value)}`);
   return `import base64
 import os
 
 from openai import OpenAI
 
-client = OpenAI(base_url=${JSON.stringify(root.replace(/\/$/, ""))}, api_key=os.environ.get("${KEY}", "none"))
+client = OpenAI(base_url=${JSON.stringify(root.replace(/\/$/, ""))}, api_key=os.environ.get("FIREEDIT_API_KEY", "none"))
 edited = client.images.edit(
-    image=open(${JSON.stringify(file)}, "rb"),${request.masked ? '\n    mask=open("mask.png", "rb"),' : ""}
-    prompt=${JSON.stringify(request.instruction)},${request.n > 1 ? `\n    n=${request.n},` : ""}
-    extra_body={${extra.join(", ")}},
+    image=open(${JSON.stringify(file)}, "rb"),${masked ? '\n    mask=open("mask.png", "rb"),' : ""}
+    prompt=${JSON.stringify(instruction)},${n > 1 ? `\n    n=${n},` : ""}
+    extra_body={${items.join(", ")}},
 )
 for number, picture in enumerate(edited.data):
     with open(f"edited-{number}.png", "wb") as file:

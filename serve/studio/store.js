@@ -1,21 +1,19 @@
-/** IndexedDB: the nodes of the history with their pictures, and single values such as the running job. */
+/** IndexedDB: the nodes of the history, their pictures, and single values such as the running job. */
 
-const NAME = "fireedit-studio";
+const KINDS = ["nodes", "blobs", "values"];
 
 export class Store {
-  /** @param {IDBDatabase | null} database null where the browser gives none: nothing is kept then */
-  constructor(database) {
-    this.database = database;
-  }
+  /** @type {IDBDatabase | null} null where the browser gives none: nothing is kept then */
+  database = null;
 
-  static async open() {
+  /** Open the database, if there is one; returns the store. */
+  async open() {
     try {
-      const request = indexedDB.open(NAME, 1);
-      request.onupgradeneeded = () => ["nodes", "values"].forEach((kind) => request.result.createObjectStore(kind));
-      return new Store(await settled(request));
-    } catch {
-      return new Store(null);
-    }
+      const request = indexedDB.open("fireedit-studio", 1);
+      request.onupgradeneeded = () => KINDS.forEach((kind) => request.result.createObjectStore(kind));
+      this.database = await settled(request);
+    } catch {} // a private window, or storage is switched off
+    return this;
   }
 
   all = (kind) => this.#run(kind, "readonly", (store) => store.getAll());

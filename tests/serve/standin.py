@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +23,7 @@ from fireedit.platform.cluster import free_port
 from fireedit.serve.envelope import error_body
 from fireedit.serve.pages import studio_routes
 
-CANVAS = 64
+CANVAS, STEP_S = 64, 0.02
 COLORS = ("#b13a0b", "#205ea8", "#1c7c3c", "#7a3fa0")
 REGIONS = [
     {"box": [0.05, 0.1, 0.45, 0.5], "score": 0.93},
@@ -90,7 +91,7 @@ class Edit:
 
 
 class StandIn:
-    """Server whose pace, key and failures a test sets."""
+    """Server whose progress, key and failures a test sets."""
 
     def __init__(self) -> None:
         self.url = f"http://127.0.0.1:{free_port(8200)}"
@@ -99,7 +100,8 @@ class StandIn:
     def reset(self) -> None:
         """Forget all edits and settings."""
         self.key = ""
-        self.step_s = 0.02
+        self.until = math.inf
+        """Step at which edits stop, until it is raised; -1 leaves them in the queue."""
         self.failures: list[Response] = []
         """Answers to the next edits, in place of an edit."""
         self.edits: dict[str, Edit] = {}
@@ -142,7 +144,9 @@ class StandIn:
 
     async def paint(self, edit: Edit) -> None:
         for step in range(edit.steps + 1):
-            await asyncio.sleep(self.step_s)
+            await asyncio.sleep(STEP_S)
+            while step > self.until and edit.status != "canceled":
+                await asyncio.sleep(STEP_S)
             if edit.status == "canceled":
                 return
             edit.move("completed" if step == edit.steps else "running", step)
