@@ -35,6 +35,7 @@ LIVE_URLS = """
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium for this module only: while it runs, its event loop keeps other tests from `asyncio.run`."""
+    expect.set_options(timeout=15_000)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -66,7 +67,7 @@ def visit(browser: Browser, standin: StandIn) -> Iterator[Callable[..., Page]]:
 
     def open_page(url: str = standin.url, **options: Any) -> Page:
         contexts.append(context := browser.new_context(**({"viewport": DESKTOP} | options)))
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(15_000)
         context.add_init_script(LIVE_URLS)
         watch(page := context.new_page(), url)
         page.goto(f"{url}/studio")
