@@ -16,12 +16,12 @@ from ray import serve
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fireedit.models.settings import setting_fields
 from fireedit.platform.provenance import Signer, SigningConfig
-from fireedit.serve import metrics, openapi
+from fireedit.serve import metrics, openapi, pages
 from fireedit.serve.admission import Admission, work_units
 from fireedit.serve.answer import Answers, timing_headers
 from fireedit.serve.edits import Edits
@@ -92,7 +92,6 @@ class Gateway:
         self.edits = Edits(config.edits, self.keys, self.flow, self._enter_again, self._body)
         self.large_pictures = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-pictures")
         self.actor_name = ""
-        self.openapi = openapi.document(self.model_name, served, self.limits)
 
     async def __serve_build_asgi_app__(self) -> Starlette:
         """Start in a replica of Ray Serve, which calls this by its name.
@@ -118,8 +117,7 @@ class Gateway:
             Route("/models/{name}", self.edit_bare, methods=["POST"]),
             Route("/v1/models", self.models),
             Route("/v1/models/{name}", self.model),
-            Route("/openapi.json", self.describe),
-            Route("/docs", self.docs),
+            *pages.routes(openapi.document(self.model_name, self.served, self.limits)),
             Route("/health", self.health),
             Route("/ready", self.ready),
         ]
@@ -283,14 +281,6 @@ class Gateway:
         if http.path_params["name"] != self.model_name:
             raise HTTPException(404)
         return await self._guarded(http, self._model_body() | self._details())
-
-    async def describe(self, http: Request) -> Response:
-        """Answer with the OpenAPI document."""
-        return JSONResponse(self.openapi)
-
-    async def docs(self, http: Request) -> Response:
-        """Answer with the OpenAPI document as a page."""
-        return HTMLResponse(openapi.page(self.openapi))
 
     async def health(self, http: Request) -> Response:
         """Answer that this process runs."""

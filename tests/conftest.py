@@ -17,6 +17,11 @@ os.environ |= {  # for the S3 server below and for Ray Serve; Ray's workers inhe
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--studio-shots", help="folder for Studio's screenshots, which are made only with this option")
+    parser.addoption("--studio-url", help="address of a running service to make them of, such as http://127.0.0.1:8000")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run tests of Ray last: the others fork processes, after which a Ray driver may no longer reach its cluster."""
     items.sort(key=lambda item: "ray" in item.keywords)

@@ -1,0 +1,33 @@
+/** IndexedDB: the nodes of the history, their pictures, and single values such as the running job. */
+
+const KINDS = ["nodes", "blobs", "values"];
+
+export class Store {
+  /** @type {IDBDatabase | null} null where the browser gives none: nothing is kept then */
+  database = null;
+
+  /** Open the database, if there is one; returns the store. */
+  async open() {
+    try {
+      const request = indexedDB.open("fireedit-studio", 1);
+      request.onupgradeneeded = () => KINDS.forEach((kind) => request.result.createObjectStore(kind));
+      this.database = await settled(request);
+    } catch {} // a private window, or storage is switched off
+    return this;
+  }
+
+  all = (kind) => this.#run(kind, "readonly", (store) => store.getAll());
+  get = (kind, key) => this.#run(kind, "readonly", (store) => store.get(key));
+  put = (kind, key, value) => this.#run(kind, "readwrite", (store) => store.put(value, key));
+  remove = (kind, key) => this.#run(kind, "readwrite", (store) => store.delete(key));
+
+  async #run(kind, mode, work) {
+    return this.database && settled(work(this.database.transaction(kind, mode).objectStore(kind)));
+  }
+}
+
+const settled = (request) =>
+  new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
