@@ -102,12 +102,20 @@ def _by_pipeline(pictures: list[Convention]) -> list[list[np.ndarray]]:
     pipeline, results = load_nano(), [list[np.ndarray](), list[np.ndarray]()]
     for each in pictures:
         for kept, mask in zip(results, (None, Image.fromarray(mask_of(each))), strict=True):
-            image, noise = Image.open(io.BytesIO(each.file)), torch.Generator().manual_seed(SEED)
+            image, noise = _opened(each.file), torch.Generator().manual_seed(SEED)
             edited, _ = pipeline(
                 INSTRUCTION, image, mask_image=mask, generator=noise, num_inference_steps=STEPS, return_dict=False
             )
             kept.append(np.asarray(edited[0]))
     return results
+
+
+def _opened(file: bytes) -> Image.Image | bytes:
+    """Open a file as a person does; Pillow refuses texts of 1.5 MB, and the pipeline takes the file itself."""
+    try:
+        return Image.open(io.BytesIO(file))
+    except ValueError:
+        return file
 
 
 def _by_job(files: list[bytes]) -> list[np.ndarray]:
