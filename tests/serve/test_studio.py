@@ -488,6 +488,7 @@ def test_screenshots(visit: Callable[..., Page], standin: StandIn, pytestconfig:
     sync_api.expect.set_options(timeout=60_000)
     edit(page, "Make the green house red.", shown=2)
     tool(page, "Regions").click()
+    page.get_by_role("slider", name="Before and after").fill("36")
     page.locator(".box").last.hover()
     shoot("result")
     tool(page, "Regions").click()
