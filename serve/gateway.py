@@ -200,8 +200,8 @@ class Gateway:
         """Edit, and answer in JSON or in events."""
         if entry.request.stream:
             return EventStream(edit_events(self.flow, entry, record, self._body), record, held.pop_all())
-        edited = await self._edited(entry, record)
-        response = JSONResponse(await self._body(entry, edited), headers=_timings(record))
+        edited, headers = await self._edited(entry, record), _timings(record)
+        response = await self._encoded(lambda *of: JSONResponse(self.answers.body(*of), headers=headers), entry, edited)
         record.answered(response)
         return response
 

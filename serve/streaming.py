@@ -64,7 +64,7 @@ class EventStream(StreamingResponse):
         sent = 0
         try:
             async for event in self.events:
-                data = KEEP_ALIVE if event is None else frame(event)
+                data = KEEP_ALIVE if event is None else await asyncio.to_thread(frame, event)
                 sent += len(data)
                 yield data
         except Exception as error:
