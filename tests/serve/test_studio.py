@@ -475,7 +475,7 @@ def test_screenshots(visit: Callable[..., Page], standin: StandIn, pytestconfig:
     start(page)
     standin.until = 20
     page.get_by_text("Advanced settings").click()
-    page.get_by_label("Steps").fill("40")
+    page.get_by_label("Steps").fill("400")
     page.get_by_text("Advanced settings").click()
     edit(page, "Make the green house red.")
     expect(page.locator("#partial")).to_be_visible(timeout=60_000)
