@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from fireedit.platform.images import Color, Picture
@@ -134,8 +135,7 @@ def _kept_structure(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """Average [S, S] over windows of 3 x 3."""
-    padded, (height, width) = np.pad(values, 1, "edge"), values.shape
-    return sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3)) / 9
+    return sliding_window_view(np.pad(values, 1, "edge"), (3, 3)).mean(axis=(2, 3))
 
 
 def _bands(source: Picture, size: Size, part: Box, ground: Color | None) -> Iterator[tuple[int, Image.Image]]:
