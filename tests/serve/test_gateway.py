@@ -203,7 +203,7 @@ def test_bad_requests_get_an_envelope_and_the_next_good_one_an_image(client: Cli
     assert_error(post(edits, data={"prompt": "x"}, files=two), 400, "image")
     mask = {"image": images.encode_png(IMAGE), "mask": images.encode_png(IMAGE)}
     assert_error(post(edits, data={"prompt": "x"}, files=mask), 400, "mask")
-    assert_error(post(edits, json={"prompt": "x"}), 400)
+    assert_error(post(edits, json={"prompt": "x"}), 400, "image")
     assert_error(post(edits, headers={"Content-Type": "multipart/form-data"}, data=b"x"), 400)
     assert_error(post(edits, headers=FORM, data=b"no form"), 400)
     assert_error(post(edits, headers=FORM, data=PART + b"cut"), 400, "prompt")

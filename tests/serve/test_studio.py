@@ -71,6 +71,7 @@ def visit(browser: Browser, standin: StandIn) -> Iterator[Callable[..., Page]]:
         context.add_init_script(LIVE_URLS)
         watch(page := context.new_page(), url)
         page.goto(f"{url}/studio")
+        page.get_by_role("button", name=DUSK).wait_for()  # the last to be connected
         return page
 
     yield open_page
