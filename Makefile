@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo stop test test-fast soak check observe bench bench-data bench-edit bench-offline bench-serve chaos soak-serve nano help
+.PHONY: demo stop test test-fast soak check observe bench bench-data bench-edit bench-offline bench-serve bench-clients chaos soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s%s\n", $$1, $$2}' Makefile
@@ -48,6 +48,10 @@ bench-offline: $(INSTALLED)  ## 1,000 edits by a job that is killed five times, 
 
 bench-serve: $(INSTALLED)  ## the shipped service under load: equal pictures, turns, speed, abuse; ARGS="--only ..."
 	@$(BIN)/python benchmarks/serve.py $(ARGS)
+
+bench-clients: $(INSTALLED)  ## equal pictures by every way in, sharp photographs, real clients, a fuzzer; ARGS="--only ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[clients]'
+	@$(BIN)/python benchmarks/clients.py $(ARGS)
 
 chaos: MINUTES = 20
 chaos: $(INSTALLED)  ## the service under kills for MINUTES (20), then under changes of settings and replicas
