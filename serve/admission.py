@@ -11,6 +11,8 @@ from fireedit.serve.errors import Refused
 
 OTHER_STAGES_UNITS = 8
 """Work of an edit outside the UNet's steps: perception, understanding, VAE, image files; nano's, measured."""
+UNITS_PER_MEGAPIXEL = 8
+"""Work of a result by its size; nano's, measured."""
 MEMORY_UNITS = 300
 """Finished work over which the seconds per unit are averaged."""
 FULL_QUEUE = 4
@@ -18,10 +20,14 @@ FULL_QUEUE = 4
 RECENT_SHARE = 0.1
 
 
-def work_units(settings: PaintSettings, images: int) -> int:
-    """Compute the work of an edit; one unit is one step of one branch of one image in the UNet."""
+def work_units(settings: PaintSettings, images: int, pixels: int = 0) -> int:
+    """Compute the work of an edit; one unit is one step of one branch of one image in the UNet.
+
+    Args:
+        pixels: of all results together, which are brought back to the source's size and encoded.
+    """
     branches = images * (3 if settings.guided else 1)
-    return settings.num_inference_steps * branches + OTHER_STAGES_UNITS
+    return settings.num_inference_steps * branches + OTHER_STAGES_UNITS + round(pixels * UNITS_PER_MEGAPIXEL / 1e6)
 
 
 @dataclass(eq=False)

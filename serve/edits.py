@@ -224,7 +224,6 @@ class Edits:
         async with aclosing(self._flow.watch(entry.request, entry.job, run.record.trace)) as watched:
             async for news in watched:
                 if isinstance(news, Edited):
-                    entry.finish()
                     edited = news
                 elif isinstance(news, Progress):
                     run.note(news)

@@ -32,7 +32,7 @@ class Entry:
     """Gives the place back before the request ends."""
 
     def finish(self) -> None:
-        """Give the place back after the work was done to its end."""
+        """Give the place back after the work was done to its end, its results encoded."""
         self.place.finish()
         self.leave()
 

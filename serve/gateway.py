@@ -188,7 +188,8 @@ class Gateway:
     async def _enter(self, owner: str, form: Form, deadline: float, record: Record, held: ExitStack) -> Entry:
         """Give an edit a place in the queue, and check all of its fields."""
         queue = held.enter_context(ExitStack())
-        place = queue.enter_context(self.admission.admit(self._units(form), deadline))
+        units = await asyncio.to_thread(self._units, form)
+        place = queue.enter_context(self.admission.admit(units, deadline))
         position = self.admission.edits - 1
         self._show_load()
         request = await self._checked(form)
@@ -216,9 +217,7 @@ class Gateway:
 
     async def _edited(self, entry: Entry, record: Record) -> Edited:
         async with until(entry.job.deadline):
-            edited = await self.flow.edit(entry.request, entry.job, record.trace)
-        entry.finish()
-        return edited
+            return await self.flow.edit(entry.request, entry.job, record.trace)
 
     async def _body(self, entry: Entry, edited: Edited) -> dict[str, Any]:
         """Build the JSON of an answer."""
@@ -236,12 +235,15 @@ class Gateway:
             return encode(request, edited, entry.job.request_id)
 
         pool = self.large_pictures if entry.request.n * math.prod(entry.request.size) > LARGE_PIXELS else None
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
+        encoded = await asyncio.get_running_loop().run_in_executor(pool, work)
+        entry.finish()
+        return encoded
 
     def _units(self, form: Form) -> int:
-        """Compute the work from the fields, before the picture is decoded."""
+        """Compute the work from the fields and the picture's header, before the picture is decoded."""
         settings = self.served.settings.but(**form.settings(self.limits))
-        return work_units(settings, form.integer("n", 1, 1, self.limits.max_images))
+        n = form.integer("n", 1, 1, self.limits.max_images)
+        return work_units(settings, n, n * result_pixels(form, n, self.served.side, self.limits))
 
     async def _checked(self, form: Form) -> EditRequest:
         """Check all fields and decode the picture, a large one after the other."""
@@ -326,6 +328,15 @@ GatewayDeployment = serve.ingress()(Gateway)
 
 def _timings(record: Record) -> dict[str, str]:
     return timing_headers(record.trace.times, record.trace.steps)
+
+
+def result_pixels(form: Form, n: int, side: int, limits: LimitsConfig) -> int:
+    """Read the size of one result; a wrong one is for `read_request` to report."""
+    try:
+        _, header = form.picture(limits)
+        return math.prod(form.size(header.size, side, n, limits))
+    except BadRequest:
+        return 0
 
 
 def is_large(form: Form, limits: LimitsConfig) -> bool:

@@ -89,7 +89,6 @@ async def edit_events(flow: Flow, entry: Entry, record: Record, encode: Encode) 
             if news is None:
                 yield None
             elif isinstance(news, Edited):
-                entry.finish()
                 for event in completed_events(await encode(entry, news)):
                     yield event
             elif news.images is not None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from fireedit.models.settings import PaintSettings
-from fireedit.serve.admission import OTHER_STAGES_UNITS, Admission, Place, work_units
+from fireedit.serve.admission import OTHER_STAGES_UNITS, UNITS_PER_MEGAPIXEL, Admission, Place, work_units
 from fireedit.serve.errors import Refused
 
 
@@ -27,6 +27,7 @@ def test_work_counts_steps_branches_and_images() -> None:
     unguided = guided.but(guidance_scale=1.0, image_guidance_scale=1.0)
     assert work_units(guided, 2) == 60 + OTHER_STAGES_UNITS
     assert work_units(unguided, 1) == 10 + OTHER_STAGES_UNITS
+    assert work_units(unguided, 1, 25_000_000) == 10 + OTHER_STAGES_UNITS + 25 * UNITS_PER_MEGAPIXEL
 
 
 def test_idle_service_admits_any_edit() -> None:
