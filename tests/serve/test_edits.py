@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -236,7 +237,11 @@ def test_gateways_share_their_edits_also_when_one_or_the_store_dies(ray_session:
         await first.edits.drain()
         assert [response.is_cancelled for response in watch.responses] == [True]
         path = (await post(first)).headers["location"]
-        ray.kill(ray.get_actor("fireedit-edits", namespace="serve"), no_restart=False)
+        store = ray.get_actor("fireedit-edits", namespace="serve")
+        died = await store.__ray_call__.remote(lambda _: os.getpid())
+        ray.kill(store, no_restart=False)
+        while await store.__ray_call__.remote(lambda _: os.getpid()) == died:
+            await asyncio.sleep(0.1)
         while (await ask(second, path)).status != 200:  # until the first gateway has told the new store
             await asyncio.sleep(0.1)
         return path
