@@ -13,6 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from fireedit.platform import images
+from fireedit.platform.provenance import Provenance, xmp_packet
 from fireedit.platform.restoration import canvas_size
 from fireedit.serve.answer import description
 from fireedit.serve.entry import Entry
@@ -107,10 +108,8 @@ def partial_events(request: EditRequest, canvases: list[np.ndarray], index: int)
     size = canvas_size(request.source.size, len(canvases[0]))
     described = description(request) | {"size": "{}x{}".format(*size), "created_at": int(time.time())}
     head = {"type": "image_edit.partial_image", "partial_image_index": index}
-    files = (
-        images.encode(images.resize(canvas, *size), request.output_format, request.output_compression)
-        for canvas in canvases
-    )
+    how = (request.output_format, request.output_compression, xmp_packet(Provenance()))
+    files = (images.encode(images.resize(canvas, *size), *how) for canvas in canvases)
     events = [{**head, "b64_json": base64.b64encode(file).decode(), **described} for file in files]
     return numbered(events)
 

@@ -19,6 +19,7 @@ from ray.exceptions import ActorDiedError
 from starlette.types import ASGIApp, Message
 
 from fireedit.platform import images
+from fireedit.platform.statements import find
 from fireedit.serve import flow as flow_module
 from fireedit.serve import streaming
 from fireedit.serve.door import Door
@@ -69,7 +70,7 @@ def test_partial_pictures_come_before_the_completed_one(caplog: pytest.LogCaptur
         for index, event in enumerate((first, second)):
             assert event.items() >= {"type": "image_edit.partial_image", "size": "64x64", **common}.items()
             assert event["partial_image_index"] == index and event["created_at"] > 1e9
-            assert np.array_equal(picture(event), CANVAS)
+            assert np.array_equal(picture(event), CANVAS) and find(base64.b64decode(event["b64_json"])).by_ai
         assert last.items() >= {"type": "image_edit.completed", "size": "64x64", **common}.items()
         assert last["usage"]["total_tokens"] == 113 and last["seed"] == 5 and "output_index" not in last
         assert np.array_equal(picture(last), IMAGE)
