@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def edit(args: argparse.Namespace) -> dict[str, Any]:
     """Edit one picture and save the result; returns the job's report."""
-    prompt, out, changes = args.prompt or args.instruction, args.out or "edited.png", setting_flags(args)
+    prompt, changes = args.prompt or args.instruction, setting_flags(args)
+    out = args.out or "edited" + pictures.SUFFIXES[args.format or "png"]
     if not prompt:
         raise SourcesError(f"{args.image}: found no instruction; write one behind the picture")
     file_format, data = args.format or pictures.format_of(out), storage.read_bytes(args.image)

@@ -95,6 +95,9 @@ def read_masks(masks: ImageInput | list[ImageInput] | None, sources: Sequence[Pi
     if [mask.size for mask in pictures] != [source.size for source in sources]:
         found, wanted = (", ".join("{} x {}".format(*each.size) for each in group) for group in (pictures, sources))
         raise ValueError(f"mask_image: found {found}; write one mask of its size for each image: {wanted}")
+    for mask in pictures:
+        if mask.has_alpha and (mask.pixels(None)[..., 3] != 255).any():
+            raise ValueError("mask_image is transparent; write one without transparency, white where it may change")
     return [mask.pixels()[..., 0] for mask in pictures]
 
 

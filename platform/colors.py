@@ -20,17 +20,18 @@ def srgb_converter(image: Image.Image) -> Converter:
     """Build the conversion of an image's parts; profiles that are damaged or of another kind of color are ignored."""
     to_rgb, base = _color_conversion(image), _base_mode(image)
     has_alpha = image.has_transparency_data
+    is_deep = image.mode.startswith("I") and np.max(image.getextrema()) > 255
 
     def convert(part: Image.Image) -> Image.Image:
         if not has_alpha:
-            return to_rgb(_based(part, base))
+            return to_rgb(_based(part, base, is_deep))
         if part.mode.startswith("I"):
             alpha = np.where(np.asarray(part) == part.info["transparency"], 0, 255).astype(np.uint8)
-            rgb = to_rgb(_based(part, base))
+            rgb = to_rgb(_based(part, base, is_deep))
             rgb.putalpha(Image.fromarray(alpha))
             return rgb
         rgba = part.convert("RGBA")
-        rgb = to_rgb(_based(rgba.convert("RGB"), base))
+        rgb = to_rgb(_based(rgba.convert("RGB"), base, False))
         rgb.putalpha(rgba.getchannel("A"))
         return rgb
 
@@ -49,8 +50,8 @@ def _base_mode(image: Image.Image) -> str:
     return "L" if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I") else "RGB"
 
 
-def _based(part: Image.Image, base: str) -> Image.Image:
-    if part.mode.startswith("I"):  # 16-bit gray, which Pillow would clip at 255
+def _based(part: Image.Image, base: str, is_deep: bool) -> Image.Image:
+    if part.mode.startswith("I;16") or is_deep:  # 16-bit gray, which Pillow would clip at 255
         return Image.fromarray((np.asarray(part).astype(np.uint32) >> 8).astype(np.uint8))
     return part.convert(base)
 

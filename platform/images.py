@@ -163,7 +163,7 @@ class Picture:
         """
         width, height = self.size
         if self.is_large:
-            width = side
+            width = min(width, side)
         rows = Image.new("RGB", (width, height))
         for top, band in self.bands(ground):
             rows.paste(band.resize((width, band.height), Image.Resampling.BICUBIC), (0, top))
@@ -310,7 +310,7 @@ def _inflated(kind: bytes, content: bytes) -> int:
     if kind == b"iTXt":
         if packed[:1] != b"\1":
             return len(content)
-        packed = packed[1:].split(b"\0", 2)[-1]  # past flag, method, language and translated keyword
+        packed = packed[2:].split(b"\0", 2)[-1]  # past flag, method, language and translated keyword
     try:
         return len(zlib.decompressobj().decompress(packed.removeprefix(b"\0"), MAX_TEXT_CHUNK + 1))
     except zlib.error:

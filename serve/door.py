@@ -208,7 +208,7 @@ class Answer:
 
     async def _watch_start(self, message: Message) -> None:
         headers, status = MutableHeaders(scope=message), message["status"]
-        is_bare = status >= 300 and not headers.get("content-type", "").startswith(_JSON)
+        is_bare = status >= 300 and status != 304 and not headers.get("content-type", "").startswith(_JSON)
         if is_bare:
             self._replaced = True
             kept = {name: headers[name] for name in ("location", "retry-after", "allow") if name in headers}
@@ -228,7 +228,9 @@ class Answer:
         """Send a message; the response's start tells the milliseconds since the request's headers were read."""
         if message["type"] == "http.response.start":
             milliseconds = 1e3 * (time.monotonic() - self._arrived)
-            MutableHeaders(scope=message)["server-timing"] = f"door;dur={milliseconds:.1f}"
+            headers = MutableHeaders(scope=message)
+            stages = [headers["server-timing"]] if "server-timing" in headers else []
+            headers["server-timing"] = ", ".join([f"door;dur={milliseconds:.1f}", *stages])
         await self._to_client(message)
 
     async def finish(self, status: int) -> None:

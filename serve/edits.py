@@ -7,7 +7,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +83,7 @@ class Edits:
         self._identity = uuid.uuid4().hex
         self._runs: dict[str, Run] = {}
         self._reporting: asyncio.Task[None] | None = None
+        self._abandoning: asyncio.Task[None] | None = None
 
     def routes(self) -> list[Route]:
         """List the routes of edits that were taken."""
@@ -101,7 +102,11 @@ class Edits:
         form = Form({**entry.form.texts, "seed": str(entry.request.seed)}, entry.form.files)
         timeout_s = entry.job.deadline - time.time()
         order = Order(f"edit_{secrets.token_hex(16)}", entry.owner, form, timeout_s, record.request_id)
-        state = await self.store.ask(EditStore.add, order, self._identity, entry.position, entry.steps)
+        try:
+            state = await self.store.ask(EditStore.add, order, self._identity, entry.position, entry.steps)
+        except BaseException:  # the store may have it, and nobody would run it
+            self._abandoning = asyncio.create_task(self._abandon(order), context=Context())
+            raise
         if state is None:
             raise Refused("store_full", "the store of edits is full of such as are not done")
         run = Run(order, record, entry.position, entry.steps)
@@ -112,8 +117,9 @@ class Edits:
         """Answer with the state of an edit, and its result if it is completed."""
 
         async def answer(id: str, owner: str, _: Record) -> Response:
-            body = json.dumps((await self._news(id, owner)).state.body()).encode()
-            if result := await self.store.ask(EditStore.result, id, owner):
+            state = (await self._news(id, owner)).state
+            body = json.dumps(state.body()).encode()
+            if state.status == "completed" and (result := await self.store.ask(EditStore.result, id, owner)):
                 body = body[:-1] + b', "result": ' + result + b"}"
             return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
 
@@ -159,7 +165,10 @@ class Edits:
         news = await self.store.ask(EditStore.news, id, owner, version, partials)
         if news is None:
             raise UnknownEdit
-        if news.is_orphan and (order := await self.store.ask(EditStore.claim, id, self._identity)):
+        if not news.is_orphan or id in self._runs:
+            return news
+        order = await self.store.ask(EditStore.claim, id, self._identity)
+        if order is not None and id not in self._runs:
             logger.warning("request %s: the gateway of its edit is gone; this one runs it again", order.request_id)
             record = Record(order.request_id)
             (held := ExitStack()).enter_context(record)
@@ -216,7 +225,8 @@ class Edits:
                 await self._finish(run, result, error)
         finally:
             painting.close()
-            del self._runs[run.order.id]
+            if self._runs.get(run.order.id) is run:
+                del self._runs[run.order.id]
 
     async def _paint(self, run: Run, entry: Entry) -> bytes:
         """Paint; returns the JSON of the answer."""
@@ -245,16 +255,15 @@ class Edits:
             reports = [run.report() for run in runs]
             try:
                 verdicts = await self.store.ask(EditStore.report, self._identity, reports)
+                for run, report, verdict in zip(runs, reports, verdicts, strict=True):
+                    if verdict == "run":
+                        run.reported += len(report.partials)
+                    elif verdict == "unknown":
+                        await self._add_again(run)
+                    elif run.task is not None:
+                        run.task.cancel()
             except Lost:
                 logger.warning("the store of edits does not answer")
-                continue
-            for run, report, verdict in zip(runs, reports, verdicts, strict=True):
-                if verdict == "run":
-                    run.reported += len(report.partials)
-                elif verdict == "unknown":
-                    await self._add_again(run)
-                elif run.task is not None:
-                    run.task.cancel()
 
     async def _finish(self, run: Run, result: bytes, error: dict[str, Any] | None) -> None:
         """Hand a result to the store, also to one that has just started again."""
@@ -267,6 +276,10 @@ class Edits:
             except Lost:
                 await asyncio.sleep(FINISH_PAUSE_S)
         logger.error("request %s: the store of edits did not take its result", run.order.request_id)
+
+    async def _abandon(self, order: Order) -> None:
+        with suppress(Lost):
+            await self.store.ask(EditStore.cancel, order.id, order.owner)
 
     async def _add_again(self, run: Run) -> None:
         run.reported = 0

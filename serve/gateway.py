@@ -180,6 +180,7 @@ class Gateway:
 
     async def _enter_again(self, order: Order, record: Record, held: ExitStack) -> Entry:
         """Let in an edit that another gateway had let in."""
+        held.callback(self._show_load)
         body = held.enter_context(self.bodies.hold())
         body.end()
         body.announce(order.nbytes)
@@ -234,7 +235,8 @@ class Gateway:
                 )
             return encode(request, edited, entry.job.request_id)
 
-        pool = self.large_pictures if entry.request.n * math.prod(entry.request.size) > LARGE_PIXELS else None
+        pixels = max(math.prod(entry.request.source.size), entry.request.n * math.prod(entry.request.size))
+        pool = self.large_pictures if pixels > LARGE_PIXELS else None
         encoded = await asyncio.get_running_loop().run_in_executor(pool, work)
         entry.finish()
         return encoded
@@ -264,7 +266,7 @@ class Gateway:
             settings=request.settings,
             seeds=request.seeds,
             reproducible=request.reproducible,
-            partial_images=request.partial_images,
+            partial_images=0 if self.judge else request.partial_images,  # it judges results alone
             deadline=deadline,
             caller=self.actor_name,
             request_id=record.request_id,

@@ -10,6 +10,10 @@ from typing import Any
 from fireedit.serve.fields import Form
 from fireedit.serve.schema import BadRequest
 
+LONGEST_HEAD = 200
+"""Characters of a data URL before its data."""
+MAX_MARKS, MAX_TEXT = 100_000, 1_000_000
+"""Commas and brackets of a body, of which base64 has none, and characters of all texts: more costs gigabytes."""
 DATA_URL = re.compile(r"data:[-+./\w]*(?:;[-+./=\w]+)*;base64,", re.ASCII)
 TEXTS = ("prompt", "negative_prompt")
 """Fields that are texts in JSON too; others may be written as numbers, true and false."""
@@ -25,7 +29,7 @@ def json_form(body: bytes) -> Form:
     pictures = fields.pop("images", None) or fields.pop("image", None) or []
     mask = fields.pop("mask", None)
     files = {"image": [data_url("image", each) for each in (pictures if isinstance(pictures, list) else [pictures])]}
-    if mask is not None:
+    if mask:
         files["mask"] = [data_url("mask", mask)]
     return Form(_texts(fields), files)
 
@@ -36,7 +40,7 @@ def hugging_face_form(content_type: str, body: bytes) -> Form:
     Raises:
         BadRequest: JSON that is no object, or a picture that is no base64.
     """
-    if not content_type.startswith("application/json"):
+    if not content_type.lower().startswith("application/json"):
         return Form({}, {"image": [body]})
     fields = _object(body)
     parameters, inputs = fields.get("parameters") or {}, fields.get("inputs")
@@ -56,7 +60,7 @@ def data_url(name: str, value: Any) -> bytes:
         BadRequest: it is none.
     """
     url = value.get("image_url") if isinstance(value, dict) else value
-    if not isinstance(url, str) or not (head := DATA_URL.match(url)):
+    if not isinstance(url, str) or not (head := DATA_URL.match(url[:LONGEST_HEAD])):
         message = f"{name}: found {str(url)[:40]!r}; send the picture itself as image_url 'data:image/png;base64,...'"
         raise BadRequest(message, name, "invalid_image_url")
     return _decoded(name, url[head.end() :])
@@ -72,6 +76,8 @@ def _decoded(name: str, text: str) -> bytes:
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_MARKS:
+        raise BadRequest("the body has too many values; send the fields of one edit", code="invalid_json")
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -87,8 +93,7 @@ def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
     for name in TEXTS:
         if not isinstance(fields.get(name), str | None):
             raise BadRequest(f"{name}: found {str(fields[name])[:40]!r}; write a text", name, "invalid_type")
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in fields.items()
-        if value is not None
-    }
+    written = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+    if sum(map(len, written.values())) > MAX_TEXT:
+        raise BadRequest(f"the texts have more than {MAX_TEXT:,} characters; write less", code="invalid_json")
+    return {name: text for name, text in written.items() if fields[name] is not None}

@@ -163,11 +163,15 @@ class EditStore:
         self._config, self._clock = config, clock
         self._edits: dict[str, Stored] = {}
         """Finished edits are in the order of their ends."""
+        self._dropped: dict[str, float] = {}
+        """Times at which edits were dropped, of the last minute: their gateways stop them."""
         self.nbytes = 0
 
     def add(self, order: Order, runner: str, position: int | None, steps: int) -> EditState | None:
         """Keep an edit that a gateway runs; None if there is no room."""
         self._drop_expired()
+        if (known := self._edits.get(order.id)) is not None:  # a gateway tells it twice to a store that started again
+            return known.state
         if not self._make_room(order.nbytes):
             return None
         now = self._clock()
@@ -245,7 +249,7 @@ class EditStore:
     def _take(self, runner: str, report: Report) -> Verdict:
         edit = self._edits.get(report.id)
         if edit is None:
-            return "unknown"
+            return "stop" if report.id in self._dropped else "unknown"
         if edit.state.is_final or edit.runner != runner:
             return "stop"
         edit.take(report, self._clock())
@@ -271,6 +275,8 @@ class EditStore:
     def _drop_expired(self) -> None:
         for edit in [edit for edit in self._edits.values() if self._is_expired(edit)]:
             self._drop(edit)
+        minute_ago = self._clock() - 60
+        self._dropped = {id: at for id, at in self._dropped.items() if at > minute_ago}
 
     def _make_room(self, nbytes: int, keep: Stored | None = None) -> bool:
         """Drop the oldest finished edits until `nbytes` fit beside the others; False if they do not."""
@@ -285,6 +291,7 @@ class EditStore:
 
     def _drop(self, edit: Stored) -> None:
         self.nbytes -= self._edits.pop(edit.order.id).counted
+        self._dropped[edit.order.id] = self._clock()
 
 
 class SharedStore:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
@@ -32,7 +32,7 @@ Event = dict[str, Any]
 """JSON of an event; its `type` names it."""
 Events = AsyncGenerator[Event | None]
 """Events; None where there was no news for KEEP_ALIVE_S."""
-Encode = Callable[[Entry, Edited], Awaitable[dict[str, Any]]]
+Encode = Callable[[Entry, Edited], Coroutine[Any, Any, dict[str, Any]]]
 
 
 def frame(event: Event) -> bytes:
@@ -90,7 +90,10 @@ async def edit_events(flow: Flow, entry: Entry, record: Record, encode: Encode) 
             if news is None:
                 yield None
             elif isinstance(news, Edited):
-                for event in completed_events(await encode(entry, news)):
+                encoding = asyncio.create_task(encode(entry, news))
+                while not (await asyncio.wait({encoding}, timeout=KEEP_ALIVE_S))[0]:
+                    yield None
+                for event in completed_events(encoding.result()):
                     yield event
             elif news.images is not None:
                 for event in await asyncio.to_thread(partial_events, entry.request, news.images, index):

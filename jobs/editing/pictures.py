@@ -102,7 +102,7 @@ def read_mask(data: bytes) -> np.ndarray:
     """
     mask = images.Picture(data)
     opacity = mask.alpha()
-    return mask.pixels()[..., 0] if opacity is None else 255 - opacity
+    return mask.pixels()[..., 0] if opacity is None or (opacity == 255).all() else 255 - opacity
 
 
 def encode_mask(mask: np.ndarray) -> EncodedImage:

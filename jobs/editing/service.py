@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
+from requests.exceptions import ChunkedEncodingError
 
 from fireedit.jobs.editing import pictures
 from fireedit.jobs.editing.manifest import Record
@@ -107,7 +108,7 @@ class Service:
         while True:
             try:
                 answer = send()
-            except (requests.ConnectionError, requests.Timeout) as error:
+            except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > PATIENCE_S:
                     raise ServiceError(f"{self.url} has not answered for {PATIENCE_S:.0f} s: {error}") from None

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from fireedit.jobs.editing.manifest import SETTINGS
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import pairs, rows
 
@@ -111,7 +112,10 @@ class Sources:
         """Raise SourcesError if two rows would be written to one file, or an id names no file."""
         seen = set[str]()
         for file in dict.fromkeys(group.file for group in self.groups) if self.columns.id else ():
-            for value in _open(file).read([self.columns.id])[self.columns.id].to_pylist():
+            opened = _open(file)
+            if missing := [name for name in self.columns.names() if name not in opened.schema_arrow.names]:
+                raise SourcesError(f"{file}: found no column {', '.join(missing)}, which other files have; add it")
+            for value in opened.read([self.columns.id])[self.columns.id].to_pylist():
                 name = require_id(value, file)
                 if name in seen:
                     raise SourcesError(
@@ -134,7 +138,7 @@ class Sources:
                 place += len(records)
                 if edits:
                     yield edits
-        except (OSError, SourcesError, pa.ArrowException) as error:
+        except (OSError, ValueError, LookupError, pa.ArrowException) as error:  # not UTF-8, or without a column
             left = [each for each in sorted(wanted) if each >= place]
             yield [EditRow(group.first + each, "", group.file, "", 0, error=str(error)) for each in left]
 
@@ -148,8 +152,13 @@ class Sources:
             id=name,
             source=f"{group.file}#{number}",
             instruction=text if isinstance(text, str) else "",
-            seed=seed_of(name, self.seed) if seed is None else int(seed) % 2**63,
+            seed=seed_of(name, self.seed),
         )
+        try:
+            edit.seed = edit.seed if seed is None else int(seed) % 2**63
+        except (ValueError, TypeError, OverflowError):
+            edit.error = f"found the seed {seed!r}; write a whole number from 0"
+            return edit
         if not edit.instruction.strip():
             edit.error = "found no instruction; write one"
             return edit
@@ -321,12 +330,13 @@ def _from_file(path: str) -> list[dict[str, Any]]:
 
 
 def _files_below(folder: str) -> list[str]:
-    """List the files in a folder and below, sorted, relative to it, without those that systems leave."""
+    """List the files in a folder and below, sorted, relative to it, without those that systems and these jobs leave."""
     files, inner = storage.filesystem(folder)
     found = files.get_file_info(fs.FileSelector(inner, recursive=True))
     start = len(inner.rstrip("/")) + 1
-    paths = (info.path[start:] for info in found if info.type == fs.FileType.File)
-    return sorted(path for path in paths if not rows.is_clutter(path))
+    paths = [info.path[start:] for info in found if info.type == fs.FileType.File]
+    outs = tuple(path.removesuffix(SETTINGS) for path in paths if path.endswith(f"/{SETTINGS}"))
+    return sorted(path for path in paths if not rows.is_clutter(path) and not (outs and path.startswith(outs)))
 
 
 def _relative(file: str, folder: str) -> str:
@@ -335,7 +345,8 @@ def _relative(file: str, folder: str) -> str:
 
 def _name_of(path: str) -> str:
     """Make an id of a picture's path: without its suffix, and without what leads out of a folder."""
-    pure = PurePosixPath(path.partition("://")[2] or path).with_suffix("")
+    pure = PurePosixPath(path.partition("://")[2] or path)
+    pure = pure.with_suffix("") if pure.name else pure
     return "/".join(_shortened(part) for part in pure.parts if part not in ("/", "..")) or "picture"
 
 

@@ -370,3 +370,21 @@ def test_results_are_marked_as_srgb_and_carry_their_xmp(file_format: images.Form
 def test_a_webp_keeps_transparency() -> None:
     clear = np.dstack([picture(), np.arange(960, dtype=np.uint8).reshape(24, 40)])
     np.testing.assert_array_equal(alpha_of(images.encode(clear, "webp", 100)), clear[..., 3])
+
+
+def test_a_long_narrow_picture_is_not_widened_on_its_way_to_the_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths, new = [], Image.new
+
+    def record(mode: str, size: tuple[int, int], *rest: object) -> Image.Image:
+        widths.append(size[0])
+        return new(mode, size, *rest)
+
+    monkeypatch.setattr(images, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(images.Image, "new", record)
+    assert images.Picture(np.zeros((5000, 1, 3), np.uint8)).canvas(64).shape == (64, 64, 3)
+    assert max(widths) == 1
+
+
+def test_gray_of_32_bits_may_hold_levels_of_eight() -> None:
+    low, high = (Image.fromarray(np.full((2, 2), value, np.int32)) for value in (200, 51_200))
+    assert (images.decode(low) == 200).all() and (images.decode(high) == 200).all()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fireedit.serve import door as door_module
@@ -299,3 +299,14 @@ def test_unfinished_bodies_are_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None
             assert not door.crowd.is_full() and gateway.calls == 0
 
     asyncio.run(flood())
+
+
+def test_a_page_that_the_browser_has_and_the_times_of_the_stages_pass_the_proxy() -> None:
+    async def known(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {"etag": '"a"', "server-timing": "unet;dur=5.0"}
+        await Response(status_code=304, headers=headers)(scope, receive, send)
+
+    answer = ask(known)
+    assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", '"a"')
+    door, unet = answer.headers["server-timing"].split(", ")
+    assert door.startswith("door;dur=") and unet == "unet;dur=5.0"

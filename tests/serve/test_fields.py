@@ -14,7 +14,7 @@ from fireedit.serve.schema import BadRequest, EditRequest, LimitsConfig
 IMAGE = images.encode_png(np.zeros((8, 12, 3), np.uint8))
 LIMITS = LimitsConfig(max_image_bytes=10_000, max_image_pixels=20_000, max_prompt_chars=100)
 WRONG = {
-    "prompt": ["", " \n", "x" * 101, "make it\0red", "\x1b[2J", "\x7f", "\x9b"],
+    "prompt": ["", " \n", "x" * 101, "make it\0red", "\ud800 red", "\x1b[2J", "\x7f", "\x9b"],
     "n": ["0", "11", "two", "1_0", "1.0", "9" * 5000],
     "seed": ["-1"],
     "num_inference_steps": ["1001", "1_0", "2.5"],

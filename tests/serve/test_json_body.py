@@ -79,3 +79,10 @@ def test_a_broken_body_of_hugging_face_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises(BadRequest) as caught:
         hugging_face_form("application/json", json.dumps(body).encode())
     assert caught.value.param == "inputs"
+
+
+def test_a_body_that_would_cost_gigabytes_is_refused() -> None:
+    for body in (b'{"a": [' + b"{}," * 100_000 + b"{}]}", json.dumps({"a": "x" * 2_000_000}).encode()):
+        with pytest.raises(BadRequest) as caught:
+            json_form(body)
+        assert caught.value.code == "invalid_json"
