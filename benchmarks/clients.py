@@ -13,29 +13,19 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread of Serve would start another Ray when the service's has ended
 
 import argparse
-import json
 from collections.abc import Sequence
 from functools import partial
 
-from fireedit.benchmarks.serve import Section, measure
+from fireedit.benchmarks.serve import Section, run
 from fireedit.benchmarks.serving import real_clients, same_pictures
-from fireedit.benchmarks.serving.figures import Figure, report, show_section
 from fireedit.benchmarks.serving.server import Server
-from fireedit.platform.console import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    sections: dict[str, list[Figure]] = {}
-    sections_of = SECTIONS | {"clients": partial(real_clients.real_clients, openai_folders=args.openai)}
-    with Server(same_pictures.ONE_THREAD) as server:
-        say(f"{server.url}; logs come to {server.folder}")
-        for name in args.only or SECTIONS:
-            sections[name] = measure(sections_of[name], server, args.scale)
-            show_section(name, sections[name])
-    result = report(sections)
-    print(json.dumps({"benchmark": "clients", "scale": args.scale, "cores": os.cpu_count(), **result}))
-    return 1 if result["missed"] else 0
+    sections = SECTIONS | {"clients": partial(real_clients.real_clients, openai_folders=args.openai)}
+    chosen = {name: sections[name] for name in args.only or SECTIONS}
+    return run("clients", chosen, Server(same_pictures.ONE_THREAD), args.scale)
 
 
 SECTIONS: dict[str, Section] = {

@@ -16,7 +16,7 @@ import argparse
 import asyncio
 import json
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from fireedit.benchmarks.serving import door, painting
@@ -38,14 +38,19 @@ SECTIONS: dict[str, Section] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    sections: dict[str, list[Figure]] = {}
-    with Server() as server:
+    return run("serve", {name: SECTIONS[name] for name in args.only or SECTIONS}, Server(), args.scale)
+
+
+def run(benchmark: str, sections: Mapping[str, Section], server: Server, scale: float) -> int:
+    """Run sections against a server that is started for them, and report; returns the exit status."""
+    figures: dict[str, list[Figure]] = {}
+    with server:
         say(f"{server.url}; logs come to {server.folder}")
-        for name in args.only or SECTIONS:
-            sections[name] = measure(SECTIONS[name], server, args.scale)
-            show_section(name, sections[name])
-    result = report(sections)
-    print(json.dumps({"benchmark": "serve", "scale": args.scale, "cores": os.cpu_count(), **result}))
+        for name, section in sections.items():
+            figures[name] = measure(section, server, scale)
+            show_section(name, figures[name])
+    result = report(figures)
+    print(json.dumps({"benchmark": benchmark, "scale": scale, "cores": os.cpu_count(), **result}))
     return 1 if result["missed"] else 0
 
 

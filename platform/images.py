@@ -281,7 +281,18 @@ def _opened(source: Source) -> Image.Image:
         raise ImageError(f"found a damaged {kind.format} header ({error}); send the whole file") from None
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"found an animated {kind.format}; send one still picture")
+    if kind is PngImageFile:
+        _scale_transparency(image, bits=source[24])
     return image
+
+
+def _scale_transparency(image: Image.Image, bits: int) -> None:
+    """Scale a PNG's transparent level or color to 8 bits, as Pillow scales its pixels."""
+    clear = image.info.get("transparency")
+    if image.mode == "L" and isinstance(clear, int) and bits in (2, 4):
+        image.info["transparency"] = clear * 255 // (2**bits - 1)
+    elif image.mode == "RGB" and isinstance(clear, tuple) and bits == 16:
+        image.info["transparency"] = tuple(level >> 8 for level in clear)
 
 
 def _without_long_texts(png: bytes) -> bytes:

@@ -388,3 +388,20 @@ def test_a_long_narrow_picture_is_not_widened_on_its_way_to_the_canvas(monkeypat
 def test_gray_of_32_bits_may_hold_levels_of_eight() -> None:
     low, high = (Image.fromarray(np.full((2, 2), value, np.int32)) for value in (200, 51_200))
     assert (images.decode(low) == 200).all() and (images.decode(high) == 200).all()
+
+
+def test_a_transparent_level_of_two_bits_or_of_a_deep_color_is_scaled_as_the_pixels_are() -> None:
+    def png(bits: int, kind: int, line: bytes, clear: bytes) -> bytes:
+        header = struct.pack(">IIBBBBB", 4 if kind == 0 else 2, 1, bits, kind, 0, 0, 0)
+        parts = [(b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(b"\0" + line)), (b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+    assert alpha_of(png(2, 0, bytes([0b00011011]), struct.pack(">H", 1))).tolist() == [[255, 0, 255, 255]]
+    colors = struct.pack(">6H", 0x1234, 0x1234, 0x1234, 0x3434, 0x3434, 0x3434)
+    assert alpha_of(png(16, 2, colors, struct.pack(">3H", 0x1234, 0x1234, 0x1234))).tolist() == [[0, 255]]
+
+
+def test_a_long_compressed_text_with_a_translated_keyword_is_left_unread() -> None:
+    png = images.encode_png(picture())
+    text = chunk(b"iTXt", b"Title\0\1\0en\0Titel\0" + zlib.compress(b"x" * 1_500_000))
+    np.testing.assert_array_equal(images.decode(png[:33] + text + png[33:]), picture())

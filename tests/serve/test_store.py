@@ -165,3 +165,12 @@ def test_whoever_follows_an_edit_hears_of_a_change_at_once(monkeypatch: pytest.M
         assert await store.news("a", "ann", after.version) == after
 
     asyncio.run(main())
+
+
+def test_an_edit_that_is_told_twice_is_kept_once_as_it_is() -> None:
+    store, _ = make(order("a", nbytes=500))
+    taken = store.nbytes
+    assert store.finish("g1", report("a"), b"done") == "run"
+    state = store.add(order("a", nbytes=500), "g1", 2, 10)
+    assert state is not None and state.status == "completed" and store.result("a", "ann") == b"done"
+    assert store.nbytes < taken

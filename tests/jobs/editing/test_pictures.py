@@ -65,3 +65,10 @@ def test_a_failed_row_writes_no_picture(tmp_path: Path) -> None:
     assert (tmp_path / record["file"]).read_bytes() == b"picture" and record["file"] == "edited/a/b.jpg"
     assert pictures.write_row(bad, b"", str(tmp_path), "jpeg", 0.5, 3)["error"] == "damaged"
     assert [path.name for path in tmp_path.rglob("*.*")] == ["b.jpg"]
+
+
+def test_an_opaque_mask_with_an_alpha_channel_is_read_by_its_white() -> None:
+    mask = np.zeros((6, 8), np.uint8)
+    mask[:3] = 255
+    opaque = np.dstack([mask, mask, mask, np.full_like(mask, 255)])
+    assert np.array_equal(pictures.read_mask(encode_png(opaque)), mask)

@@ -144,3 +144,25 @@ def test_parquet_files_and_folders_are_many(tmp_path: Path) -> None:
 
 def test_seeds_depend_on_the_id_and_the_jobs_seed_alone() -> None:
     assert len({seed_of("a", 0), seed_of("b", 0), seed_of("a", 1)}) == 3
+
+
+def test_a_seed_that_is_no_number_sets_its_row_aside(tmp_path: Path) -> None:
+    columns = {"image": [PNG] * 3, "prompt": ["x"] * 3, "seed": [float("nan"), 7.0, None]}
+    rows = read_all(open_parquet([str(write_parquet(tmp_path / "a.parquet", columns))], str(tmp_path), 0))
+    assert ["seed nan" in row.error for row in rows] == [True, False, False]
+    assert rows[1].seed == 7 and rows[2].data == PNG
+
+
+def test_results_of_earlier_jobs_below_the_source_are_no_sources(tmp_path: Path) -> None:
+    write_pictures(tmp_path, "a.png", "pink/edited/a.png", "pinker.png")
+    (tmp_path / "pink/edit.json").write_text("{}")
+    write_parquet(tmp_path / "pink/sources.parquet", {"image": ["a.png"]})
+    assert [row.id for row in listed(tmp_path, instruction="make it red")] == ["a", "pinker"]
+    assert parquet_files(str(tmp_path)) == []
+
+
+def test_a_later_file_without_a_column_sets_its_rows_aside(tmp_path: Path) -> None:
+    files = [write_parquet(tmp_path / "a.parquet", {"image": [PNG], "prompt": ["x"]})]
+    files.append(write_parquet(tmp_path / "b.parquet", {"picture": [PNG], "prompt": ["x"]}))
+    first, second = read_all(open_parquet([str(file) for file in files], str(tmp_path), 0))
+    assert not first.error and "image" in second.error
