@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 
-from fireedit.jobs.training.loop import PretrainRecipe, PretrainTask, pretrain
 from fireedit.jobs.training.nano_folder import assemble, copy_tokenizers, finish
 from fireedit.jobs.training.parts.clip_encoders import CLIPRecipe, CLIPTask
 from fireedit.jobs.training.parts.llm import LanguageRecipe, LanguageTask
@@ -35,6 +34,7 @@ from fireedit.jobs.training.parts.painter import PainterRecipe, PainterTask
 from fireedit.jobs.training.parts.reader import SceneReaderRecipe, SceneReaderTask
 from fireedit.jobs.training.parts.tokenizers import train_tokenizers
 from fireedit.jobs.training.parts.vision import VisionRecipe, VisionTask
+from fireedit.jobs.training.pretraining import PretrainRecipe, PretrainTask, pretrain
 from fireedit.models.model import preset
 from fireedit.platform import config, storage
 

@@ -26,7 +26,7 @@ from fireedit.jobs.training.samples import (
     sample_table,
     shares_of,
 )
-from fireedit.jobs.training.stage_loop import open_corpora
+from fireedit.jobs.training.stage_task import open_corpora
 from fireedit.platform import storage
 from fireedit.platform.console import say
 from fireedit.platform.data.catalog import CORPORA, UnknownCorpusError

@@ -96,6 +96,37 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 @contextmanager
+def writing_file(path: str) -> Iterator[Path]:
+    """Give a local path to write one file to, which appears as `path` at the end of the block, whole or not at all."""
+    target = Path(absolute(path))
+    parent = None if is_remote(path) else target.parent
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=parent) as folder:
+        draft = Path(folder) / "file"
+        yield draft
+        if parent is not None:
+            draft.replace(target)
+        else:
+            files, inner = filesystem(path)
+            fs.copy_files(str(draft), inner, source_filesystem=fs.LocalFileSystem(), destination_filesystem=files)
+
+
+def remove_file(path: str) -> None:
+    """Remove a file; one that is not there is no error."""
+    files, inner = filesystem(path)
+    if files.get_file_info(inner).type == fs.FileType.File:
+        files.delete_file(inner)
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder with all its files; one that is not there is no error."""
+    files, inner = filesystem(path)
+    if files.get_file_info(inner).type != fs.FileType.NotFound:
+        files.delete_dir(inner)
+
+
+@contextmanager
 def writing_folder(path: str, last: str) -> Iterator[Path]:
     """Give a local folder to fill, which becomes `path` at the end of the block; a failed block leaves nothing.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fireedit.jobs.training.sizes import ModelSizes
 from fireedit.models.model import FireEdit
@@ -21,8 +21,9 @@ from fireedit.platform.data.mixture import check_weights
 from fireedit.platform.data.preparation import ScenesConfig
 from fireedit.platform.data.shards import INDEX
 from fireedit.platform.train.engine import EngineConfig, check_engine
-from fireedit.platform.train.launcher import WorkersConfig
+from fireedit.platform.train.loop import LoopConfig
 from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizers, named_trained
+from fireedit.platform.train.workers import WorkersConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 FRESH, AUTO = "fresh", "auto"
@@ -69,16 +70,42 @@ class TrainRecipe:
     save_every: PositiveInt = 500
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2
+    validate_every: PositiveInt | None = None
+    """Steps between validations, from step 0 on; None validates nothing."""
+    profile: NonNegativeInt = 0
+    """Steps that torch's profiler records on the first worker."""
+
+    @property
+    def name(self) -> str:
+        """Name of the preset and the stage."""
+        return f"{self.model.preset}-stage{self.stage}"
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of an optimizer step on all workers together, with the most workers that the run may have."""
+        return self.engine.accumulate * self.workers.most
 
     @property
     def samples_per_step(self) -> int:
         """Samples of an optimizer step on all workers together."""
-        return self.engine.micro_batch * self.engine.accumulate * self.workers.count
+        return self.engine.micro_batch * self.passes
+
+    @property
+    def loop(self) -> LoopConfig:
+        """Length of the run and its intervals."""
+        return LoopConfig(
+            steps=self.steps,
+            minutes=self.minutes,
+            log_every=self.log_every,
+            save_every=self.save_every,
+            validate_every=self.validate_every,
+            profile=self.profile,
+        )
 
     @property
     def bundles(self) -> list[dict[str, float]]:
         """Resources that the run holds on Ray: its workers, and a decoding task for each at least."""
-        return self.workers.count * [self.workers.bundle, {"CPU": self.ingest.cpus_per_task}]
+        return self.workers.least * [self.workers.bundle, {"CPU": self.ingest.cpus_per_task}]
 
     def staged(self, editor: FireEdit | FireEditPipeline) -> StagedFireEdit:
         """Build the module that the stage trains out of an editor's parts, less those that an ablation leaves out."""
@@ -110,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train.py", description="Train one stage.")
     parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True)
     parser.add_argument("--config", default="nano", help="nano, paper, paper-771k, or a recipe's path (default: nano)")
+    parser.add_argument("--local", action="store_true", help="without Ray: in this process, or in those of torchrun")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as steps=50 model.vlm.lora_rank=16")
     return parser
 
@@ -123,9 +151,7 @@ def check(recipe: TrainRecipe, name: str) -> None:
         if corpus not in CORPORA and not storage.exists(storage.join(recipe.home, "shards", corpus, INDEX)):
             hint = config.nearest(corpus, list(CORPORA))
             raise RecipeError(f"{name}: mixture: no corpus or folder of shards is called {corpus!r}; {hint}")
-    if recipe.init_from == FRESH and recipe.model.preset != "nano":
-        raise RecipeError(f"{name}: init_from: found fresh, which only nano has; write a folder that convert.py made")
-    check_engine(recipe.engine, recipe.optimizer, recipe.ema)
+    check_engine(recipe.engine, recipe.optimizer)
     try:
         with torch.device("meta"):  # no memory for the weights
             model = FireEdit.from_config(recipe.model)

@@ -2,15 +2,18 @@
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from fireedit.jobs.training.recipe import AUTO, FRESH, TrainRecipe, read_recipe
-from fireedit.jobs.training.sizes import differences, require_sizes, same_sizes
+from fireedit.jobs.training.sizes import require_sizes, same_sizes
+from fireedit.jobs.training.stage_task import StageSettings, open_corpora, train_stage, train_stage_on_ray
 from fireedit.models.model import NANO
 from fireedit.platform import config, storage
-from fireedit.platform.cluster import start_ray
+from fireedit.platform.cluster import require_resources, start_ray
 from fireedit.platform.console import say
 from fireedit.platform.data.ingest import Corpora, set_aside
 from fireedit.platform.data.preparation import prepare_missing
@@ -18,28 +21,47 @@ from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.train import runs
 from fireedit.platform.train.progress import from_lines, summarize
 from fireedit.platform.train.runs import Run
+from fireedit.platform.train.session import local_session
+
+FIT = "write workers.count, workers.cpus and ingest.cpus_per_task that fit, for example workers.cpus=0.25"
+DECIDE = ("stage", "seed", "mixture", "without", "ema", "model", "ingest.shuffle_groups", "ingest.encoded")
+"""Beginnings of the keys that decide the sequence of samples or the shapes of weights; a run keeps their values."""
+OWN = ("run", "home", "init_from", "model.painting.")
+"""Beginnings of the keys that say nothing about training."""
 
 
-def refuse_another_run(recipe: TrainRecipe, run: Run) -> None:
-    """Exit with a sentence if a run of this name has begun that this recipe cannot resume."""
+def refuse_another_run(recipe: TrainRecipe, run: Run) -> list[str]:
+    """Exit with a sentence if a run of this name has begun that this recipe cannot resume.
+
+    Returns:
+        A line for every other key that has changed since.
+    """
     saved = run.saved_recipe()
     if saved is None:
-        return
+        return []
     try:
         before = config.parse(TrainRecipe, saved, where=run.recipe)
     except config.RecipeError as error:
         sys.exit(f"run {run.name} was begun by another version: {error}; write another run=NAME")
-    keys = ("stage", "seed", "mixture", "without", "ema")
-    changes = [(key, getattr(before, key), getattr(recipe, key)) for key in keys]
-    changes += differences(saved["model"], config.to_plain(recipe.model), "model.")
-    for key, found, wanted in changes:
-        if found != wanted:
-            sys.exit(f"run {run.name} has {key} {found}, not {wanted}; write another run=NAME")
     if before.samples_per_step != recipe.samples_per_step:
         sys.exit(
             f"run {run.name} has {before.samples_per_step} samples a step, not {recipe.samples_per_step}; with "
-            f"workers.count={recipe.workers.count} write an engine.micro_batch and engine.accumulate that make as many"
+            f"workers.count={recipe.workers.most} write an engine.micro_batch and engine.accumulate that make as many"
         )
+    old, new = flat(config.to_plain(before)), flat(config.to_plain(recipe))
+    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key) and not key.startswith(OWN)]
+    for key in changed:
+        if key.startswith(DECIDE):
+            sys.exit(f"run {run.name} has {key} {old.get(key)}, not {new.get(key)}; write another run=NAME")
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed]
+
+
+def flat(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Flatten nested values to dotted keys."""
+    flattened = {}
+    for name, value in values.items():
+        flattened |= flat(value, f"{section}{name}.") if isinstance(value, Mapping) else {f"{section}{name}": value}
+    return flattened
 
 
 def starting_weights(recipe: TrainRecipe, run: Run) -> str:
@@ -100,6 +122,76 @@ def summary(recipe: TrainRecipe, run: Run) -> dict[str, Any]:
     figures = summarize(from_lines(storage.read_bytes(run.metrics)), recipe.mixture, recipe.log_every)
     paths = {"set_aside": set_aside(run.quarantine), "weights": run.weights}
     return {"run": run.name, "stage": recipe.stage, **figures, **paths}
+
+
+def run_stage(recipe: TrainRecipe, local: bool) -> dict[str, Any]:
+    """Train a stage, or resume the run that the recipe names; returns the report of the finished run.
+
+    Args:
+        local: train in this process, or in those of torchrun, without Ray.
+    Raises:
+        SystemExit: the run was asked to stop, or cannot resume.
+    """
+    run = Run(recipe.home, recipe.run or time.strftime(f"{recipe.name}-%Y%m%d-%H%M%S"))
+    if run.finished:
+        refuse_another_run(recipe, run)
+        say(f"run {run.name} is finished; write another run=NAME to train anew")
+    else:
+        (train_locally if local else train_on_ray)(recipe, run)
+    return summary(recipe, run)
+
+
+def begin(recipe: TrainRecipe, run: Run) -> StageSettings:
+    """Check that the run can begin or resume, say what has changed, and record its recipe; corpora are there."""
+    changes = refuse_another_run(recipe, run)
+    init_from = starting_weights(recipe, run)
+    say(f"run {run.name}: {recipe.name} from {init_from}, steps={recipe.steps} minutes={recipe.minutes}")
+    for change in changes:
+        say(f"  changed since the run began: {change}")
+    storage.remove_file(run.stop)
+    storage.write_bytes(run.recipe, config.dump(replace(recipe, run=run.name, init_from=init_from)).encode())
+    return StageSettings(recipe=recipe, run=run, init_from=init_from)
+
+
+def train_on_ray(recipe: TrainRecipe, run: Run) -> None:
+    """Train a run with Ray Train on this process's cluster."""
+    from fireedit.platform.train.launcher import launch  # Ray Train takes seconds to import
+
+    settings = begin(recipe, run)
+    start_ray()
+    require_resources(recipe.bundles, FIT)
+    prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
+    require_same_corpora(open_corpora(recipe), run)
+    launch(
+        train_stage_on_ray,
+        {"settings": settings},
+        recipe.workers,
+        run,
+        keep=recipe.keep_checkpoints,
+        passes=recipe.passes,
+    )
+    _require_finished(run)
+
+
+def train_locally(recipe: TrainRecipe, run: Run) -> None:
+    """Train a run in the processes of torchrun, or in this one alone."""
+    with local_session(run.folder, recipe.keep_checkpoints, run.stop, recipe.workers.gpus > 0) as session:
+        if recipe.passes % session.workers:
+            sys.exit(
+                f"{recipe.passes} passes a step do not go evenly into {session.workers} processes; write an "
+                f"engine.accumulate and workers.count whose product they divide"
+            )
+        settings = session.control.first(begin(recipe, run) if session.rank == 0 else None)
+        if session.rank == 0:
+            require_same_corpora(open_corpora(recipe), run)
+        session.control.barrier()
+        train_stage(session, settings)
+    _require_finished(run)
+
+
+def _require_finished(run: Run) -> None:
+    if not run.finished:
+        sys.exit(f"run {run.name} stopped before its end; the same command with run={run.name} resumes it")
 
 
 def make_corpora(commands: Sequence[Sequence[str]]) -> list[str]:

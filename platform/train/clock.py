@@ -1,7 +1,6 @@
 """Length of a run, in steps or in minutes, and the share of it that is done."""
 
 import time
-from collections.abc import Callable
 
 
 class Clock:
@@ -10,21 +9,14 @@ class Clock:
     Args:
         steps, minutes: length of the run; one of them may be None.
         elapsed_s: seconds of training in earlier sittings.
-        shared: turns this worker's seconds into the same for all workers; called at every tick of a run with `minutes`.
     """
 
-    def __init__(
-        self,
-        steps: int | None,
-        minutes: float | None,
-        elapsed_s: float = 0.0,
-        shared: Callable[[float], float] = lambda seconds: seconds,
-    ):
+    def __init__(self, steps: int | None, minutes: float | None, elapsed_s: float = 0.0):
         assert steps is not None or minutes is not None, "a run needs an end"
         self.steps, self.limit_s = steps, None if minutes is None else 60 * minutes
         self.elapsed_s = elapsed_s
-        """Seconds of training as of the last tick, the same on all workers if the run has `minutes`."""
-        self._before_s, self._shared = elapsed_s, shared
+        """Seconds of training as of the last tick."""
+        self._before_s = elapsed_s
         self._began: float | None = None
 
     def start(self) -> None:
@@ -32,10 +24,13 @@ class Clock:
         if self._began is None:
             self._began = time.perf_counter()
 
-    def tick(self) -> None:
-        """Read the time; all workers call it at the same steps."""
-        own = self._before_s + (0.0 if self._began is None else time.perf_counter() - self._began)
-        self.elapsed_s = own if self.limit_s is None else self._shared(own)
+    def now_s(self) -> float:
+        """Read the seconds of training by this worker's own clock."""
+        return self._before_s + (0.0 if self._began is None else time.perf_counter() - self._began)
+
+    def tick(self, elapsed_s: float) -> None:
+        """Set the time, to the same on all workers."""
+        self.elapsed_s = elapsed_s
 
     def done(self, step: int) -> float:
         """Share of the run in [0, 1] that sets the learning rate of `step`."""

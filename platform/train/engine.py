@@ -1,37 +1,23 @@
-"""DeepSpeed as the training engine: sharding, precision, accumulation, clipping, and sharded checkpoints."""
+"""Training engines: a module with its optimizer, precision, accumulation, clipping, averages and state to save."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import uuid
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from fireedit.platform.train.optimizer import (
-    AveragedWeights,
-    ClippedTogether,
-    OptimizerConfig,
-    build_optimizers,
-    named_trained,
-    rate_at,
+from fireedit.platform.train.checkpoints import (
+    AVERAGES,
+    WEIGHTS,
+    CheckpointError,
+    CheckpointFiles,
+    CheckpointState,
+    Fragment,
 )
-
-CHECKPOINT_TAG = "engine"
-STATE, AVERAGES = "state", "averages"
-"""Keys of this engine's entries in DeepSpeed's client state."""
-WORKERS_FILE = "workers.json"
-"""File of a checkpoint with the number of workers that share it."""
+from fireedit.platform.train.optimizer import AveragedWeights, OptimizerConfig, named_trained, rate_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,88 +27,75 @@ class EngineConfig:
     accumulate: PositiveInt = 1
     """Forward passes per optimizer step."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    """DeepSpeed's sharding over the workers: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
+    """Precision of forward and backward. Trained weights, sums of gradients and the optimizer are always in float32."""
+    zero_stage: Literal[1, 2, 3] | None = 1
+    """DeepSpeed's sharding over the workers: 1 optimizer state, 2 also gradients, 3 also parameters. None: no
+    DeepSpeed; every worker updates all weights itself, as Muon needs."""
     clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
 
-    @property
-    def whole(self) -> bool:
-        """True if every worker updates whole float32 weights with the optimizer itself, as Muon needs."""
-        return self.zero_stage == 0 and self.precision == "fp32"
 
-    def deepspeed(self) -> dict[str, Any]:
-        """Build DeepSpeed's own dictionary, without an optimizer or scheduler, which would override the recipe's.
-
-        Unsharded in fp32, DeepSpeed does not clip either: `ClippedTogether` does, and gives the norm.
-        """
-        return {
-            "train_micro_batch_size_per_gpu": self.micro_batch,
-            "gradient_accumulation_steps": self.accumulate,
-            "gradient_clipping": 0.0 if self.whole else self.clip,
-            "bf16": {"enabled": self.precision == "bf16"},
-            "zero_optimization": {"stage": self.zero_stage},
-            "steps_per_print": 10**9,
-        }
-
-
-def check_engine(config: EngineConfig, optimizer: OptimizerConfig, ema: float) -> None:
-    """Raise ValueError where ZeRO leaves no worker the whole weights that averages or Muon need."""
-    if ema and config.zero_stage == 3:
-        raise ValueError(f"ema: found {ema} where ZeRO 3 shards the weights; write ema=0 or engine.zero_stage=2")
-    if optimizer.muon_lr is not None and not config.whole:
+def check_engine(config: EngineConfig, optimizer: OptimizerConfig) -> None:
+    """Raise ValueError where ZeRO flattens the matrices that Muon needs."""
+    if optimizer.muon_lr is not None and config.zero_stage is not None:
         raise ValueError(
-            f"optimizer.muon_lr: found ZeRO {config.zero_stage} in {config.precision}, which flattens matrices; write "
-            "engine.zero_stage=0 and engine.precision=fp32, or leave muon_lr out"
+            f"optimizer.muon_lr: found ZeRO {config.zero_stage}, which flattens matrices; write "
+            "engine.zero_stage=null or optimizer.muon_lr=null"
         )
 
 
-class Engine:
-    """A module and its optimizer under DeepSpeed, on this worker's device.
+class Engine(ABC):
+    """A module and its optimizer on this worker's device; `build_engine` chooses the kind.
+
+    All workers call the same methods in the same order.
 
     Args:
-        module: module whose `forward` makes losses; its parameters that require a gradient are trained.
-        exact: frozen submodules that keep their precision; ZeRO 3 rounds all.
-        ema: decay of the running average of the trained parameters, which `gathered` gives; 0 keeps none.
+        module: its parameters that require a gradient are trained.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        config: EngineConfig,
-        optimizer: OptimizerConfig,
-        exact: Sequence[nn.Module] = (),
-        ema: float = 0.0,
-    ):
-        deepspeed = _deepspeed()
-        unrounded = [(parameter, parameter.data) for frozen in exact for parameter in frozen.parameters()]
-        optimizers = build_optimizers(named_trained(module), optimizer)
-        joint: torch.optim.Optimizer = ClippedTogether(optimizers, config.clip) if config.whole else optimizers[0]
-        self.config, self._schedule = config, optimizer
-        self._rates = [group["lr"] for group in joint.param_groups]
-        self.model, self._optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=joint, config=config.deepspeed()
-        )
-        if config.zero_stage < 3:
-            for parameter, data in unrounded:
-                parameter.data = data.to(self.device)
+    model: Callable[..., Any]
+    """Runs the module's forward pass in the engine's precision."""
+    held: list[Fragment]
+    """Float32 weights and states of the optimizer that this worker holds."""
+    averages: AveragedWeights | None
+    """Running average of the held weights."""
+
+    def __init__(self, module: nn.Module, config: EngineConfig, optimizer: OptimizerConfig):
+        self.config, self.schedule = config, optimizer
+        self.device = local_device()
+        self.workers, self.rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        self.shapes = {name: list(parameter.shape) for name, parameter in named_trained(module)}
+        """Shape of every trained parameter."""
+        self.updates = 0
+        """Updates of the weights so far."""
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32, as convolutions are by default
-        self._averages = AveragedWeights((parameter for _, parameter in named_trained(module)), ema) if ema else None
 
     @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
+    @abstractmethod
     def learning_rate(self) -> float:
         """Learning rate of the first parameter group."""
-        return self._optimizer.param_groups[0]["lr"]
 
     @property
+    @abstractmethod
     def grad_norm(self) -> float:
-        """Gradient norm of the last update, before clipping."""
-        return float(self.model.get_global_grad_norm() or 0.0)
+        """Gradient norm of the last update, before clipping; waits for the device."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Run backward for one of an accumulation's passes."""
+
+    @abstractmethod
+    def update(self, rate: float) -> bool:
+        """Clip and update, at `rate` times the full learning rates; returns False within an accumulation."""
+
+    @abstractmethod
+    def set_updates(self, count: int) -> None:
+        """Tell the optimizer how many updates the loaded states have seen."""
+
+    @abstractmethod
+    def set_weights(self, files: CheckpointFiles) -> None:
+        """Make the weights that forward passes read equal to a checkpoint's, after the held ones were loaded."""
 
     def step(self, loss: Tensor, done: float) -> None:
         """Run backward; at the end of an accumulation also clip, update and average.
@@ -130,108 +103,80 @@ class Engine:
         Args:
             done: share of the run in [0, 1] before this step, which sets the learning rate.
         """
-        self.model.backward(loss)
-        updates, rate = self.model.is_gradient_accumulation_boundary(), rate_at(done, self._schedule)
-        for group, full_rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * full_rate
-        self.model.step()
-        if updates and self._averages is not None:
-            self._averages.update()
+        self.backward(loss)
+        if self.update(rate_at(done, self.schedule)):
+            self.updates += 1
+            if self.averages is not None:
+                self.averages.update()
 
-    def first_workers(self, value: float) -> float:
-        """Broadcast a number from the first worker to all."""
-        values = [value]
-        torch.distributed.broadcast_object_list(values, device=self.device)
-        return values[0]
+    def owned(self) -> list[Fragment]:
+        """List the held fragments that this worker is to save, so that together all are saved once."""
+        return self.held
 
-    def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Average scalars over the workers."""
-        means = self.total(torch.stack(list(values.values()))) / torch.distributed.get_world_size()
-        return dict(zip(values, means.tolist(), strict=True))
+    def state(self, step: int, attempt: str, position: dict[str, Any]) -> CheckpointState:
+        """Describe a checkpoint of this engine."""
+        return CheckpointState(step, self.workers, attempt, self.shapes, self.updates, position)
 
-    def total(self, values: Tensor) -> Tensor:
-        """Sum a tensor over the workers."""
-        summed = values.float().to(self.device)
-        torch.distributed.all_reduce(summed)
-        return summed.cpu()
+    @torch.no_grad()
+    def load(self, files: CheckpointFiles) -> None:
+        """Load weights, states of the optimizer and averages from a checkpoint of any number of workers.
 
-    def save(self, folder: Path, state: dict[str, Any]) -> None:
-        """Save this worker's shard of parameters and optimizer state, averages and `state`; all workers call it."""
-        entries = {STATE: state, AVERAGES: None if self._averages is None else self._averages.state_dict()}
-        self.model.save_checkpoint(folder, tag=CHECKPOINT_TAG, client_state=entries, exclude_frozen_parameters=True)
-        (folder / WORKERS_FILE).write_text(json.dumps(torch.distributed.get_world_size()))
-
-    def load(self, folder: Path) -> dict[str, Any]:
-        """Load a checkpoint that any number of workers saved; returns its `state`."""
-        saved_by = json.loads((folder / WORKERS_FILE).read_text())
-        if self.config.zero_stage == 0 or saved_by == torch.distributed.get_world_size():
-            return self._load(folder)
-        with _resharded(folder) as universal:
-            self.model._config.load_universal_checkpoint = True  # DeepSpeed reads it only when an engine is built
-            state = self._load(universal)
-            self.model._config.load_universal_checkpoint = False
-        return state
-
-    def _load(self, folder: Path) -> dict[str, Any]:
-        path, entries = self.model.load_checkpoint(str(folder), tag=CHECKPOINT_TAG, load_module_strict=False)
-        if path is None:
-            raise FileNotFoundError(f"{folder}: no checkpoint of the engine is in this folder")
-        if self._averages is not None:
-            self._averages.load_state_dict(entries[AVERAGES])
-        return entries[STATE]
-
-    @contextmanager
-    def gathered(self) -> Iterator[nn.Module]:
-        """Give the module with whole, averaged parameters on every worker, also if ZeRO 3 shards them.
-
-        Parameters are in the engine's precision: the float32 masters of a bf16 run are in its checkpoints only.
+        Raises:
+            CheckpointError: it is of other parameters, or lacks the averages.
         """
-        zero = _deepspeed().zero
-        parameters = list(self.model.module.parameters())
-        with zero.GatheredParameters(parameters, enabled=self.config.zero_stage == 3):
-            if self._averages is None:
-                yield self.model.module
-                return
-            self._averages.swap()
-            try:
-                yield self.model.module
-            finally:
-                self._averages.swap()
+        _require_same(files.state.shapes, self.shapes, str(files.folder))
+        for fragment in self.held:
+            for kind, values in fragment.tensors.items():
+                values.copy_(files.values(kind, fragment.name, fragment.start, len(values)))
+        self.updates = files.state.updates
+        self.set_updates(self.updates)
+        self.set_weights(files)
+        if self.averages is not None:
+            self.averages.updates = self.updates
+
+    def hold(self, fragments: list[Fragment], ema: float) -> None:
+        """Take note of the fragments that this worker holds, and average their weights if `ema` is not 0."""
+        self.averages = AveragedWeights([fragment.tensors[WEIGHTS] for fragment in fragments], ema) if ema else None
+        means = self.averages.means if self.averages is not None else [None] * len(fragments)
+        self.held = [
+            fragment if mean is None else Fragment(fragment.name, fragment.start, {**fragment.tensors, AVERAGES: mean})
+            for fragment, mean in zip(fragments, means, strict=True)
+        ]
 
 
-@contextmanager
-def _resharded(folder: Path) -> Iterator[Path]:
-    """Convert a checkpoint to one for any number of workers, on every node's disk; removed after the block."""
-    name = [f"fireedit-{uuid.uuid4().hex}"]
-    torch.distributed.broadcast_object_list(name)
-    universal, first_here = Path(tempfile.gettempdir()) / name[0], os.environ.get("LOCAL_RANK", "0") == "0"
-    if first_here:
-        words = ["--input_folder", str(folder / CHECKPOINT_TAG), "--output_folder", str(universal / CHECKPOINT_TAG)]
-        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *words, "--inject_missing_state"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{folder}: cannot be resharded for other workers:\n{done.stderr[-2000:]}")
-        (universal / "latest_universal").write_text(CHECKPOINT_TAG)
-    torch.distributed.barrier()
-    try:
-        yield universal
-        torch.distributed.barrier()
-    finally:
-        if first_here:
-            shutil.rmtree(universal, ignore_errors=True)
+def build_engine(
+    module: nn.Module,
+    config: EngineConfig,
+    optimizer: OptimizerConfig,
+    exact: Sequence[nn.Module] = (),
+    ema: float = 0.0,
+) -> Engine:
+    """Build the engine that a recipe asks for, on this worker's device; torch's process group is there.
+
+    Args:
+        module: module whose `forward` makes losses; parameters that require a gradient are trained, and float32.
+        exact: frozen submodules that keep their precision.
+        ema: decay of the running average of the trained parameters; 0 keeps none.
+    """
+    if config.zero_stage is None:
+        from fireedit.platform.train.replicated import ReplicatedEngine
+
+        return ReplicatedEngine(module, config, optimizer, exact, ema)
+    from fireedit.platform.train.sharded import ShardedEngine  # DeepSpeed takes seconds to import
+
+    return ShardedEngine(module, config, optimizer, exact, ema)
 
 
-def _deepspeed() -> Any:
-    """Import DeepSpeed on Ray Train's process group; on CPUs without its collective that needs a compiler."""
-    backend = torch.distributed.get_backend()
-    on_cpus = backend == "gloo"  # also on a machine with GPUs, if the recipe asks for none
-    os.environ["DS_ACCELERATOR"] = "cpu" if on_cpus else "cuda"
-    import deepspeed
-    import deepspeed.ops
+def local_device() -> torch.device:
+    """Find this worker's device: its GPU if the process group is NCCL's, as a recipe may ask for CPUs beside GPUs."""
+    on_gpu = torch.distributed.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
-    if on_cpus:  # on GPUs reading this table would compile every operator
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)  # DeepSpeed uses them
-    if not deepspeed.comm.is_initialized():
-        deepspeed.init_distributed(backend, dist_init_required=None, verbose=False)
-    return deepspeed
+
+def _require_same(found: dict[str, list[int]], wanted: dict[str, list[int]], where: str) -> None:
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise CheckpointError(
+                f"{where}: {name} has shape {found.get(name)} there and {wanted.get(name)} here; resume with the "
+                "recipe that saved it"
+            )

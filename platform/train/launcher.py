@@ -1,75 +1,228 @@
-"""Ray Train: one loop on every worker, restarted from the last checkpoint when a worker fails."""
+"""Ray Train: one function on every worker, restarted from the newest checkpoint when a worker or its node is lost."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pydantic import NonNegativeInt, PositiveInt
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
+import ray.train
+import torch.distributed as dist
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointUploadMode,
+    FailureConfig,
+    LoggingConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    ValidationConfig,
+)
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util import get_node_ip_address
 
+from fireedit.platform import storage
 from fireedit.platform.cluster import quiet_ray_data
-from fireedit.platform.config import LogicalCPUs, LogicalGPUs
+from fireedit.platform.console import say
+from fireedit.platform.train import checkpoints
+from fireedit.platform.train.runs import Run
+from fireedit.platform.train.session import Control, StopFile, Write, tell_stop
+from fireedit.platform.train.workers import WorkersConfig, active_workers
+
+Loop = Callable[["RaySession", dict[str, Any]], None]
+"""Trains on one worker."""
+Validate = Callable[[str], dict[str, float]]
+"""Evaluates the checkpoint at an address; returns its figures."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkersConfig:
-    """Workers of a run and the resources of each."""
+class RaySession:
+    """Session of a worker of Ray Train.
 
-    count: PositiveInt
-    cpus: LogicalCPUs
-    """Logical CPUs of each worker; Ray Data's tasks take more."""
-    gpus: LogicalGPUs = 0
-    """GPUs of each worker; 0 trains on CPUs."""
-    max_failures: NonNegativeInt = 2
-    """Restarts before the run gives up."""
+    Args:
+        run: name and folder of the run.
+        passes: forward passes of a step on all workers together.
+    """
 
-    @property
-    def bundle(self) -> dict[str, float]:
-        """Resources of a worker, as Ray counts them."""
-        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+    def __init__(self, run: Run, keep: int, passes: int):
+        context = ray.train.get_context()
+        self.run, self.keep = run, keep
+        self.rank, found = context.get_world_rank(), context.get_world_size()
+        self.workers = active_workers(found, passes)
+        self.idle = self.rank >= self.workers
+        self._has_idle = self.workers < found
+        if self._has_idle:
+            _regroup(self.rank, self.workers)
+            if self.rank == 0:
+                say(
+                    f"{found - self.workers} of {found} workers are idle: the {passes} passes of a step go evenly into "
+                    f"{self.workers}"
+                )
+        if not self.idle:
+            self.control = Control()
+            self._stop_file = StopFile(run.stop)
+        self._written = threading.Event()
+        self._written.set()
+
+    def latest(self) -> str | None:
+        if self.rank == 0:  # one more than Ray keeps, which may not know the newest yet
+            checkpoints.remove_others(self.run.folder, self.keep + 1)
+        return self.control.first(checkpoints.latest(self.run.folder) if self.rank == 0 else None)
+
+    def save(self, step: int, write: Write, row: Mapping[str, float], validate: bool = False) -> None:
+        self.wait()
+        self._written = written = threading.Event()
+        address = checkpoints.path_of(self.run.folder, step)
+        name = checkpoints.name_of(step)
+
+        def upload(_: Checkpoint, __: str) -> Checkpoint:
+            write(address)
+            written.set()
+            files = ray.train.get_context().get_storage()
+            return Checkpoint(files.build_checkpoint_path_from_name(name), files.storage_filesystem)
+
+        self._tell_idle("report", name)
+        ray.train.report(
+            dict(row),
+            checkpoint=Checkpoint.from_directory(tempfile.gettempdir()),  # not read: `upload` writes the checkpoint
+            checkpoint_dir_name=name,
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=False,
+            checkpoint_upload_fn=upload,
+            validation=validate,
+        )
+
+    def stop_reason(self) -> str:
+        return "the stop file" if self._stop_file.found else ""
+
+    def leaves_soon(self) -> bool:
+        self._tell_idle("preemption")
+        return ray.train.get_preemption_info() is not None
+
+    def wait(self) -> None:
+        self._written.wait()
+        self.control.barrier()
+
+    def close(self) -> None:
+        """End the session, and the idle workers' with it."""
+        self._stop_file.close()
+        self._tell_idle("end")
+
+    def serve_idle(self) -> None:
+        """Take part in Ray's barriers on an idle worker until the others end."""
+        while (message := ray.train.collective.broadcast_from_rank_zero(None))[0] != "end":
+            if message[0] == "report":
+                ray.train.report({}, checkpoint_dir_name=message[1], checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
+            else:
+                ray.train.get_preemption_info()
+
+    def _tell_idle(self, *message: str) -> None:
+        """Send idle workers the name of Ray's next barrier, of which they are a part."""
+        if self._has_idle:
+            ray.train.collective.broadcast_from_rank_zero(message)
 
 
 def launch(
-    loop: Callable[[dict[str, Any]], None],
+    loop: Loop,
     config: Mapping[str, Any],
     workers: WorkersConfig,
-    folder: str,
-    name: str,
-    keep_checkpoints: int,
+    run: Run,
+    *,
+    keep: int,
+    passes: int,
+    validate: Validate | None = None,
+    validation_resources: Mapping[str, float] | None = None,
 ) -> Result:
-    """Run `loop(config)` on every worker and wait for it.
+    """Run `loop(session, config)` on every worker and wait for it; an interrupted run resumes.
+
+    SIGTERM asks the workers to save and end.
 
     Args:
-        folder, name: folder/name takes checkpoints and metrics; an interrupted run of this name resumes.
+        run: folder that takes checkpoints and reports.
+        keep: complete checkpoints that are kept.
+        passes: forward passes of a step on all workers together.
+        validate: runs in a task of its own beside training, on checkpoints that the loop saves for it.
     """
+    resources = dict(validation_resources or {})
+    options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
     trainer = TorchTrainer(
-        _quietly(loop),
+        _on_worker(loop, run, keep, passes),
         train_loop_config=dict(config),
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=workers.count,
+            num_workers=workers.count,  # type: ignore[arg-type]  # mypy sees the class of Train's first version
             use_gpu=workers.gpus > 0,
             resources_per_worker=workers.bundle,
+            elastic_resize_monitor_interval_s=workers.resize_every_s,
         ),
-        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Train's first version
-            name=name,
-            storage_path=folder,
+        run_config=RunConfig(  # type: ignore[call-arg]
+            name=run.name,
+            storage_path=run.parent,
             failure_config=FailureConfig(max_failures=workers.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=keep_checkpoints),
+            checkpoint_config=CheckpointConfig(num_to_keep=keep),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
+        validation_config=None if validate is None else ValidationConfig(_on_checkpoint(validate, run), None, options),
     )
-    return trainer.fit()
+    with _stopping(run):
+        return trainer.fit()
 
 
-def _quietly(loop: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+def _on_worker(loop: Loop, run: Run, keep: int, passes: int) -> Callable[[dict[str, Any]], None]:
     """Wrap the loop so that a worker prints the loop's lines only, without Ray's reports."""
 
     def quiet_loop(config: dict[str, Any]) -> None:
         quiet_ray_data()
         logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs every report to the root logger
-        loop(config)
+        session = RaySession(run, keep, passes)
+        if session.idle:
+            session.serve_idle()
+        else:
+            loop(session, config)
+            session.close()
 
     return quiet_loop
+
+
+def _on_checkpoint(validate: Validate, run: Run) -> Callable[[Checkpoint], dict[str, float]]:
+    """Wrap a validation so that it gets the checkpoint's address, with the options of the run's."""
+
+    def validate_checkpoint(checkpoint: Checkpoint) -> dict[str, float]:
+        return validate(storage.join(run.folder, checkpoint.path.rsplit("/", 1)[-1]))
+
+    return validate_checkpoint
+
+
+def _regroup(rank: int, active: int) -> None:
+    """Make the process group anew of the first `active` workers; the others leave it."""
+    address = [None if rank else _free_address()]
+    dist.broadcast_object_list(address)
+    backend = dist.get_backend()
+    dist.destroy_process_group()
+    if rank < active:
+        dist.init_process_group(backend, init_method=f"tcp://{address[0]}", rank=rank, world_size=active)
+
+
+def _free_address() -> str:
+    host = get_node_ip_address()
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return f"{host}:{probe.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def _stopping(run: Run) -> Iterator[None]:
+    """Turn SIGTERM and a first Ctrl-C into the run's stop file, in a main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.signal(number, lambda *_: tell_stop(run.stop)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)

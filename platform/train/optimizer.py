@@ -1,6 +1,7 @@
 """AdamW, Muon for matrices, the learning rate over a run, and averaged weights."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,35 +141,6 @@ def _groups(
     return [{"params": members, "lr": lr * scale} for scale, members in groups.items()]
 
 
-class ClippedTogether(torch.optim.Optimizer):
-    """Several optimizers as one, with one clipping of the gradients of all their parameters.
-
-    Args:
-        members: optimizers that share no parameter.
-        clip: largest norm of the gradient.
-    """
-
-    def __init__(self, members: Sequence[torch.optim.Optimizer], clip: float):
-        super().__init__([group for member in members for group in member.param_groups], {})
-        self.members, self.clip = list(members), clip
-        self._global_grad_norm: Tensor | None = None  # the name that DeepSpeed reads
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever passed
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        self._global_grad_norm = nn.utils.clip_grad_norm_(parameters, self.clip)
-        for member in self.members:
-            member.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [member.state_dict() for member in self.members]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for member, state in zip(self.members, state_dict["parts"], strict=True):
-            member.load_state_dict(state)
-        self.param_groups = [group for member in self.members for group in member.param_groups]
-
-
 def rate_at(done: float, config: OptimizerConfig) -> float:
     """Factor in [0, 1] of the learning rate after a share `done` in [0, 1] of the run."""
     climbing = done / config.warmup_ratio if config.warmup_ratio else 1.0
@@ -179,7 +151,7 @@ def rate_at(done: float, config: OptimizerConfig) -> float:
 class AveragedWeights:
     """Exponential moving average of parameters, float32 on their device; its first updates forget faster."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], decay: float):
+    def __init__(self, parameters: Iterable[Tensor], decay: float):
         self.parameters, self.decay, self.updates = list(parameters), decay, 0
         self.means = [parameter.detach().float().clone() for parameter in self.parameters]
 
@@ -190,21 +162,16 @@ class AveragedWeights:
         self.updates += 1
         torch._foreach_lerp_(self.means, [parameter.detach().float() for parameter in self.parameters], 1 - decay)
 
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the averages and the parameters' values."""
-        for parameter, mean in zip(self.parameters, self.means, strict=True):
-            values = parameter.detach().float().clone()
-            parameter.copy_(mean)
-            mean.copy_(values)
-
-    def state_dict(self) -> dict[str, object]:
-        return {"means": self.means, "updates": self.updates}
-
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
-        for mean, saved in zip(self.means, state["means"], strict=True):  # type: ignore[call-overload]
-            mean.copy_(saved)
-        self.updates = int(state["updates"])  # type: ignore[call-overload]
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the parameters their averages within the block."""
+        values = [parameter.detach().clone() for parameter in self.parameters]
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.means)
+            try:
+                yield
+            finally:
+                torch._foreach_copy_(self.parameters, values)
 
 
 def named_trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""Progress of a run: a line for a person and a JSON row for a machine, figures of each corpus, and a summary."""
+"""Figures of a run between two reports: means of losses, speed, waits, use of the device, and corpora's shares."""
 
 import json
 import time
@@ -9,23 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fireedit.platform.console import say
-
-Mean = Callable[[Mapping[str, Any]], dict[str, float]]
+Row = dict[str, float]
+"""Figures of a report, by name."""
 WINDOW = 20
 """Steps whose mean losses stand for the beginning and the end of a run; half of a run that is shorter than two."""
 
 
 @dataclass
 class Progress:
-    """Means of losses and speed since the last report, and the time that the rest of the run will take."""
+    """Means of losses and speed since the last report."""
 
-    steps: int
-    """Steps of the whole run; 0 if a clock ends it."""
-    rows: list[dict[str, float]] = field(default_factory=list)
-    """Reports so far, with the earlier ones of a resumed run."""
-    shown: bool = True
-    """Print a line at each report; False only keeps the rows."""
+    workers: int = 1
+    flops_per_s: float | None = None
+    """Peak of the devices of all workers together, in operations of the precision trained in; None: no MFU."""
+    sample_flops: float | None = None
+    """Operations that a sample takes, without recomputation."""
     _losses: dict[str, Any] = field(default_factory=dict)
     _passes: int = 0
     _samples: int = 0
@@ -33,67 +31,35 @@ class Progress:
     _started: float = field(default_factory=time.perf_counter)
 
     def add(self, losses: Mapping[str, Any], samples: int, waited_s: float) -> None:
-        """Count one forward pass: its losses, its samples on all workers, and its wait for data.
+        """Count one forward pass: its losses, its samples on this worker, and its wait for data.
 
         Losses may be tensors: they are only added up, so that the host waits for no device before `report`.
         """
         for name, value in losses.items():
             self._losses[name] = self._losses.get(name, 0.0) + value
         self._passes += 1
-        self._samples += samples
+        self._samples += samples * self.workers
         self._waited_s += waited_s
 
-    def report(
-        self,
-        step: int,
-        learning_rate: float,
-        grad_norm: float,
-        mean: Mean = lambda losses: dict(losses),
-        more: Mapping[str, float] | None = None,
-        left_s: float | None = None,
-    ) -> dict[str, float]:
-        """Print the run's state, keep it as a row, and begin the next stretch.
+    def report(self, step: int, mean: Callable[[Mapping[str, Any]], Row], more: Mapping[str, float]) -> Row:
+        """Make the row of a step, and begin the next stretch.
 
         Args:
             mean: averages over the workers.
-            more: figures for the row alone.
-            left_s: seconds until a clock ends the run, unless its steps end it before.
+            more: figures that the caller knows.
         """
-        elapsed_s = time.perf_counter() - self._started
         means = mean({name: total / self._passes for name, total in self._losses.items()})
-        row = {
-            "step": step,
-            **means,
-            "lr": learning_rate,
-            "grad_norm": grad_norm,
-            "samples_per_s": self._samples / elapsed_s,
-            "data_wait_share": self._waited_s / elapsed_s,
-            **(more or {}),
-        }
-        if self.shown:
-            say(self._line(row, means, elapsed_s, left_s))
-        self.rows.append(row)
+        elapsed_s = time.perf_counter() - self._started  # the means have waited for the device
+        speed = self._samples / elapsed_s
+        row = {"step": step, **means, "samples_per_s": speed, "data_wait_share": self._waited_s / elapsed_s, **more}
+        if self.flops_per_s and self.sample_flops:
+            row["mfu"] = speed * self.sample_flops / self.flops_per_s
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            row["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+            torch.cuda.reset_peak_memory_stats()
         self._losses, self._passes, self._samples, self._waited_s = {}, 0, 0, 0.0
         self._started = time.perf_counter()
         return row
-
-    def _line(
-        self, row: Mapping[str, float], means: Mapping[str, float], elapsed_s: float, left_s: float | None
-    ) -> str:
-        """Format a row for a person.
-
-        step   1200/25000  loss 0.1432 (denoise 0.13, img 0.01)  lr 9.8e-06  grad 0.71  3.2 samples/s  wait 4%  left 12m
-        """
-        done = row["step"] - (self.rows[-1]["step"] if self.rows else 0)
-        ends_s = [elapsed_s / done * (self.steps - row["step"])] if self.steps else []
-        ends_s += [] if left_s is None else [max(left_s, 0.0)]
-        total = f"/{self.steps}" if self.steps else ""
-        terms = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name != "loss")
-        return (
-            f"step {row['step']:>6}{total}  loss {means['loss']:.4f} ({terms})  lr {row['lr']:.1e}"
-            f"  grad {row['grad_norm']:.2f}  {row['samples_per_s']:.1f} samples/s"
-            f"  wait {row['data_wait_share']:.0%}  left {duration(min(ends_s))}"
-        )
 
 
 class CorpusTally:
@@ -116,7 +82,7 @@ class CorpusTally:
         places = torch.tensor([self._places[name] for name in corpora], device=losses.device)
         self._sums.index_add_(1, places, torch.stack([torch.ones_like(losses), losses]))
 
-    def report(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def report(self, total: Callable[[Tensor], Tensor]) -> Row:
         """Give every corpus's loss since the last report, share of the run and epochs; `total` sums over workers."""
         counts, losses = total(self._sums).tolist()
         self._sums = torch.zeros_like(self._sums)
@@ -163,12 +129,12 @@ def to_lines(rows: Sequence[Mapping[str, float]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def from_lines(data: bytes) -> list[dict[str, float]]:
+def from_lines(data: bytes) -> list[Row]:
     """Read rows that `to_lines` wrote."""
     return [json.loads(line) for line in data.decode().splitlines()]
 
 
-def window_mean(rows: Sequence[Mapping[str, float]], first: float, last: float) -> dict[str, float]:
+def window_mean(rows: Sequence[Mapping[str, float]], first: float, last: float) -> Row:
     """Average every figure over the reports of steps first < step <= last that have it."""
     figures: dict[str, list[float]] = {}
     for row in rows:

@@ -24,6 +24,11 @@ class Run:
         self.metrics = storage.join(self.folder, "metrics.jsonl")
         self.ledger = storage.join(self.folder, "ledger")
         self.quarantine = storage.join(self.folder, "quarantine")
+        self.stop = storage.join(self.folder, "stop")
+        self.tensorboard = storage.join(self.folder, "tensorboard")
+        self.traces = storage.join(self.folder, "traces")
+        self.validation = storage.join(self.folder, "validation.jsonl")
+        self.samples = storage.join(self.folder, "samples")
         self.weights = storage.join(self.folder, "weights")
         self.index = storage.join(self.weights, "model_index.json")
 

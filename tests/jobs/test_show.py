@@ -11,7 +11,7 @@ from PIL import Image
 
 from fireedit.jobs import show
 from fireedit.jobs.training.recipe import read_recipe
-from fireedit.jobs.training.stage_loop import open_corpora
+from fireedit.jobs.training.stage_task import open_corpora
 from fireedit.platform import images
 from fireedit.platform.data.conversion import ConversionConfig
 from fireedit.platform.data.preparation import prepare_shards

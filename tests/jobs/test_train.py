@@ -14,7 +14,7 @@ import ray
 
 from fireedit.jobs import train
 from fireedit.jobs.training.recipe import TrainRecipe
-from fireedit.jobs.training.stage_loop import open_corpora
+from fireedit.jobs.training.stage_task import open_corpora
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import config
 from fireedit.platform.train.progress import from_lines

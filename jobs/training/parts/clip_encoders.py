@@ -27,8 +27,8 @@ from fireedit.jobs.training.held_out import (
     held_out_batches,
     known_cross_entropy,
 )
-from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import saved
+from fireedit.jobs.training.pretraining import PretrainRecipe
 from fireedit.models.model import FireEditConfig
 from fireedit.models.text import build_text_encoder
 from fireedit.models.tokens import IGNORED

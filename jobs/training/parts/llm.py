@@ -19,8 +19,8 @@ from transformers import AutoTokenizer
 
 from fireedit.jobs.training.conversations import KNOWLEDGE, Conversation, conversation_by_use, make_conversation
 from fireedit.jobs.training.held_out import HELD_OUT, RIGHT, SHOWN, WRONG
-from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import frozen, load_weights
+from fireedit.jobs.training.pretraining import PretrainRecipe
 from fireedit.models.detector import Detector
 from fireedit.models.model import FireEdit, FireEditConfig
 from fireedit.models.region_encoder import RegionEncoder

@@ -21,8 +21,8 @@ from transformers import AutoTokenizer
 from fireedit.jobs.evaluation.cases import FAMILIES, Cases, EditCase, stacked
 from fireedit.jobs.evaluation.editors import TextEditor, text_pipeline
 from fireedit.jobs.training.held_out import HELD_OUT
-from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import frozen, load_weights
+from fireedit.jobs.training.pretraining import PretrainRecipe
 from fireedit.models.model import FireEditConfig
 from fireedit.models.schedule import prediction_target, signal_to_noise, training_noise
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig, draw_timesteps, edit_errors

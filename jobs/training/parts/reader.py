@@ -32,7 +32,7 @@ from fireedit.jobs.evaluation.scene_reader import (
 from fireedit.jobs.evaluation.success import COLORLESS, verdicts
 from fireedit.jobs.training.corruption import corrupted, noisy, speckled
 from fireedit.jobs.training.held_out import HELD_OUT, SHOWN, held_out_batches, known_cross_entropy
-from fireedit.jobs.training.loop import PretrainRecipe
+from fireedit.jobs.training.pretraining import PretrainRecipe
 from fireedit.models.model import NANO, FireEditConfig
 from fireedit.models.tokens import IGNORED
 from fireedit.platform.config import Ratio

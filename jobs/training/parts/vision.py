@@ -20,8 +20,8 @@ from fireedit.jobs.evaluation.clip import normalized
 from fireedit.jobs.evaluation.success import COLORLESS
 from fireedit.jobs.training.detection_loss import SetLoss
 from fireedit.jobs.training.held_out import HELD_OUT, SHOWN, accuracy, held_out_batches, known_cross_entropy
-from fireedit.jobs.training.loop import PretrainRecipe
 from fireedit.jobs.training.nano_folder import load_weights, saved
+from fireedit.jobs.training.pretraining import PretrainRecipe
 from fireedit.models.detector import Detections, Detector, select_proposals
 from fireedit.models.layers.boxes import box_iou
 from fireedit.models.model import FireEditConfig

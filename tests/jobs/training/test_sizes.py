@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from fireedit.jobs.training.recipe import read_recipe
 from fireedit.jobs.training.sizes import ModelConfig, ModelSizes, require_sizes, same_sizes
-from fireedit.jobs.training.stage_loop import load_pipeline
+from fireedit.jobs.training.stage_task import load_pipeline
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.vlm import VLM

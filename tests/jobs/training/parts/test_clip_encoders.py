@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fireedit.jobs.evaluation.clip import CLIPJudge
-from fireedit.jobs.training.loop import pretrain
 from fireedit.jobs.training.parts import clip_encoders as clip
+from fireedit.jobs.training.pretraining import pretrain
 from fireedit.models.model import NANO, preset
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import IGNORED

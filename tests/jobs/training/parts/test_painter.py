@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from fireedit.jobs.training.loop import pretrain
 from fireedit.jobs.training.parts.painter import (
     CELL_CONTENTS,
     CELL_LOOKS,
@@ -19,6 +18,7 @@ from fireedit.jobs.training.parts.painter import (
     PainterTask,
     UNetWithProbes,
 )
+from fireedit.jobs.training.pretraining import pretrain
 from fireedit.models.model import NANO, FireEditConfig, preset
 from fireedit.models.settings import PaintSettings
 from fireedit.models.stages import ObjectiveConfig

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import default_collate
 
-from fireedit.jobs.training.loop import pretrain
 from fireedit.jobs.training.parts import vision
+from fireedit.jobs.training.pretraining import pretrain
 from fireedit.models.detector import Detector
 from fireedit.models.model import FireEdit, preset
 from fireedit.models.region_encoder import RegionEncoder
