@@ -83,11 +83,9 @@ class StageTask:
             for number, batch in zip(share.batches(), columns, strict=True):
                 yield NumberedBatch(number, self.processor.batch(batch))
 
-    def losses(self, model: Callable[..., Any], batch: NumberedBatch) -> Losses:
-        torch.manual_seed(
-            zlib.crc32(f"{self.recipe.seed} {batch.number}".encode())
-        )  # noise and dropout go with samples
-        return model(batch.batch)
+    def losses(self, engine: Engine, batch: NumberedBatch) -> Losses:
+        torch.manual_seed(zlib.crc32(f"{self.recipe.seed} {batch.number}".encode()))  # noise goes with samples
+        return engine.model(batch.batch)
 
     def record(self, step: int, batch: NumberedBatch, losses: Losses) -> int:
         self.tally.add(batch.batch.corpora, losses.each)
