@@ -123,8 +123,6 @@ def check(recipe: TrainRecipe, name: str) -> None:
         if corpus not in CORPORA and not storage.exists(storage.join(recipe.home, "shards", corpus, INDEX)):
             hint = config.nearest(corpus, list(CORPORA))
             raise RecipeError(f"{name}: mixture: no corpus or folder of shards is called {corpus!r}; {hint}")
-    if recipe.init_from == FRESH and recipe.model.preset != "nano":
-        raise RecipeError(f"{name}: init_from: found fresh, which only nano has; write a folder that convert.py made")
     check_engine(recipe.engine, recipe.optimizer, recipe.ema)
     try:
         with torch.device("meta"):  # no memory for the weights

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from fireedit.jobs.training.loading import load_pipeline
 from fireedit.jobs.training.recipe import FRESH, read_recipe
-from fireedit.jobs.training.stage_loop import load_pipeline
 from fireedit.models.pipeline import FireEditPipeline
 
 
