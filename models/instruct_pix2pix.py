@@ -10,6 +10,7 @@ from typing import Any
 
 import diffusers
 import torch
+from accelerate import init_empty_weights
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel
 
@@ -61,7 +62,8 @@ def load_instruct_pix2pix(
 def _unet(folder: Path) -> EditUNet:
     config = read_json(folder / "config.json")
     check_sizes(config)
-    unet = EditUNet.from_config(config)
+    with init_empty_weights():
+        unet = EditUNet.from_config(config)
     weights.load_strict(unet, weights.stable_diffusion_unet(read_tensors(folder)), source=str(folder))
     return unet
 
@@ -87,7 +89,8 @@ def _vae(folder: Path) -> EditVAE:
     """Load the VAE for pictures of the UNet's size; published VAEs name other sizes, of their own training."""
     config = read_json(folder / "config.json")
     side = read_json(folder.parent / "unet" / "config.json")["sample_size"]
-    vae = EditVAE.from_config(config | {"sample_size": side * 2 ** (len(config["block_out_channels"]) - 1)})
+    with init_empty_weights():
+        vae = EditVAE.from_config(config | {"sample_size": side * 2 ** (len(config["block_out_channels"]) - 1)})
     weights.load_strict(vae, weights.stable_diffusion_vae(read_tensors(folder)), source=str(folder))
     return vae
 

@@ -30,6 +30,7 @@ import yaml
 from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 from transformers import CLIPTextModel
+from transformers.modeling_utils import local_torch_dtype
 
 from fireedit.models.detector import Detector, DetectorConfig, select_proposals
 from fireedit.models.hvca import HVCA, HVCAConfig
@@ -180,6 +181,19 @@ class FireEdit(nn.Module):
             vae=build_vae(config.vae),
             text_encoder=build_text_encoder(config.text),
         )
+
+    @classmethod
+    def fresh(cls, config: FireEditConfig, seed: int, dtype: torch.dtype = torch.float32) -> Self:
+        """Build a frozen model of fresh weights, equal for equal seeds, whatever torch's random state, which stays.
+
+        Args:
+            dtype: of all weights but the detector's, which are float32. They are drawn in it, and take no more memory.
+        """
+        with torch.random.fork_rng(), local_torch_dtype(dtype):
+            torch.manual_seed(seed)
+            model = cls.from_config(config)
+        model.detector.float()
+        return model.eval().requires_grad_(False)
 
     @torch.no_grad()
     def perceive(self, view: Tensor, boxes: Sequence[Tensor | None] | None = None, detail: bool = True) -> Percepts:

@@ -20,6 +20,7 @@ from fireedit.models.callbacks import TENSORS, StepCallback, StepProperties, cal
 from fireedit.models.checkpoint_files import check_pipeline
 from fireedit.models.detector import Detector
 from fireedit.models.hvca import HVCA
+from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.pictures import (
     Boxes,
@@ -118,29 +119,36 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
 
         Args:
             parts: names of the components to load, such as `FireEditPipeline.PAINTING`; None loads all.
-            kwargs: those of diffusers; `dtype` is float32 for every part by default, in whatever they are saved.
+            kwargs: those of diffusers; `dtype` is float32 for every part by default, and "auto" is as each tensor is
+                saved. Tensors saved in it are mapped from their files, which the processes of a machine share.
         Raises:
             CheckpointFileError: a file is missing, damaged or not what its name says.
         """
         folder = NANO if pretrained_model_name_or_path == "nano" else Path(pretrained_model_name_or_path)
         check_pipeline(folder, parts or cls._optional_components)
         omitted = {} if parts is None else dict.fromkeys(set(cls._optional_components) - set(parts))
-        if kwargs.get("torch_dtype") is None and kwargs.get("dtype") is None:
-            kwargs["dtype"] = torch.float32
+        if kwargs.get("torch_dtype") is None:
+            dtype = kwargs.get("dtype") or torch.float32
+            kwargs["dtype"] = {"default": AS_SAVED} if dtype == AS_SAVED else dtype  # diffusers takes no bare word
         return super().from_pretrained(str(folder), **omitted, **kwargs)
 
     @classmethod
-    def fresh_nano(cls, seed: int = 0, config: FireEditConfig | None = None, tokenizers: Path = NANO) -> Self:
+    def fresh(
+        cls,
+        seed: int = 0,
+        config: FireEditConfig | None = None,
+        tokenizers: Path = NANO,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
         """Build a pipeline of fresh weights, equal for equal seeds, of nano's sizes or of `config`.
 
         Args:
-            tokenizers: folder of `vlm_tokenizer` and `tokenizer`; the shipped ones by default.
+            tokenizers: folder of `vlm_tokenizer` and `tokenizer`; the shipped ones by default. Their ids are within the
+                paper's vocabularies too, so they serve to measure the speed of its sizes.
+            dtype: as in `FireEdit.fresh`.
         """
         config = config or preset("nano")
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = FireEdit.from_config(config)
-        model.eval().requires_grad_(False)
+        model = FireEdit.fresh(config, seed, dtype)
         parts: dict[str, Any] = dict(model.named_children()) | {"scheduler": sampler(config.schedule)}
         parts |= {name: AutoTokenizer.from_pretrained(tokenizers / name) for name in ("vlm_tokenizer", "tokenizer")}
         return cls(**parts, settings=asdict(config.painting))

@@ -1,6 +1,7 @@
 """Conversion of published weights: one function per checkpoint, from its state dict to that of a component."""
 
 import hashlib
+import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,15 @@ def language_model(state: Mapping[str, Tensor], vocab_size: int, lora_targets: S
     return {name: tensor[:vocab_size] if name in tables else tensor for name, tensor in tensors.items()}
 
 
+def fresh_lora(module: nn.Module) -> dict[str, Tensor]:
+    """Draw a LoRA for a module that may be on the meta device, as PEFT does: A like a linear layer, B zero; float32."""
+    fresh = {name: torch.zeros(parameter.shape) for name, parameter in module.named_parameters() if ".lora_" in name}
+    for name, tensor in fresh.items():
+        if ".lora_A." in name:
+            nn.init.kaiming_uniform_(tensor, a=math.sqrt(5))
+    return fresh
+
+
 def smartedit_qformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Extract the QFormer from `TencentARC/SmartEdit-7B`, `embeddings_qformer/checkpoint-*.bin`."""
     return _renamed(
@@ -148,19 +158,19 @@ def stable_diffusion_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {re.sub(pattern, lambda m: f"{m[1]}.{renamed[m[2]]}.", name): tensor for name, tensor in state.items()}
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, assign: bool = False) -> None:
     """Load `state` into `module`, whose tensors it must match exactly.
-
-    A module on the meta device takes the tensors themselves, others copy them.
 
     Args:
         source: name of the checkpoint, for the error.
+        assign: take the tensors themselves, in their precision, as a module on the meta device always does; otherwise
+            their values are copied.
     Raises:
         WeightsError: tensors are missing, unexpected or of another shape.
     """
     on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
     try:
-        module.load_state_dict(dict(state), assign=on_meta)
+        module.load_state_dict(dict(state), assign=assign or on_meta)
     except RuntimeError as error:
         lines = [textwrap.shorten(line, 300) for line in str(error).splitlines()[:6]]
         raise WeightsError("\n".join([*lines, f"  give it the tensors of {source}"])) from None

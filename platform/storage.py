@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
+from fireedit.platform import copies
+
 
 def home() -> str:
     """Default folder of corpora, runs and weights: $FIREEDIT_HOME, else ~/fireedit.
@@ -156,17 +158,19 @@ def writing_folder(path: str, last: str) -> Iterator[Path]:
 
 @contextmanager
 def reading_folder(path: str) -> Iterator[Path]:
-    """Give the folder `path` as a local one; a remote one is downloaded, and removed at the end of the block.
+    """Give the folder `path` as a local one, to read only; what is opened or mapped in the block stays so after it.
+
+    A local folder is used in place. A remote one is fetched once per node, by the first process that asks for it while
+    others wait, and kept for later ones; see copies.py.
 
     Raises:
         FileNotFoundError: `path` is no folder.
+        OSError: the node's disk has no room for a remote one.
     """
-    if not is_remote(path):
-        if not Path(absolute(path)).is_dir():
-            raise FileNotFoundError(f"{path}: no such folder")
-        yield Path(absolute(path))
+    if is_remote(path):
+        with copies.held_copy(path, *filesystem(path)) as folder:
+            yield folder
         return
-    files, inner = filesystem(path)
-    with tempfile.TemporaryDirectory() as folder:
-        fs.copy_files(inner, folder, source_filesystem=files, destination_filesystem=fs.LocalFileSystem())
-        yield Path(folder)
+    if not Path(absolute(path)).is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    yield Path(absolute(path))

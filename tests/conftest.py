@@ -28,10 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an empty bucket on a local S3 server, with the options to reach it."""
     import boto3
     from moto.server import ThreadedMotoServer
+
+    os.environ.setdefault("FIREEDIT_SCRATCH", str(tmp_path_factory.mktemp("scratch")))  # copies of its folders
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

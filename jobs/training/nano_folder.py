@@ -75,7 +75,7 @@ def assemble(out: Path, seed: int = 0) -> dict[str, Any]:
     missing = [part for name, part in PRETRAINED.items() if not (out / name / "config.json").is_file()]
     if missing:
         sys.exit(f"{out} lacks parts; run: python jobs/pretrain.py {missing[0]} --out {out}")
-    pipeline = FireEditPipeline.fresh_nano(seed, tokenizers=out)
+    pipeline = FireEditPipeline.fresh(seed, tokenizers=out)
     with locked(out):
         trained = [name for name in (*PRETRAINED, *PAINTER) if (out / name / "config.json").is_file()]
         for name in trained:

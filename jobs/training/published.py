@@ -1,7 +1,6 @@
 """Conversion of published checkpoints to a pipeline of this project."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.qformer import QFormer
 from fireedit.models.schedule import sampler
 from fireedit.models.tati import TATI
-from fireedit.models.vlm import VLM
 from fireedit.platform.console import say
 
 TENSORS_IN = {"instruct_pix2pix": ("unet", "vae")}
@@ -135,7 +133,7 @@ def _fill_vlm(model: FireEdit, paths: PublishedPaths, smartedit: Mapping[str, Te
     llm = groma if paths.llm == paths.groma else read_tensors(paths.llm)
     llm = weights.language_model(llm, sizes.vocab_size, sizes.lora_targets)
     _warn_of_another_llm(weights.language_model(groma, sizes.vocab_size, sizes.lora_targets), llm, paths)
-    fresh = {**_fresh_lora(model.vlm), **_new_tables(llm, smartedit, config)}
+    fresh = {**weights.fresh_lora(model.vlm), **_new_tables(llm, smartedit, config)}
     _fill(model, "vlm", {**llm, **weights.groma_adapter(groma), **fresh}, f"{paths.llm} and {paths.groma}")
 
 
@@ -155,15 +153,6 @@ def _norm_eps(llm: Path) -> float:
     config = read_json(llm / "config.json")
     config = config.get("text_config") or config.get("llm_cfg") or config
     return config.get("rms_norm_eps", 1e-6)
-
-
-def _fresh_lora(vlm: VLM) -> dict[str, Tensor]:
-    """Initialize LoRA as PEFT does: A like a linear layer, B zero."""
-    fresh = {name: torch.zeros(parameter.shape) for name, parameter in vlm.named_parameters() if ".lora_" in name}
-    for name, tensor in fresh.items():
-        if ".lora_A." in name:
-            nn.init.kaiming_uniform_(tensor, a=math.sqrt(5))
-    return fresh
 
 
 def _new_tables(

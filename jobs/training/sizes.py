@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
+from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import BeforeValidator
 
 from fireedit.models.model import FireEditConfig, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.vlm import VLM
+from fireedit.models.weights import fresh_lora, load_strict
 from fireedit.platform import storage
 from fireedit.platform.config import RecipeError, to_plain
 
@@ -19,8 +21,8 @@ LORA = "vlm.lora_"
 """Prefix of sizes that may change between stages: the weights' LoRA is merged into the LLM, and a fresh one begins."""
 WEIGHTS_DECIDE = ("region_encoder.groma_compat", "vlm.norm_eps")
 """Settings that convert.py takes from published weights; a pipeline folder keeps them."""
-BASE = ".base_layer."
-"""Infix of the names of weights below a LoRA."""
+BASE, LORA_INFIX = ".base_layer.", ".lora_"
+"""Infixes of the names of weights below a LoRA, and of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +77,24 @@ def require_sizes(sizes: ModelConfig, folder: str) -> None:
 
 
 def resize_lora(pipeline: FireEditPipeline, sizes: FireEditConfig, seed: int) -> None:
-    """Merge the VLM's LoRA into its LLM and begin one of these sizes, unless it has them already."""
+    """Merge the VLM's LoRA into its LLM and begin one of these sizes, unless it has them already.
+
+    Only the merged projections and the new LoRA take memory; other tensors stay where they are.
+    """
     vlm = pipeline.vlm
     if not any(key.startswith("lora_") for key, _, _ in differences(to_plain(dict(vlm.config)), to_plain(sizes.vlm))):
         return
     for module in vlm.modules():
         if isinstance(module, BaseTunerLayer):
             module.merge()
-    merged = {name.replace(BASE, "."): tensor for name, tensor in vlm.state_dict().items() if "lora_" not in name}
+    state = vlm.state_dict()
+    old = next(tensor for name, tensor in state.items() if LORA_INFIX in name)
+    merged = {name.replace(BASE, "."): tensor for name, tensor in state.items() if LORA_INFIX not in name}
+    with init_empty_weights():
+        resized = VLM(replace(sizes.vlm, norm_eps=vlm.config.norm_eps))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        resized = VLM(replace(sizes.vlm, norm_eps=vlm.config.norm_eps)).to(vlm.dtype).eval().requires_grad_(False)
-    state = resized.state_dict()
-    resized.load_state_dict({name: merged.get(name.replace(BASE, "."), tensor) for name, tensor in state.items()})
-    pipeline.register_modules(vlm=resized)
+        fresh = {name: tensor.to(old) for name, tensor in fresh_lora(resized).items()}
+    kept = {name: merged[name.replace(BASE, ".")] for name in resized.state_dict() if name not in fresh}
+    load_strict(resized, kept | fresh, source="the LLM and a fresh LoRA")
+    pipeline.register_modules(vlm=resized.eval().requires_grad_(False))

@@ -6,16 +6,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from torch import Tensor
 
-from fireedit.jobs.training.recipe import FRESH, TrainRecipe
-from fireedit.jobs.training.sizes import resize_lora
+from fireedit.jobs.training.loading import load_pipeline
+from fireedit.jobs.training.recipe import TrainRecipe
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor
-from fireedit.models.stages import PARTS_OF, STAGES, Losses
+from fireedit.models.stages import Losses
 from fireedit.models.tokens import PromptError
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
@@ -31,8 +29,6 @@ from fireedit.platform.train.progress import CorpusTally, Progress, Row
 from fireedit.platform.train.runs import Run
 from fireedit.platform.train.session import Session
 from fireedit.platform.train.writers import ConsoleLine, MetricsFile, RayMetrics, TensorBoard, Writer
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,24 +170,3 @@ def require_same_encoders(corpora: Corpora, pipeline: FireEditPipeline) -> None:
                     f"{fingerprints[name]}; run: python jobs/prepare.py shards --encode {name} --weights with the "
                     "folder of init_from"
                 )
-
-
-def load_pipeline(recipe: TrainRecipe, init_from: str) -> FireEditPipeline:
-    """Load the pipeline to train, without the parts that an ablation leaves out.
-
-    Raises:
-        ValueError: the saved pipeline lacks a part that the stage runs.
-    """
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    if init_from == FRESH:
-        pipeline = FireEditPipeline.fresh_nano(recipe.seed, recipe.model)
-    else:
-        with storage.reading_folder(init_from) as folder:
-            pipeline = FireEditPipeline.from_pretrained(folder, dtype=DTYPES[recipe.engine.precision])
-    pipeline.register_modules(**dict.fromkeys(part for idea in recipe.without for part in PARTS_OF[idea]))
-    for part in STAGES[recipe.stage].without(recipe.without).parts:
-        if getattr(pipeline, part) is None:
-            raise ValueError(f"{init_from} has no {part}; write without=[...] as the run did that saved it")
-    resize_lora(pipeline, recipe.model, recipe.seed)
-    return pipeline

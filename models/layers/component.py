@@ -3,12 +3,20 @@
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from accelerate import init_empty_weights
 from diffusers import ConfigMixin, ModelMixin
 from pydantic import TypeAdapter
 
-from fireedit.models.weights import WeightsError
+from fireedit.models.checkpoint_files import read_json, read_tensors
+from fireedit.models.weights import WeightsError, load_strict
+
+AS_SAVED = "auto"
+"""Value of `dtype` that keeps every tensor's own precision; transformers' word."""
+NOT_AS_SAVED = ("device_map", "quantization_config", "variant")
+"""Options of diffusers that change precision or place."""
 
 
 class FromSizes:
@@ -30,9 +38,18 @@ class FromSizes:
     ) -> Self | Any:
         """Load weights that must have every tensor of the model; diffusers would leave missing ones uninitialized.
 
+        Tensors in the wanted precision are mapped from their file, and take memory only where they are written to.
+
+        Args:
+            kwargs: those of diffusers; also `dtype="auto"`, which keeps each tensor in the precision it is saved in.
         Raises:
             WeightsError: a tensor is missing.
+            ValueError: `dtype="auto"` is given with an option that it does not go with.
         """
+        if AS_SAVED in (kwargs.get("dtype"), kwargs.get("torch_dtype")):
+            if others := [name for name in NOT_AS_SAVED if kwargs.get(name)]:
+                raise ValueError(f"found {others[0]} beside dtype='auto'; write dtype=torch.float32 or another")
+            return cls._as_saved(Path(pretrained_model_name_or_path))
         load = super().from_pretrained  # type: ignore[misc]
         model, info = load(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
         if missing := sorted(info["missing_keys"]):
@@ -42,6 +59,13 @@ class FromSizes:
                 f"{unknown}; give it weights that this version saved"
             )
         return (model, info) if output_loading_info else model
+
+    @classmethod
+    def _as_saved(cls, folder: Path) -> Self:
+        with init_empty_weights():
+            model = cls.from_config(read_json(folder / "config.json"))
+        load_strict(model, read_tensors(folder), source=str(folder), assign=True)
+        return model.eval()
 
 
 class Component(FromSizes, ModelMixin, ConfigMixin):

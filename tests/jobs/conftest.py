@@ -12,7 +12,7 @@ from tests.jobs.published_folders import publish
 @pytest.fixture(scope="session")
 def trained() -> FireEditPipeline:
     """A pipeline with the weights that the published checkpoints hold."""
-    pipeline = FireEditPipeline.fresh_nano(seed=11)
+    pipeline = FireEditPipeline.fresh(seed=11)
     shaken(pipeline.vlm)
     return pipeline
 

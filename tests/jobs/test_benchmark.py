@@ -15,7 +15,7 @@ from fireedit.models.pipeline import FireEditPipeline
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    FireEditPipeline.fresh_nano(seed=0).save_pretrained(folder)
+    FireEditPipeline.fresh(seed=0).save_pretrained(folder)
     torch.manual_seed(0)
     save_reader(SceneReader(SceneReaderConfig(widths=(8, 16), groups=4)), folder)
     return folder

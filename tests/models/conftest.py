@@ -8,6 +8,6 @@ from fireedit.models.pipeline import FireEditPipeline
 @pytest.fixture(scope="session")
 def nano() -> FireEditPipeline:
     """Pipeline of fresh weights; read only."""
-    pipeline = FireEditPipeline.fresh_nano(seed=0)
+    pipeline = FireEditPipeline.fresh(seed=0)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -31,7 +31,7 @@ QUICK = {"num_inference_steps": 3}
 @pytest.fixture(scope="module")
 def editor() -> FireEditPipeline:
     """Pipeline whose TATI, HVCA and image attention affect the output, as after training; read only."""
-    pipeline = FireEditPipeline.fresh_nano(seed=3)
+    pipeline = FireEditPipeline.fresh(seed=3)
     for part in (pipeline.tati, pipeline.hvca, pipeline.unet):
         shaken(part, scale=0.02)
     pipeline.set_progress_bar_config(disable=True)
@@ -156,12 +156,12 @@ def test_fresh_weights_give_a_square_picture_back_pixel_for_pixel(nano: FireEdit
 
 def test_fresh_weights_are_the_same_for_the_same_seed() -> None:
     torch.manual_seed(5)
-    first = FireEditPipeline.fresh_nano(seed=1).model.state_dict()
+    first = FireEditPipeline.fresh(seed=1).model.state_dict()
     undisturbed = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), undisturbed), "the caller's random numbers go on"
-    second = FireEditPipeline.fresh_nano(seed=1).model.state_dict()
-    other = FireEditPipeline.fresh_nano(seed=2).model.state_dict()
+    second = FireEditPipeline.fresh(seed=1).model.state_dict()
+    other = FireEditPipeline.fresh(seed=2).model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["unet.conv_in.weight"], other["unet.conv_in.weight"])
 

@@ -37,7 +37,7 @@ def staged(
     number: int, seed: int = 0, dropout: DropoutConfig = KEEP_ALL, without: tuple[Idea, ...] = ()
 ) -> StagedFireEdit:
     """Build a stage, or its ablation, on fresh nano weights of the components that it names."""
-    pipeline, stage = FireEditPipeline.fresh_nano(seed), STAGES[number].without(without)
+    pipeline, stage = FireEditPipeline.fresh(seed), STAGES[number].without(without)
     model = FireEdit(**{name: getattr(pipeline, name) for name in stage.parts})
     return StagedFireEdit(model, stage, SCHEDULE, dropout)
 
@@ -153,7 +153,7 @@ def test_a_batch_of_dialogue_alone_denoises_nothing_and_stays_finite(nano: FireE
 def test_stage_3_starts_exactly_where_stage_2_ended(nano: FireEditPipeline) -> None:
     """TATI and HVCA draw no random numbers, so both stages have the same noise, timesteps and dropout."""
     second = no_copy(staged(2, dropout=DropoutConfig(text=0.3, image=0.3, both=0.3)))
-    fresh = FireEditPipeline.fresh_nano(seed=7)
+    fresh = FireEditPipeline.fresh(seed=7)
     model = FireEdit(**dict(second.model.named_children()), tati=fresh.tati, hvca=fresh.hvca)
     third = StagedFireEdit(model, STAGES[3], SCHEDULE, second.dropout)
     batch = batch_of(nano, edit_sample(1), edit_sample(3), vqa_sample(2))
@@ -221,7 +221,7 @@ def test_edit_tokens_can_be_aligned_with_the_text_of_an_edit(nano: FireEditPipel
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_without_denoising_a_stage_trains_vlm_and_qformer_alone(nano: FireEditPipeline, stage: int) -> None:
-    fresh = FireEditPipeline.fresh_nano(0)
+    fresh = FireEditPipeline.fresh(0)
     parts = {name: getattr(fresh, name) for name in STAGES[stage].parts}
     objective = ObjectiveConfig(denoise_weight=0, align_weight=1)
     module = StagedFireEdit(FireEdit(**parts), STAGES[stage], preset("nano").schedule, objective=objective)

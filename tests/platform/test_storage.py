@@ -65,14 +65,6 @@ def test_a_failed_folder_leaves_the_old_one(root: str) -> None:
     assert storage.names(root) == ["weights"]
 
 
-def test_a_folder_in_a_bucket_is_read_from_a_copy(s3: str, tmp_path: Path) -> None:
-    path = storage.join(s3, tmp_path.name)
-    storage.write_bytes(storage.join(path, "below", "one"), b"1")
-    with storage.reading_folder(path) as folder:
-        assert (folder / "below" / "one").read_bytes() == b"1"
-    assert not folder.exists()
-
-
 def test_a_local_folder_is_read_in_place(tmp_path: Path) -> None:
     with storage.reading_folder(str(tmp_path)) as folder:
         assert folder == tmp_path

@@ -45,7 +45,7 @@ class Client:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of fresh nano weights with noise on the UNet, as a fresh one returns every image unchanged."""
     folder = tmp_path_factory.mktemp("weights")
-    pipeline = FireEditPipeline.fresh_nano(seed=0)
+    pipeline = FireEditPipeline.fresh(seed=0)
     shaken(pipeline.unet, scale=0.02)
     pipeline.save_pretrained(folder)
     return folder

@@ -20,7 +20,7 @@ FEW = PaintSettings(num_inference_steps=2)
 
 @pytest.fixture(scope="module")
 def pipeline() -> FireEditPipeline:
-    pipeline = FireEditPipeline.fresh_nano(seed=0)
+    pipeline = FireEditPipeline.fresh(seed=0)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -13,7 +13,7 @@ from fireedit.models.pipeline import FireEditPipeline
 
 
 def test_a_quick_check_measures_the_edits_of_a_folder(tmp_path: Path) -> None:
-    FireEditPipeline.fresh_nano(seed=0).save_pretrained(tmp_path)
+    FireEditPipeline.fresh(seed=0).save_pretrained(tmp_path)
     figures, page = quick(tmp_path, edits=1)
     names = {f"{row}_{name}" for row in ("full", "ip2p") for name in ("l1_inside", "l1_outside", "inside_over_copy")}
     assert names | {"full_distance_to_text"} <= set(figures)

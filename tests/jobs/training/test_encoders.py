@@ -27,7 +27,7 @@ MOMENTS = preset("nano").vae.moments_shape
 
 @pytest.fixture(scope="module")
 def pipeline() -> FireEditPipeline:
-    return FireEditPipeline.fresh_nano(0)
+    return FireEditPipeline.fresh(0)
 
 
 @pytest.fixture(scope="module")

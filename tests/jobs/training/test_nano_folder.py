@@ -38,7 +38,7 @@ def test_a_component_loads_saved_weights_or_raises(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_components_becomes_a_pipeline(tmp_path: Path) -> None:
-    components = FireEditPipeline.fresh_nano(seed=3)
+    components = FireEditPipeline.fresh(seed=3)
     for name in (*PRETRAINED, "vlm_tokenizer", "tokenizer"):
         getattr(components, name).save_pretrained(tmp_path / name)
     fresh = set(assemble(tmp_path)["fresh"])
@@ -55,7 +55,7 @@ def test_a_folder_of_components_becomes_a_pipeline(tmp_path: Path) -> None:
 
 
 def test_a_finished_stage_replaces_the_weights_it_started_from(tmp_path: Path) -> None:
-    trained, run = FireEditPipeline.fresh_nano(seed=4), runs.Run(str(tmp_path), "three")
+    trained, run = FireEditPipeline.fresh(seed=4), runs.Run(str(tmp_path), "three")
     out = tmp_path / "nano"
     with pytest.raises(SystemExit, match="no finished run of nano stage 3"):
         finish(str(tmp_path), out)

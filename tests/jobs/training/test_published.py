@@ -93,7 +93,7 @@ def test_the_result_edits(converted: FireEditPipeline) -> None:
 
 def test_tokens_added_after_the_vocabulary_are_plain_text(paths: PublishedPaths, llm: Path) -> None:
     """LLaVA and Groma give `<image>` an id that belongs to one of this project's new tokens."""
-    llava = FireEditPipeline.fresh_nano().vlm_tokenizer
+    llava = FireEditPipeline.fresh().vlm_tokenizer
     llava.add_tokens([f"<filler_{index}>" for index in range(1024 - len(llava))])
     llava.add_tokens(["<image>"])
     llava.save_pretrained(llm)

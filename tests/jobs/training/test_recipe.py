@@ -71,7 +71,6 @@ def test_sections_of_the_recipes_that_ship_have_their_classes_own_defaults(path:
         (["model.vlm.heads=0"], "model: no model has these sizes"),
         (["engine.zero_stage=2"], "muon_lr: found ZeRO 2 in fp32"),
         (["--config", "paper", "engine.zero_stage=3", "ema=0.99"], "ZeRO 3 shards the weights"),
-        (["--config", "paper", "init_from=fresh"], "init_from: found fresh, which only nano has"),
     ],
 )
 def test_a_wrong_command_says_what_to_write(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from fireedit.jobs.training.loading import load_pipeline
 from fireedit.jobs.training.recipe import read_recipe
 from fireedit.jobs.training.sizes import ModelConfig, ModelSizes, require_sizes, same_sizes
-from fireedit.jobs.training.stage_task import load_pipeline
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.vlm import VLM
@@ -23,7 +23,7 @@ def sizes(**changes: object) -> ModelConfig:
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline of fresh weights, whose LoRA is untrained."""
     folder = tmp_path_factory.mktemp("fresh")
-    FireEditPipeline.fresh_nano().save_pretrained(folder)
+    FireEditPipeline.fresh().save_pretrained(folder)
     return folder
 
 
