@@ -217,9 +217,11 @@ class StagedFireEdit(nn.Module):
         noisy = self.noise_schedule.add_noise(clean, noise, timesteps)
 
         drop_text, drop_image = self.dropout.draw(len(clean), clean.device)
-        conditions = model.condition(edit_tokens, timesteps, percepts)
-        timed_tokens, detail_tokens = conditions.timed_tokens, conditions.detail_tokens
-        timed_tokens = torch.where(drop_text[:, None, None], null_tokens.to(timed_tokens.dtype), timed_tokens)
+        drop_text, null_tokens = drop_text[:, None, None], null_tokens.to(edit_tokens.dtype)
+        timed_tokens = model.condition(edit_tokens, timesteps).timed_tokens
+        timed_tokens = torch.where(drop_text, null_tokens, timed_tokens)
+        read_tokens = torch.where(drop_text, null_tokens, edit_tokens) if model.null_detail else edit_tokens
+        detail_tokens = model.gather_detail(read_tokens, percepts)
         if detail_tokens is not None:
             detail_tokens = torch.where(drop_image[:, None, None], 0.0, detail_tokens)
         shown_source = torch.where(drop_image[:, None, None, None], 0.0, source)

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from fireedit.jobs.training.recipe import FRESH, TrainRecipe
-from fireedit.jobs.training.sizes import resize_lora
+from fireedit.jobs.training.sizes import apply_settings, resize_lora
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor
 from fireedit.models.stages import PARTS_OF, STAGES
@@ -190,4 +190,5 @@ def load_pipeline(recipe: TrainRecipe, init_from: str) -> FireEditPipeline:
         if getattr(pipeline, part) is None:
             raise ValueError(f"{init_from} has no {part}; write without=[...] as the run did that saved it")
     resize_lora(pipeline, recipe.model, recipe.seed)
+    apply_settings(pipeline, recipe.model)
     return pipeline

@@ -178,6 +178,33 @@ def test_dropping_the_image_also_drops_its_details(nano: FireEditPipeline) -> No
     assert torch.equal(tokens, module.model.text_encoder(batch.null_text_ids).last_hidden_state)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("null_detail", [False, True])
+def test_dropped_text_has_the_detail_of_its_instruction_or_of_the_null_tokens(
+    nano: FireEditPipeline, null_detail: bool
+) -> None:
+    module = staged(3, dropout=DropoutConfig(text=0.5, image=0.0, both=0.0)).eval()
+    model, batch = module.model, batch_of(nano, *(edit_sample(seed, f"add {seed} cars") for seed in range(6)))
+    model.hvca.register_to_config(null_detail=null_detail)
+    read: list[tuple[Tensor, Tensor]] = []
+    model.unet.register_forward_pre_hook(
+        lambda _, inputs, keywords: read.append(keywords["encoder_hidden_states"]), with_kwargs=True
+    )
+    seeded_losses(module, batch)
+    tokens, detail = read[0]
+    null = text_states(model.text_encoder, batch.null_text_ids)
+    dropped = (tokens == null).all(dim=(1, 2))
+    assert 0 < dropped.sum() < 6
+    percepts = model.perceive(batch.view)
+    edit_tokens, _ = model.understand(percepts, batch.input_ids)
+    expected = model.hvca(percepts.detail, edit_tokens)
+    if null_detail:
+        of_null = model.hvca(percepts.detail, null.expand(6, -1, -1))
+        assert not torch.allclose(of_null, expected, atol=1e-2)
+        expected[dropped] = of_null[dropped]
+    assert torch.allclose(detail, expected, atol=1e-5)
+
+
 def test_dropout_drops_text_image_and_both_at_five_percent_each() -> None:
     torch.manual_seed(0)
     text, image = DropoutConfig().draw(100_000, torch.device("cpu"))
