@@ -32,7 +32,7 @@ from fireedit.models.vae import Codec, encode_pixels, source_latents, target_lat
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 UNCHANGED = 0.1
-"""Fraction of the latents' mean square below which a difference counts as noise."""
+"""Fraction of the mean square of a sample's latents below which a difference counts as noise."""
 LORA, NEW_ROWS, QFORMER = r"vlm\.llm\..*\.lora_[AB]\.", r"vlm\.new_(embeddings|head)\.", r"qformer\."
 Idea = Literal["regions", "tati", "hvca"]
 """Contribution of the paper that an ablation can leave out."""
@@ -118,7 +118,10 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of one step, each a batch mean; the paper has two in each stage, weighted 1 : 1."""
+    """Losses of one batch; the paper has two in each stage, weighted 1 : 1.
+
+    Each is the mean of its samples' own means, so that a step's gradient does not depend on its split into batches.
+    """
 
     total: Tensor
     """Trained loss: weighted sum of the others but `diversity`."""
@@ -127,12 +130,17 @@ class Losses:
     diversity: Tensor
     """`query_diversity` of the edit tokens; logged, not trained."""
     each: Tensor
-    """float32 [B], detached: total of each sample, for logs. `img` is a mean over tokens, so `total` equals the mean of
-    these only if all samples have the same number of labelled tokens."""
+    """float32 [B], detached: total of each sample, for logs; `total` is their mean."""
     align: Tensor | None = None
     """MSE of the edit tokens to CLIP text states, of captions in stage 1, of instructions in stages 2 and 3."""
     denoise: Tensor | None = None
     """L_diff of stages 2 and 3: MSE of the predicted noise (or velocity, or clean latents)."""
+
+    @classmethod
+    def begin(cls, img_errors: Tensor, edit_tokens: Tensor) -> "Losses":
+        """Build losses of the VLM alone from those of each sample [B]."""
+        img = img_errors.mean()
+        return cls(total=img, img=img, diversity=query_diversity(edit_tokens), each=img_errors.detach())
 
     def plus(self, name: str, errors: Tensor, weight: float = 1.0) -> "Losses":
         """Return these losses and the mean of the samples' errors [B], dialogue included, as the field `name`."""
@@ -189,7 +197,7 @@ class StagedFireEdit(nn.Module):
         if self.stage.number > 1:
             return self._edit(batch)
         edit_tokens, output = self.model.understand(None, batch.input_ids, batch.labels)
-        losses = Losses(output.loss, output.loss, query_diversity(edit_tokens), output.losses)
+        losses = Losses.begin(output.losses, edit_tokens)
         return losses.plus("align", self._text_errors(edit_tokens, batch))
 
     def _edit(self, batch: Batch) -> Losses:
@@ -198,7 +206,7 @@ class StagedFireEdit(nn.Module):
         edit_tokens, output = self.model.understand(percepts, batch.input_ids, batch.labels)
 
         edits = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens
-        losses = Losses(output.loss, output.loss, query_diversity(edits), output.losses)
+        losses = Losses.begin(output.losses, edits)
         if (weight := self.objective.denoise_weight) > 0:
             losses = losses.plus("denoise", self._denoise(batch, percepts, edit_tokens) * batch.is_edit, weight)
         if (weight := self.objective.align_weight) > 0:
@@ -286,6 +294,6 @@ def change_weights(source: Tensor, target: Tensor, weight: float) -> Tensor:
         float32 [B, 1, h, w] with a mean of 1 in each sample; all 1 for an edit that changes nothing.
     """
     distance = (target - source).float().square().mean(dim=1, keepdim=True)
-    least = UNCHANGED * target.float().square().mean()
+    least = UNCHANGED * target.float().square().mean(dim=(1, 2, 3), keepdim=True)
     weights = 1 + weight * distance / distance.amax(dim=(2, 3), keepdim=True).clamp_min(least)
     return weights / weights.mean(dim=(2, 3), keepdim=True)

@@ -294,7 +294,7 @@ def test_losses_of_a_sample_do_not_depend_on_the_rest_of_the_batch(nano: FireEdi
 
     edits = seeded_losses(module, batch_of(nano, edit, edit_sample(5)))
     assert torch.allclose(edits.each[0], mixed.each[0], rtol=1e-5)
-    assert torch.allclose(edits.each.mean(), edits.total, rtol=1e-5), "as many labelled tokens each"
+    assert torch.allclose(edits.each.mean(), edits.total) and torch.allclose(mixed.each.mean(), mixed.total)
     assert not torch.allclose(edits.each[0], edits.each[1], rtol=0.001)
 
 
@@ -408,15 +408,17 @@ def test_at_pure_noise_the_input_does_not_depend_on_the_target(nano: FireEditPip
 
 
 def test_losses_are_weighted_one_to_one() -> None:
-    img, errors = torch.tensor(2.0), torch.tensor([4.0, 2.0])
-    losses = Losses(img, img, torch.tensor(0.5), torch.tensor([2.0, 2.0])).plus("denoise", errors)
-    assert losses.total == 5 and losses.each.tolist() == [6, 4]
+    img, errors = torch.tensor([1.0, 3.0], requires_grad=True), torch.tensor([4.0, 2.0], requires_grad=True)
+    losses = Losses.begin(img, torch.eye(96)[None, :77]).plus("denoise", errors)
+    assert losses.total == 5 and losses.each.tolist() == [5, 5] and not losses.each.requires_grad
     assert {name: float(value) for name, value in losses.named()} == {
         "loss": 5.0,
         "img": 2.0,
         "denoise": 3.0,
-        "diversity": 0.5,
+        "diversity": 1.0,
     }
+    losses.total.backward()
+    assert img.grad.tolist() == errors.grad.tolist() == [0.5, 0.5]
 
 
 def test_the_diversity_is_zero_for_equal_edit_tokens() -> None:

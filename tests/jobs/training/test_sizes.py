@@ -50,7 +50,7 @@ def test_another_rank_merges_the_trained_lora_and_begins_as_a_no_op() -> None:
     names = {name for name, _ in after.named_parameters() if "lora_A" in name}
     assert names and all("q_proj" in name or "k_proj" in name for name in names)
     ids = torch.arange(20)[None]
-    before_loss, after_loss = (vlm(ids, ids).loss for vlm in (before.float().eval(), after.float()))
+    before_loss, after_loss = (vlm(ids, ids).losses for vlm in (before.float().eval(), after.float()))
     torch.testing.assert_close(after_loss, before_loss)
 
 
