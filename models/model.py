@@ -242,7 +242,7 @@ class FireEdit(nn.Module):
         return self.hvca is not None and self.hvca.config.null_detail
 
     def predict(self, noisy: Tensor, source: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
-        """Predict noise, velocity or clean latents, as the schedule calls for: UNet.
+        """Predict noise, velocity or clean latents, as the schedule calls for: UNet. float32 in and out.
 
         Args:
             noisy: [B, 4, h, w] latents at `timesteps`, [B] or a scalar.

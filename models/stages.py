@@ -23,6 +23,7 @@ from diffusers import DDPMScheduler
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from fireedit.models.draws import Draws
 from fireedit.models.model import Conditions, FireEdit, Percepts
 from fireedit.models.processor import Batch
 from fireedit.models.qformer import query_diversity
@@ -88,11 +89,10 @@ class DropoutConfig:
         if (total := self.text + self.image + self.both) > 1:
             raise ValueError(f"found text, image and both that sum to {total:g}; write shares of at most 1 together")
 
-    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Draw masks of the samples to drop text and image from, bool [B] each, from one uniform draw."""
-        draw = torch.rand(count, device=device)
-        drop_image = (draw >= self.text) & (draw < self.text + self.both + self.image)
-        return draw < self.text + self.both, drop_image
+    def masks(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the samples to drop text and image from, bool [B] each, by uniform numbers [B] in [0, 1)."""
+        drop_image = (uniform >= self.text) & (uniform < self.text + self.both + self.image)
+        return uniform < self.text + self.both, drop_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,16 +215,17 @@ class StagedFireEdit(nn.Module):
 
     def _denoise(self, batch: Batch, percepts: Percepts, edit_tokens: Tensor) -> Tensor:
         """Noise the targets and predict; returns each sample's error, float32 [B]."""
-        model = self.model
+        model, schedule = self.model, self.noise_schedule
         with torch.no_grad():
             source = source_latents(model.vae, moments_of(model.vae, batch.source_pixels, batch.source_moments))
-            clean = target_latents(model.vae, moments_of(model.vae, batch.target_pixels, batch.target_moments))
+            draws = Draws.of_seeds(seeds_of(batch), source.shape[1:]).to(source.device)
+            target_moments = moments_of(model.vae, batch.target_pixels, batch.target_moments)
+            clean = target_latents(model.vae, target_moments, draws.target_noise)
             null_tokens = text_states(model.text_encoder, batch.null_text_ids)
-        noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device)  # not _like: it fills by strides
-        timesteps = draw_timesteps(self.noise_schedule, self.objective, len(clean), clean.device)
-        noisy = self.noise_schedule.add_noise(clean, noise, timesteps)
+        timesteps = choose_timesteps(schedule, self.objective, draws.uniform[:, :2])
+        noisy = schedule.add_noise(clean, draws.noise, timesteps)
 
-        drop_text, drop_image = self.dropout.draw(len(clean), clean.device)
+        drop_text, drop_image = self.dropout.masks(draws.uniform[:, 2])
         drop_text, null_tokens = drop_text[:, None, None], null_tokens.to(edit_tokens.dtype)
         timed_tokens = model.condition(edit_tokens, timesteps).timed_tokens
         timed_tokens = torch.where(drop_text, null_tokens, timed_tokens)
@@ -235,8 +236,8 @@ class StagedFireEdit(nn.Module):
         shown_source = torch.where(drop_image[:, None, None, None], 0.0, source)
 
         predicted = model.predict(noisy, shown_source, timesteps, Conditions(timed_tokens, detail_tokens))
-        target = prediction_target(self.noise_schedule, clean, noise, timesteps)
-        snr, copy = signal_to_noise(self.noise_schedule, timesteps), source * model.vae.config.scaling_factor
+        target = prediction_target(schedule, clean, draws.noise, timesteps)
+        snr, copy = signal_to_noise(schedule, timesteps), source * model.vae.config.scaling_factor
         return edit_errors(predicted, target, copy, clean, snr, self.objective)
 
     def _text_errors(self, edit_tokens: Tensor, batch: Batch) -> Tensor:
@@ -247,6 +248,11 @@ class StagedFireEdit(nn.Module):
         return F.mse_loss(edit_tokens.float(), target.float(), reduction="none").flatten(1).mean(dim=1)
 
 
+def seeds_of(batch: Batch) -> Tensor:
+    """Return the batch's seeds, int64 [B], or draw some."""
+    return torch.randint(2**63 - 1, (len(batch.ids),)) if batch.seeds is None else batch.seeds
+
+
 def moments_of(vae: Codec, pixels: Tensor | None, stored: Tensor | None) -> Tensor:
     """Return the stored moments of an encoded batch, or encode its pixels."""
     if stored is not None:
@@ -255,13 +261,15 @@ def moments_of(vae: Codec, pixels: Tensor | None, stored: Tensor | None) -> Tens
     return encode_pixels(vae, pixels)
 
 
-def draw_timesteps(schedule: DDPMScheduler, objective: ObjectiveConfig, count: int, device: torch.device) -> Tensor:
-    """Draw whole timesteps [count] to train at: uniform, except for the fraction `objective.pure_noise`."""
+def choose_timesteps(schedule: DDPMScheduler, objective: ObjectiveConfig, uniform: Tensor) -> Tensor:
+    """Choose whole timesteps [B] to train at: uniform, except for the fraction `objective.pure_noise`.
+
+    Args:
+        uniform: [B, 2], numbers in [0, 1).
+    """
     last = schedule.config.num_train_timesteps - 1
-    timesteps = torch.randint(0, last + 1, (count,), device=device)
-    if objective.pure_noise == 0:
-        return timesteps
-    return torch.where(torch.rand(count, device=device) < objective.pure_noise, last, timesteps)
+    timesteps = (uniform[:, 0] * (last + 1)).long().clamp(max=last)
+    return torch.where(uniform[:, 1] < objective.pure_noise, last, timesteps)
 
 
 def edit_errors(
