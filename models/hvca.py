@@ -25,6 +25,9 @@ class HVCAConfig:
     output_width: int = 768
     """Channels of the detail tokens; the UNet's image attention reads the same."""
     mlp_ratio: int = 4
+    null_detail: bool = False
+    """True if v is made from the null tokens where text is dropped, in training and in guidance; False: from the edit
+    tokens, whose instruction then still shows in v, as in SmartEdit's code. The paper is silent."""
 
 
 class CrossAttention(nn.Module):

@@ -250,8 +250,13 @@ class FireEdit(nn.Module):
         """Compute v with HVCA, once per edit; None without an HVCA (stage 2)."""
         return None if self.hvca is None else self.hvca(percepts.detail, edit_tokens)
 
+    @property
+    def null_detail(self) -> bool:
+        """True if v is made from the null tokens where text is dropped: `HVCAConfig.null_detail`."""
+        return self.hvca is not None and self.hvca.config.null_detail
+
     def predict(self, noisy: Tensor, source: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
-        """Predict noise, velocity or clean latents, as the schedule calls for: UNet.
+        """Predict noise, velocity or clean latents, as the schedule calls for: UNet. float32 in and out.
 
         Args:
             noisy: [B, 4, h, w] latents at `timesteps`, [B] or a scalar.

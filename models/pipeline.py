@@ -232,9 +232,13 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
             latents = randn_tensor(source.shape, generator=generators, device=device, dtype=torch.float32)
         if latents.shape != source.shape:
             raise ValueError(f"latents of shape {list(latents.shape)}; write {list(source.shape)}")
-        detail_tokens = None
+        null_tokens = text_states(self.text_encoder, null_ids).to(dtype) if settings.guided else None
+        detail_tokens = null_detail = None
         if percepts is not None:
-            detail_tokens = self.model.gather_detail(edit_tokens, percepts.to(device))
+            percepts = percepts.to(device)
+            detail_tokens = self.model.gather_detail(edit_tokens, percepts)
+            if null_tokens is not None and self.model.null_detail:
+                null_detail = self.model.gather_detail(null_tokens.expand_as(edit_tokens), percepts)
         return SamplingState(
             settings=settings,
             scheduler=scheduler,
@@ -243,7 +247,8 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
             source=source,
             edit_tokens=edit_tokens,
             detail_tokens=detail_tokens,
-            null_tokens=text_states(self.text_encoder, null_ids).to(dtype) if settings.guided else None,
+            null_tokens=null_tokens,
+            null_detail=null_detail,
             # In float32 whatever the UNet's dtype: rounding errors would accumulate over the steps.
             latents=latents.to(device, torch.float32) * scheduler.init_noise_sigma,
         )

@@ -3,16 +3,16 @@
 import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from fireedit.models.layers.device import to_device
 from fireedit.models.model import FireEditConfig
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptTokenizer
@@ -54,9 +54,13 @@ class Batch:
     """float16 [B, 77, W], CLIP text states of `text_ids`; of encoded captions only."""
     null_text_ids: Tensor
     """int64 [1, 77], CLIP tokens of ""."""
+    seeds: Tensor | None = None
+    """int64 [B], on the CPU: seed of each sample's noise, timestep and condition dropout (see draws.py); None draws them
+    from torch's random state."""
 
     def to(self, device: torch.device | str) -> Self:
-        return type(self)(**send_to_device(vars(self), device))
+        moved = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name != "seeds"}
+        return replace(self, **{name: to_device(value, device) for name, value in moved.items()})
 
 
 def squash(image: np.ndarray | Image.Image, side: int) -> np.ndarray:

@@ -28,6 +28,8 @@ class SamplingState:
     """[B, 16, 768]; None without HVCA."""
     null_tokens: Tensor | None
     """[1, 77, 768], text states of the unconditional prompt; None without guidance."""
+    null_detail: Tensor | None
+    """[B, 16, 768], v of the null tokens; None where the branch without text reads `detail_tokens`."""
     latents: Tensor
     """float32 [N, C, h, w], at the timestep of `step`."""
     step: int = 0
@@ -91,12 +93,14 @@ def _branches(state: SamplingState, timed_tokens: Tensor, dtype: torch.dtype) ->
     if state.null_tokens is None:
         return noisy, source, timesteps, tokens, *details
     null_tokens = state.null_tokens.expand_as(tokens)
+    null_details = details if state.null_detail is None else (state.null_detail[state.source_of],)
     return (
         torch.cat([noisy] * 3),
         torch.cat([source, source, torch.zeros_like(source)]),
         timesteps,
         torch.cat([tokens, null_tokens, null_tokens]),
-        *(torch.cat([detail, detail, torch.zeros_like(detail)]) for detail in details),  # it belongs to the image
+        # v belongs to the image, so that the last branch has none.
+        *(torch.cat([v, null_v, torch.zeros_like(v)]) for v, null_v in zip(details, null_details, strict=True)),
     )
 
 

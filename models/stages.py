@@ -23,6 +23,7 @@ from diffusers import DDPMScheduler
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from fireedit.models.draws import Draws
 from fireedit.models.model import Conditions, FireEdit, Percepts
 from fireedit.models.processor import Batch
 from fireedit.models.qformer import query_diversity
@@ -32,7 +33,7 @@ from fireedit.models.vae import Codec, encode_pixels, source_latents, target_lat
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 UNCHANGED = 0.1
-"""Fraction of the latents' mean square below which a difference counts as noise."""
+"""Fraction of the mean square of a sample's latents below which a difference counts as noise."""
 LORA, NEW_ROWS, QFORMER = r"vlm\.llm\..*\.lora_[AB]\.", r"vlm\.new_(embeddings|head)\.", r"qformer\."
 Idea = Literal["regions", "tati", "hvca"]
 """Contribution of the paper that an ablation can leave out."""
@@ -88,11 +89,10 @@ class DropoutConfig:
         if (total := self.text + self.image + self.both) > 1:
             raise ValueError(f"found text, image and both that sum to {total:g}; write shares of at most 1 together")
 
-    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Draw masks of the samples to drop text and image from, bool [B] each, from one uniform draw."""
-        draw = torch.rand(count, device=device)
-        drop_image = (draw >= self.text) & (draw < self.text + self.both + self.image)
-        return draw < self.text + self.both, drop_image
+    def masks(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the samples to drop text and image from, bool [B] each, by uniform numbers [B] in [0, 1)."""
+        drop_image = (uniform >= self.text) & (uniform < self.text + self.both + self.image)
+        return uniform < self.text + self.both, drop_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,10 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of one step, each a batch mean; the paper has two in each stage, weighted 1 : 1."""
+    """Losses of one batch; the paper has two in each stage, weighted 1 : 1.
+
+    Each is the mean of its samples' own means, so that a step's gradient does not depend on its split into batches.
+    """
 
     total: Tensor
     """Trained loss: weighted sum of the others but `diversity`."""
@@ -127,12 +130,17 @@ class Losses:
     diversity: Tensor
     """`query_diversity` of the edit tokens; logged, not trained."""
     each: Tensor
-    """float32 [B], detached: total of each sample, for logs. `img` is a mean over tokens, so `total` equals the mean of
-    these only if all samples have the same number of labelled tokens."""
+    """float32 [B], detached: total of each sample, for logs; `total` is their mean."""
     align: Tensor | None = None
     """MSE of the edit tokens to CLIP text states, of captions in stage 1, of instructions in stages 2 and 3."""
     denoise: Tensor | None = None
     """L_diff of stages 2 and 3: MSE of the predicted noise (or velocity, or clean latents)."""
+
+    @classmethod
+    def begin(cls, img_errors: Tensor, edit_tokens: Tensor) -> "Losses":
+        """Build losses of the VLM alone from those of each sample [B]."""
+        img = img_errors.mean()
+        return cls(total=img, img=img, diversity=query_diversity(edit_tokens), each=img_errors.detach())
 
     def plus(self, name: str, errors: Tensor, weight: float = 1.0) -> "Losses":
         """Return these losses and the mean of the samples' errors [B], dialogue included, as the field `name`."""
@@ -189,7 +197,7 @@ class StagedFireEdit(nn.Module):
         if self.stage.number > 1:
             return self._edit(batch)
         edit_tokens, output = self.model.understand(None, batch.input_ids, batch.labels)
-        losses = Losses(output.loss, output.loss, query_diversity(edit_tokens), output.losses)
+        losses = Losses.begin(output.losses, edit_tokens)
         return losses.plus("align", self._text_errors(edit_tokens, batch))
 
     def _edit(self, batch: Batch) -> Losses:
@@ -198,7 +206,7 @@ class StagedFireEdit(nn.Module):
         edit_tokens, output = self.model.understand(percepts, batch.input_ids, batch.labels)
 
         edits = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens
-        losses = Losses(output.loss, output.loss, query_diversity(edits), output.losses)
+        losses = Losses.begin(output.losses, edits)
         if (weight := self.objective.denoise_weight) > 0:
             losses = losses.plus("denoise", self._denoise(batch, percepts, edit_tokens) * batch.is_edit, weight)
         if (weight := self.objective.align_weight) > 0:
@@ -207,26 +215,29 @@ class StagedFireEdit(nn.Module):
 
     def _denoise(self, batch: Batch, percepts: Percepts, edit_tokens: Tensor) -> Tensor:
         """Noise the targets and predict; returns each sample's error, float32 [B]."""
-        model = self.model
+        model, schedule = self.model, self.noise_schedule
         with torch.no_grad():
             source = source_latents(model.vae, moments_of(model.vae, batch.source_pixels, batch.source_moments))
-            clean = target_latents(model.vae, moments_of(model.vae, batch.target_pixels, batch.target_moments))
+            draws = Draws.of_seeds(seeds_of(batch), source.shape[1:]).to(source.device)
+            target_moments = moments_of(model.vae, batch.target_pixels, batch.target_moments)
+            clean = target_latents(model.vae, target_moments, draws.target_noise)
             null_tokens = text_states(model.text_encoder, batch.null_text_ids)
-        noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device)  # not _like: it fills by strides
-        timesteps = draw_timesteps(self.noise_schedule, self.objective, len(clean), clean.device)
-        noisy = self.noise_schedule.add_noise(clean, noise, timesteps)
+        timesteps = choose_timesteps(schedule, self.objective, draws.uniform[:, :2])
+        noisy = schedule.add_noise(clean, draws.noise, timesteps)
 
-        drop_text, drop_image = self.dropout.draw(len(clean), clean.device)
-        conditions = model.condition(edit_tokens, timesteps, percepts)
-        timed_tokens, detail_tokens = conditions.timed_tokens, conditions.detail_tokens
-        timed_tokens = torch.where(drop_text[:, None, None], null_tokens.to(timed_tokens.dtype), timed_tokens)
+        drop_text, drop_image = self.dropout.masks(draws.uniform[:, 2])
+        drop_text, null_tokens = drop_text[:, None, None], null_tokens.to(edit_tokens.dtype)
+        timed_tokens = model.condition(edit_tokens, timesteps).timed_tokens
+        timed_tokens = torch.where(drop_text, null_tokens, timed_tokens)
+        read_tokens = torch.where(drop_text, null_tokens, edit_tokens) if model.null_detail else edit_tokens
+        detail_tokens = model.gather_detail(read_tokens, percepts)
         if detail_tokens is not None:
             detail_tokens = torch.where(drop_image[:, None, None], 0.0, detail_tokens)
         shown_source = torch.where(drop_image[:, None, None, None], 0.0, source)
 
         predicted = model.predict(noisy, shown_source, timesteps, Conditions(timed_tokens, detail_tokens))
-        target = prediction_target(self.noise_schedule, clean, noise, timesteps)
-        snr, copy = signal_to_noise(self.noise_schedule, timesteps), source * model.vae.config.scaling_factor
+        target = prediction_target(schedule, clean, draws.noise, timesteps)
+        snr, copy = signal_to_noise(schedule, timesteps), source * model.vae.config.scaling_factor
         return edit_errors(predicted, target, copy, clean, snr, self.objective)
 
     def _text_errors(self, edit_tokens: Tensor, batch: Batch) -> Tensor:
@@ -237,6 +248,11 @@ class StagedFireEdit(nn.Module):
         return F.mse_loss(edit_tokens.float(), target.float(), reduction="none").flatten(1).mean(dim=1)
 
 
+def seeds_of(batch: Batch) -> Tensor:
+    """Return the batch's seeds, int64 [B], or draw some."""
+    return torch.randint(2**63 - 1, (len(batch.ids),)) if batch.seeds is None else batch.seeds
+
+
 def moments_of(vae: Codec, pixels: Tensor | None, stored: Tensor | None) -> Tensor:
     """Return the stored moments of an encoded batch, or encode its pixels."""
     if stored is not None:
@@ -245,13 +261,15 @@ def moments_of(vae: Codec, pixels: Tensor | None, stored: Tensor | None) -> Tens
     return encode_pixels(vae, pixels)
 
 
-def draw_timesteps(schedule: DDPMScheduler, objective: ObjectiveConfig, count: int, device: torch.device) -> Tensor:
-    """Draw whole timesteps [count] to train at: uniform, except for the fraction `objective.pure_noise`."""
+def choose_timesteps(schedule: DDPMScheduler, objective: ObjectiveConfig, uniform: Tensor) -> Tensor:
+    """Choose whole timesteps [B] to train at: uniform, except for the fraction `objective.pure_noise`.
+
+    Args:
+        uniform: [B, 2], numbers in [0, 1).
+    """
     last = schedule.config.num_train_timesteps - 1
-    timesteps = torch.randint(0, last + 1, (count,), device=device)
-    if objective.pure_noise == 0:
-        return timesteps
-    return torch.where(torch.rand(count, device=device) < objective.pure_noise, last, timesteps)
+    timesteps = (uniform[:, 0] * (last + 1)).long().clamp(max=last)
+    return torch.where(uniform[:, 1] < objective.pure_noise, last, timesteps)
 
 
 def edit_errors(
@@ -284,6 +302,6 @@ def change_weights(source: Tensor, target: Tensor, weight: float) -> Tensor:
         float32 [B, 1, h, w] with a mean of 1 in each sample; all 1 for an edit that changes nothing.
     """
     distance = (target - source).float().square().mean(dim=1, keepdim=True)
-    least = UNCHANGED * target.float().square().mean()
+    least = UNCHANGED * target.float().square().mean(dim=(1, 2, 3), keepdim=True)
     weights = 1 + weight * distance / distance.amax(dim=(2, 3), keepdim=True).clamp_min(least)
     return weights / weights.mean(dim=(2, 3), keepdim=True)

@@ -144,19 +144,20 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
     def predict(
         self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor, detail_tokens: Tensor | None
     ) -> Tensor:
-        """Predict as `FireEdit.predict`.
+        """Predict as `FireEdit.predict`: only the network itself runs in its weights' precision.
 
         Args:
+            noisy, source: [B, C, h, w] in float32, as is the prediction.
             timesteps: [B] or a scalar, 0 = clean; may be fractional.
             tokens: [B, T, cross_attention_dim], timed tokens or, in stage 2, edit tokens.
             detail_tokens: [B, detail_tokens, cross_attention_dim]; None omits the image attention (stage 2).
         """
         output = self(
-            torch.cat([noisy, source], dim=1),
+            torch.cat([noisy, source], dim=1).to(self.dtype),
             timesteps,
             encoder_hidden_states=(tokens, detail_tokens),
             class_labels=tokens[:, -1] if self.config.reads_last_token else None,
-        ).sample
+        ).sample.float()
         return source + output if self.config.adds_source else output
 
     def reset_image_attention(self) -> None:

@@ -128,9 +128,14 @@ def source_latents(vae: Codec, moments: Tensor) -> Tensor:
     return _distribution(vae, moments).mode()
 
 
-def target_latents(vae: Codec, moments: Tensor) -> Tensor:
-    """Draw latents [B, C, h, w] of the target, the diffusion model's clean latents: a scaled sample."""
-    return _distribution(vae, moments).sample() * vae.config.scaling_factor
+def target_latents(vae: Codec, moments: Tensor, noise: Tensor) -> Tensor:
+    """Compute latents [B, C, h, w] of the target, the diffusion model's clean latents: a scaled sample.
+
+    Args:
+        noise: [B, C, h, w], standard normal: the sample's deviation from the mean.
+    """
+    distribution = _distribution(vae, moments)
+    return (distribution.mean + distribution.std * noise) * vae.config.scaling_factor
 
 
 def keep_unchanged(sampled: Tensor, source: Tensor, below: float) -> Tensor:

@@ -40,10 +40,8 @@ class VLMOutput:
 
     img_states: Tensor
     """e [B, 32, width]: normed last hidden states at the [IMG] tokens; zeros for a prompt without them."""
-    loss: Tensor
-    """Mean cross entropy of all labelled tokens; 0 if there are none."""
     losses: Tensor
-    """float32 [B], detached: mean cross entropy of each prompt's own labelled tokens."""
+    """float32 [B]: mean cross entropy of each prompt's own labelled tokens; 0 for a prompt without any."""
 
 
 class VLM(Component, ModelMixin):
@@ -114,9 +112,8 @@ class VLM(Component, ModelMixin):
         hidden = self.llm.model(
             inputs_embeds=embeddings, attention_mask=attended.long(), use_cache=False
         ).last_hidden_state
-        loss, losses = self._losses(hidden, _align(labels, positions, embeddings.shape[1], IGNORED))
-        img_states = self._img_states(hidden, ids >= self.first_img)
-        return VLMOutput(img_states=img_states, loss=loss, losses=losses)
+        losses = self._losses(hidden, _align(labels, positions, embeddings.shape[1], IGNORED))
+        return VLMOutput(img_states=self._img_states(hidden, ids >= self.first_img), losses=losses)
 
     def _embed(self, ids: Tensor) -> Tensor:
         vocab_size = self.config.vocab_size
@@ -176,19 +173,15 @@ class VLM(Component, ModelMixin):
         index = positions.clamp(max=hidden.shape[1] - 1)[..., None].expand(-1, -1, hidden.shape[-1])
         return torch.where(is_img.any(dim=1)[:, None, None], hidden.gather(1, index), 0)
 
-    def _losses(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the mean cross entropy of all labelled tokens, and of each prompt's [B], detached."""
+    def _losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Compute the mean cross entropy of each prompt's labelled tokens, float32 [B]."""
         targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
         labelled = (targets != IGNORED).flatten().nonzero()[:, 0]
-        token_nll = hidden.new_zeros(targets.numel(), dtype=torch.float32)
-        if len(labelled) == 0:
-            return token_nll.new_zeros(()), token_nll.new_zeros(len(hidden))
         labelled_hidden, labelled_targets = hidden.flatten(0, 1)[labelled], targets.flatten()[labelled]
         logits = torch.cat([self.llm.lm_head(labelled_hidden), self.new_head(labelled_hidden)], dim=-1)
-        log_probabilities = F.log_softmax(logits.float(), dim=-1)
-        token_nll[labelled] = F.nll_loss(log_probabilities.detach(), labelled_targets, reduction="none")
-        counts = (targets != IGNORED).sum(dim=1).clamp(min=1)
-        return F.nll_loss(log_probabilities, labelled_targets), token_nll.view_as(targets).sum(dim=1) / counts
+        token_nll = F.cross_entropy(logits.float(), labelled_targets, reduction="none")
+        of_every_token = token_nll.new_zeros(targets.numel()).index_put((labelled,), token_nll).view_as(targets)
+        return of_every_token.sum(dim=1) / (targets != IGNORED).sum(dim=1).clamp(min=1)
 
 
 def _align(values: Tensor, positions: Tensor, length: int, fill: int) -> Tensor:

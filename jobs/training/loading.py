@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from fireedit.jobs.training.recipe import FRESH, TrainRecipe
-from fireedit.jobs.training.sizes import resize_lora
+from fireedit.jobs.training.sizes import apply_settings, resize_lora
 from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import FireEdit
 from fireedit.models.pipeline import FireEditPipeline
@@ -42,6 +42,7 @@ def load_pipeline(recipe: TrainRecipe, init_from: str, device: torch.device | st
             raise ValueError(f"{init_from} has no {part}; write without=[...] as the run did that saved it")
     place(pipeline, stage, frozen, device)  # first: the merge of a LoRA rounds to the precision of the LLM
     resize_lora(pipeline, recipe.model, recipe.seed)
+    apply_settings(pipeline, recipe.model)
     return pipeline
 
 

@@ -21,6 +21,8 @@ LORA = "vlm.lora_"
 """Prefix of sizes that may change between stages: the weights' LoRA is merged into the LLM, and a fresh one begins."""
 WEIGHTS_DECIDE = ("region_encoder.groma_compat", "vlm.norm_eps")
 """Settings that convert.py takes from published weights; a pipeline folder keeps them."""
+RECIPE_DECIDES = ("hvca.null_detail",)
+"""Settings that a recipe decides whatever the weights were trained with; `apply_settings` gives them to the parts."""
 BASE, LORA_INFIX = ".base_layer.", ".lora_"
 """Infixes of the names of weights below a LoRA, and of its own."""
 
@@ -64,7 +66,7 @@ def differences(
 
 def same_sizes(saved: Any, sizes: FireEditConfig) -> bool:
     """Compare the `model` of a saved recipe with sizes; older recipes, which hold a name only, match none."""
-    return isinstance(saved, Mapping) and not any(differences(saved, to_plain(sizes)))
+    return isinstance(saved, Mapping) and all(key in RECIPE_DECIDES for key, *_ in differences(saved, to_plain(sizes)))
 
 
 def require_sizes(sizes: ModelConfig, folder: str) -> None:
@@ -72,8 +74,15 @@ def require_sizes(sizes: ModelConfig, folder: str) -> None:
     paths = {part: storage.join(folder, part, "config.json") for part in to_plain(sizes)}
     saved = {part: json.loads(storage.read_bytes(path)) for part, path in paths.items() if storage.exists(path)}
     for key, found, wanted in differences(saved, to_plain(sizes)):
-        if not key.startswith((LORA, *WEIGHTS_DECIDE)):
+        if not key.startswith((LORA, *WEIGHTS_DECIDE, *RECIPE_DECIDES)):
             raise RecipeError(f"init_from: {folder} has {key} {found}, not {wanted}; write model.{key}={found}")
+
+
+def apply_settings(pipeline: FireEditPipeline, sizes: FireEditConfig) -> None:
+    """Give a loaded pipeline's parts the recipe's values of RECIPE_DECIDES, which are saved with them."""
+    for part, name in (key.split(".") for key in RECIPE_DECIDES):
+        if (component := getattr(pipeline, part)) is not None:
+            component.register_to_config(**{name: getattr(getattr(sizes, part), name)})
 
 
 def resize_lora(pipeline: FireEditPipeline, sizes: FireEditConfig, seed: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fireedit.models.hvca import HVCA, CrossAttention
+from fireedit.models.hvca import HVCA, CrossAttention, HVCAConfig
 from fireedit.models.model import preset
 
 LENGTHS = (16, 64, 16, 64)
@@ -49,6 +49,12 @@ def test_the_queries_read_the_text_before_the_image(hvca: HVCA, sources: list[Te
             module.register_forward_pre_hook(lambda *_, name=name: order.append(name))
     hvca(sources, edit_tokens)
     assert order == [f"layers.{layer}.read_{what}" for layer in range(2) for what in ("text", "picture")]
+
+
+def test_weights_from_before_the_switch_let_the_instruction_show_where_text_is_dropped() -> None:
+    saved = {name: value for name, value in HVCA(HVCAConfig(width=32, heads=2)).config.items() if name != "null_detail"}
+    assert HVCA.from_config(saved).config.null_detail is False
+    assert HVCA.from_config(saved | {"null_detail": True}).config.null_detail is True
 
 
 def test_attention_equals_the_plain_formula() -> None:

@@ -1,5 +1,6 @@
 """FireEditPipeline: diffusers' interface, the paper's guidance, output sizes, samplers, arguments."""
 
+import copy
 import io
 import json
 from collections.abc import Sequence
@@ -57,6 +58,15 @@ def loaded(folder: Path, **settings: Any) -> FireEditPipeline:
 
 def edit(pipeline: FireEditPipeline, seed: int = 0, **settings: Any) -> FireEditPipelineOutput:
     return pipeline("make it red", Image.fromarray(picture(1)), generator=seeded(seed), **{**QUICK, **settings})
+
+
+def with_null_detail(pipeline: FireEditPipeline) -> FireEditPipeline:
+    """Replace HVCA by one of the same weights that reads the null tokens where text is dropped."""
+    hvca = copy.deepcopy(pipeline.hvca)
+    hvca.register_to_config(null_detail=True)
+    changed = FireEditPipeline(**{**pipeline.components, "hvca": hvca})
+    changed.set_progress_bar_config(disable=True)
+    return changed
 
 
 def source_of(pipeline: FireEditPipeline, pixels: Tensor) -> Tensor:
@@ -352,13 +362,19 @@ def understood(editor: FireEditPipeline, prompt: str) -> tuple[Percepts, Tensor]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("s_text", "s_image"), [(6.0, 1.3), (1.0, 1.3), (1.0, 1.0)])
-def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline, s_text: float, s_image: float) -> None:
+@pytest.mark.parametrize(
+    ("s_text", "s_image", "null_detail"), [(6.0, 1.3, False), (6.0, 1.3, True), (1.0, 1.3, False), (1.0, 1.0, True)]
+)
+def test_guidance_is_the_papers_formula_step_by_step(
+    editor: FireEditPipeline, s_text: float, s_image: float, null_detail: bool
+) -> None:
     """Compute e(0, 0) + s_I (e(I, 0) - e(0, 0)) + s_T (e(I, c) - e(I, 0)), one UNet call at a time."""
+    editor = with_null_detail(editor) if null_detail else editor
     percepts, edit_tokens = understood(editor, "make it red")
     source = source_of(editor, torch.tensor(squash(picture(1), 64))[None])
     null = text_states(editor.text_encoder, tokenize_text(editor.tokenizer, ["blurry"], 77))
     detail = editor.hvca(percepts.detail, edit_tokens)
+    detail_of_null = editor.hvca(percepts.detail, null) if null_detail else detail
     no_source, no_detail = torch.zeros_like(source), torch.zeros_like(detail)
     scheduler, generator = type(editor.scheduler).from_config(editor.scheduler.config), seeded(4)
     scheduler.set_timesteps(4)
@@ -366,7 +382,7 @@ def test_guidance_is_the_papers_formula_step_by_step(editor: FireEditPipeline, s
     for t in scheduler.timesteps:
         noisy, timed = scheduler.scale_model_input(latents, t), editor.tati(edit_tokens, t[None])
         full = editor.unet.predict(noisy, source, t, timed, detail)
-        image_only = editor.unet.predict(noisy, source, t, null, detail)
+        image_only = editor.unet.predict(noisy, source, t, null, detail_of_null)
         unconditional = editor.unet.predict(noisy, no_source, t, null, no_detail)
         noise = unconditional + s_image * (image_only - unconditional) + s_text * (full - image_only)
         latents = scheduler.step(noise, t, latents, generator=generator).prev_sample
@@ -392,6 +408,21 @@ def read_by_the_unet(editor: FireEditPipeline, **settings: float) -> tuple[Tenso
     hook.remove()
     latents, (tokens, details) = read
     return latents, tokens, details
+
+
+@torch.no_grad()
+def test_a_saved_pipeline_keeps_the_detail_of_dropped_text(editor: FireEditPipeline, tmp_path: Path) -> None:
+    with_null_detail(editor).save_pretrained(tmp_path)
+    kept = loaded(tmp_path)
+    percepts, edit_tokens = understood(kept, "make it red")
+    states = [
+        pipeline.prepare([picture(1)], percepts, edit_tokens, pipeline.settings.but(guidance_scale=scale))
+        for pipeline, scale in ((kept, 4.0), (kept, 1.0), (editor, 4.0))
+    ]
+    null = text_states(kept.text_encoder, tokenize_text(kept.tokenizer, [""], 77))
+    assert torch.allclose(states[0].null_detail, kept.hvca(percepts.detail, null), atol=1e-6)
+    assert states[1].null_detail is None, "nothing is dropped without guidance"
+    assert states[2].null_detail is None, "the default"
 
 
 def test_at_scales_of_one_only_the_first_branch_is_computed(editor: FireEditPipeline) -> None:

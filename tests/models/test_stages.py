@@ -21,7 +21,7 @@ from fireedit.models.stages import (
     ObjectiveConfig,
     StagedFireEdit,
     change_weights,
-    draw_timesteps,
+    choose_timesteps,
     edit_errors,
 )
 from fireedit.models.text import text_states
@@ -178,9 +178,36 @@ def test_dropping_the_image_also_drops_its_details(nano: FireEditPipeline) -> No
     assert torch.equal(tokens, module.model.text_encoder(batch.null_text_ids).last_hidden_state)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("null_detail", [False, True])
+def test_dropped_text_has_the_detail_of_its_instruction_or_of_the_null_tokens(
+    nano: FireEditPipeline, null_detail: bool
+) -> None:
+    module = staged(3, dropout=DropoutConfig(text=0.5, image=0.0, both=0.0)).eval()
+    model, batch = module.model, batch_of(nano, *(edit_sample(seed, f"add {seed} cars") for seed in range(6)))
+    model.hvca.register_to_config(null_detail=null_detail)
+    read: list[tuple[Tensor, Tensor]] = []
+    model.unet.register_forward_pre_hook(
+        lambda _, inputs, keywords: read.append(keywords["encoder_hidden_states"]), with_kwargs=True
+    )
+    seeded_losses(module, batch)
+    tokens, detail = read[0]
+    null = text_states(model.text_encoder, batch.null_text_ids)
+    dropped = (tokens == null).all(dim=(1, 2))
+    assert 0 < dropped.sum() < 6
+    percepts = model.perceive(batch.view)
+    edit_tokens, _ = model.understand(percepts, batch.input_ids)
+    expected = model.hvca(percepts.detail, edit_tokens)
+    if null_detail:
+        of_null = model.hvca(percepts.detail, null.expand(6, -1, -1))
+        assert not torch.allclose(of_null, expected, atol=1e-2)
+        expected[dropped] = of_null[dropped]
+    assert torch.allclose(detail, expected, atol=1e-5)
+
+
 def test_dropout_drops_text_image_and_both_at_five_percent_each() -> None:
-    torch.manual_seed(0)
-    text, image = DropoutConfig().draw(100_000, torch.device("cpu"))
+    uniform = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
+    text, image = DropoutConfig().masks(uniform)
     shares = torch.stack([text & ~image, text & image, ~text & image]).float().mean(dim=1)
     assert torch.allclose(shares, torch.full((3,), 0.05), atol=0.003)
 
@@ -255,6 +282,39 @@ def test_each_caption_has_the_loss_that_it_has_alone(nano: FireEditPipeline) -> 
     assert torch.allclose(module(batch_of(nano, *samples)).each, torch.stack(alone), rtol=1e-5)
 
 
+ALL_TERMS = ObjectiveConfig(changed_weight=4, copy_floor=0.15, snr_cap=4, pure_noise=0.3, align_weight=0.5)
+
+
+@pytest.mark.parametrize(("stage", "objective"), [(1, ObjectiveConfig()), (3, ALL_TERMS)])
+def test_gradients_do_not_depend_on_the_split_of_a_step(
+    nano: FireEditPipeline, stage: int, objective: ObjectiveConfig
+) -> None:
+    """Eight samples of different lengths as 1 x 8, 2 x 4 and 8 x 1 micro-batches, without dropout of activations."""
+    module = staged(stage, dropout=DropoutConfig(text=0.2, image=0.2, both=0.2)).eval()
+    module.objective = objective
+    if stage == 1:
+        samples = [caption_sample(seed, "a red circle " * (1 + seed % 4)) for seed in range(8)]
+    else:
+        no_copy(module)
+        samples = [edit_sample(seed, "a red circle " * (1 + seed % 4)) for seed in range(5)]
+        samples += [vqa_sample(seed) for seed in range(5, 8)]  # the last batches have no edits
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    gradients = []
+    for count in (1, 2, 8):
+        for part in range(count):
+            own = slice(part * 8 // count, (part + 1) * 8 // count)
+            batch = replace(batch_of(nano, *samples[own]), seeds=torch.arange(8)[own])
+            (module(batch).total / count).backward()
+        gradients.append([parameter.grad.clone() for parameter in trained])
+        module.zero_grad()
+    whole, *splits = gradients
+    scale = max(float(gradient.abs().max()) for gradient in whole)
+    assert scale > 1e-3
+    for split in splits:
+        for gradient, expected in zip(split, whole, strict=True):
+            assert torch.allclose(gradient, expected, rtol=1e-5, atol=1e-6 * scale)
+
+
 @pytest.mark.parametrize("stage", [2, 3])
 def test_losses_of_a_sample_do_not_depend_on_the_rest_of_the_batch(nano: FireEditPipeline, stage: int) -> None:
     """LM losses equal those of each sample alone; the noise depends on the batch's shape."""
@@ -267,12 +327,13 @@ def test_losses_of_a_sample_do_not_depend_on_the_rest_of_the_batch(nano: FireEdi
 
     edits = seeded_losses(module, batch_of(nano, edit, edit_sample(5)))
     assert torch.allclose(edits.each[0], mixed.each[0], rtol=1e-5)
-    assert torch.allclose(edits.each.mean(), edits.total, rtol=1e-5), "as many labelled tokens each"
+    assert torch.allclose(edits.each.mean(), edits.total) and torch.allclose(mixed.each.mean(), mixed.total)
     assert not torch.allclose(edits.each[0], edits.each[1], rtol=0.001)
 
 
 def latents_of(nano: FireEditPipeline, pixels: Tensor) -> Tensor:
-    return target_latents(nano.vae, encode_pixels(nano.vae, pixels))
+    moments = encode_pixels(nano.vae, pixels)
+    return target_latents(nano.vae, moments, torch.zeros(()))
 
 
 @torch.no_grad()
@@ -357,12 +418,11 @@ def test_samples_with_little_noise_weigh_more_up_to_the_cap() -> None:
 
 
 def test_pure_noise_has_its_fraction_and_the_rest_is_uniform() -> None:
-    schedule, device = training_noise(SCHEDULE), torch.device("cpu")
-    torch.manual_seed(0)
-    plain = draw_timesteps(schedule, ObjectiveConfig(), 100_000, device)
-    torch.manual_seed(0)
-    assert torch.equal(plain, torch.randint(0, 1000, (100_000,))), "the paper's draw"
-    timesteps = draw_timesteps(schedule, ObjectiveConfig(pure_noise=0.4), 100_000, device)
+    schedule = training_noise(SCHEDULE)
+    uniform = torch.rand(100_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = choose_timesteps(schedule, ObjectiveConfig(), uniform)
+    assert torch.equal(plain, (uniform[:, 0] * 1000).floor().long()), "the paper's: every timestep alike"
+    timesteps = choose_timesteps(schedule, ObjectiveConfig(pure_noise=0.4), uniform)
     assert timesteps.shape == (100_000,) and timesteps.dtype == torch.int64
     assert float((timesteps == 999).float().mean()) == pytest.approx(0.4006, abs=0.01)
     others = timesteps[timesteps < 999].float()
@@ -381,15 +441,17 @@ def test_at_pure_noise_the_input_does_not_depend_on_the_target(nano: FireEditPip
 
 
 def test_losses_are_weighted_one_to_one() -> None:
-    img, errors = torch.tensor(2.0), torch.tensor([4.0, 2.0])
-    losses = Losses(img, img, torch.tensor(0.5), torch.tensor([2.0, 2.0])).plus("denoise", errors)
-    assert losses.total == 5 and losses.each.tolist() == [6, 4]
+    img, errors = torch.tensor([1.0, 3.0], requires_grad=True), torch.tensor([4.0, 2.0], requires_grad=True)
+    losses = Losses.begin(img, torch.eye(96)[None, :77]).plus("denoise", errors)
+    assert losses.total == 5 and losses.each.tolist() == [5, 5] and not losses.each.requires_grad
     assert {name: float(value) for name, value in losses.named()} == {
         "loss": 5.0,
         "img": 2.0,
         "denoise": 3.0,
-        "diversity": 0.5,
+        "diversity": 1.0,
     }
+    losses.total.backward()
+    assert img.grad.tolist() == errors.grad.tolist() == [0.5, 0.5]
 
 
 def test_the_diversity_is_zero_for_equal_edit_tokens() -> None:

@@ -64,7 +64,7 @@ def test_the_loss_is_the_plain_cross_entropy_of_the_labelled_tokens(vlm: VLM, vi
     logits = states @ torch.cat([vlm.llm.lm_head.weight, vlm.new_head.weight]).T
     before = len(PICTURED) + added - 1  # the state that predicts [IMG] 0
     expected = -sum(F.log_softmax(logits[before + index], dim=-1)[token] for index, token in enumerate(IMG)) / 4
-    assert torch.allclose(answer.loss, expected, atol=1e-5)
+    assert torch.allclose(answer.losses, expected, atol=1e-5)
 
 
 @torch.no_grad()
@@ -78,25 +78,26 @@ def test_each_row_of_a_batch_equals_its_single_run(vlm: VLM, visual: tuple) -> N
         vlm(rows(prompts[row]), rows(labels[row]), image[row : row + 1], regions[row : row + 1]) for row in range(2)
     ]
     assert torch.allclose(both.img_states, torch.cat([single.img_states for single in singles]), atol=1e-5)
-    assert torch.allclose(both.loss, sum(single.loss for single in singles) / 2, atol=1e-5)
-    assert torch.allclose(both.losses, torch.stack([single.loss for single in singles]), atol=1e-5)
+    assert torch.allclose(both.losses, torch.cat([single.losses for single in singles]), atol=1e-5)
 
 
 def test_each_prompts_loss_is_the_mean_over_its_own_labels(vlm: VLM) -> None:
-    """Prompts of four, two and no labelled tokens: the mean over all tokens is another one."""
+    """Prompts of four, two and no labelled tokens."""
     prompts = [[0, 5, 6, *IMG], [0, 7, 8, 9], [0, 11]]
     labels = [[IGNORED] * 3 + IMG, [IGNORED] * 2 + [8, 9], [IGNORED] * 2]
     together = vlm(rows(*prompts), rows(*labels, padding=IGNORED))
     first, second = (vlm(rows(prompts[row]), rows(labels[row])) for row in range(2))
-    assert torch.equal(together.losses[2], torch.tensor(0.0)) and not together.losses.requires_grad
-    assert torch.allclose(together.losses[:2], torch.stack([first.loss, second.loss]), atol=1e-5)
-    assert torch.allclose(together.loss, (4 * first.loss + 2 * second.loss) / 6, atol=1e-5)
-    assert torch.allclose(first.losses[0], first.loss, rtol=1e-6)
+    assert together.losses.dtype == torch.float32 and together.losses[2] == 0
+    assert torch.allclose(together.losses[:2], torch.cat([first.losses, second.losses]), atol=1e-5)
+    of_all, of_first, of_second = (
+        torch.autograd.grad(output.losses.sum(), vlm.new_head.weight)[0] for output in (together, first, second)
+    )
+    assert torch.allclose(of_all, of_first + of_second, atol=1e-5)
 
 
 def test_losses_without_labels_are_zero(vlm: VLM) -> None:
     answer = vlm(rows([0, 5, 6], [0, 7]))
-    assert answer.loss == 0 and answer.losses.tolist() == [0, 0] and answer.losses.dtype == torch.float32
+    assert answer.losses.tolist() == [0, 0] and answer.losses.dtype == torch.float32
 
 
 @torch.no_grad()
@@ -137,7 +138,7 @@ def test_only_new_rows_adapter_and_lora_have_gradients(visual: tuple) -> None:
     for name, parameter in vlm.named_parameters():
         parameter.requires_grad_(any(part in name for part in trained))
     answer = vlm(rows([*PICTURED, *IMG]), rows([IGNORED] * len(PICTURED) + IMG), image[:1], regions[:1])
-    (answer.loss + answer.img_states.square().mean()).backward()
+    (answer.losses.mean() + answer.img_states.square().mean()).backward()
     assert vlm.llm.model.embed_tokens.weight.grad is None and vlm.llm.lm_head.weight.grad is None
     gradients = {name: p.grad for name, p in vlm.named_parameters() if p.requires_grad}
     assert all(gradient.abs().max() > 0 for gradient in gradients.values())
@@ -150,7 +151,7 @@ def test_the_new_rows_of_a_whole_table_would_get_the_same_gradient(visual: tuple
     torch.manual_seed(0)
     vlm = shaken(VLM(CONFIG)).eval()
     ids = [0, 30, 31, *IMG]
-    vlm(rows(ids), rows([IGNORED] * 3 + IMG)).loss.backward()
+    vlm(rows(ids), rows([IGNORED] * 3 + IMG)).losses.mean().backward()
     table = torch.cat([vlm.llm.model.embed_tokens.weight, vlm.new_embeddings.weight]).detach().requires_grad_()
     head = torch.cat([vlm.llm.lm_head.weight, vlm.new_head.weight]).detach().requires_grad_()
     states = vlm.llm.model(inputs_embeds=table[torch.tensor(ids)][None]).last_hidden_state[0]
@@ -167,7 +168,7 @@ def test_checkpointing_gives_the_same_gradients(visual: tuple) -> None:
     for _ in range(2):
         torch.manual_seed(1)
         answer = vlm(rows([*PICTURED, *IMG]), rows([IGNORED] * len(PICTURED) + IMG), image[:1], regions[:1])
-        (answer.loss + answer.img_states.square().mean()).backward()
+        (answer.losses.mean() + answer.img_states.square().mean()).backward()
         gradients.append([p.grad.clone() for p in vlm.parameters() if p.requires_grad])
         vlm.zero_grad()
         vlm.llm.activation_checkpointing_enable({"use_reentrant": False})

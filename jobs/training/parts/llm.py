@@ -69,7 +69,7 @@ class LanguageTask:
 
     def losses(self, model: VLM, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ids, labels = batch["input_ids"].long(), batch["labels"].long()
-        return {"loss": model(ids, labels, *self.perceive(batch)).loss}
+        return {"loss": model(ids, labels, *self.perceive(batch)).losses.mean()}
 
     def figures(self, model: VLM) -> dict[str, float]:
         """Ask every question of held-out conversations in a prompt of its own, and some of the world `knowledge`.

@@ -6,10 +6,6 @@ import pytest
 
 from fireedit.jobs.training.loading import load_pipeline
 from fireedit.jobs.training.recipe import FRESH, read_recipe
-<<<<<<<< HEAD:tests/jobs/training/test_stage_task.py
-from fireedit.jobs.training.stage_task import load_pipeline
-========
->>>>>>>> 8833ef2c73342f408fdd1cf5d5ecf996ffec3eeb:tests/jobs/training/test_loading.py
 from fireedit.models.pipeline import FireEditPipeline
 
 

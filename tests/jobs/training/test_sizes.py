@@ -50,8 +50,22 @@ def test_another_rank_merges_the_trained_lora_and_begins_as_a_no_op() -> None:
     names = {name for name, _ in after.named_parameters() if "lora_A" in name}
     assert names and all("q_proj" in name or "k_proj" in name for name in names)
     ids = torch.arange(20)[None]
-    before_loss, after_loss = (vlm(ids, ids).loss for vlm in (before.float().eval(), after.float()))
+    before_loss, after_loss = (vlm(ids, ids).losses for vlm in (before.float().eval(), after.float()))
     torch.testing.assert_close(after_loss, before_loss)
+
+
+def test_a_recipe_decides_what_dropped_text_reads_whatever_the_weights_were_trained_with(tmp_path: Path) -> None:
+    changed = read_recipe(["--stage", "3", "model.hvca.null_detail=true"])
+    require_sizes(changed.model, str(NANO))
+    pipeline = load_pipeline(changed, str(NANO))
+    assert pipeline.hvca.config.null_detail and pipeline.model.null_detail
+    pipeline.save_pretrained(tmp_path)
+    assert FireEditPipeline.from_pretrained(tmp_path, parts=("hvca",)).hvca.config.null_detail
+
+    plain = read_recipe(["--stage", "3"])
+    assert same_sizes(to_plain(changed.model), plain.model), "a stage starts from a run of either"
+    require_sizes(plain.model, str(tmp_path))
+    assert not load_pipeline(plain, str(tmp_path)).hvca.config.null_detail
 
 
 def test_fresh_weights_have_the_recipes_sizes() -> None:
