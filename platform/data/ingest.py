@@ -1,17 +1,27 @@
-"""Training batches out of shards: each worker's share of one sequence of draws, read and decoded in Ray Data."""
+"""Training batches out of shards: each worker's share of one sequence of draws, read and decoded in other processes.
 
+Row groups are fetched once per node, whichever of its processes need them (`GroupCache`). These are tasks of Ray
+(`RayTasks`) or processes of a pool (`PoolTasks`), which make the same batches; this module knows neither.
+"""
+
+import functools
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Future
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import ray.data
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from fireedit.platform import storage
 from fireedit.platform.config import LogicalCPUs
 from fireedit.platform.data import shards
+from fireedit.platform.data.group_cache import GroupCache, scratch_folder
 from fireedit.platform.data.mixture import Draw, EpochOrder, Mixture
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.data.shards import StoredSample
@@ -27,8 +37,6 @@ Columns = dict[str, np.ndarray]
 
 UNLIMITED = 2**62
 """Number of batches that no run reaches."""
-TASKS_PER_ROUND = 256
-"""Tasks that Ray Data plans at once; planning the next round takes a second or two."""
 
 
 class IngestError(ValueError):
@@ -37,15 +45,28 @@ class IngestError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
+    """Processes that read a worker's batches, their read-ahead, and the node's copy of row groups."""
+
     cpus_per_task: LogicalCPUs = 1.0
-    """Logical CPUs of a decoding task; a fraction lets several share the cores that training leaves."""
+    """Logical CPUs of a task on Ray; a fraction lets several share the cores that training leaves."""
     tasks: PositiveInt = 2
-    """Decoding tasks that run in parallel for each worker; its batches are dealt to them round-robin."""
-    rows_per_task: PositiveInt = 4096
-    """Rows after which a task ends and another begins; its batches are streamed out one by one."""
+    """Batches that are decoded in parallel for each worker: Ray tasks, or processes of a pool.
+
+    One core decodes, resizes and tokenizes some 87 pairs of 512 px a second. A task also waits for the bucket, so that
+    more tasks than cores pay where every batch needs new row groups.
+    """
     shuffle_groups: PositiveInt = 16
     """Row groups of a corpus whose rows are shuffled together."""
-    prefetch_batches: PositiveInt = 4
+    prefetch_batches: PositiveInt = 16
+    """Batches in flight for each worker: queued, being decoded, or waiting for it; at least `tasks`."""
+    prefetch_mb: PositiveInt = 256
+    """Size that these may have together: 16 batches of 16 rows at the paper's sizes, 2 GB on a node of 8 workers. Fewer
+    are in flight where they are larger, but never fewer than `tasks`."""
+    cache_gb: PositiveFloat = 4.0
+    """Row groups kept on each node's disk. The windows of eight corpora in use are 0.5 GB at 512 px; with the size of
+    the whole corpora, these are fetched once in a run instead of once an epoch."""
+    cache_folder: str = ""
+    """Folder of these, on a disk of the node itself; empty takes one under $TMPDIR, or /tmp."""
     encoded: bool = False
     """Read what `prepare.py shards --encode` stored instead of running VAE and text encoder in each step."""
 
@@ -66,6 +87,9 @@ class Share:
     stop: int | None
     """Draws of the whole run; None if it has no known end."""
 
+    def __post_init__(self) -> None:
+        assert self.start % self.batch == 0, (self.start, self.batch)
+
     def batches(self) -> range:
         """List the numbers of this worker's batches, counted over the whole run."""
         end = UNLIMITED if self.stop is None else self.stop // self.batch
@@ -85,27 +109,126 @@ class Corpora:
     """
 
     def __init__(self, root: str, weights: Mapping[str, float], seed: int, config: IngestConfig):
-        self.root, self.config = root, config
-        self.indices = {name: _training_index(storage.join(root, name), config.encoded) for name in sorted(weights)}
+        self.config, self.seed = config, seed
+        self.roots = {name: storage.join(root, name) for name in sorted(weights)}
+        self.indices = {name: _training_index(path, config.encoded) for name, path in self.roots.items()}
+        self.versions = {name: shards.version_of(path) for name, path in self.roots.items()}
         self.sizes = {name: index.rows for name, index in self.indices.items()}
         self.mixture = Mixture(weights, self.sizes, seed)
-        self.seed = seed
 
-    def reader(self) -> Callable[[Draw], StoredSample]:
-        """Make a function that reads the row of a draw; successive draws share the row groups that it reads."""
-        window, groups, orders, readers = self.config.shuffle_groups, {}, {}, {}
-        for name, index in self.indices.items():
-            groups[name] = index.groups()
-            orders[name] = EpochOrder([rows for _, _, rows in groups[name]], name, self.seed, window)
-            encodings = sorted(index.encodings) if self.config.encoded else []
-            readers[name] = shards.ShardReader(storage.join(self.root, name), index, encodings, window + 1)
+    def reader(self) -> "DrawReader":
+        """Open the shards for reading in this process."""
+        return DrawReader(self)
 
-        def read(draw: Draw) -> StoredSample:
-            group, row = orders[draw.corpus].find(draw.epoch, draw.place)
-            shard, number, _ = groups[draw.corpus][group]
-            return readers[draw.corpus].row(shard, number, row)
 
-        return read
+class DrawReader:
+    """Reads the rows of draws; successive draws share the row groups that are mapped into memory."""
+
+    def __init__(self, corpora: Corpora):
+        config = corpora.config
+        folder = Path(config.cache_folder) if config.cache_folder else scratch_folder()
+        cache = GroupCache(folder, round(config.cache_gb * 1e9))
+        self._groups = {name: index.groups() for name, index in corpora.indices.items()}
+        self._orders, self._shards = {}, {}
+        for name, index in corpora.indices.items():
+            rows = [rows for _, _, rows in self._groups[name]]
+            self._orders[name] = EpochOrder(rows, name, corpora.seed, config.shuffle_groups)
+            self._shards[name] = shards.ShardReader(
+                corpora.roots[name],
+                index,
+                sorted(index.encodings) if config.encoded else [],
+                groups=config.shuffle_groups + 1,
+                cache=cache,
+                version=corpora.versions[name],
+            )
+
+    def __call__(self, draw: Draw) -> StoredSample:
+        group, row = self._orders[draw.corpus].find(draw.epoch, draw.place)
+        shard, number, _ = self._groups[draw.corpus][group]
+        return self._shards[draw.corpus].row(shard, number, row)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes of the row groups that were fetched here, and not mapped from what this node had."""
+        return sum(reader.fetched_bytes for reader in self._shards.values())
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the rows that were read."""
+        return sum(reader.row_bytes for reader in self._shards.values())
+
+
+@dataclass(frozen=True)
+class PreparedBatch:
+    """Batch of a run, ready to be made into tensors."""
+
+    number: int
+    """Position among the batches of the whole run."""
+    columns: Columns
+    fetched_bytes: int
+    """Bytes of the row groups that were fetched for it; others were on the node."""
+    row_bytes: int
+    """Bytes of its rows as they are stored."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(values.nbytes for values in self.columns.values())
+
+
+ReadBatch = Callable[[int], PreparedBatch]
+"""Reads the batch of a number, in whichever process; it must be possible to pickle."""
+
+
+class Tasks(Protocol):
+    """Processes that read a worker's batches."""
+
+    def submit(self, number: int) -> Future[PreparedBatch]:
+        """Begin to read the batch of this number, once those that were submitted before it have begun."""
+
+    def close(self) -> None:
+        """Cancel what has not begun and end the processes."""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchReader:
+    """Reads and prepares batches by their numbers in a task's process; for the fields see `prepared_batches`."""
+
+    corpora: Corpora
+    batch: int
+    prepare: Prepare
+    refusal: type[Exception]
+    quarantine: str
+    side: int
+
+    def __call__(self, number: int) -> PreparedBatch:
+        read = self._read
+        fetched, stored = read.fetched_bytes, read.row_bytes
+        draws = self.corpora.mixture.draws(number * self.batch, (number + 1) * self.batch)
+        columns = stacked([self._prepared(draw) for draw in draws])
+        return PreparedBatch(number, columns, read.fetched_bytes - fetched, read.row_bytes - stored)
+
+    @functools.cached_property
+    def _read(self) -> DrawReader:
+        return self.corpora.reader()
+
+    def _prepared(self, draw: Draw) -> PreparedRow:
+        """Prepare the row of a draw, or the next one of its epoch that can be used."""
+        size = self.corpora.sizes[draw.corpus]
+        for ahead in range(size):
+            stored = self._read(replace(draw, place=(draw.place + ahead) % size))
+            sample = stored.sample
+            try:
+                return self.prepare({**sample.row(), **self._pixels(sample), **stored.arrays})
+            except self.refusal as error:
+                report = json.dumps({"id": sample.id, "corpus": sample.corpus, "error": str(error)})
+                name = sample.id.replace("/", "_") + ".json"
+                storage.write_bytes(storage.join(self.quarantine, name), report.encode())
+        raise IngestError(f"{draw.corpus}: no row of this corpus can be trained on; see {self.quarantine}")
+
+    def _pixels(self, sample: Sample) -> dict[str, Pixels | None]:
+        """Decode the pictures that no stored encoding stands in for."""
+        pictures = {"source": sample.source} | ({} if self.corpora.config.encoded else {"target": sample.target})
+        return {name: decode(data, draft=self.side) if data else None for name, data in pictures.items()}
 
 
 def prepared_batches(
@@ -115,9 +238,9 @@ def prepared_batches(
     refusal: type[Exception],
     quarantine: str,
     side: int,
-    tasks_per_round: int = TASKS_PER_ROUND,
-) -> Generator[Columns]:
-    """Yield a worker's batches of prepared rows, in order; Ray Data's tasks read and decode ahead.
+    tasks: Callable[[ReadBatch, IngestConfig], Tasks],
+) -> Generator[PreparedBatch]:
+    """Yield a worker's batches of prepared rows, in order, while its tasks read and decode the next ones.
 
     Closing the generator ends these tasks.
 
@@ -125,37 +248,27 @@ def prepared_batches(
         refusal: exception that `prepare` raises for a sample that it cannot use; the next row takes its place.
         quarantine: folder for those samples: one JSON file each, with id and error.
         side: pixels of the largest picture that `prepare` makes; larger JPEGs may be decoded at a fraction.
+        tasks: `RayTasks` or `PoolTasks`.
+    Raises:
+        IngestError: rows cannot be stacked, a corpus has no usable row, or a process of the pool was killed.
     """
-    config, numbers = corpora.config, share.batches()
-    per_task = max(1, config.rows_per_task // share.batch)
-    per_round = per_task * tasks_per_round
-    read = _BatchReader(corpora, share.batch, prepare, refusal, quarantine, side)
-    while numbers:
-        yield from _read_round(read, numbers[:per_round], per_task, config)
-        numbers = numbers[per_round:]
+    config, numbers = corpora.config, iter(share.batches())
+    with closing(tasks(BatchReader(corpora, share.batch, prepare, refusal, quarantine, side), config)) as running:
+        waiting = deque(running.submit(number) for number in islice(numbers, config.tasks))
+        while waiting:
+            batch = _result(waiting.popleft())
+            ahead = max(config.tasks, min(config.prefetch_batches, config.prefetch_mb * 10**6 // batch.nbytes))
+            waiting.extend(running.submit(number) for number in islice(numbers, max(0, ahead - len(waiting))))
+            yield batch
 
 
-def _read_round(read: "_BatchReader", numbers: range, per_task: int, config: IngestConfig) -> Generator[Columns]:
-    """Plan the tasks for the batches of these numbers at once and yield the batches in order."""
-    tasks = [{"numbers": run} for run in _deal_batches(numbers, per_task, config.tasks)]
-    dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
-    dataset.context.target_max_block_size = 1  # so that each batch, a row of the block, leaves its task at once
-    pool = ray.data.TaskPoolStrategy(size=min(config.tasks, len(tasks)))
-    prepared = dataset.map_batches(read, batch_format="numpy", num_cpus=config.cpus_per_task, compute=pool)
-    blocks = iter(prepared.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=config.prefetch_batches))
-    early: dict[int, Columns] = {}  # if Ray Data kept the order, it would stop all tasks but the first
-    for number in numbers:
-        while number not in early:
-            block = {name: values[0] for name, values in next(blocks).items()}
-            early[int(block.pop("number"))] = block
-        yield early.pop(number)
-
-
-def _deal_batches(numbers: range, per_task: int, tasks: int) -> list[tuple[int, int, int]]:
-    """Deal batches round-robin to concurrent tasks, so that none runs far ahead; returns each task's range."""
-    runs = [numbers[first : first + per_task * tasks] for first in range(0, len(numbers), per_task * tasks)]
-    ranges = [run[task::tasks] for run in runs for task in range(min(tasks, len(run)))]
-    return [(batches.start, batches.stop, batches.step) for batches in ranges]
+def _result(batch: Future[PreparedBatch]) -> PreparedBatch:
+    try:
+        return batch.result()
+    except BrokenExecutor as error:
+        raise IngestError(
+            "a decoding process was killed, maybe for want of memory; write a smaller ingest.tasks"
+        ) from error
 
 
 def stacked(rows: Sequence[PreparedRow]) -> Columns:
@@ -176,45 +289,6 @@ def stacked(rows: Sequence[PreparedRow]) -> Columns:
 def set_aside(quarantine: str) -> int:
     """Count the rows in a quarantine folder."""
     return sum(name.endswith(".json") for name in storage.names(quarantine))  # a killed task leaves drafts
-
-
-@dataclass(frozen=True, eq=False)
-class _BatchReader:
-    """Task that reads some of a worker's batches, by their numbers; for the fields see `prepared_batches`."""
-
-    corpora: Corpora
-    batch: int
-    prepare: Prepare
-    refusal: type[Exception]
-    quarantine: str
-    side: int
-
-    def __call__(self, tasks: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-        read, size = self.corpora.reader(), self.batch
-        for first, last, step in tasks["numbers"].tolist():
-            for number in range(first, last, step):
-                draws = self.corpora.mixture.draws(number * size, (number + 1) * size)
-                columns = stacked([self._prepared(read, draw) for draw in draws])
-                yield {name: values[None] for name, values in columns.items()} | {"number": np.array([number])}
-
-    def _prepared(self, read: Callable[[Draw], StoredSample], draw: Draw) -> PreparedRow:
-        """Prepare the row of a draw, or the next one of its epoch that can be used."""
-        size = self.corpora.sizes[draw.corpus]
-        for ahead in range(size):
-            stored = read(replace(draw, place=(draw.place + ahead) % size))
-            sample = stored.sample
-            try:
-                return self.prepare({**sample.row(), **self._pixels(sample), **stored.arrays})
-            except self.refusal as error:
-                report = json.dumps({"id": sample.id, "corpus": sample.corpus, "error": str(error)})
-                name = sample.id.replace("/", "_") + ".json"
-                storage.write_bytes(storage.join(self.quarantine, name), report.encode())
-        raise IngestError(f"{draw.corpus}: no row of this corpus can be trained on; see {self.quarantine}")
-
-    def _pixels(self, sample: Sample) -> dict[str, Pixels | None]:
-        """Decode the pictures that no stored encoding stands in for."""
-        pictures = {"source": sample.source} | ({} if self.corpora.config.encoded else {"target": sample.target})
-        return {name: decode(data, draft=self.side) if data else None for name, data in pictures.items()}
 
 
 def _training_index(root: str, encoded: bool) -> shards.Index:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from fireedit.platform import storage
+from fireedit.platform.data.group_cache import GroupCache
 from fireedit.platform.data.sample import STORED_FIELDS, Sample, Task
 from fireedit.platform.images import EncodedImage
 
@@ -34,8 +35,8 @@ ROWS_PER_GROUP = 32
 """Rows that one random access reads; a group of 512 px pairs is about 4 MB."""
 CAPTIONS_PER_GROUP = 1024
 GROUPS_PER_SHARD = 8
-OPEN_FILES = 64
-"""Parquet files that a reader keeps open, with their footers."""
+OPEN_FILES = 8
+"""Parquet files that a reader keeps open, with their footers and the bytes of the last row group of each."""
 
 T = TypeVar("T")
 StoredArray = NewType("StoredArray", np.ndarray)
@@ -129,6 +130,12 @@ def read_index(root: str) -> Index:
         raise ShardsError(f"{path} is no index of shards ({error.errors()[0]['msg']}); run prepare.py anew") from None
 
 
+def version_of(root: str) -> str:
+    """Compute a hash that changes when the shards under `root` are finished anew, though with as many rows."""
+    found = storage.info(storage.join(root, INDEX))
+    return hashlib.blake2b(repr((root, found.mtime_ns, found.size)).encode(), digest_size=8).hexdigest()
+
+
 def write_index(root: str, index: Index) -> None:
     storage.write_bytes(storage.join(root, INDEX), json.dumps(dataclasses.asdict(index)).encode())
 
@@ -179,9 +186,9 @@ def iter_samples(root: str, shard: str) -> Iterator[Sample]:
             yield from map(Sample.of_row, batch.to_pylist())
 
 
-def _open(path: str) -> pq.ParquetFile:
+def _open(path: str, pre_buffer: bool = False) -> pq.ParquetFile:
     files, inner = storage.filesystem(path)
-    return pq.ParquetFile(inner, filesystem=files)
+    return pq.ParquetFile(inner, filesystem=files, pre_buffer=pre_buffer)
 
 
 class ShardReader:
@@ -190,19 +197,35 @@ class ShardReader:
     Args:
         encodings: names of those whose arrays come with the rows.
         groups: row groups kept in memory.
+        cache: row groups on this node's disk, which are then fetched once for all readers of the node.
+        version: result of `version_of`, by which the cache tells these shards from others.
         open_files: parquet files kept open.
     """
 
     def __init__(
-        self, root: str, index: Index, encodings: Sequence[str] = (), groups: int = 1, open_files: int = OPEN_FILES
+        self,
+        root: str,
+        index: Index,
+        encodings: Sequence[str] = (),
+        groups: int = 1,
+        cache: GroupCache | None = None,
+        version: str = "",
+        open_files: int = OPEN_FILES,
     ):
         self.root, self.encodings = root, [index.encodings[name] for name in encodings]
+        self.fetched_bytes = self.row_bytes = 0
+        """Bytes of the row groups that this reader fetched, and of the rows that it gave."""
+        self._cache, self._prefix = cache, "-".join([version, *(encoding.folder for encoding in self.encodings)])
         self._group = functools.lru_cache(maxsize=groups)(self._read_group)
-        self._file = functools.lru_cache(maxsize=open_files)(_open)
+        self._file = functools.lru_cache(maxsize=open_files)(self._open_file)
 
     def row(self, shard: str, group: int, row: int) -> StoredSample:
         """Read row number `row` of a row group."""
-        stored = self._group(shard, group).slice(row, 1).to_pylist()[0]
+        table = self._group(shard, group).slice(row, 1)
+        if self._cache is not None:
+            self._cache.touch(self._name(shard, group))
+        self.row_bytes += table.nbytes
+        stored = table.to_pylist()[0]
         arrays: dict[str, StoredArray | None] = {}
         for encoding in self.encodings:
             for name, shape in encoding.columns.items():
@@ -211,9 +234,26 @@ class ShardReader:
         return StoredSample(Sample.of_row(stored), arrays)
 
     def _read_group(self, shard: str, group: int) -> pa.Table:
-        table = self._file(path_of(self.root, shard)).read_row_group(group, use_threads=False)
+        """Read a row group from the cache, or from its files where there is none."""
+        fetch = functools.partial(self._fetch_group, shard, group)
+        return fetch() if self._cache is None else self._cache.read(self._name(shard, group), fetch)
+
+    def _fetch_group(self, shard: str, group: int) -> pa.Table:
+        table = self._fetch_columns(path_of(self.root, shard), group)
         for encoding in self.encodings:
-            encoded = self._file(path_of(self.root, shard, encoding.folder)).read_row_group(group, use_threads=False)
+            encoded = self._fetch_columns(path_of(self.root, shard, encoding.folder), group)
             for name in encoded.column_names:
                 table = table.append_column(name, encoded.column(name))
         return table
+
+    def _fetch_columns(self, path: str, group: int) -> pa.Table:
+        file = self._file(path)
+        self.fetched_bytes += file.metadata.row_group(group).total_byte_size
+        return file.read_row_group(group, use_threads=False)
+
+    def _open_file(self, path: str) -> pq.ParquetFile:
+        return _open(path, pre_buffer=True)  # a row group is then one request to a bucket, instead of one a column
+
+    def _name(self, shard: str, group: int) -> str:
+        """Name of a row group in the cache."""
+        return f"{self._prefix}-{shard}-{group}"

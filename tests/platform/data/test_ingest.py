@@ -1,4 +1,5 @@
-"""Batches of a run are those of one sequence, for any number of workers and after any number of kills."""
+"""Batches of a run are those of one sequence, for any number of workers and after any number of kills, with or without
+Ray; every row group is fetched once, and no more is decoded ahead than the limits say."""
 
 import functools
 import json
@@ -6,7 +7,7 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,18 +22,21 @@ import ray.exceptions
 from fireedit.platform import images
 from fireedit.platform.data import shards
 from fireedit.platform.data.ingest import (
-    Columns,
     Corpora,
     IngestConfig,
     IngestError,
+    PreparedBatch,
     Share,
     prepared_batches,
     set_aside,
 )
 from fireedit.platform.data.mixture import MixtureError
+from fireedit.platform.data.pool_tasks import PoolTasks
+from fireedit.platform.data.ray_tasks import RayTasks
 from fireedit.platform.data.sample import NO_IMAGE, Sample
 
-CONFIG = IngestConfig(cpus_per_task=0.25, rows_per_task=24, shuffle_groups=2, prefetch_batches=2)
+CONFIG = IngestConfig(cpus_per_task=0.25, tasks=1, shuffle_groups=2, prefetch_batches=4)
+AnyTasks = type[PoolTasks] | type[RayTasks]
 SIZES = {"edits": 100, "answers": 21}
 WEIGHTS = {"edits": 2.0, "answers": 1.0}
 BATCH, BATCHES = 4, 32
@@ -55,6 +59,13 @@ def prepare(sample: Mapping[str, Any], refused: frozenset[str] = frozenset()) ->
         "source": sample["source"],
         "is_edit": np.array(sample["target"] is not None),
     }
+
+
+def prepare_large(sample: Mapping[str, Any], log: Path) -> dict[str, Any]:
+    """Make a row of 100 kB and a byte in the log."""
+    with log.open("ab") as file:
+        file.write(b".")
+    return {"id": sample["id"], "large": np.zeros(100_000, np.uint8)}
 
 
 def picture(number: int) -> np.ndarray:
@@ -90,15 +101,31 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def corpora(root: str) -> Corpora:
-    return Corpora(root, WEIGHTS, seed=3, config=CONFIG)
+def config(tmp_path_factory: pytest.TempPathFactory) -> IngestConfig:
+    return replace(CONFIG, cache_folder=str(tmp_path_factory.mktemp("row-groups")))
+
+
+@pytest.fixture(scope="module")
+def corpora(root: str, config: IngestConfig) -> Corpora:
+    return Corpora(root, WEIGHTS, seed=3, config=config)
+
+
+@pytest.fixture(params=[PoolTasks, pytest.param(RayTasks, marks=pytest.mark.ray)])
+def tasks(request: pytest.FixtureRequest) -> AnyTasks:
+    if request.param is RayTasks:
+        request.getfixturevalue("ray_session")
+    return request.param
 
 
 def batches_of(
-    corpora: Corpora, share: Share, quarantine: Path, refused: frozenset[str] = frozenset(), **options: int
-) -> Generator[Columns]:
+    corpora: Corpora,
+    share: Share,
+    quarantine: Path,
+    refused: frozenset[str] = frozenset(),
+    tasks: AnyTasks = RayTasks,
+) -> Generator[PreparedBatch]:
     prepare_or_refuse = functools.partial(prepare, refused=refused)
-    return prepared_batches(corpora, share, prepare_or_refuse, Refused, str(quarantine), side=SIDE, **options)
+    return prepared_batches(corpora, share, prepare_or_refuse, Refused, str(quarantine), SIDE, tasks)
 
 
 def ids_by_number(
@@ -113,8 +140,9 @@ def ids_by_number(
     ids: dict[int, list[str]] = {}
     for rank in range(workers):
         share = Share(rank, workers, BATCH, start * BATCH, stop * BATCH)
-        batches = batches_of(corpora, share, quarantine, refused)
-        ids |= {number: columns["id"].tolist() for number, columns in zip(share.batches(), batches, strict=True)}
+        for number, batch in zip(share.batches(), batches_of(corpora, share, quarantine, refused), strict=True):
+            assert batch.number == number
+            ids[number] = batch.columns["id"].tolist()
     return [ids[number] for number in range(start, stop)]
 
 
@@ -145,15 +173,45 @@ def test_rows_of_every_epoch_come_once(corpora: Corpora) -> None:
     assert epochs[0] != epochs[1]
 
 
-@pytest.mark.ray
-def test_rows_are_decoded_and_prepared_in_their_order(ray_session: None, corpora: Corpora, tmp_path: Path) -> None:
-    batches = list(batches_of(corpora, Share(0, 1, BATCH, 0, 6 * BATCH), tmp_path))
-    assert [columns["id"].tolist() for columns in batches] == drawn_ids(corpora, batches=6)
-    for columns in batches:
+def test_rows_are_decoded_and_prepared_in_their_order(corpora: Corpora, tasks: AnyTasks, tmp_path: Path) -> None:
+    batches = list(batches_of(corpora, Share(0, 1, BATCH, 0, 6 * BATCH), tmp_path, tasks=tasks))
+    assert [batch.columns["id"].tolist() for batch in batches] == drawn_ids(corpora, batches=6)
+    for columns in (batch.columns for batch in batches):
         assert columns["source"].dtype == np.uint8
         for place, (name, _, number) in enumerate(row.partition("/") for row in columns["id"].tolist()):
             assert np.array_equal(columns["source"][place], picture(int(number)))
             assert bool(columns["is_edit"][place]) == (name == "edits")
+
+
+def test_every_row_group_is_fetched_once_for_four_workers_of_a_node(tasks: AnyTasks, tmp_path: Path) -> None:
+    """Bytes of the row groups that are fetched in a pass of two corpora are those of the rows."""
+    sizes = {"edits": 192, "answers": 64}
+    for name, rows in sizes.items():
+        write_corpus(tmp_path, name, rows)
+    once = replace(CONFIG, cache_folder=str(tmp_path / "row-groups"))
+    corpora, stop = Corpora(str(tmp_path), {"edits": 3.0, "answers": 1.0}, 3, once), sum(sizes.values())
+    shares = [Share(rank, 4, BATCH, 0, stop) for rank in range(4)]
+    in_turn = zip(*(batches_of(corpora, share, tmp_path / "bad", tasks=tasks) for share in shares), strict=True)
+    batches = [batch for step in in_turn for batch in step]
+    assert [batch.columns["id"].tolist() for batch in batches] == drawn_ids(corpora, batches=stop // BATCH)
+    assert len({name for batch in batches for name in batch.columns["id"].tolist()}) == stop, "a whole pass"
+    assert sum(batch.fetched_bytes for batch in batches) <= 1.2 * sum(batch.row_bytes for batch in batches)
+
+
+@pytest.mark.parametrize(("limits", "ahead"), [({"prefetch_batches": 3}, 3), ({"prefetch_mb": 1}, 2)])
+def test_no_more_is_decoded_ahead_than_the_limits_say(
+    root: str, config: IngestConfig, tasks: AnyTasks, limits: dict[str, int], ahead: int, tmp_path: Path
+) -> None:
+    """Batches of 0.4 MB are in flight up to their number or size while the first one is worked on."""
+    log, limited = tmp_path / "log", replace(config, **{"prefetch_batches": 9, **limits})
+    corpora, large = Corpora(root, WEIGHTS, 3, limited), functools.partial(prepare_large, log=log)
+    share = Share(0, 1, BATCH, 0, None)
+    batches = prepared_batches(corpora, share, large, Refused, str(tmp_path / "bad"), SIDE, tasks)
+    assert next(batches).nbytes == pytest.approx(400_000, rel=0.01)
+    _wait_until(lambda: log.stat().st_size >= (1 + ahead) * BATCH)
+    time.sleep(0.3)
+    batches.close()
+    assert log.stat().st_size == (1 + ahead) * BATCH
 
 
 @pytest.mark.ray
@@ -183,15 +241,10 @@ def test_a_run_that_is_finished_has_no_more_batches(ray_session: None, corpora: 
     assert list(batches_of(corpora, Share(0, 1, BATCH, 64, 64), tmp_path)) == []
 
 
-@pytest.mark.ray
-def test_a_run_without_an_end_goes_on_round_after_round_until_it_is_closed(
-    ray_session: None, corpora: Corpora, tmp_path: Path
-) -> None:
-    share = Share(0, 1, BATCH, 0, None)
-    batches = batches_of(corpora, share, tmp_path, tasks_per_round=2)
-    ids = [columns["id"].tolist() for columns in islice(batches, 15)]
-    assert ids == drawn_ids(corpora, batches=15), "12 batches make a round"
-    assert share.batches()[:3] == range(3) and share.batches()
+def test_a_run_without_an_end_goes_on_until_it_is_closed(corpora: Corpora, tasks: AnyTasks, tmp_path: Path) -> None:
+    batches = batches_of(corpora, Share(0, 1, BATCH, 0, None), tmp_path, tasks=tasks)
+    ids = [batch.columns["id"].tolist() for batch in islice(batches, 15)]
+    assert ids == drawn_ids(corpora, batches=15)
     batches.close()
     assert next(batches, None) is None
 
@@ -200,7 +253,7 @@ def test_a_run_without_an_end_goes_on_round_after_round_until_it_is_closed(
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
 def test_a_run_that_is_killed_sees_the_uninterrupted_sequence(
-    ray_session: None, root: str, corpora: Corpora, tmp_path: Path, kills: int
+    ray_session: None, corpora: Corpora, tmp_path: Path, kills: int
 ) -> None:
     """Its process is SIGKILLed at its start, in a step or between two, and the next one has other workers."""
     stop = kills * BATCHES_PER_KILL
@@ -209,7 +262,7 @@ def test_a_run_that_is_killed_sees_the_uninterrupted_sequence(
     log.touch()
     address = ray.get_runtime_context().gcs_address
     for kill in range(kills + 1):
-        process = processes.Process(target=_resume_run, args=(address, root, log, kill % 2 + 1, stop, tmp_path))
+        process = processes.Process(target=_resume_run, args=(address, corpora, log, kill % 2 + 1, stop, tmp_path))
         process.start()
         if kill < kills:
             _wait_for(_finished(log) + rng.randrange(5), log, process)
@@ -221,16 +274,15 @@ def test_a_run_that_is_killed_sees_the_uninterrupted_sequence(
     assert [json.loads(line) for line in log.read_text().splitlines()] == drawn_ids(corpora, batches=stop)
 
 
-def _resume_run(address: str, root: str, log: Path, workers: int, stop: int, quarantine: Path) -> None:
+def _resume_run(address: str, corpora: Corpora, log: Path, workers: int, stop: int, quarantine: Path) -> None:
     """Append the ids of every batch to the log, from its end to the end of the run."""
     ray.init(address=address, log_to_driver=False)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    corpora, first = Corpora(root, WEIGHTS, seed=3, config=CONFIG), _finished(log)
+    first = _finished(log)
     shares = [Share(rank, workers, BATCH, first * BATCH, stop * BATCH) for rank in range(workers)]
     batches = [batches_of(corpora, share, quarantine) for share in shares]
     with log.open("a") as file:
         for number in range(first, stop):
-            file.write(json.dumps(next(batches[(number - first) % workers])["id"].tolist()) + "\n")
+            file.write(json.dumps(next(batches[(number - first) % workers]).columns["id"].tolist()) + "\n")
             file.flush()
             os.fsync(file.fileno())
             time.sleep(STEP_S)
@@ -241,9 +293,17 @@ def _finished(log: Path) -> int:
 
 
 def _wait_for(batches: int, log: Path, process: Any) -> None:
+    def reached() -> bool:
+        assert process.is_alive(), f"{_finished(log)} of {batches} batches"
+        return _finished(log) >= batches
+
+    _wait_until(reached)
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while _finished(log) < batches:
-        assert process.is_alive() and time.monotonic() < deadline, f"{_finished(log)} of {batches} batches"
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
@@ -278,16 +338,16 @@ def test_an_unfinished_report_of_a_killed_task_is_not_counted(tmp_path: Path) ->
     assert set_aside(str(tmp_path / "nothing")) == 0
 
 
-@pytest.mark.ray
-def test_a_corpus_whose_rows_are_all_refused_is_an_error(ray_session: None, root: str, tmp_path: Path) -> None:
-    alone = Corpora(root, {"answers": 1.0}, seed=0, config=CONFIG)
+def test_a_corpus_whose_rows_are_all_refused_is_an_error(
+    root: str, config: IngestConfig, tasks: AnyTasks, tmp_path: Path
+) -> None:
+    alone = Corpora(root, {"answers": 1.0}, seed=0, config=config)
     refused = frozenset(f"answers/{number}" for number in range(21))
-    with pytest.raises(ray.exceptions.RayTaskError, match="answers: no row") as raised:
-        list(batches_of(alone, Share(0, 1, BATCH, 0, 8 * BATCH), tmp_path, refused))
-    assert IngestError.__name__ in str(raised.value)
+    with pytest.raises(IngestError, match="answers: no row"):
+        list(batches_of(alone, Share(0, 1, BATCH, 0, 8 * BATCH), tmp_path, refused, tasks))
 
 
-def test_stored_arrays_are_read_only_by_a_recipe_that_uses_them(tmp_path: Path) -> None:
+def test_stored_arrays_are_read_only_by_a_recipe_that_uses_them(config: IngestConfig, tmp_path: Path) -> None:
     write_corpus(tmp_path, "answers", 21)
     folder = str(tmp_path / "answers")
     schema, rows = pa.schema([("states", pa.binary())]), [{"states": np.float16(n).tobytes()} for n in range(21)]
@@ -295,7 +355,7 @@ def test_stored_arrays_are_read_only_by_a_recipe_that_uses_them(tmp_path: Path) 
     encoding = shards.Encoding("text-1a", {"states": (1,)}, "1a")
     shards.write_index(folder, replace(shards.read_index(folder), encodings={"text": encoding}))
     for encoded in (True, False):
-        corpora = Corpora(str(tmp_path), {"answers": 1.0}, 0, replace(CONFIG, encoded=encoded))
+        corpora = Corpora(str(tmp_path), {"answers": 1.0}, 0, replace(config, encoded=encoded))
         read = corpora.reader()
         for stored in (read(draw) for draw in corpora.mixture.draws(0, 21)):
             number = int(stored.sample.id.removeprefix("answers/"))
