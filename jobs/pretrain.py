@@ -62,7 +62,7 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         return train_tokenizers(out)
     copy_tokenizers(out)
     if part == "corpora":
-        from fireedit.jobs.training.stage_run import make_corpora  # needs Ray; the other parts run without it
+        from fireedit.jobs.training.ray_run import make_corpora  # needs Ray; the other parts run without it
 
         commands = [["--stage", stage, *stage_overrides(stage, overrides)] for stage in ("1", "2", "3")]
         return {"part": part, "corpora": make_corpora(commands)}

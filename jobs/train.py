@@ -15,29 +15,25 @@ import os
 from collections.abc import Sequence
 
 from fireedit.jobs.training.recipe import build_parser, read_recipe
-from fireedit.jobs.training.stage_run import run_stage
-from fireedit.platform.cluster import ResourcesError
+from fireedit.jobs.training.stage_run import run_stage, train_locally
 from fireedit.platform.config import RecipeError
-from fireedit.platform.data.conversion import TooManyBadRowsError, UnreadablePartError
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.ingest import IngestError
 from fireedit.platform.data.mixture import MixtureError
-from fireedit.platform.data.preparation import PrepareError
 from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.train.checkpoints import CheckpointError
 
-ERRORS = (
-    *(CheckpointError, CorpusError, IngestError, MixtureError, PrepareError, RecipeError, ResourcesError),
-    *(ShardsError, TooManyBadRowsError, UnreadablePartError),
-)
+ERRORS = (CheckpointError, CorpusError, IngestError, MixtureError, RecipeError, ShardsError)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     recipe = read_recipe(argv)
-    local = build_parser().parse_intermixed_args(argv).local or "TORCHELASTIC_RUN_ID" in os.environ
+    train = train_locally
+    if not (build_parser().parse_intermixed_args(argv).local or "TORCHELASTIC_RUN_ID" in os.environ):
+        from fireedit.jobs.training.ray_run import train_on_ray as train  # machines without Ray have no use for it
     try:
-        report = run_stage(recipe, local)
+        report = run_stage(recipe, train)
     except ERRORS as error:
         sys.exit(f"train.py: {error}")
     if os.environ.get("RANK", "0") == "0":

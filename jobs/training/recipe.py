@@ -18,8 +18,8 @@ from fireedit.platform.config import Decay, RecipeError, Seed
 from fireedit.platform.data.catalog import CORPORA
 from fireedit.platform.data.ingest import IngestConfig
 from fireedit.platform.data.mixture import check_weights
-from fireedit.platform.data.preparation import ScenesConfig
 from fireedit.platform.data.shards import INDEX
+from fireedit.platform.scenes.world import ScenesConfig
 from fireedit.platform.train.engine import EngineConfig, check_engine
 from fireedit.platform.train.loop import LoopConfig
 from fireedit.platform.train.optimizer import OptimizerConfig, build_optimizers, named_trained

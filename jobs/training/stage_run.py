@@ -3,27 +3,24 @@
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from fireedit.jobs.training.recipe import AUTO, FRESH, TrainRecipe, read_recipe
+from fireedit.jobs.training.recipe import AUTO, FRESH, TrainRecipe
 from fireedit.jobs.training.sizes import require_sizes, same_sizes
-from fireedit.jobs.training.stage_task import StageSettings, open_corpora, train_stage, train_stage_on_ray
+from fireedit.jobs.training.stage_task import StageSettings, open_corpora, train_stage
 from fireedit.models.model import NANO
 from fireedit.platform import config, storage
-from fireedit.platform.cluster import require_resources, start_ray
 from fireedit.platform.console import say
 from fireedit.platform.data.ingest import Corpora, set_aside
-from fireedit.platform.data.preparation import prepare_missing
 from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.train import runs
 from fireedit.platform.train.progress import from_lines, summarize
 from fireedit.platform.train.runs import Run
 from fireedit.platform.train.session import local_session
 
-FIT = "write workers.count, workers.cpus and ingest.cpus_per_task that fit, for example workers.cpus=0.25"
 DECIDE = ("stage", "seed", "mixture", "without", "ema", "model", "ingest.shuffle_groups", "ingest.encoded")
 """Beginnings of the keys that decide the sequence of samples or the shapes of weights; a run keeps their values."""
 OWN = ("run", "home", "init_from", "model.painting.")
@@ -124,11 +121,11 @@ def summary(recipe: TrainRecipe, run: Run) -> dict[str, Any]:
     return {"run": run.name, "stage": recipe.stage, **figures, **paths}
 
 
-def run_stage(recipe: TrainRecipe, local: bool) -> dict[str, Any]:
+def run_stage(recipe: TrainRecipe, train: Callable[[TrainRecipe, Run], None]) -> dict[str, Any]:
     """Train a stage, or resume the run that the recipe names; returns the report of the finished run.
 
     Args:
-        local: train in this process, or in those of torchrun, without Ray.
+        train: `train_locally`, or `train_on_ray` of ray_run.py.
     Raises:
         SystemExit: the run was asked to stop, or cannot resume.
     """
@@ -137,7 +134,9 @@ def run_stage(recipe: TrainRecipe, local: bool) -> dict[str, Any]:
         refuse_another_run(recipe, run)
         say(f"run {run.name} is finished; write another run=NAME to train anew")
     else:
-        (train_locally if local else train_on_ray)(recipe, run)
+        train(recipe, run)
+    if not run.finished:
+        sys.exit(f"run {run.name} stopped before its end; the same command with run={run.name} resumes it")
     return summary(recipe, run)
 
 
@@ -153,26 +152,6 @@ def begin(recipe: TrainRecipe, run: Run) -> StageSettings:
     return StageSettings(recipe=recipe, run=run, init_from=init_from)
 
 
-def train_on_ray(recipe: TrainRecipe, run: Run) -> None:
-    """Train a run with Ray Train on this process's cluster."""
-    from fireedit.platform.train.launcher import launch  # Ray Train takes seconds to import
-
-    settings = begin(recipe, run)
-    start_ray()
-    require_resources(recipe.bundles, FIT)
-    prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
-    require_same_corpora(open_corpora(recipe), run)
-    launch(
-        train_stage_on_ray,
-        {"settings": settings},
-        recipe.workers,
-        run,
-        keep=recipe.keep_checkpoints,
-        passes=recipe.passes,
-    )
-    _require_finished(run)
-
-
 def train_locally(recipe: TrainRecipe, run: Run) -> None:
     """Train a run in the processes of torchrun, or in this one alone."""
     with local_session(run.folder, recipe.keep_checkpoints, run.stop, recipe.workers.gpus > 0) as session:
@@ -186,18 +165,3 @@ def train_locally(recipe: TrainRecipe, run: Run) -> None:
             require_same_corpora(open_corpora(recipe), run)
         session.control.barrier()
         train_stage(session, settings)
-    _require_finished(run)
-
-
-def _require_finished(run: Run) -> None:
-    if not run.finished:
-        sys.exit(f"run {run.name} stopped before its end; the same command with run={run.name} resumes it")
-
-
-def make_corpora(commands: Sequence[Sequence[str]]) -> list[str]:
-    """Prepare the missing corpora of recipes, each given as the arguments of train.py; returns their names."""
-    recipes = [read_recipe(argv) for argv in commands]
-    start_ray()
-    for recipe in recipes:
-        prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
-    return sorted({name for recipe in recipes for name in recipe.mixture})

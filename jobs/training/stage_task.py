@@ -11,13 +11,15 @@ from torch import Tensor
 
 from fireedit.jobs.training.loading import load_pipeline
 from fireedit.jobs.training.recipe import TrainRecipe
+from fireedit.models.draws import sample_seeds
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor
 from fireedit.models.stages import Losses
 from fireedit.models.tokens import PromptError
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
-from fireedit.platform.data.ingest import Corpora, Share, prepared_batches
+from fireedit.platform.data.ingest import Corpora, IngestConfig, ReadBatch, Share, Tasks, prepared_batches
+from fireedit.platform.data.pool_tasks import PoolTasks
 from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.train import checkpoints
 from fireedit.platform.train.checkpoints import AVERAGES, WEIGHTS, CheckpointFiles
@@ -39,8 +41,10 @@ class StageSettings:
     run: Run
     init_from: str
     """Pipeline folder to start from, or FRESH."""
+    tasks: Callable[[ReadBatch, IngestConfig], Tasks] = PoolTasks
+    """Processes that read and decode."""
     on_ray: bool = False
-    """Read with Ray Data and report to Ray's metrics; else a process pool reads."""
+    """Report to Ray's metrics."""
 
 
 @dataclass
@@ -59,11 +63,12 @@ class StageTask:
 
     def __init__(self, settings: StageSettings, session: Session, pipeline: FireEditPipeline):
         recipe = settings.recipe
-        self.recipe, self.run, self.on_ray = recipe, settings.run, settings.on_ray
+        self.recipe, self.run = recipe, settings.run
         self.rank, self.workers = session.rank, session.workers
         self.processor = Processor(pipeline.vlm_tokenizer, pipeline.tokenizer, recipe.model, recipe.ingest.encoded)
         self.corpora = open_corpora(recipe)
         require_same_encoders(self.corpora, pipeline)
+        self._tasks = settings.tasks
         self.ledger = Ledger(settings.run.ledger, self.rank)
         self.tally = CorpusTally(self.corpora.sizes, {})
 
@@ -74,13 +79,16 @@ class StageTask:
         stop = None if recipe.steps is None else recipe.steps * recipe.samples_per_step
         share = Share(self.rank, self.workers, recipe.engine.micro_batch, start=start, stop=stop)
         side = max(recipe.model.vision.image_size, recipe.model.vae.sample_size)
-        rows = prepared_batches(self.corpora, share, self.processor.row, PromptError, self.run.quarantine, side)
-        with closing(rows) as columns:
-            for number, batch in zip(share.batches(), columns, strict=True):
-                yield NumberedBatch(number, self.processor.batch(batch))
+        prepare, quarantine = self.processor.row, self.run.quarantine
+        rows = prepared_batches(self.corpora, share, prepare, PromptError, quarantine, side, self._tasks)
+        with closing(rows) as prepared:
+            for ready in prepared:
+                draws = range(ready.number * share.batch, (ready.number + 1) * share.batch)
+                batch = replace(self.processor.batch(ready.columns), seeds=sample_seeds(recipe.seed, draws))
+                yield NumberedBatch(ready.number, batch)
 
     def losses(self, engine: Engine, batch: NumberedBatch) -> Losses:
-        torch.manual_seed(zlib.crc32(f"{self.recipe.seed} {batch.number}".encode()))  # noise goes with samples
+        torch.manual_seed(zlib.crc32(f"{self.recipe.seed} {batch.number}".encode()))  # LoRA's dropout
         return engine.model(batch.batch)
 
     def record(self, step: int, batch: NumberedBatch, losses: Losses) -> int:
@@ -121,7 +129,9 @@ def train_stage(session: Session, settings: StageSettings) -> Ended:
 
 def train_stage_on_ray(session: Session, config: dict[str, Any]) -> None:
     """Train on a worker of Ray Train."""
-    train_stage(session, replace(config["settings"], on_ray=True))
+    from fireedit.platform.data.ray_tasks import RayTasks  # runs without Ray have no use for it
+
+    train_stage(session, replace(config["settings"], on_ray=True, tasks=RayTasks))
 
 
 def save_weights(settings: StageSettings) -> None:

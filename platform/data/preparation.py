@@ -9,12 +9,10 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 from pyarrow import fs
-from pydantic import PositiveInt
 
 from fireedit.platform import storage
 from fireedit.platform.cluster import require_resources
@@ -23,21 +21,11 @@ from fireedit.platform.data import catalog
 from fireedit.platform.data.conversion import ConversionConfig, convert
 from fireedit.platform.data.corpora import pairs
 from fireedit.platform.data.shards import INDEX
-from fireedit.platform.scenes.world import WORLDS, World
+from fireedit.platform.scenes.world import WORLDS, ScenesConfig, World
 
 OWN_LICENSE = "its owner's"
 SECONDS_PER_LINE = 2
 """Time between two lines of progress."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScenesConfig:
-    """Procedural scenes that replace the corpora of a recipe that are not there."""
-
-    rows: PositiveInt
-    """Scenes per corpus."""
-    size: PositiveInt
-    """Pixels a side."""
 
 
 class PrepareError(ValueError):

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from pydantic import PositiveInt
+
 from fireedit.platform.scenes.backgrounds import BACKGROUNDS, Landscape, Photo, Split
 from fireedit.platform.scenes.objects import THINGS, Taught
 from fireedit.platform.scenes.sprites import Artwork
@@ -22,6 +24,16 @@ _HELD_OUT = {
 HELD_OUT_PAIRS: tuple[Pair, ...] = tuple((name, thing) for name, things in _HELD_OUT.items() for thing in things)
 """Pairs held out of training, of things that it shows otherwise. No thing is listed twice, and "replace" bars both of
 its sides: a duck neither goes nor comes. A tuple, so that the repr of a world is the same in every process."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """Procedural scenes that replace the corpora of a recipe that are not there."""
+
+    rows: PositiveInt
+    """Scenes per corpus."""
+    size: PositiveInt
+    """Pixels a side."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,48 @@
+"""A stage on Ray: its corpora prepared by Ray Data, its workers run by Ray Train."""
+
+import sys
+from collections.abc import Sequence
+
+from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
+from fireedit.jobs.training.stage_run import begin, require_same_corpora
+from fireedit.jobs.training.stage_task import open_corpora, train_stage_on_ray
+from fireedit.platform.cluster import ResourcesError, require_resources, start_ray
+from fireedit.platform.data.conversion import TooManyBadRowsError, UnreadablePartError
+from fireedit.platform.data.preparation import PrepareError, prepare_missing
+from fireedit.platform.train.launcher import launch
+from fireedit.platform.train.runs import Run
+
+FIT = "write workers.count, workers.cpus and ingest.cpus_per_task that fit, for example workers.cpus=0.25"
+
+
+def train_on_ray(recipe: TrainRecipe, run: Run) -> None:
+    """Train a run with Ray Train on this process's cluster, or on one that it starts.
+
+    Raises:
+        SystemExit: the cluster is too small, or corpora cannot be prepared.
+    """
+    settings = begin(recipe, run)
+    start_ray()
+    try:
+        require_resources(recipe.bundles, FIT)
+        prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
+    except (PrepareError, ResourcesError, TooManyBadRowsError, UnreadablePartError) as error:
+        sys.exit(f"train.py: {error}")
+    require_same_corpora(open_corpora(recipe), run)
+    launch(
+        train_stage_on_ray,
+        {"settings": settings},
+        recipe.workers,
+        run,
+        keep=recipe.keep_checkpoints,
+        passes=recipe.passes,
+    )
+
+
+def make_corpora(commands: Sequence[Sequence[str]]) -> list[str]:
+    """Prepare the missing corpora of recipes, each given as the arguments of train.py; returns their names."""
+    recipes = [read_recipe(argv) for argv in commands]
+    start_ray()
+    for recipe in recipes:
+        prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
+    return sorted({name for recipe in recipes for name in recipe.mixture})
