@@ -55,7 +55,7 @@ def refuse_another_run(recipe: TrainRecipe, run: Run) -> list[str]:
 
 def flat(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
     """Flatten nested values to dotted keys."""
-    flattened = {}
+    flattened: dict[str, Any] = {}
     for name, value in values.items():
         flattened |= flat(value, f"{section}{name}.") if isinstance(value, Mapping) else {f"{section}{name}": value}
     return flattened
@@ -161,6 +161,7 @@ def train_locally(recipe: TrainRecipe, run: Run) -> None:
                 f"engine.accumulate and workers.count whose product they divide"
             )
         settings = session.control.first(begin(recipe, run) if session.rank == 0 else None)
+        assert settings is not None
         if session.rank == 0:
             require_same_corpora(open_corpora(recipe), run)
         session.control.barrier()

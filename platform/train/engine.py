@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,6 +109,10 @@ class Engine(ABC):
             self.updates += 1
             if self.averages is not None:
                 self.averages.update()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Run the block in the engine's precision, where the module itself is in float32."""
+        return nullcontext()
 
     def owned(self) -> list[Fragment]:
         """List the held fragments that this worker is to save, so that together all are saved once."""

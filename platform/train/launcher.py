@@ -22,6 +22,7 @@ from ray.train import (
     ScalingConfig,
     ValidationConfig,
 )
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import get_node_ip_address
 
@@ -113,7 +114,7 @@ class RaySession:
 
     def serve_idle(self) -> None:
         """Take part in Ray's barriers on an idle worker until the others end."""
-        while (message := ray.train.collective.broadcast_from_rank_zero(None))[0] != "end":
+        while (message := broadcast_from_rank_zero(None))[0] != "end":
             if message[0] == "report":
                 ray.train.report({}, checkpoint_dir_name=message[1], checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
             else:
@@ -122,7 +123,7 @@ class RaySession:
     def _tell_idle(self, *message: str) -> None:
         """Send idle workers the name of Ray's next barrier, of which they are a part."""
         if self._has_idle:
-            ray.train.collective.broadcast_from_rank_zero(message)
+            broadcast_from_rank_zero(message)
 
 
 def launch(
@@ -156,7 +157,7 @@ def launch(
             num_workers=workers.count,  # type: ignore[arg-type]  # mypy sees the class of Train's first version
             use_gpu=workers.gpus > 0,
             resources_per_worker=workers.bundle,
-            elastic_resize_monitor_interval_s=workers.resize_every_s,
+            elastic_resize_monitor_interval_s=workers.resize_every_s,  # type: ignore[call-arg]
         ),
         run_config=RunConfig(  # type: ignore[call-arg]
             name=run.name,
@@ -187,7 +188,7 @@ def _on_worker(loop: Loop, run: Run, keep: int, passes: int) -> Callable[[dict[s
     return quiet_loop
 
 
-def _on_checkpoint(validate: Validate, run: Run) -> Callable[[Checkpoint], dict[str, float]]:
+def _on_checkpoint(validate: Validate, run: Run) -> Callable[..., dict[str, float]]:
     """Wrap a validation so that it gets the checkpoint's address, with the options of the run's."""
 
     def validate_checkpoint(checkpoint: Checkpoint) -> dict[str, float]:

@@ -30,7 +30,9 @@ LOOK_S = 5.0
 class Losses(Protocol):
     """Losses of a batch."""
 
-    total: Tensor
+    @property
+    def total(self) -> Tensor:
+        """Loss to minimize."""
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """Yield names and detached values for reports, `loss` first."""
@@ -42,10 +44,10 @@ class Task(Protocol):
     def batches(self, position: Mapping[str, Any]) -> Generator[Any]:
         """Read this worker's batches from a position on; {} is the beginning."""
 
-    def losses(self, engine: Any, batch: Any) -> Losses:
+    def losses(self, engine: Engine, batch: Any) -> Losses:
         """Run the engine's model on a batch; called once for every pass."""
 
-    def record(self, step: int, batch: Any, losses: Losses) -> int:
+    def record(self, step: int, batch: Any, losses: Any) -> int:
         """Keep the records of a pass; returns its samples."""
 
     def figures(self, total: Callable[[Tensor], Tensor]) -> Row:
@@ -195,14 +197,14 @@ class Loop:
 
     def _saves_now(self) -> bool:
         config = self.config
-        every = bool(config.save_every) and self.step % config.save_every == 0
+        every = config.save_every is not None and self.step % config.save_every == 0
         timed = self.clock.elapsed_s - self._saved_s > (config.save_every_s or math.inf)
         ends = bool(self.stopped) or self.clock.over(self.step)
         return every or timed or ends or self._saves_soon or self._validates_now()
 
     def _validates_now(self) -> bool:
         every = self.config.validate_every
-        return bool(every) and (self.step % every == 0 or self.clock.over(self.step))
+        return every is not None and (self.step % every == 0 or self.clock.over(self.step))
 
     def _left_s(self) -> float:
         """Estimate the seconds until the run's end from the speed since the last report."""

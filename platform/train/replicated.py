@@ -45,7 +45,7 @@ class ReplicatedEngine(Engine):
             return self.module(*args)
 
     def autocast(self) -> torch.autocast:
-        """Run forward passes in the engine's precision; cast weights are cached until the end of the block."""
+        """Cast weights within the block, once each."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     @property
