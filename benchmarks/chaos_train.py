@@ -129,11 +129,7 @@ def disturbed(job: Job, act: Callable[[Job], None], step: int, unbroken: Job) ->
     name = job.run.name
     return [
         Figure(f"{name}: finished", float(job.run.finished), least=1),
-        Figure(
-            f"{name}: steps with another loss than unbroken",
-            sum(losses.get(s) != expected[s] for s in expected),
-            most=0,
-        ),
+        Figure(f"{name}: steps with another loss than unbroken", differ, most=0),
         Figure(f"{name}: steps reported twice", len(steps) - len(set(steps)), most=0),
         Figure(f"{name}: batches with other samples, or missing", wrong, most=0),
         Figure(f"{name}: time", time.monotonic() - began, "s"),
