@@ -9,11 +9,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from fireedit.models.model import preset
+from fireedit.models.detector import DetectorConfig
+from fireedit.models.hvca import HVCAConfig
+from fireedit.models.model import FireEditConfig, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor
+from fireedit.models.qformer import QFormerConfig
+from fireedit.models.region_encoder import RegionEncoderConfig
+from fireedit.models.tati import TATIConfig
+from fireedit.models.text import TextConfig
 from fireedit.models.unet import UNetConfig
-from fireedit.models.vision import VisionFeatures, merge_patches
+from fireedit.models.vae import VAEConfig
+from fireedit.models.vision import VisionConfig, VisionFeatures, merge_patches
+from fireedit.models.vlm import VLMConfig
 from fireedit.platform.data.ingest import stacked
 
 PAPERLIKE_UNET = UNetConfig(
@@ -27,6 +35,34 @@ PAPERLIKE_UNET = UNetConfig(
     norm_num_groups=8,
 )
 """Sizes of the paper's UNet with fewer and narrower blocks and nano's condition width."""
+
+PAPERLIKE = FireEditConfig(
+    vision=VisionConfig(
+        image_size=112,
+        detail_size=56,
+        dino_width=64,
+        dino_layers=4,
+        dino_heads=4,
+        clip_width=64,
+        clip_mlp_width=128,
+        clip_layers=2,
+        clip_heads=4,
+    ),
+    detector=DetectorConfig(
+        feature_width=64, width=64, encoder_layers=1, decoder_layers=1, heads=4, ffn_width=64, queries=20
+    ),
+    region_encoder=RegionEncoderConfig(
+        width=64, width_out=128, fuse_blocks=1, groups=8, roi_size=4, token_width=64, box_width=32
+    ),
+    vlm=VLMConfig(width=128, layers=2, heads=4, mlp_width=256, image_width=256),
+    qformer=QFormerConfig(width=64, layers=2, heads=4, mlp_width=128, input_width=128),
+    tati=TATIConfig(width=64, heads=4, time_channels=32, time_width=64),
+    hvca=HVCAConfig(source_widths=(64,) * 4, width=64, heads=4, text_width=64, output_width=64),
+    unet=UNetConfig(sample_size=8, block_out_channels=(32, 64, 64, 64), cross_attention_dim=64, norm_num_groups=8),
+    vae=VAEConfig(sample_size=64, block_out_channels=(16, 32, 32, 32), norm_num_groups=8),
+    text=TextConfig(width=64, mlp_width=128, layers=2, heads=4),
+)
+"""Sizes of the paper's model with fewer and narrower layers; vocabularies are the paper's."""
 
 
 def picture(seed: int, width: int = 80, height: int = 60) -> np.ndarray:
@@ -71,6 +107,15 @@ def shaken(module: nn.Module, seed: int = 0, scale: float = 0.05) -> nn.Module:
         for parameter in module.parameters():
             parameter += scale * torch.randn(parameter.shape, generator=generator)
     return module
+
+
+def file_of(tensor: torch.Tensor) -> str:
+    """Name the file that a tensor's memory is mapped from; empty for memory of the process."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(address, 16) for address in line.split()[0].split("-"))
+        if first <= tensor.data_ptr() < last:
+            return line[line.index("/") :] if "/" in line else ""
+    raise AssertionError(f"no memory is mapped at {tensor.data_ptr():x}")
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -1,6 +1,9 @@
 """FireEdit: presets, fresh weights, and the four steps of the forward pass."""
 
 import dataclasses
+import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, pres
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.tokens import PromptTokenizer
 from fireedit.models.vae import PatchCodecConfig, VAEConfig
-from tests.factories import features_of, parameter_count, picture
+from tests.factories import PAPERLIKE, features_of, parameter_count, picture
 
 PAPER = {
     "vision": 304_368_640 + 303_179_776,
@@ -46,11 +49,45 @@ def views(count: int) -> torch.Tensor:
     return torch.stack([torch.from_numpy(picture(seed, 64, 64)) for seed in range(count)])
 
 
+def peak_memory() -> int:
+    """Read the largest memory of this process since the last reading, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+
 def test_the_paper_preset_has_the_papers_sizes() -> None:
     assert preset("paper") == FireEditConfig()
     with torch.device("meta"):
         model = FireEdit.from_config(preset("paper"))
     assert {name: parameter_count(part) for name, part in model.named_children()} == PAPER
+
+
+def test_fresh_weights_have_one_precision_but_for_the_detectors() -> None:
+    with torch.device("meta"):
+        model = FireEdit.fresh(preset("paper"), seed=0, dtype=torch.bfloat16)
+    dtypes = {name: {x.dtype for x in part.parameters()} for name, part in model.named_children()}
+    assert dtypes.pop("detector") == {torch.float32}
+    assert [*dtypes.values()] == len(dtypes) * [{torch.bfloat16}]
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_fresh_weights_are_drawn_alike_in_any_precision() -> None:
+    whole, half = (FireEdit.fresh(PAPERLIKE, 1, dtype) for dtype in (torch.float32, torch.bfloat16))
+    for name, drawn in half.named_parameters():
+        parameter = whole.get_parameter(name)
+        if parameter.numel() > 1000:
+            assert float(drawn.float().std()) == pytest.approx(float(parameter.std()), rel=0.1, abs=1e-6), name
+            assert drawn.abs().max() <= 1.5 * parameter.abs().max(), name
+    assert torch.equal(half.vlm.llm.model.rotary_emb.inv_freq, whole.vlm.llm.model.rotary_emb.inv_freq)
+
+
+def test_fresh_weights_in_bfloat16_never_take_the_memory_of_float32() -> None:
+    wide = replace(PAPERLIKE, vlm=replace(PAPERLIKE.vlm, width=512))
+    before = peak_memory()
+    model = FireEdit.fresh(wide, 0, torch.bfloat16)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    assert size > 5e7 and peak_memory() - before < 1.4 * size
 
 
 def test_every_size_in_nanos_file_is_a_field() -> None:

@@ -24,7 +24,7 @@ from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.vae import encode_pixels, source_latents
 from fireedit.platform.images import Picture
-from tests.factories import picture, shaken
+from tests.factories import PAPERLIKE, file_of, picture, shaken
 
 QUICK = {"num_inference_steps": 3}
 
@@ -128,6 +128,18 @@ def test_every_part_is_loaded_in_float32_unless_another_precision_is_asked_for()
         assert {part.dtype for part in pipeline.components.values() if part is not None} == {expected}
 
 
+def test_a_pipeline_of_many_precisions_is_loaded_and_saved_as_it_is(saved: Path, tmp_path: Path) -> None:
+    pipeline = loaded(saved, dtype=torch.bfloat16)
+    pipeline.unet.float()
+    pipeline.vlm.new_head.float()
+    pipeline.save_pretrained(tmp_path)
+    before, after = pipeline.model.state_dict(), loaded(tmp_path, dtype="auto").model.state_dict()
+    assert {tensor.dtype for tensor in before.values()} == {torch.float32, torch.bfloat16}
+    for name, tensor in after.items():
+        assert tensor.dtype == before[name].dtype and torch.equal(tensor, before[name]), name
+        assert file_of(tensor).startswith(str(tmp_path)), f"{name} is copied"
+
+
 def test_switches_of_the_attention_keep_the_picture_and_the_weights(saved: Path) -> None:
     pipeline = loaded(saved)
     before, weights = edit(pipeline, output_type="latent").images, set(pipeline.unet.state_dict())
@@ -174,6 +186,13 @@ def test_fresh_weights_are_the_same_for_the_same_seed() -> None:
     other = FireEditPipeline.fresh(seed=2).model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["unet.conv_in.weight"], other["unet.conv_in.weight"])
+
+
+def test_fresh_weights_of_the_papers_parts_edit_in_bfloat16() -> None:
+    pipeline = FireEditPipeline.fresh(0, PAPERLIKE, dtype=torch.bfloat16)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("make it red", picture(1), num_inference_steps=1, output_type="np").images
+    assert image.shape == (1, 60, 80, 3) and np.isfinite(image).all()
 
 
 def test_fresh_parts_are_frozen_and_in_eval_mode(editor: FireEditPipeline) -> None:

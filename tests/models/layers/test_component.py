@@ -8,11 +8,14 @@ import pytest
 import torch
 from diffusers import ModelMixin
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
 from fireedit.models.layers.component import Component
 from fireedit.models.model import FireEdit, preset
 from fireedit.models.tati import TATI, TATIConfig
 from fireedit.models.vlm import VLM
+from fireedit.models.weights import WeightsError
+from tests.factories import file_of
 
 NANO = preset("nano")
 
@@ -58,6 +61,57 @@ def test_nested_settings_are_loaded_unchanged(components: dict[str, Component], 
 def test_a_wrong_size_in_config_json_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         TATI.from_config({**asdict(TATIConfig()), "depth": "many"})
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a VLM in bfloat16 with a LoRA in float32, as a stage saves it."""
+    vlm, folder = VLM(NANO.vlm), tmp_path_factory.mktemp("mixed")
+    for name, parameter in vlm.named_parameters():
+        if ".lora_" not in name:
+            parameter.data = parameter.data.bfloat16()
+    vlm.save_pretrained(folder)
+    return folder
+
+
+def test_each_tensor_keeps_the_precision_it_is_saved_in(mixed: Path, tmp_path: Path) -> None:
+    loaded = VLM.from_pretrained(mixed, dtype="auto")
+    assert not loaded.training and not any(tensor.is_meta for tensor in loaded.buffers())
+    state = loaded.state_dict()
+    for name, tensor in state.items():
+        assert tensor.dtype == (torch.float32 if ".lora_" in name else torch.bfloat16), name
+    loaded.save_pretrained(tmp_path)
+    again = VLM.from_pretrained(tmp_path, dtype="auto").state_dict()
+    assert all(torch.equal(state[name], again[name]) and state[name].dtype == again[name].dtype for name in state)
+
+
+def test_tensors_are_mapped_from_the_file_that_writing_to_them_does_not_change(mixed: Path) -> None:
+    file = mixed / "diffusion_pytorch_model.safetensors"
+    saved, first, second = file.read_bytes(), *(VLM.from_pretrained(mixed, dtype="auto") for _ in range(2))
+    assert {file_of(tensor) for tensor in first.state_dict().values()} == {str(file)}
+    with torch.no_grad():
+        first.new_head.weight += 1
+    assert file.read_bytes() == saved and not torch.equal(first.new_head.weight, second.new_head.weight)
+
+
+def test_only_tensors_of_another_precision_are_copied(mixed: Path) -> None:
+    loaded = VLM.from_pretrained(mixed, dtype=torch.bfloat16).state_dict()
+    assert {name for name, tensor in loaded.items() if not file_of(tensor)} == {
+        name for name in loaded if ".lora_" in name
+    }
+
+
+def test_options_that_change_the_precision_are_refused_beside_auto(mixed: Path) -> None:
+    with pytest.raises(ValueError, match="found variant beside dtype='auto'; write dtype=torch.float32"):
+        VLM.from_pretrained(mixed, dtype="auto", variant="fp16")
+
+
+def test_a_tensor_of_no_use_is_refused_where_tensors_are_loaded_as_saved(mixed: Path, tmp_path: Path) -> None:
+    tensors = load_file(mixed / "diffusion_pytorch_model.safetensors")
+    save_file(tensors | {"extra": torch.zeros(1)}, tmp_path / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "config.json").write_text((mixed / "config.json").read_text())
+    with pytest.raises(WeightsError, match="(?s)Unexpected.*extra"):
+        VLM.from_pretrained(tmp_path, dtype="auto")
 
 
 def test_diffusers_finds_the_class_by_its_module(components: dict[str, Component]) -> None:
