@@ -225,7 +225,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         generators = list(generators) if isinstance(generators, Sequence) else generators
         source_of = torch.arange(len(images)).repeat_interleave(torch.tensor(copies or [1] * len(images))).to(device)
         pixels = torch.from_numpy(np.stack([squash(image, self.vae.config.sample_size) for image in images]))
-        source = source_latents(self.vae, encode_pixels(self.vae, pixels.to(device))).to(dtype)[source_of]
+        source = source_latents(encode_pixels(self.vae, pixels.to(device)))[source_of]
         edit_tokens = edit_tokens.to(device, dtype)
         null_ids = tokenize_text(self.tokenizer, [settings.negative_prompt], edit_tokens.shape[1]).to(device)
         if latents is None:
@@ -270,7 +270,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     @torch.no_grad()
     def finish(self, state: SamplingState) -> Tensor:
         """Return the edited latents [N, C, h, w] of a sampling whose steps are done."""
-        source = state.source.float() * self.vae.config.scaling_factor
+        source = state.source * self.vae.config.scaling_factor
         return keep_unchanged(state.latents, source, state.settings.keep_below)
 
     @torch.no_grad()
@@ -306,7 +306,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     @torch.no_grad()
     def changed(self, state: SamplingState, edited: Tensor) -> np.ndarray:
         """Find the cells of edited latents, as `finish` returned them, that the edit changed; bool [N, h, w]."""
-        source = state.source.float() * self.vae.config.scaling_factor
+        source = state.source * self.vae.config.scaling_factor
         return changed_cells(edited, source, state.settings.keep_below).cpu().numpy()
 
     def restore(

@@ -55,8 +55,8 @@ class Batch:
     null_text_ids: Tensor
     """int64 [1, 77], CLIP tokens of ""."""
     seeds: Tensor | None = None
-    """int64 [B], on the CPU: seed of each sample's noise, timestep and condition dropout (see draws.py); None draws them
-    from torch's random state."""
+    """int64 [B], on the CPU: seed of each sample's noise, timestep and condition dropout, see draws.py; None: seeds are
+    drawn from torch's random state."""
 
     def to(self, device: torch.device | str) -> Self:
         moved = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name != "seeds"}

@@ -21,7 +21,7 @@ class SamplingState:
     source_of: Tensor
     """[N], the source of each output."""
     source: Tensor
-    """[N, C, h, w], unscaled latents of the sources."""
+    """float32 [N, C, h, w], unscaled latents of the sources."""
     edit_tokens: Tensor
     """[B, 77, 768]."""
     detail_tokens: Tensor | None
@@ -52,9 +52,10 @@ class SamplingState:
         """Samples of this state in one forward of the UNet."""
         return len(self.latents) * (1 if self.null_tokens is None else 3)
 
-    def noisy(self, dtype: torch.dtype) -> Tensor:
-        """Return the latents [N, C, h, w] as the UNet reads them."""
-        return self.scheduler.scale_model_input(self.latents, self.timestep).to(dtype)
+    @property
+    def noisy(self) -> Tensor:
+        """Latents as the UNet reads them, float32 [N, C, h, w]."""
+        return self.scheduler.scale_model_input(self.latents, self.timestep)
 
     def advance(self, predicted: Tensor) -> None:
         """Take the sampler's next step with the UNet's prediction, float32 [N, C, h, w]."""
@@ -72,14 +73,14 @@ def predict_guided(model: FireEdit, states: Sequence[SamplingState]) -> list[Ten
     edit_tokens = torch.cat([state.edit_tokens for state in states])
     timesteps = torch.cat([state.timestep.expand(count) for state, count in zip(states, counts, strict=True)])
     timed_tokens = model.condition(edit_tokens, timesteps).timed_tokens.split(counts)
-    branches = [_branches(*each, model.unet.dtype) for each in zip(states, timed_tokens, strict=True)]
+    branches = [_branches(*each) for each in zip(states, timed_tokens, strict=True)]
     noisy, source, timesteps, tokens, *detail = map(torch.cat, zip(*branches, strict=True))
-    predicted = model.predict(noisy, source, timesteps, Conditions(tokens, detail[0] if detail else None)).float()
+    predicted = model.predict(noisy, source, timesteps, Conditions(tokens, detail[0] if detail else None))
     parts = predicted.split([state.branches for state in states])
     return [_guided(*each) for each in zip(states, parts, strict=True)]
 
 
-def _branches(state: SamplingState, timed_tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _branches(state: SamplingState, timed_tokens: Tensor) -> tuple[Tensor, ...]:
     """Build the branches text and image, image alone, neither; without guidance the first alone.
 
     Args:
@@ -87,7 +88,7 @@ def _branches(state: SamplingState, timed_tokens: Tensor, dtype: torch.dtype) ->
     Returns:
         Noisy latents, source, timesteps, tokens and, with HVCA, detail tokens of each branch.
     """
-    noisy, source, tokens = state.noisy(dtype), state.source, timed_tokens[state.source_of]
+    noisy, source, tokens = state.noisy, state.source, timed_tokens[state.source_of]
     details = () if state.detail_tokens is None else (state.detail_tokens[state.source_of],)
     timesteps = state.timestep.expand(state.branches)
     if state.null_tokens is None:

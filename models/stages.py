@@ -217,25 +217,23 @@ class StagedFireEdit(nn.Module):
         """Noise the targets and predict; returns each sample's error, float32 [B]."""
         model, schedule = self.model, self.noise_schedule
         with torch.no_grad():
-            source = source_latents(model.vae, moments_of(model.vae, batch.source_pixels, batch.source_moments))
+            source = source_latents(moments_of(model.vae, batch.source_pixels, batch.source_moments))
             draws = Draws.of_seeds(seeds_of(batch), source.shape[1:]).to(source.device)
             target_moments = moments_of(model.vae, batch.target_pixels, batch.target_moments)
             clean = target_latents(model.vae, target_moments, draws.target_noise)
-            null_tokens = text_states(model.text_encoder, batch.null_text_ids)
+            null_tokens = text_states(model.text_encoder, batch.null_text_ids).to(edit_tokens.dtype)
         timesteps = choose_timesteps(schedule, self.objective, draws.uniform[:, :2])
         noisy = schedule.add_noise(clean, draws.noise, timesteps)
 
         drop_text, drop_image = self.dropout.masks(draws.uniform[:, 2])
-        drop_text, null_tokens = drop_text[:, None, None], null_tokens.to(edit_tokens.dtype)
-        timed_tokens = model.condition(edit_tokens, timesteps).timed_tokens
-        timed_tokens = torch.where(drop_text, null_tokens, timed_tokens)
-        read_tokens = torch.where(drop_text, null_tokens, edit_tokens) if model.null_detail else edit_tokens
+        timed_tokens = replaced(model.condition(edit_tokens, timesteps).timed_tokens, drop_text, null_tokens)
+        read_tokens = replaced(edit_tokens, drop_text, null_tokens) if model.null_detail else edit_tokens
         detail_tokens = model.gather_detail(read_tokens, percepts)
         if detail_tokens is not None:
-            detail_tokens = torch.where(drop_image[:, None, None], 0.0, detail_tokens)
-        shown_source = torch.where(drop_image[:, None, None, None], 0.0, source)
+            detail_tokens = replaced(detail_tokens, drop_image, 0.0)
+        conditions = Conditions(timed_tokens, detail_tokens)
 
-        predicted = model.predict(noisy, shown_source, timesteps, Conditions(timed_tokens, detail_tokens))
+        predicted = model.predict(noisy, replaced(source, drop_image, 0.0), timesteps, conditions)
         target = prediction_target(schedule, clean, draws.noise, timesteps)
         snr, copy = signal_to_noise(schedule, timesteps), source * model.vae.config.scaling_factor
         return edit_errors(predicted, target, copy, clean, snr, self.objective)
@@ -251,6 +249,11 @@ class StagedFireEdit(nn.Module):
 def seeds_of(batch: Batch) -> Tensor:
     """Return the batch's seeds, int64 [B], or draw some."""
     return torch.randint(2**63 - 1, (len(batch.ids),)) if batch.seeds is None else batch.seeds
+
+
+def replaced(values: Tensor, mask: Tensor, by: Tensor | float) -> Tensor:
+    """Replace the samples of `values` [B, ...] that the mask [B] selects."""
+    return torch.where(mask.view(-1, *[1] * (values.ndim - 1)), by, values)
 
 
 def moments_of(vae: Codec, pixels: Tensor | None, stored: Tensor | None) -> Tensor:

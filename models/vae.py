@@ -1,7 +1,8 @@
 """VAE, or a lossless codec in its place: pixels to moments, moments to latents, latents to images.
 
-Pixels are uint8 RGB [B, S, S, 3]. Moments are mean and log variance of the latents, float [B, 2 C, h, w], half
-precision where a job has stored them.
+Pixels are uint8 RGB [B, S, S, 3]. Moments are mean and log variance of the latents, float32 [B, 2 C, h, w], half
+precision where a job has stored them. Latents are float32 whatever the precision of the VAE's weights: in bfloat16 the
+noise of the first timesteps would be lost.
 """
 
 import json
@@ -120,12 +121,12 @@ def encode_pixels(vae: Codec, pixels: Tensor) -> Tensor:
     """Encode uint8 RGB [B, S, S, 3] to moments [B, 2 C, h, w]."""
     assert pixels.dtype == torch.uint8 and pixels.shape[-1] == 3, (pixels.dtype, pixels.shape)
     images = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)
-    return vae.encode(images).latent_dist.parameters
+    return vae.encode(images).latent_dist.parameters.float()
 
 
-def source_latents(vae: Codec, moments: Tensor) -> Tensor:
+def source_latents(moments: Tensor) -> Tensor:
     """Compute latents [B, C, h, w] of the source: the mode, *not* scaled, as InstructPix2Pix's weights were trained."""
-    return _distribution(vae, moments).mode()
+    return _distribution(moments).mode()
 
 
 def target_latents(vae: Codec, moments: Tensor, noise: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def target_latents(vae: Codec, moments: Tensor, noise: Tensor) -> Tensor:
     Args:
         noise: [B, C, h, w], standard normal: the sample's deviation from the mean.
     """
-    distribution = _distribution(vae, moments)
+    distribution = _distribution(moments)
     return (distribution.mean + distribution.std * noise) * vae.config.scaling_factor
 
 
@@ -163,7 +164,6 @@ def decode_latents(vae: Codec, latents: Tensor) -> Tensor:
     return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
 
 
-def _distribution(vae: Codec, moments: Tensor) -> DiagonalGaussianDistribution:
-    """Build the distribution in the VAE's dtype: stored and computed moments then draw the same random numbers."""
+def _distribution(moments: Tensor) -> DiagonalGaussianDistribution:
     assert moments.is_floating_point(), f"moments are {moments.dtype}; encode pixels first"
-    return DiagonalGaussianDistribution(moments.to(vae.dtype))
+    return DiagonalGaussianDistribution(moments.float())

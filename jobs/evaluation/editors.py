@@ -68,7 +68,7 @@ class Reconstruction:
     @torch.no_grad()
     def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
         canvas = torch.from_numpy(stacked(cases, "target")).to(self.vae.device)
-        latents = source_latents(self.vae, encode_pixels(self.vae, canvas)) * self.vae.config.scaling_factor
+        latents = source_latents(encode_pixels(self.vae, canvas)) * self.vae.config.scaling_factor
         return _pixels((decode_latents(self.vae, latents).permute(0, 2, 3, 1) + 1) / 2)
 
 

@@ -70,7 +70,7 @@ def with_null_detail(pipeline: FireEditPipeline) -> FireEditPipeline:
 
 
 def source_of(pipeline: FireEditPipeline, pixels: Tensor) -> Tensor:
-    return source_latents(pipeline.vae, encode_pixels(pipeline.vae, pixels))
+    return source_latents(encode_pixels(pipeline.vae, pixels))
 
 
 # Saving and loading

@@ -1,5 +1,7 @@
 """Training and sampling share one noise schedule, that of Stable Diffusion and InstructPix2Pix."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
@@ -14,6 +16,24 @@ def test_training_and_sampling_agree_on_the_noise() -> None:
     trained, sampled = training_noise(ScheduleConfig()), sampler(ScheduleConfig())
     assert torch.equal(trained.alphas_cumprod, sampled.alphas_cumprod)
     assert trained.config.prediction_type == sampled.config.prediction_type == "epsilon"
+
+
+@pytest.mark.parametrize("config", [ScheduleConfig(), NANO], ids=["paper", "nano"])
+def test_every_timestep_adds_its_noise_as_exactly_as_float32_can(config: ScheduleConfig) -> None:
+    schedule = training_noise(replace(config, prediction_type="v_prediction"))
+    clean, noise = torch.randn(2, 1000, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.arange(1000)
+    betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000, dtype=torch.float64) ** 2
+    signal = (1 - betas).cumprod(dim=0).sqrt()
+    if config.rescale_betas_zero_snr:
+        signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    signal, deviation = signal[:, None, None, None], (1 - signal.square()).sqrt()[:, None, None, None]
+    for found, expected in (
+        (schedule.add_noise(clean, noise, timesteps), signal * clean + deviation * noise),
+        (prediction_target(schedule, clean, noise, timesteps), signal * noise - deviation * clean),
+    ):
+        errors = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
+        assert found.dtype == torch.float32 and errors.max() < 1e-5
 
 
 def test_a_velocity_schedule_trains_and_samples_velocities() -> None:

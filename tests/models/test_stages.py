@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from fireedit.models.draws import Draws
 from fireedit.models.model import FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch
@@ -268,6 +269,27 @@ def test_it_trains_in_bfloat16_beside_an_exact_detector(nano: FireEditPipeline) 
     assert dtypes.pop("detector") == {torch.float32}
     losses = module(mixed(nano, 3))
     assert losses.total.isfinite() and losses.denoise.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_in_bfloat16_even_the_first_timesteps_add_their_noise(nano: FireEditPipeline) -> None:
+    """Rounded to bfloat16 the schedule's first two signals are 1, and leave no noise."""
+    module = staged(2)
+    module.bfloat16()
+    module.model.detector.float()
+    seeds = torch.arange(4000)
+    early = seeds[Draws.of_seeds(seeds, (1, 1, 1)).uniform[:, 0] < 0.002][:4]
+    batch = replace(batch_of(nano, *(edit_sample(seed) for seed in range(4))), seeds=early)
+    read: list[Tensor] = []
+    module.model.unet.conv_in.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    module(batch)
+    draws = Draws.of_seeds(early, (48, 16, 16))
+    timesteps = (draws.uniform[:, 0] * 1000).long()
+    assert set(timesteps.tolist()) == {0, 1}
+    clean = target_latents(nano.vae, encode_pixels(module.model.vae, batch.target_pixels), draws.target_noise)
+    deviation = (1 - module.noise_schedule.alphas_cumprod.double()[timesteps]).sqrt()
+    added = (read[0][:, :48].double() - clean).std(dim=(1, 2, 3))
+    assert read[0].dtype == torch.bfloat16 and torch.allclose(added, deviation, rtol=0.1)
 
 
 def seeded_losses(module: StagedFireEdit, batch: Batch, seed: int = 0) -> Losses:

@@ -25,7 +25,7 @@ from fireedit.jobs.training.nano_folder import frozen, load_weights
 from fireedit.jobs.training.pretraining import PretrainRecipe
 from fireedit.models.model import FireEditConfig
 from fireedit.models.schedule import prediction_target, signal_to_noise, training_noise
-from fireedit.models.stages import DropoutConfig, ObjectiveConfig, draw_timesteps, edit_errors
+from fireedit.models.stages import DropoutConfig, ObjectiveConfig, choose_timesteps, edit_errors
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
 from fireedit.models.unet import EditUNet
 from fireedit.models.vae import build_vae, encode_pixels, source_latents
@@ -131,12 +131,12 @@ class PainterTask:
     def losses(self, model: UNetWithProbes, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         images, device, objective = batch["pictures"], batch["pictures"].device, self.recipe.objective
         vae = self.vae.to(device)
-        source, clean = (source_latents(vae, encode_pixels(vae, images[:, side])) for side in (0, 1))
+        source, clean = (source_latents(encode_pixels(vae, images[:, side])) for side in (0, 1))
         noise = torch.randn_like(clean)
-        timesteps = draw_timesteps(self.noise, objective, len(clean), device)
+        timesteps = choose_timesteps(self.noise, objective, torch.rand(len(clean), 2, device=device))
         noisy = self.noise.add_noise(clean, noise, timesteps)
         tokens, null_tokens = self._text(batch["text_ids"]), self._text(self.null_ids.to(device))
-        drop_text, drop_image = self.recipe.dropout.draw(len(clean), device)
+        drop_text, drop_image = self.recipe.dropout.masks(torch.rand(len(clean), device=device))
         tokens = torch.where(drop_text[:, None, None], null_tokens, tokens)
         condition = torch.where(drop_image[:, None, None, None], 0.0, source)
 
