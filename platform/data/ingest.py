@@ -33,7 +33,7 @@ Prepare = Callable[[Mapping[str, Any]], PreparedRow]
 """Turns a sample into a row. It gets the fields of `Sample` by name, source and target decoded to `Pixels` or None, and
 the `StoredArray`s of its encodings."""
 Columns = dict[str, np.ndarray]
-"""Prepared rows stacked by name, in shared memory: read only."""
+"""Prepared rows stacked by name; Ray has them in shared memory, read only."""
 
 UNLIMITED = 2**62
 """Number of batches that no run reaches."""
