@@ -36,6 +36,7 @@ from fireedit.platform.data import shards
 from fireedit.platform.data.conversion import ConversionConfig
 from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared_batches, stacked
 from fireedit.platform.data.preparation import prepare_scenes, prepare_shards
+from fireedit.platform.data.ray_tasks import RayTasks
 from fireedit.platform.images import decode
 
 CORPUS = "instructpix2pix"
@@ -139,14 +140,15 @@ def load_processor(setup: Setup) -> Processor:
     return Processor(**tokenizers, config=replace(nano, vision=vision, vae=vae))
 
 
-def from_ray_data(setup: Setup, samples: int = UNLIMITED) -> Iterator[Batch]:
+def from_ray_tasks(setup: Setup, samples: int = UNLIMITED) -> Iterator[Batch]:
     """Make batches with training's own pipeline."""
     start_ray()
     processor = load_processor(setup)
-    corpora = Corpora(storage.join(setup.folder, "shards"), {CORPUS: 1.0}, 0, IngestConfig(tasks=setup.workers))
+    config = IngestConfig(tasks=setup.workers, cache_folder=storage.join(setup.folder, "row-groups"))
+    corpora = Corpora(storage.join(setup.folder, "shards"), {CORPUS: 1.0}, 0, config)
     share, quarantine = Share(0, 1, setup.batch, 0, samples), storage.join(setup.folder, "quarantine")
-    columns = prepared_batches(corpora, share, processor.row, PromptError, quarantine, setup.side)
-    return map(processor.batch, columns)
+    batches = prepared_batches(corpora, share, processor.row, PromptError, quarantine, setup.side, RayTasks)
+    return (processor.batch(batch.columns) for batch in batches)
 
 
 def from_dataloader(setup: Setup, samples: int = UNLIMITED) -> Iterator[Batch]:
@@ -184,7 +186,7 @@ def from_webdataset(setup: Setup, samples: int = UNLIMITED) -> Iterator[Batch]:
 
 TRAINING = "ours"
 PIPELINES: dict[str, Callable[..., Iterator[Batch]]] = {
-    TRAINING: from_ray_data,
+    TRAINING: from_ray_tasks,
     "dataloader": from_dataloader,
     "webdataset": from_webdataset,
 }

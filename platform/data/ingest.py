@@ -13,10 +13,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from fireedit.platform import storage
 from fireedit.platform.config import LogicalCPUs
@@ -33,7 +33,7 @@ Prepare = Callable[[Mapping[str, Any]], PreparedRow]
 """Turns a sample into a row. It gets the fields of `Sample` by name, source and target decoded to `Pixels` or None, and
 the `StoredArray`s of its encodings."""
 Columns = dict[str, np.ndarray]
-"""Prepared rows stacked by name, in shared memory: read only."""
+"""Prepared rows stacked by name; Ray has them in shared memory, read only."""
 
 UNLIMITED = 2**62
 """Number of batches that no run reaches."""
@@ -65,8 +65,8 @@ class IngestConfig:
     cache_gb: PositiveFloat = 4.0
     """Row groups kept on each node's disk. The windows of eight corpora in use are 0.5 GB at 512 px; with the size of
     the whole corpora, these are fetched once in a run instead of once an epoch."""
-    cache_folder: str = ""
-    """Folder of these, on a disk of the node itself; empty takes one under $TMPDIR, or /tmp."""
+    cache_folder: Annotated[str, Field(pattern="^(/.*)?$")] = ""
+    """Absolute path of a folder for them on a disk of the node itself; empty takes one under $TMPDIR, or /tmp."""
     encoded: bool = False
     """Read what `prepare.py shards --encode` stored instead of running VAE and text encoder in each step."""
 

@@ -54,6 +54,7 @@ class Mixture:
         self.sizes, self.seed = sizes, seed
         shares = np.array([weights[name] for name in self.names], np.float64)
         self._edges = np.append(0.0, np.cumsum(shares / shares.sum())[:-1]).tolist() + [1.0]
+        self._counted = 0, np.zeros(len(self.names), np.int64)
 
     def draws(self, start: int, stop: int) -> Iterator[Draw]:
         """Yield draws number start, ..., stop - 1."""
@@ -67,8 +68,10 @@ class Mixture:
                     yield Draw(number, self.names[index], epoch, place)
 
     def _counts(self, blocks: int) -> np.ndarray:
-        """Count the rows of each corpus in the first `blocks` blocks."""
-        return self._split(np.arange(blocks)).sum(axis=1)
+        """Count the rows of each corpus in the first `blocks` blocks, from those that were counted last."""
+        first, counts = self._counted if self._counted[0] <= blocks else (0, np.zeros(len(self.names), np.int64))
+        self._counted = blocks, counts + self._split(np.arange(first, blocks)).sum(axis=1)
+        return self._counted[1].copy()
 
     def _block(self, block: int) -> list[int]:
         """Shuffle the corpora of one block's draws; returns their indices in `names`."""

@@ -1,28 +1,25 @@
 """Tasks of Ray that read a worker's batches, on any node that has free CPUs, its own first."""
 
-import hashlib
+import functools
 import threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import ray
-from ray import ObjectRef, cloudpickle
+from ray import ObjectRef
 
 from fireedit.platform.data.ingest import IngestConfig, PreparedBatch, ReadBatch
 
 POLL_S = 0.2
-"""Seconds that closing waits for a task that still runs, or for which there is no CPU."""
-
-_readers: dict[str, ReadBatch] = {}
-"""Reader of this process by the hash of its pickle: workers of a run have the same one."""
+"""Seconds after which closing is noticed by a thread that waits for its task, or for a CPU for it."""
+READERS = 16
+"""Workers whose shards and tokenizers a task's process keeps open; Ray gives it tasks of one and another."""
 
 
 class RayTasks:
     """Reads batches in Ray tasks, `config.tasks` at a time; a task whose node is lost runs again on another."""
 
     def __init__(self, read: ReadBatch, config: IngestConfig):
-        pickled = cloudpickle.dumps(read)
-        self._key, self._pickled = hashlib.blake2b(pickled).hexdigest(), ray.put(pickled)
-        self._task = _read_batch.options(num_cpus=config.cpus_per_task)
+        self._reader, self._task = ray.put(read), _read_batch.options(num_cpus=config.cpus_per_task)
         self._closed, self._threads = threading.Event(), ThreadPoolExecutor(config.tasks)
 
     def submit(self, number: int) -> Future[PreparedBatch]:
@@ -34,7 +31,7 @@ class RayTasks:
 
     def _run(self, number: int) -> PreparedBatch:
         """Run a task and wait for it in this thread."""
-        task = self._task.remote(self._key, [self._pickled], number)
+        task = self._task.remote([self._reader], number)  # in a list, since Ray would unpickle it for every task
         while not ray.wait([task], timeout=POLL_S)[0]:
             if self._closed.is_set():
                 ray.cancel(task)
@@ -43,8 +40,10 @@ class RayTasks:
 
 
 @ray.remote
-def _read_batch(key: str, pickled: list[ObjectRef], number: int) -> PreparedBatch:
-    if key not in _readers:
-        _readers.clear()
-        _readers[key] = cloudpickle.loads(ray.get(pickled[0]))
-    return _readers[key](number)
+def _read_batch(reader: list[ObjectRef], number: int) -> PreparedBatch:
+    return _opened(reader[0])(number)
+
+
+@functools.lru_cache(maxsize=READERS)
+def _opened(reader: ObjectRef) -> ReadBatch:
+    return ray.get(reader)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from fireedit.platform.data import shards
+from fireedit.platform.data.group_cache import GroupCache
 from fireedit.platform.data.sample import NO_IMAGE, Sample
 from fireedit.platform.data.shards import ShardReader
 from fireedit.platform.images import EncodedImage
@@ -127,6 +128,37 @@ def test_more_shards_may_be_read_than_files_are_kept_open(root: str) -> None:
         assert reader.row(shard, 0, 0).sample.task == "edit"
         opened = [file.path for file in psutil.Process().open_files() if file.path.startswith(root)]
         assert len(opened) == 2
+
+
+def test_readers_that_share_a_cache_fetch_a_group_once(root: str, tmp_path: Path) -> None:
+    index, cache = shards.read_index(root), GroupCache(tmp_path / "row-groups", limit=10**6)
+    readers = [ShardReader(root, index, ["arrays"], cache=cache, version="v1") for _ in range(2)]
+    for reader in readers:
+        stored = reader.row("000000-000", 1, 2)
+        assert stored.sample == sample_of(34)
+        assert {name: array.tolist() for name, array in stored.arrays.items() if array is not None} == {
+            name: array.tolist() for name, array in arrays_of(34).items()
+        }
+    assert readers[0].fetched_bytes > 32 * readers[0].row_bytes / 2 > 0
+    assert readers[1].fetched_bytes == 0 and readers[1].row_bytes == readers[0].row_bytes
+    for other in (ShardReader(root, index, cache=cache, version="v1"), ShardReader(root, index, ["arrays"])):
+        assert other.row("000000-000", 1, 2).sample == sample_of(34) and other.fetched_bytes
+
+
+def test_bytes_of_all_rows_are_those_of_their_groups(root: str) -> None:
+    index = shards.read_index(root)
+    reader = ShardReader(root, index)
+    for shard, group, rows in index.groups():
+        for row in range(rows):
+            reader.row(shard, group, row)
+    assert reader.fetched_bytes == pytest.approx(reader.row_bytes, rel=0.25), "rows of some 200 bytes"
+
+
+def test_shards_that_are_finished_anew_have_another_version(root: str) -> None:
+    index, before = shards.read_index(root), shards.version_of(root)
+    assert shards.version_of(root) == before
+    shards.write_index(root, index)
+    assert shards.version_of(root) != before
 
 
 def test_arrays_come_with_the_rows_that_have_them(root: str) -> None:
