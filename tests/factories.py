@@ -109,13 +109,18 @@ def shaken(module: nn.Module, seed: int = 0, scale: float = 0.05) -> nn.Module:
     return module
 
 
-def file_of(tensor: torch.Tensor) -> str:
-    """Name the file that a tensor's memory is mapped from; empty for memory of the process."""
+def files_of(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Name the safetensors file that each tensor's memory is mapped from; empty for memory of the process."""
+    mapped = []
     for line in Path("/proc/self/maps").read_text().splitlines():
-        first, last = (int(address, 16) for address in line.split()[0].split("-"))
-        if first <= tensor.data_ptr() < last:
-            return line[line.index("/") :] if "/" in line else ""
-    raise AssertionError(f"no memory is mapped at {tensor.data_ptr():x}")
+        if line.endswith(".safetensors"):
+            addresses, *_, path = line.split(maxsplit=5)
+            first, last = (int(address, 16) for address in addresses.split("-"))
+            mapped.append((range(first, last), path))
+    return {
+        name: next((path for addresses, path in mapped if tensor.data_ptr() in addresses), "")
+        for name, tensor in state.items()
+    }
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -63,7 +63,7 @@ class FromSizes:
     @classmethod
     def _as_saved(cls, folder: Path) -> Self:
         with init_empty_weights():
-            model = cls.from_config(read_json(folder / "config.json"))
+            model: Any = cls.from_config(read_json(folder / "config.json"))
         load_strict(model, read_tensors(folder), source=str(folder), assign=True)
         return model.eval()
 
