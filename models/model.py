@@ -34,6 +34,7 @@ from transformers.modeling_utils import local_torch_dtype
 
 from fireedit.models.detector import Detector, DetectorConfig, select_proposals
 from fireedit.models.hvca import HVCA, HVCAConfig
+from fireedit.models.layers.device import to_device
 from fireedit.models.qformer import QFormer, QFormerConfig
 from fireedit.models.region_encoder import RegionEncoder, RegionEncoderConfig
 from fireedit.models.schedule import ScheduleConfig
@@ -220,8 +221,8 @@ class FireEdit(nn.Module):
 
         Args:
             percepts: of the B images; None for prompts of text alone (stage 1).
-            input_ids: [B, T], right-padded with PADDING.
-            labels: [B, T], target ids of the language modelling loss, IGNORED where there is none.
+            input_ids: [B, T] on the CPU, right-padded with PADDING.
+            labels: [B, T] on the CPU, target ids of the language modelling loss, IGNORED where there is none.
         """
         image_tokens, region_tokens = None, None
         if percepts is not None:
@@ -285,4 +286,4 @@ class FireEdit(nn.Module):
                 boxes.append(image_boxes.cpu().float())
                 scores.append(torch.ones(len(image_boxes)))
         counts = [len(image_scores) for image_scores in scores]
-        return torch.cat(boxes).to(device).split(counts), torch.cat(scores).to(device).split(counts)
+        return to_device(torch.cat(boxes), device).split(counts), to_device(torch.cat(scores), device).split(counts)

@@ -197,7 +197,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         tokenizer = PromptTokenizer(self.vlm_tokenizer, self.vlm.config.vocab_size, self.vlm.prompt_config)
         ids = [torch.tensor(tokenizer.edit(prompt).input_ids) for prompt in prompts]
         input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PADDING)
-        edit_tokens, _ = self.model.understand(percepts.to(device), input_ids.to(device))
+        edit_tokens, _ = self.model.understand(percepts.to(device), input_ids)
         return edit_tokens
 
     @torch.no_grad()

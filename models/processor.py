@@ -17,6 +17,8 @@ from fireedit.models.model import FireEditConfig
 from fireedit.models.text import tokenize_text
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptTokenizer
 
+ON_HOST = ("input_ids", "labels", "seeds")
+"""Fields of `Batch` that stay on the CPU: they say how the others are arranged, and a GPU would be waited for."""
 InputRow = dict[str, np.ndarray | str | bool]
 """Values of one sample for `Batch`, by the names of its fields or their singular in `RENAMED`."""
 RENAMED = {"id": "ids", "corpus": "corpora"}
@@ -33,9 +35,9 @@ class Batch:
     ids: list[str]
     corpora: list[str]
     input_ids: Tensor
-    """int64 [B, T], right-padded with PADDING."""
+    """int64 [B, T] on the CPU, right-padded with PADDING."""
     labels: Tensor
-    """int64 [B, T], IGNORED where there is no loss."""
+    """int64 [B, T] on the CPU, IGNORED where there is no loss."""
     view: Tensor
     """uint8 RGB [B, V, V, 3], input of the vision encoders; one black pixel for captions."""
     source_pixels: Tensor | None = None
@@ -59,8 +61,13 @@ class Batch:
     drawn from torch's random state."""
 
     def to(self, device: torch.device | str) -> Self:
-        moved = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name != "seeds"}
-        return replace(self, **{name: to_device(value, device) for name, value in moved.items()})
+        """Copy all tensors but ON_HOST to a device, without waiting for its work."""
+        moved: dict[str, Any] = {
+            name: to_device(value, device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and name not in ON_HOST
+        }
+        return replace(self, **moved)
 
 
 def squash(image: np.ndarray | Image.Image, side: int) -> np.ndarray:

@@ -59,8 +59,8 @@ class QFormer(Component, ModelMixin):
 
 
 def query_diversity(edit_tokens: Tensor) -> Tensor:
-    """Compute 1 - the mean cosine between the edit tokens of an edit, batch mean; 0 if the tokens have collapsed."""
+    """Compute 1 - the mean cosine between the edit tokens of each edit, [B]; 0 if the tokens have collapsed."""
     directions = nn.functional.normalize(edit_tokens.float(), dim=-1)
     count = directions.shape[1]
     cosines = directions @ directions.transpose(1, 2)
-    return 1 - (cosines.sum((1, 2)) - count).mean() / (count * (count - 1))
+    return 1 - (cosines.sum((1, 2)) - count) / (count * (count - 1))

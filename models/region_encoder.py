@@ -60,9 +60,8 @@ class RegionEncoder(Component, ModelMixin):
         assert len(boxes) == len(features), f"{len(boxes)} lists of boxes for {len(features)} images"
         pyramid = self.mlvl_fuse(_enlarge(features.maps[-len(self.mlvl_fuse.input_conv) :]))
         counts = [len(image_boxes) for image_boxes in boxes]
-        all_boxes = torch.cat(list(boxes))
-        batch_index = torch.arange(len(boxes)).repeat_interleave(torch.tensor(counts)).to(all_boxes.device)
-        return list(self.roi_align(pyramid, all_boxes, batch_index).split(counts))
+        batch_index = torch.arange(len(boxes)).repeat_interleave(torch.tensor(counts))
+        return list(self.roi_align(pyramid, torch.cat(list(boxes)), batch_index).split(counts))
 
 
 class PyramidFusion(nn.Module):

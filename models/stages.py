@@ -137,10 +137,15 @@ class Losses:
     """L_diff of stages 2 and 3: MSE of the predicted noise (or velocity, or clean latents)."""
 
     @classmethod
-    def begin(cls, img_errors: Tensor, edit_tokens: Tensor) -> "Losses":
-        """Build losses of the VLM alone from those of each sample [B]."""
-        img = img_errors.mean()
-        return cls(total=img, img=img, diversity=query_diversity(edit_tokens), each=img_errors.detach())
+    def begin(cls, img_errors: Tensor, edit_tokens: Tensor, made: Tensor | None = None) -> "Losses":
+        """Build losses of the VLM alone from those of each sample [B].
+
+        Args:
+            made: bool [B], samples whose edit tokens count in the diversity; all if None, or if it is all False.
+        """
+        img, each = img_errors.mean(), query_diversity(edit_tokens.detach())
+        made = torch.ones_like(each) if made is None else torch.where(made.any(), made, True)
+        return cls(total=img, img=img, diversity=(each * made).sum() / made.sum(), each=img_errors.detach())
 
     def plus(self, name: str, errors: Tensor, weight: float = 1.0) -> "Losses":
         """Return these losses and the mean of the samples' errors [B], dialogue included, as the field `name`."""
@@ -205,8 +210,7 @@ class StagedFireEdit(nn.Module):
         percepts = self.model.perceive(batch.view, detail=self.model.hvca is not None)
         edit_tokens, output = self.model.understand(percepts, batch.input_ids, batch.labels)
 
-        edits = edit_tokens[batch.is_edit] if batch.is_edit.any() else edit_tokens
-        losses = Losses.begin(output.losses, edits)
+        losses = Losses.begin(output.losses, edit_tokens, made=batch.is_edit)
         if (weight := self.objective.denoise_weight) > 0:
             losses = losses.plus("denoise", self._denoise(batch, percepts, edit_tokens) * batch.is_edit, weight)
         if (weight := self.objective.align_weight) > 0:

@@ -115,8 +115,8 @@ class Vision(Component, ModelMixin):
         return output.hidden_states[-2][:, 1:]
 
     def _normalize(self, pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-        center, spread = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std))
-        return ((pixels - center) / spread).to(self.dtype)
+        channels = zip(pixels.unbind(dim=1), mean, std, strict=True)
+        return torch.stack([(channel - center) / spread for channel, center, spread in channels], dim=1).to(self.dtype)
 
 
 def merge_patches(features: Tensor) -> Tensor:

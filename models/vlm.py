@@ -1,6 +1,6 @@
 """VLM: an LLM with LoRA reads image, regions and instruction and answers with the [IMG] states e."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +9,17 @@ from diffusers import ModelMixin
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from fireedit.models.layers.component import Component
-from fireedit.models.tokens import IGNORED, IMAGE_START, PADDING, REGIONS_START, PromptConfig
+from fireedit.models.layers.device import to_device
+from fireedit.models.prompt_layout import PromptLayout
+from fireedit.models.tokens import IGNORED, IMAGE_START, REGIONS_START, PromptConfig
+
+CAUSAL_SDPA = "causal_sdpa"
+"""Name of torch's attention under which transformers makes no mask; to see that none is needed it waits for a GPU."""
+AttentionInterface.register(CAUSAL_SDPA, sdpa_attention_forward)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,7 @@ class VLM(Component, ModelMixin):
                 num_attention_heads=config.heads,
                 max_position_embeddings=config.max_positions,
                 rms_norm_eps=config.norm_eps,
+                attn_implementation=CAUSAL_SDPA,
             )
         )
         inject_adapter_in_model(
@@ -101,19 +109,19 @@ class VLM(Component, ModelMixin):
         """Run the prompts through the LLM.
 
         Args:
-            input_ids: [B, T], right-padded with PADDING.
-            labels: [B, T] or None: target ids, IGNORED where there is no loss.
+            input_ids: [B, T] on the CPU, right-padded with PADDING; ids on a GPU are fetched, which waits for it.
+            labels: [B, T] or None: target ids, IGNORED where there is no loss; on the CPU, too.
             image_tokens: [B, N, image_width], inserted after `<im_start>`.
             region_tokens: B tensors [R_b, width], inserted after `<roi>`.
         """
-        embeddings, attended, positions = self._insert(input_ids, image_tokens, region_tokens)
-        ids = _align(input_ids, positions, embeddings.shape[1], PADDING)
-        labels = torch.full_like(input_ids, IGNORED) if labels is None else labels
-        hidden = self.llm.model(
-            inputs_embeds=embeddings, attention_mask=attended.long(), use_cache=False
-        ).last_hidden_state
-        losses = self._losses(hidden, _align(labels, positions, embeddings.shape[1], IGNORED))
-        return VLMOutput(img_states=self._img_states(hidden, ids >= self.first_img), losses=losses)
+        ids, device = input_ids.cpu(), self.new_embeddings.weight.device
+        labels = torch.full_like(ids, IGNORED) if labels is None else labels.cpu()
+        visual, counts = self._visual_tokens(image_tokens, region_tokens)
+        layout = PromptLayout.of(ids, labels, counts, self.first_img).to(device)
+        values = torch.cat([self._embed(to_device(ids, device)), *visual], dim=1)
+        # Causal attention never looks at the padding, which is on the right: it needs no mask.
+        hidden = self.llm.model(inputs_embeds=_arrange(values, layout), use_cache=False).last_hidden_state
+        return VLMOutput(img_states=self._img_states(hidden, layout), losses=self._losses(hidden, layout, ids.shape))
 
     def _embed(self, ids: Tensor) -> Tensor:
         vocab_size = self.config.vocab_size
@@ -121,69 +129,40 @@ class VLM(Component, ModelMixin):
         new = self.new_embeddings((ids - vocab_size).clamp(min=0))
         return torch.where((ids >= vocab_size)[..., None], new, old)
 
-    def _insert(
-        self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Embed prompts [B, T] and insert visual tokens after their marks, for the whole batch at once.
-
-        Returns:
-            embeddings [B, L, width] padded to the longest, attention mask [B, L], and positions [B, T]: the new
-            position of each input id, L if it is padding.
-        """
-        is_text = ids != PADDING
-        columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        lengths, values = is_text.sum(dim=1), [self._embed(ids)]
-        insertions = list[tuple[Tensor, Tensor, Tensor]]()  # mark [B, 1], number of tokens [B, 1], offsets [B, N]
-        for start, tokens, counts in self._visual_tokens(ids, image_tokens, region_tokens):
-            is_mark = ids == start
-            counts = torch.where(is_mark.any(dim=1), counts, 0)[:, None]
-            mark = is_mark.int().argmax(dim=1, keepdim=True)
-            offsets = torch.arange(tokens.shape[1], device=ids.device).expand(len(ids), -1)
-            insertions.append((mark, counts, offsets))
-            values.append(tokens)
-            lengths = lengths + counts[:, 0]
-        longest = int(lengths.max())
-        # Padding is scattered to one column beyond the longest prompt, which is cut off.
-        shifts = sum((columns > mark) * counts for mark, counts, _ in insertions)
-        positions = [torch.where(is_text, columns + shifts, longest)]
-        for mark, counts, offsets in insertions:
-            first = mark + 1 + sum((mark > other) * count for other, count, _ in insertions)
-            positions.append(torch.where(offsets < counts, first + offsets, longest))
-        value = torch.cat(values, dim=1)
-        index = torch.cat(positions, dim=1)[..., None].expand_as(value)
-        embeddings = value.new_zeros(len(ids), longest + 1, value.shape[-1]).scatter(1, index, value)[:, :-1]
-        attended = torch.arange(longest, device=ids.device) < lengths[:, None]
-        return embeddings, attended, positions[0]
-
     def _visual_tokens(
-        self, ids: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield id of the mark, tokens [B, N, width], zero-padded, and number of tokens [B], of image and regions."""
+        self, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None
+    ) -> tuple[list[Tensor], dict[int, list[int]]]:
+        """Return tokens of images and regions, zero-padded [B, N, width], and their numbers by the ids of the marks."""
+        tokens, counts = list[Tensor](), dict[int, list[int]]()
         if image_tokens is not None:
-            images = self.adapter(image_tokens.to(self.dtype))
-            yield self.image_start, images, torch.full(images.shape[:1], images.shape[1], device=ids.device)
-        if region_tokens is not None and any(len(tokens) for tokens in region_tokens):
-            regions = pad_sequence([tokens.to(self.dtype) for tokens in region_tokens], batch_first=True)
-            yield self.regions_start, regions, torch.tensor([*map(len, region_tokens)], device=ids.device)
+            tokens.append(self.adapter(image_tokens.to(self.dtype)))
+            counts[self.image_start] = [image_tokens.shape[1]] * len(image_tokens)
+        if region_tokens is not None and any(len(own) for own in region_tokens):
+            tokens.append(pad_sequence([own.to(self.dtype) for own in region_tokens], batch_first=True))
+            counts[self.regions_start] = [len(own) for own in region_tokens]
+        return tokens, counts
 
-    def _img_states(self, hidden: Tensor, is_img: Tensor) -> Tensor:
+    def _img_states(self, hidden: Tensor, layout: PromptLayout) -> Tensor:
         """Gather the states at the adjacent [IMG] tokens, [B, img_tokens, width]; zeros for a prompt without them."""
-        first = is_img.int().argmax(dim=1, keepdim=True)
-        positions = first + torch.arange(self.prompt_config.img_tokens, device=hidden.device)
-        index = positions.clamp(max=hidden.shape[1] - 1)[..., None].expand(-1, -1, hidden.shape[-1])
-        return torch.where(is_img.any(dim=1)[:, None, None], hidden.gather(1, index), 0)
+        offsets = torch.arange(self.prompt_config.img_tokens, device=hidden.device)
+        positions = (layout.first_img[:, None] + offsets).clamp(max=layout.length - 1)
+        states = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+        return torch.where(layout.has_img[:, None, None], states, 0)
 
-    def _losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Compute the mean cross entropy of each prompt's labelled tokens, float32 [B]."""
-        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        labelled = (targets != IGNORED).flatten().nonzero()[:, 0]
-        labelled_hidden, labelled_targets = hidden.flatten(0, 1)[labelled], targets.flatten()[labelled]
-        logits = torch.cat([self.llm.lm_head(labelled_hidden), self.new_head(labelled_hidden)], dim=-1)
-        token_nll = F.cross_entropy(logits.float(), labelled_targets, reduction="none")
-        of_every_token = token_nll.new_zeros(targets.numel()).index_put((labelled,), token_nll).view_as(targets)
-        return of_every_token.sum(dim=1) / (targets != IGNORED).sum(dim=1).clamp(min=1)
+    def _losses(self, hidden: Tensor, layout: PromptLayout, shape: torch.Size) -> Tensor:
+        """Compute the mean cross entropy of each prompt's labelled tokens, float32 [B]; `shape` is [B, T]."""
+        predictors = hidden.flatten(0, 1)[layout.predictors]
+        logits = torch.cat([self.llm.lm_head(predictors), self.new_head(predictors)], dim=-1)
+        token_nll = F.cross_entropy(logits.float(), layout.targets, reduction="none")
+        of_every_token = token_nll.new_zeros(shape.numel()).index_put((layout.labelled,), token_nll)
+        return of_every_token.view(shape).sum(dim=1) / layout.counts.clamp(min=1)
 
 
-def _align(values: Tensor, positions: Tensor, length: int, fill: int) -> Tensor:
-    """Move values [B, T] of the input ids to their new positions, [B, length]."""
-    return values.new_full((len(values), length + 1), fill).scatter(1, positions, values)[:, :-1]
+def _arrange(values: Tensor, layout: PromptLayout) -> Tensor:
+    """Move values [B, T + N, width] to their places, [B, L, width], zeros where there is none.
+
+    Values without a place go to one column beyond the longest sequence, which is cut off.
+    """
+    index = layout.positions[..., None].expand_as(values)
+    arranged = values.new_zeros(len(values), layout.length + 1, values.shape[-1])
+    return arranged.scatter(1, index, values)[:, :-1]

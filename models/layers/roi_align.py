@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fireedit.models.layers.device import to_device
+
 SAMPLES = 2
 """Samples along each side of a bin."""
 CHUNK = 8
@@ -19,7 +21,7 @@ def roi_align(features: Tensor, boxes: Tensor, batch_index: Tensor, output_size:
     Args:
         features: [B, C, H, W].
         boxes: [N, 4] xyxy in pixels of the image, whose side times `spatial_scale` is the map's side.
-        batch_index: [N] int64, the image of each box.
+        batch_index: [N] int64 on the CPU, the image of each box.
         output_size: bins along each side of a box.
         spatial_scale: cells of the map per pixel of the image, 1 / stride.
     Returns:
@@ -31,9 +33,10 @@ def roi_align(features: Tensor, boxes: Tensor, batch_index: Tensor, output_size:
     own = F.one_hot(batch_index, len(features))
     slots = (own.cumsum(dim=0) * own).sum(dim=1) - 1  # [N], place of each box among those of its image
     padded = corners.new_zeros(len(features), max(int(own.sum(dim=0).max()), 1), 4)
-    padded[batch_index, slots] = corners
+    place = to_device(batch_index, corners.device), to_device(slots, corners.device)
+    padded[place] = corners
     chunks = zip(features.split(CHUNK), padded.split(CHUNK), strict=True)
-    return torch.cat([_pool_images(*chunk, output_size) for chunk in chunks])[batch_index, slots]
+    return torch.cat([_pool_images(*chunk, output_size) for chunk in chunks])[place]
 
 
 def _pool_images(features: Tensor, corners: Tensor, output_size: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Training and serving process an image and a text to the same tensors."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,8 +145,9 @@ def test_a_batch_of_edits_and_dialogue_is_cut_to_its_longest_prompt(nano: FireEd
 
 
 def test_a_batch_moves_with_its_tensors_and_keeps_its_names(nano: FireEditPipeline) -> None:
-    moved = batch_of(nano, edit_sample(1)).to("meta")
+    moved = replace(batch_of(nano, edit_sample(1)), seeds=torch.tensor([5])).to("meta")
     assert moved.view.is_meta and moved.null_text_ids.is_meta and moved.ids == ["test/edit/1"]
+    assert {moved.input_ids.device.type, moved.labels.device.type, moved.seeds.device.type} == {"cpu"}
 
 
 def test_train_and_serve_process_one_image_alike(nano: FireEditPipeline, monkeypatch: pytest.MonkeyPatch) -> None:

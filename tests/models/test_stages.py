@@ -1,6 +1,7 @@
 """Each stage trains the paper's parameters with the paper's losses; no other tensor changes."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -476,7 +477,26 @@ def test_losses_are_weighted_one_to_one() -> None:
     assert img.grad.tolist() == errors.grad.tolist() == [0.5, 0.5]
 
 
-def test_the_diversity_is_zero_for_equal_edit_tokens() -> None:
-    collapsed = torch.randn(2, 1, 96).expand(-1, 77, -1)
-    assert query_diversity(collapsed).abs() < 1e-6
-    assert query_diversity(torch.randn(2, 77, 96)) > 0.9
+def test_the_diversity_is_zero_for_equal_edit_tokens_and_counts_edits_alone() -> None:
+    tokens = torch.randn(2, 77, 96, generator=torch.Generator().manual_seed(0))
+    tokens[1] = tokens[1, :1]
+    each = query_diversity(tokens)
+    assert each[0] > 0.9 and each[1].abs() < 1e-6
+    for made, expected in (([True, False], each[0]), ([False, True], each[1]), ([False, False], each.mean())):
+        losses = Losses.begin(torch.ones(2), tokens, made=torch.tensor(made))
+        assert torch.allclose(losses.diversity, expected, atol=1e-6)
+    assert torch.allclose(Losses.begin(torch.ones(2), tokens).diversity, each.mean())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_looks_at_no_value_on_its_device(
+    nano: FireEditPipeline, stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors of the meta device have no values: code that would wait for a GPU's fails. Only proposals are fetched."""
+    module = staged(stage, dropout=DropoutConfig(text=0.3, image=0.3, both=0.3)).to("meta")
+    module.objective = replace(ALL_TERMS, align_weight=1.0)
+    boxes = [torch.tensor([[0.1, 0.1, 0.6, 0.5], [0.0, 0.2, 0.3, 0.9]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]])]
+    monkeypatch.setattr(module.model, "perceive", partial(module.model.perceive, boxes=boxes))
+    losses = module(mixed(nano, stage).to("meta"))
+    losses.total.backward()
+    assert all(value.is_meta for _, value in losses.named()) and losses.each.shape == (2,)
