@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ import ray
 import ray.data
 import requests
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from fireedit.platform.console import say
@@ -34,6 +35,8 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Variable that, at 0, makes Ray take 127.0.0.1 as its node's address, on Linux too, and open its ports there only."""
 SETTLE_S = 2.0
 """Seconds in which Ray reserves what is free; only a job that has to wait longer asks for the cluster's state."""
+LONGEST_SILENCE_S = 120.0
+"""Seconds between lines of a job that waits for long."""
 
 
 class ResourcesError(RuntimeError):
@@ -91,30 +94,89 @@ def require_resources(bundles: Sequence[dict[str, float]], advice: str, patience
     Raises:
         ResourcesError: the cluster is too small for the job, even idle, and has no autoscaler.
     """
-    group = placement_group(list(bundles))
+    with _without_rays_events():
+        began, group = time.time(), placement_group(list(bundles))
+        try:
+            if group.wait(SETTLE_S):
+                return
+            autoscales = _require_room(bundles, advice)
+            remedy = f"; {advice}, or end what holds them (`ray status` lists it)"
+            while not group.wait(patience_s):
+                outlook = _autoscaler_news(group.id.hex(), began, remedy) if autoscales else remedy
+                say(f"{_waiting_for(bundles, time.time() - began)}{outlook}")
+                patience_s = min(2 * patience_s, LONGEST_SILENCE_S)
+        finally:
+            remove_placement_group(group)
+
+
+@contextlib.contextmanager
+def _without_rays_events() -> Iterator[None]:
+    """Keep Ray from printing its autoscaler's events, several times each and again every five seconds."""
+    shown, ray_constants.AUTOSCALER_EVENTS = ray_constants.AUTOSCALER_EVENTS, 0
     try:
-        if group.wait(SETTLE_S):
-            return
-        total = _require_room(bundles, advice)
-        while not group.wait(patience_s):
-            say(
-                f"waiting: the job takes {_in_words(_total(bundles))}, this Ray has {total} with "
-                f"{_in_words(ray.available_resources())} free; {advice}, or end what holds them (`ray status` lists it)"
-            )
-            patience_s *= 2
+        yield
     finally:
-        remove_placement_group(group)
+        ray_constants.AUTOSCALER_EVENTS = shown
 
 
-def _require_room(bundles: Sequence[dict[str, float]], advice: str) -> str:
-    """Raise ResourcesError if no idle cluster of this size has room for the job; return its size in words."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+def _require_room(bundles: Sequence[dict[str, float]], advice: str) -> bool:
+    """Raise ResourcesError if no idle cluster of this size has room for the job; return whether it can grow."""
+    nodes = _alive_nodes()
     rooms = [Counter(node["Resources"]) for node in nodes]
-    needed, total = _total(bundles), f"{_in_words(ray.cluster_resources())} on {len(nodes)} node(s)"
+    needed = _total(bundles)
     fits = needed <= sum(rooms, Counter()) and all(any(Counter(bundle) <= room for room in rooms) for bundle in bundles)
-    if not fits and not any(NODE_GROUP in node["Labels"] for node in nodes):
-        raise ResourcesError(f"the job takes {_in_words(needed)}, this Ray has {total}; {advice}")
-    return total
+    autoscales = any(NODE_GROUP in node["Labels"] for node in nodes)
+    if not fits and not autoscales:
+        raise ResourcesError(f"the job takes {_in_words(needed)}, this Ray has {_size_in_words()}; {advice}")
+    return autoscales
+
+
+def _waiting_for(bundles: Sequence[dict[str, float]], seconds: float) -> str:
+    """Put into words what is missing, for how long, and what there is."""
+    needed, free = _total(bundles), ray.available_resources()
+    missing = {name: round(needed[name] - free.get(name, 0), 4) for name in ("GPU", "CPU")}
+    parts = [f"{each:g} of {needed[name]:g} {name}s" for name, each in missing.items() if each > 0]
+    widest = max(bundles, key=lambda bundle: (bundle.get("GPU", 0), bundle.get("CPU", 0)))
+    what = " and ".join(parts) or f"{_in_words(widest)} on one node"
+    return f"waiting for {what}, {_age(seconds)}: this Ray has {_size_in_words()} with {_in_words(free)} free"
+
+
+def _autoscaler_news(group: str, since: float, remedy: str) -> str:
+    """Put into words what the autoscaler does about a placement group, or why it does nothing.
+
+    Args:
+        group: hex id of the placement group.
+        since: Unix time from which failed launches count.
+        remedy: added if no node is coming that helps.
+    Source: the reply that `ray status` prints a part of (ray.autoscaler.v2.sdk.get_cluster_status).
+    """
+    address = ray.get_runtime_context().gcs_address
+    reply = GetClusterStatusReply.FromString(GcsClient(address).get_cluster_status(timeout_s=10))
+    state = reply.autoscaling_state
+    asked, starting, failed = Counter[str](), Counter[str](), Counter[str]()
+    for request in state.pending_instance_requests:
+        asked[request.ray_node_type_name] += request.count
+    for instance in state.pending_instances:
+        starting[instance.ray_node_type_name] += 1
+    for failure in state.failed_instance_requests:
+        failed[failure.ray_node_type_name] += failure.failed_ts >= int(since)
+    parts = [f"asked for {count} {kind}" for kind, count in asked.items()]
+    parts += [f"starting Ray on {count} {kind}" for kind, count in starting.items()]
+    parts += [
+        f"failed {count} times to launch {kind}, monitor.log on the head says why" for kind, count in (+failed).items()
+    ]
+    hopeless = any(group in request.details for request in state.infeasible_gang_resource_requests)
+    parts += ["none of the nodes that it may add have room for this"] if hopeless else []
+    news = f"; autoscaler: {', '.join(parts) or 'adds no nodes'}"
+    return news if (asked or starting) and not hopeless else news + remedy
+
+
+def _alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _size_in_words() -> str:
+    return f"{_in_words(ray.cluster_resources())} on {len(_alive_nodes())} node(s)"
 
 
 def _total(bundles: Sequence[dict[str, float]]) -> Counter[str]:
@@ -124,6 +186,10 @@ def _total(bundles: Sequence[dict[str, float]]) -> Counter[str]:
 def _in_words(resources: Mapping[str, float]) -> str:
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     return f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
 
 
 def local_session() -> requests.Session:
@@ -177,12 +243,13 @@ class LocalRay:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
         return inherited | exempt | token | {"PATH": path, LOOPBACK: "0", "RAY_API_SERVER_ADDRESS": self.dashboard}
 
-    def start(self, log: Path, environment: Mapping[str, str]) -> None:
+    def start(self, log: Path, environment: Mapping[str, str], options: Sequence[str] = ()) -> None:
         """Start Ray and wait until it takes jobs.
 
         Args:
             log: file for Ray's output.
             environment: variables that its jobs see besides those of this process.
+            options: further options of `ray start`; of two of one name the last counts.
         Raises:
             LocalRayError: Ray does not answer in time.
         """
@@ -195,6 +262,7 @@ class LocalRay:
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--temp-dir={self.folder}"]
         command += ["--port=0", f"--dashboard-port={self.dashboard.rpartition(':')[2]}"]
         command += [f"--dashboard-agent-listen-port={free_port(9365)}"]  # taken by another Ray, no job would start
+        command += options
         with log.open("w") as output:
             self._process = subprocess.Popen(
                 command,

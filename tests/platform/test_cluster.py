@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import ray
 
+from fireedit.benchmarks.fake_cloud import start_on_fake_cloud
 from fireedit.platform.cluster import (
     HOST,
     LocalRay,
@@ -29,6 +31,24 @@ sys.path.insert(0, os.getcwd())
 import fireedit.platform.data.sample as sample
 print("CODE", sample.__file__, getattr(sample, "MARK", None), platform.system())
 """
+
+THREE_JOBS = """
+import sys, threading
+from fireedit.platform.cluster import require_resources, start_ray
+start_ray()
+jobs = [[{"CPU": 1, "GPU": 1}], [{"CPU": 9}], [{"CPU": 0.6}, {"CPU": 0.6}]]
+threads = [threading.Thread(target=require_resources, args=(bundles, "write less", 1)) for bundles in jobs]
+for thread in threads:
+    thread.start()
+threads[2].join()
+print("the third has room", file=sys.stderr, flush=True)
+"""
+SAID = {
+    "what is sold out": r"for 1 of 1 GPUs.*, [0-9]+ s: .* failed [0-9]+ times to launch gpu",
+    "what no node has": r"of 9 CPUs, .* none of the nodes that it may add have room for this; write less, or end",
+    "nodes that come": r"of 1.2 CPUs, .*; autoscaler: .*(asked for|starting Ray on) [12] cpu",
+    "nodes that came": r"the third has room",
+}
 
 
 def submitted(local: LocalRay, folder: Path, *arguments: str) -> str:
@@ -126,8 +146,31 @@ def test_a_job_waits_for_busy_cpus_and_says_so(ray_session: None, capsys: pytest
         time.sleep(0.1)
     free = ray.available_resources().get("CPU", 0)  # 1, or less beside a service
     require_resources([{"CPU": 2, "GPU": 0}], "write less", patience_s=0.2)
-    expected = f"takes 2 CPUs, this Ray has 4 CPUs on 1 node(s) with {free:g} CPUs free; write less"
-    assert expected in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(rf"waiting for {2 - free:g} of 2 CPUs, [0-9]+ s: this Ray has 4 CPUs on 1 node", said)
+    assert f" with {free:g} CPUs free; write less, or end what holds them" in said and "autoscaler" not in said
     ray.get(held)
     require_resources(2 * [{"CPU": 2}], "write less", patience_s=30)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_job_that_waits_for_nodes_says_what_the_autoscaler_does(tmp_path: Path) -> None:
+    local = LocalRay(tmp_path / "ray.json")
+    types = {"cpu": {"CPU": 1}, "gpu": {"CPU": 1, "GPU": 1}}
+    try:
+        address = start_on_fake_cloud(
+            local, tmp_path / "ray.log", types, 3, 60, {"PYTHONPATH": str(ROOT)}, "tests.platform.sold_out.SoldOut"
+        )
+        environment = local.environment | {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
+        command, unsaid = [sys.executable, "-c", THREE_JOBS], dict(SAID)
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            threading.Timer(90, process.kill).start()
+            while unsaid and (line := process.stderr.readline()):
+                unsaid = {what: pattern for what, pattern in unsaid.items() if not re.search(pattern, line)}
+            process.kill()  # two of its jobs wait for ever
+    finally:
+        local.stop()
+    assert not unsaid
