@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 
 from fireedit.jobs.training.recipe import build_parser, read_recipe
-from fireedit.jobs.training.stage_run import run_stage, train_locally
+from fireedit.jobs.training.stage_run import run_locally
 from fireedit.platform.config import RecipeError
 from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.ingest import IngestError
@@ -29,11 +29,11 @@ ERRORS = (CheckpointError, CorpusError, IngestError, MixtureError, RecipeError, 
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     recipe = read_recipe(argv)
-    train = train_locally
+    run = run_locally
     if not (build_parser().parse_intermixed_args(argv).local or "TORCHELASTIC_RUN_ID" in os.environ):
-        from fireedit.jobs.training.ray_run import train_on_ray as train  # machines without Ray have no use for it
+        from fireedit.jobs.training.ray_run import run_on_ray as run  # machines without Ray have no use for it
     try:
-        report = run_stage(recipe, train)
+        report = run(recipe)
     except ERRORS as error:
         sys.exit(f"train.py: {error}")
     if os.environ.get("RANK", "0") == "0":

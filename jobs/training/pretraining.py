@@ -22,7 +22,7 @@ from fireedit.platform.train.engine import Engine, EngineConfig, build_engine
 from fireedit.platform.train.loop import Loop, LoopConfig
 from fireedit.platform.train.optimizer import OptimizerConfig
 from fireedit.platform.train.progress import Progress, Row
-from fireedit.platform.train.session import local_session
+from fireedit.platform.train.session import local_session, process_group
 from fireedit.platform.train.writers import ConsoleLine, MetricsFile, Writer
 
 METRICS, SHEET = "metrics.jsonl", "sheet.png"
@@ -186,7 +186,8 @@ def pretrain(part: PretrainTask, recipe: PretrainRecipe, out: Path) -> dict[str,
     # The pool forks its processes before CUDA starts.
     with (
         SamplePool(part.draw, recipe.batch, recipe.workers, recipe.pool, position.get("drawn", 0)) as pool,
-        local_session(folder, 1, storage.join(folder, "stop"), gpu) as session,
+        process_group(gpu),
+        local_session(folder, 1, storage.join(folder, "stop")) as session,
     ):
         task = PartTask(part, recipe, pool, out, before_s)
         engine = build_engine(part.model.train(), recipe.engine(gpu), recipe.optimizer, ema=recipe.average)

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
-from fireedit.jobs.training.stage_run import begin, require_same_corpora
+from fireedit.jobs.training.stage_run import begin, require_same_corpora, run_stage
 from fireedit.jobs.training.stage_task import open_corpora, train_stage_on_ray
 from fireedit.platform.cluster import ResourcesError, require_resources, start_ray
 from fireedit.platform.data.conversion import TooManyBadRowsError, UnreadablePartError
@@ -13,6 +14,11 @@ from fireedit.platform.train.launcher import launch
 from fireedit.platform.train.runs import Run
 
 FIT = "write workers.count, workers.cpus and ingest.cpus_per_task that fit, for example workers.cpus=0.25"
+
+
+def run_on_ray(recipe: TrainRecipe) -> dict[str, Any]:
+    """Do as `run_stage` with Ray Train."""
+    return run_stage(recipe, train_on_ray)
 
 
 def train_on_ray(recipe: TrainRecipe, run: Run) -> None:

@@ -19,7 +19,7 @@ from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.train import runs
 from fireedit.platform.train.progress import from_lines, summarize
 from fireedit.platform.train.runs import Run
-from fireedit.platform.train.session import local_session
+from fireedit.platform.train.session import local_session, process_group
 
 DECIDE = ("stage", "seed", "mixture", "without", "ema", "model", "ingest.shuffle_groups", "ingest.encoded")
 """Beginnings of the keys that decide the sequence of samples or the shapes of weights; a run keeps their values."""
@@ -129,7 +129,7 @@ def run_stage(recipe: TrainRecipe, train: Callable[[TrainRecipe, Run], None]) ->
     Raises:
         SystemExit: the run was asked to stop, or cannot resume.
     """
-    run = Run(recipe.home, recipe.run or time.strftime(f"{recipe.name}-%Y%m%d-%H%M%S"))
+    run = Run(recipe.home, run_name(recipe))
     if run.finished:
         refuse_another_run(recipe, run)
         say(f"run {run.name} is finished; write another run=NAME to train anew")
@@ -140,6 +140,18 @@ def run_stage(recipe: TrainRecipe, train: Callable[[TrainRecipe, Run], None]) ->
     return summary(recipe, run)
 
 
+def run_locally(recipe: TrainRecipe) -> dict[str, Any]:
+    """Do as `run_stage` without Ray: in the processes of torchrun, or in this one alone."""
+    with process_group(recipe.workers.gpus > 0) as control:
+        name = control.first(run_name(recipe))  # one that is made of the time differs between processes
+        return run_stage(replace(recipe, run=name), train_locally)
+
+
+def run_name(recipe: TrainRecipe) -> str:
+    """Name a run as the recipe does, else by recipe and time."""
+    return recipe.run or time.strftime(f"{recipe.name}-%Y%m%d-%H%M%S")
+
+
 def begin(recipe: TrainRecipe, run: Run) -> StageSettings:
     """Check that the run can begin or resume, say what has changed, and record its recipe; corpora are there."""
     changes = refuse_another_run(recipe, run)
@@ -147,14 +159,13 @@ def begin(recipe: TrainRecipe, run: Run) -> StageSettings:
     say(f"run {run.name}: {recipe.name} from {init_from}, steps={recipe.steps} minutes={recipe.minutes}")
     for change in changes:
         say(f"  changed since the run began: {change}")
-    storage.remove_file(run.stop)
     storage.write_bytes(run.recipe, config.dump(replace(recipe, run=run.name, init_from=init_from)).encode())
     return StageSettings(recipe=recipe, run=run, init_from=init_from)
 
 
 def train_locally(recipe: TrainRecipe, run: Run) -> None:
-    """Train a run in the processes of torchrun, or in this one alone."""
-    with local_session(run.folder, recipe.keep_checkpoints, run.stop, recipe.workers.gpus > 0) as session:
+    """Train a run in the processes of this process group."""
+    with local_session(run.folder, recipe.keep_checkpoints, run.stop) as session:
         if recipe.passes % session.workers:
             sys.exit(
                 f"{recipe.passes} passes a step do not go evenly into {session.workers} processes; write an "

@@ -95,12 +95,17 @@ def read_state(address: str) -> CheckpointState:
     return CheckpointState(**json.loads(storage.read_bytes(storage.join(address, STATE_FILE))))
 
 
-def remove_others(folder: str, keep: int) -> None:
-    """Remove incomplete checkpoints, and all but the newest `keep` complete ones."""
+def remove_others(folder: str, keep: int, writing: bool = False) -> None:
+    """Remove incomplete checkpoints, and all but the newest `keep` complete ones.
+
+    Args:
+        writing: workers may be writing a checkpoint; what is newer than the newest complete one stays.
+    """
     names = [name for name in storage.names(folder) if name.startswith(PREFIX)]
     complete = [name for name in sorted(names, reverse=True) if is_complete(storage.join(folder, name))]
     for name in set(names) - set(complete[:keep]):
-        storage.remove_folder(storage.join(folder, name))
+        if not writing or name < max(complete, default=""):
+            storage.remove_folder(storage.join(folder, name))
 
 
 class Snapshot:

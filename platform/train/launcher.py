@@ -1,12 +1,14 @@
 """Ray Train: one function on every worker, restarted from the newest checkpoint when a worker or its node is lost."""
 
 import contextlib
+import json
 import logging
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import ray.train
@@ -74,7 +76,6 @@ class RaySession:
         return self.control.first(checkpoints.latest(self.run.folder) if self.rank == 0 else None)
 
     def save(self, step: int, write: Write, row: Mapping[str, float], validate: bool = False) -> None:
-        self.wait()
         self._written = written = threading.Event()
         address = checkpoints.path_of(self.run.folder, step)
         name = checkpoints.name_of(step)
@@ -139,7 +140,7 @@ def launch(
 ) -> Result:
     """Run `loop(session, config)` on every worker and wait for it; an interrupted run resumes.
 
-    SIGTERM asks the workers to save and end.
+    SIGTERM or Ctrl-C asks the workers to save and end; a second one ends this process at once.
 
     Args:
         run: folder that takes checkpoints and reports.
@@ -168,8 +169,10 @@ def launch(
         ),
         validation_config=None if validate is None else ValidationConfig(_on_checkpoint(validate, run), None, options),
     )
+    storage.remove_file(run.stop)  # of an earlier sitting
+    _forget_removed(run)
     with _stopping(run):
-        return trainer.fit()
+        return _in_thread(trainer.fit)
 
 
 def _on_worker(loop: Loop, run: Run, keep: int, passes: int) -> Callable[[dict[str, Any]], None]:
@@ -214,16 +217,48 @@ def _free_address() -> str:
         return f"{host}:{probe.getsockname()[1]}"
 
 
+def _forget_removed(run: Run) -> None:
+    """Remove Ray's list of checkpoints if one of them is gone, as after a sitting without Ray: Ray would not start."""
+    path = storage.join(run.folder, "checkpoint_manager_snapshot.json")
+    if storage.exists(path):
+        listed = json.loads(storage.read_bytes(path))["checkpoint_results"]
+        present = storage.names(run.folder)
+        if any(checkpoint["checkpoint_dir_name"] not in present for checkpoint in listed):
+            storage.remove_file(path)
+
+
 @contextlib.contextmanager
 def _stopping(run: Run) -> Iterator[None]:
-    """Turn SIGTERM and a first Ctrl-C into the run's stop file, in a main thread."""
+    """Turn a first SIGTERM or Ctrl-C into the run's stop file, in a main thread; a second one has its usual effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    handlers = [signal.signal(number, lambda *_: tell_stop(run.stop)) for number in numbers]
+    handlers: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def stop(*_: object) -> None:
+        restore()
+        tell_stop(run.stop)
+
+    handlers.update({number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)})
     try:
         yield
     finally:
-        for number, handler in zip(numbers, handlers, strict=True):
-            signal.signal(number, handler)
+        restore()
+
+
+def _in_thread(function: Callable[[], Result]) -> Result:
+    """Call a function in a thread that dies with the process: in a main one Ray would take Ctrl-C for an abortion."""
+    called = Future[Result]()
+
+    def call() -> None:
+        try:
+            called.set_result(function())
+        except BaseException as error:
+            called.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return called.result()

@@ -4,7 +4,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,7 +108,7 @@ class Loop:
     ):
         self.task, self.engine, self.session, self.config = task, engine, session, config
         self.progress, self.traces = progress, traces
-        self.step, self.position, elapsed_s = self._resume()
+        self.resumes, self.step, self.position, elapsed_s = self._resume()
         self.clock = Clock(config.steps, config.minutes, elapsed_s)
         self.writers = writers(self.step) if session.rank == 0 else ()
         self.snapshot = Snapshot()
@@ -119,8 +119,16 @@ class Loop:
 
     def train(self) -> Ended:
         """Take steps until the clock or a wish to stop ends the sitting; report and save when it is time."""
+        with ExitStack() as stack:
+            for writer in self.writers:
+                stack.callback(writer.close)
+            self._take_steps()
+        self.session.wait()
+        return Ended(self.step, self.stopped)
+
+    def _take_steps(self) -> None:
         with closing(self.task.batches(self.position)) as batches, self._profiler() as profiler:
-            if self.step == 0 and self.config.validate_every:
+            if self.config.validate_every and not self.resumes:
                 self.save({"step": 0})
             while not self.clock.over(self.step) and not self.stopped:
                 self.step += 1
@@ -132,10 +140,6 @@ class Loop:
                     row = self.report()
                     if saves:
                         self.save(row)
-        self.session.wait()
-        for writer in self.writers:
-            writer.close()
-        return Ended(self.step, self.stopped)
 
     def take_step(self, batches: Iterator[Any]) -> None:
         """Run forward and backward for every pass of an accumulation; the last one updates the weights."""
@@ -170,17 +174,17 @@ class Loop:
         self.session.save(self.step, write, row, validate=self._validates_now())
         self._saved_s, self._saves_soon = self.clock.elapsed_s, False
 
-    def _resume(self) -> tuple[int, dict[str, Any], float]:
-        """Load the newest complete checkpoint, if there is one; returns step, position and seconds of training."""
+    def _resume(self) -> tuple[bool, int, dict[str, Any], float]:
+        """Load the newest complete checkpoint; returns true if there is one, its step, position and training time."""
         address = self.session.latest()
         if address is None:
-            return 0, {}, 0.0
+            return False, 0, {}, 0.0
         with CheckpointFiles.open(address) as files:
             self.engine.load(files)
             state = files.state
         if self.session.rank == 0:
             say(f"resumes after step {state.step}")
-        return state.step, state.position["task"], state.position["elapsed_s"]
+        return True, state.step, state.position["task"], state.position["elapsed_s"]
 
     def _agree(self) -> None:
         """Agree with the other workers on the time, and on ending: one small message between CPUs."""
@@ -189,7 +193,7 @@ class Loop:
             torch.tensor([self.clock.now_s() if first else 0.0, float(bool(reason))])
         ).tolist()
         self.clock.tick(seconds)
-        self.stopped = (reason or "a signal to another worker") if stops else ""
+        self.stopped = (reason or "another worker was asked to") if stops else ""
         if seconds - self._looked_s > LOOK_S:
             leaves, self._looked_s = self.session.leaves_soon(), seconds
             self._saves_soon = self._saves_soon or (leaves and not self._leaves)
@@ -215,13 +219,14 @@ class Loop:
     def _profiler(self) -> AbstractContextManager[Any]:
         if not self.config.profile or self.session.rank:
             return nullcontext(_NoProfiler())
+        self._profiled = self.step + 3
         schedule = torch.profiler.schedule(wait=1, warmup=1, active=self.config.profile, repeat=1)
         return torch.profiler.profile(schedule=schedule, on_trace_ready=self._write_trace)
 
     def _write_trace(self, profiler: torch.profiler.profile) -> None:
         with tempfile.TemporaryDirectory() as folder:
             profiler.export_chrome_trace(f"{folder}/trace.json")
-            address = storage.join(self.traces, f"steps-{self.step - self.config.profile + 1}-{self.step}.json")
+            address = storage.join(self.traces, f"steps-{self._profiled}-{self.step}.json")
             storage.write_bytes(address, Path(folder, "trace.json").read_bytes())
         say(f"wrote {address}; open it at chrome://tracing or ui.perfetto.dev")
 

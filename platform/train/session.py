@@ -39,16 +39,25 @@ class Session(Protocol):
         """Find the newest complete checkpoint's address, the same on all workers."""
 
     def save(self, step: int, write: Write, row: Mapping[str, float], validate: bool = False) -> None:
-        """Write a checkpoint while training goes on; waits for the one before. `row` is the step's report."""
+        """Write a checkpoint while training goes on, once `wait` has seen to the one before.
+
+        Args:
+            row: report of the step.
+            validate: evaluate the checkpoint, where the session can.
+        """
 
     def stop_reason(self) -> str:
-        """Say why this worker should save and end now; empty if it should not."""
+        """Say why this worker should save and end now; empty if it should not.
+
+        Raises:
+            OSError: the checkpoint that is being written cannot be.
+        """
 
     def leaves_soon(self) -> bool:
         """Check whether a node of the run is about to go, so that a checkpoint should be saved now."""
 
     def wait(self) -> None:
-        """Wait until all checkpoints are written."""
+        """Wait until all workers have written their part of the last checkpoint."""
 
 
 class Control:
@@ -109,13 +118,16 @@ class LocalSession:
     Args:
         folder: the run's folder of checkpoints.
         keep: complete checkpoints that are kept.
-        stop_file: file whose appearance asks the run to save and end.
+        stop_file: file whose appearance asks the run to save and end; one of an earlier sitting is removed.
     """
 
     def __init__(self, folder: str, keep: int, stop_file: str):
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
         self.folder, self.keep = folder, keep
         self.control = Control()
+        if self.rank == 0:
+            storage.remove_file(stop_file)
+        self.control.barrier()
         self._stop_file, self._signals = StopFile(stop_file), list[int]()
         self._writer, self._pending = ThreadPoolExecutor(1), Future[None]()
         self._pending.set_result(None)
@@ -130,10 +142,11 @@ class LocalSession:
         return self.control.first(checkpoints.latest(self.folder) if self.rank == 0 else None)
 
     def save(self, step: int, write: Write, row: Mapping[str, float], validate: bool = False) -> None:
-        self.wait()
         self._pending = self._writer.submit(write, checkpoints.path_of(self.folder, step))
 
     def stop_reason(self) -> str:
+        if self._pending.done():
+            self._pending.result()  # raises what kept a checkpoint from being written
         return "the stop file" if self._stop_file.found else "a signal" if self._signals else ""
 
     def leaves_soon(self) -> bool:
@@ -143,7 +156,7 @@ class LocalSession:
         self._pending.result()
         self.control.barrier()
         if self.rank == 0:
-            checkpoints.remove_others(self.folder, self.keep)
+            checkpoints.remove_others(self.folder, self.keep, writing=True)  # others may begin the next one
 
     def close(self) -> None:
         """Give signals back to those who handled them before."""
@@ -154,7 +167,7 @@ class LocalSession:
 
 
 @contextmanager
-def local_session(folder: str, keep: int, stop_file: str, gpus: bool) -> Iterator[LocalSession]:
+def process_group(gpus: bool) -> Iterator[Control]:
     """Join the process group of torchrun, or make one of this process alone, for the block."""
     alone = "RANK" not in os.environ
     backend = "nccl" if gpus else "gloo"
@@ -164,12 +177,20 @@ def local_session(folder: str, keep: int, stop_file: str, gpus: bool) -> Iterato
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     else:
         dist.init_process_group(backend)
+    try:
+        yield Control()
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def local_session(folder: str, keep: int, stop_file: str) -> Iterator[LocalSession]:
+    """Open the session of this process in its process group for the block."""
     session = LocalSession(folder, keep, stop_file)
     try:
         yield session
     finally:
         session.close()
-        dist.destroy_process_group()
 
 
 def attempt_name() -> str:

@@ -1,5 +1,6 @@
 """Writers of a run's reports: a line for a person, rows of JSON, TensorBoard, and gauges for Prometheus."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -113,7 +114,7 @@ class RayMetrics:
 
         for name, value in row.items():
             if name not in self._gauges:
-                metric = "fireedit_train_" + name.replace("/", "_")
+                metric = "fireedit_train_" + re.sub(r"\W", "_", name, flags=re.ASCII)  # as Prometheus allows
                 self._gauges[name] = Gauge(metric, "Last report of a training run.", tag_keys=("run",))
             self._gauges[name].set(value, tags=self._tags)
 

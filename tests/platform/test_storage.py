@@ -70,3 +70,31 @@ def test_a_local_folder_is_read_in_place(tmp_path: Path) -> None:
         assert folder == tmp_path
     with pytest.raises(FileNotFoundError, match="no such folder"), storage.reading_folder(str(tmp_path / "x")):
         pass
+
+
+def test_a_written_file_appears_whole_or_not_at_all(root: str) -> None:
+    path = storage.join(root, "a", "shard.bin")
+    with storage.writing_file(path) as draft:
+        draft.write_bytes(b"one")
+        assert not storage.exists(path)
+    assert storage.read_bytes(path) == b"one"
+    with pytest.raises(RuntimeError), storage.writing_file(path) as draft:
+        draft.write_bytes(b"two")
+        raise RuntimeError
+    assert storage.read_bytes(path) == b"one"
+    assert storage.names(storage.join(root, "a")) == ["shard.bin"], "no draft is left"
+
+
+def test_removing_twice_is_no_error(root: str) -> None:
+    kept, path = storage.join(root, "kept"), storage.join(root, "a", "b", "file")
+    for address in (kept, path):
+        storage.write_bytes(address, b"x")
+    for _ in range(2):
+        storage.remove_file(path)
+        assert not storage.exists(path)
+    storage.write_bytes(path, b"x")
+    storage.remove_file(storage.join(root, "a"))
+    assert storage.exists(path), "a folder is no file"
+    for _ in range(2):
+        storage.remove_folder(storage.join(root, "a"))
+        assert not storage.exists(path) and storage.names(root) == ["kept"]

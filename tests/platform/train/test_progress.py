@@ -1,4 +1,8 @@
-"""Progress: lines and rows agree, corpora are counted over workers and sittings, a summary halves a run."""
+"""Progress: reports are means, corpora are counted over workers and sittings, a summary halves a run."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +11,8 @@ from torch import Tensor
 from fireedit.platform.train.progress import (
     CorpusTally,
     Progress,
+    Row,
+    duration,
     from_lines,
     summarize,
     to_lines,
@@ -15,28 +21,41 @@ from fireedit.platform.train.progress import (
 SIZES = {"edits": 10, "answers": 4, "captions": 100}
 
 
-def test_a_report_is_the_mean_since_the_last_one(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(steps=40)
+def alone(figures: Mapping[str, Any]) -> Row:
+    """Average over a single worker."""
+    return {name: float(value) for name, value in figures.items()}
+
+
+def test_a_report_is_the_mean_since_the_last_one() -> None:
+    progress = Progress(workers=2)
     for loss in (1.0, 3.0):
-        progress.add({"loss": loss, "img": loss / 2}, samples=8, waited_s=0.0)
-    row = progress.report(20, learning_rate=1e-5, grad_norm=0.71)
-    assert (row["loss"], row["img"], row["step"]) == (2.0, 1.0, 20)
-    assert capsys.readouterr().err.startswith("step     20/40  loss 2.0000 (img 1.0000)  lr 1.0e-05  grad 0.71 ")
+        progress.add({"loss": torch.tensor(loss), "img": loss / 2}, samples=8, waited_s=0.5)
+    time.sleep(0.02)
+    row = progress.report(20, alone, {"lr": 1e-5})
+    assert (row["loss"], row["img"], row["step"], row["lr"]) == (2.0, 1.0, 20, 1e-5)
+    assert row["samples_per_s"] == pytest.approx(32 * row["data_wait_share"]), (
+        "16 samples on each worker in 1 s of wait"
+    )
+    assert "mfu" not in row
     progress.add({"loss": 9.0}, samples=8, waited_s=0.0)
-    assert progress.report(21, 1e-5, 0.0)["loss"] == 9.0, "the mean begins anew"
-    assert from_lines(to_lines(progress.rows)) == progress.rows
+    again = progress.report(21, alone, {})
+    assert again["loss"] == 9.0 and again["data_wait_share"] == 0.0, "the mean begins anew"
+    assert from_lines(to_lines([row, again])) == [row, again]
 
 
-def test_the_time_left_is_the_clocks_where_it_ends_a_run_first(capsys: pytest.CaptureFixture[str]) -> None:
-    for steps, start in ((0, "step      1  loss"), (10**9, "step      1/1000000000  loss")):
-        progress = Progress(steps=steps)
-        progress.add({"loss": 1.0}, samples=1, waited_s=0.0)
-        progress.report(1, 0.1, 0.1, left_s=185.0)
-        line = capsys.readouterr().err
-        assert line.startswith(start) and line.endswith("left 3m05s\n")
+def test_mfu_is_the_share_of_the_devices_peak() -> None:
+    progress = Progress(workers=2, flops_per_s=1e15, sample_flops=2e12)
+    progress.add({"loss": 1.0}, samples=5, waited_s=0.0)
+    row = progress.report(1, alone, {})
+    assert row["mfu"] == pytest.approx(row["samples_per_s"] * 2e12 / 1e15)
 
 
-def alone(values: Tensor) -> Tensor:
+@pytest.mark.parametrize(("seconds", "text"), [(8.4, "8s"), (185, "3m05s"), (4320, "1h12m"), (3599.6, "1h00m")])
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def total(values: Tensor) -> Tensor:
     """Sum over a single worker."""
     return values
 
@@ -45,7 +64,7 @@ def test_losses_are_means_over_each_corpus_rows() -> None:
     tally = CorpusTally(SIZES, drawn={})
     tally.add(["edits", "answers", "edits"], torch.tensor([1.0, 5.0, 3.0]))
     tally.add(["edits"], torch.tensor([5.0]))
-    figures = tally.report(alone)
+    figures = tally.report(total)
     assert (figures["loss/edits"], figures["loss/answers"]) == (3.0, 5.0)
     assert "loss/captions" not in figures, "no rows, no mean"
 
@@ -53,9 +72,9 @@ def test_losses_are_means_over_each_corpus_rows() -> None:
 def test_losses_restart_at_each_report_while_shares_and_epochs_accumulate() -> None:
     tally = CorpusTally(SIZES, drawn={})
     tally.add(["edits"] * 3 + ["answers"], torch.full((4,), 9.0))
-    tally.report(alone)
+    tally.report(total)
     tally.add(["answers"] * 4, torch.full((4,), 1.0))
-    figures = tally.report(alone)
+    figures = tally.report(total)
     assert figures["loss/answers"] == 1.0 and "loss/edits" not in figures
     assert (figures["share/edits"], figures["share/answers"], figures["share/captions"]) == (3 / 8, 5 / 8, 0.0)
     assert (figures["epochs/edits"], figures["epochs/answers"]) == (0.3, 1.25)
@@ -65,7 +84,7 @@ def test_losses_restart_at_each_report_while_shares_and_epochs_accumulate() -> N
 def test_a_resumed_run_counts_from_its_earlier_draws() -> None:
     tally = CorpusTally(SIZES, drawn={"edits": 30, "captions": 10})
     tally.add(["answers"] * 10, torch.ones(10))
-    figures = tally.report(alone)
+    figures = tally.report(total)
     assert (figures["share/edits"], figures["share/captions"], figures["epochs/edits"]) == (0.6, 0.2, 3.0)
 
 
@@ -81,7 +100,7 @@ def test_workers_are_summed_and_not_averaged() -> None:
 
 
 def test_a_report_before_the_first_batch_has_no_share_and_no_error() -> None:
-    figures = CorpusTally(SIZES, drawn={}).report(alone)
+    figures = CorpusTally(SIZES, drawn={}).report(total)
     assert figures == {f"{figure}/{name}": 0.0 for name in SIZES for figure in ("share", "epochs")}
 
 
