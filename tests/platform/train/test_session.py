@@ -110,9 +110,7 @@ def test_signals_ask_to_stop_for_the_time_of_a_session(control: Control, tmp_pat
     signal.signal(number, before)
 
 
-def test_a_stop_file_ends_one_sitting(
-    opened: LocalSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stop_file_ends_one_sitting(opened: LocalSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert opened.stop_reason() == ""
     tell_stop(str(tmp_path / "stop"))
     assert soon(opened.stop_reason) and opened.stop_reason() == "the stop file"
