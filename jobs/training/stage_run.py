@@ -158,7 +158,7 @@ def begin(recipe: TrainRecipe, run: Run) -> StageSettings:
     init_from = starting_weights(recipe, run)
     say(f"run {run.name}: {recipe.name} from {init_from}, steps={recipe.steps} minutes={recipe.minutes}")
     for change in changes:
-        say(f"  changed since the run began: {change}")
+        say(f"  changed since its last sitting: {change}")
     storage.write_bytes(run.recipe, config.dump(replace(recipe, run=run.name, init_from=init_from)).encode())
     return StageSettings(recipe=recipe, run=run, init_from=init_from)
 

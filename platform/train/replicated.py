@@ -35,7 +35,7 @@ class ReplicatedEngine(Engine):
         self._groups = [group for member in self.optimizers for group in member.param_groups]
         self._rates = [group["lr"] for group in self._groups]
         self._passes, self._norm = 0, torch.zeros(())
-        states = {}
+        states: dict[Tensor, dict[str, Tensor]] = {}
         for member in self.optimizers:
             states |= {parameter: state_of(member, parameter) for parameter in parameters_of(member)}
         self.hold([_fragment(name, parameter, states[parameter]) for name, parameter in named], ema)
@@ -84,11 +84,12 @@ class ReplicatedEngine(Engine):
 
     def _average_gradients(self) -> None:
         """Average gradients over the workers; a parameter that a worker's samples did not reach has one of zeros."""
+        gradients = list[Tensor]()
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
         if self.workers > 1:
-            gradients = [parameter.grad for parameter in self.parameters]
             flat = torch.cat([gradient.flatten() for gradient in gradients])
             torch.distributed.all_reduce(flat)
             pieces = (flat / self.workers).split([gradient.numel() for gradient in gradients])

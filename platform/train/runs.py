@@ -37,7 +37,7 @@ class Run:
         return storage.exists(self.index)
 
     def saved_recipe(self) -> dict[str, Any] | None:
-        """Read the plain values of the recipe that the run began with, if it has begun."""
+        """Read the plain values of the recipe of the last sitting, if the run has begun."""
         return yaml.safe_load(storage.read_bytes(self.recipe)) if storage.exists(self.recipe) else None
 
 

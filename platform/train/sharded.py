@@ -22,7 +22,12 @@ class ShardedEngine(Engine):
 
     In bf16 DeepSpeed rounds the whole module; the float32 weights are those that the module came with, not their
     rounded values. Gradients are summed over passes and workers in float32.
+
+    On every worker every pass has to give every trained parameter a gradient, if only one of zeros, and in the same
+    order: ZeRO reduces them while backward runs.
     """
+
+    model: Any
 
     def __init__(
         self,
@@ -44,7 +49,7 @@ class ShardedEngine(Engine):
             model=module, optimizer=adamw, config=deepspeed_config(config, self.device)
         )
         self._adamw: torch.optim.Optimizer = self._zero.optimizer
-        self._trained = dict(named_trained(self.model.module))
+        self._trained: dict[str, Any] = dict(named_trained(self.model.module))
         held = list(self._sharded_states() if config.zero_stage == 3 else self._partitioned_states())
         with torch.no_grad():
             for fragment in held:
@@ -75,15 +80,13 @@ class ShardedEngine(Engine):
 
     def set_weights(self, files: CheckpointFiles) -> None:
         """Round the checkpoint's weights into the parameters; ZeRO 3 keeps this worker's runs of them only."""
-        for name, parameter in self._trained.items():
-            if self.config.zero_stage == 3:
-                continue
-            parameter.copy_(files.values(WEIGHTS, name, 0, parameter.numel()).view(parameter.shape))
         if self.config.zero_stage == 3:
             for fragment in self.held:
-                shard = self._trained[fragment.name].ds_tensor
                 weights = fragment.tensors[WEIGHTS]
-                shard[: len(weights)].copy_(weights)
+                self._trained[fragment.name].ds_tensor[: len(weights)].copy_(weights)
+            return
+        for name, parameter in self._trained.items():
+            parameter.copy_(files.values(WEIGHTS, name, 0, parameter.numel()).view(parameter.shape))
 
     def _partitioned_states(self) -> Iterator[Fragment]:
         """Walk the runs of parameters in this worker's partition of ZeRO 1 or 2."""

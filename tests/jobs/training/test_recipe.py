@@ -69,8 +69,11 @@ def test_sections_of_the_recipes_that_ship_have_their_classes_own_defaults(path:
         (["model.vlm.lora_rang=16"], "unknown key 'model.vlm.lora_rang'; did you mean 'lora_rank'?"),
         (["model.vlm.lora_rank=-1"], "model: no model has these sizes"),
         (["model.vlm.heads=0"], "model: no model has these sizes"),
-        (["engine.zero_stage=2"], "muon_lr: found ZeRO 2 in fp32"),
-        (["--config", "paper", "engine.zero_stage=3", "ema=0.99"], "ZeRO 3 shards the weights"),
+        (["engine.zero_stage=2"], "muon_lr: found ZeRO 2, which flattens matrices; write"),
+        (["engine.zero_stage=0"], "engine.zero_stage: Input should be 1, 2 or 3, found 0"),
+        (["workers.count=[3, 1]"], "workers: count: found [3, 1]; write the smaller number first"),
+        (["workers.count=[0, 1]"], "workers.count"),
+        (["validate_every=0"], "validate_every: Input should be greater than 0, found 0"),
     ],
 )
 def test_a_wrong_command_says_what_to_write(
@@ -84,6 +87,13 @@ def test_a_wrong_command_says_what_to_write(
 def test_options_can_stand_anywhere_in_the_command() -> None:
     recipe = read_recipe(["steps=3", "--stage", "2", "seed=4"])
     assert (recipe.stage, recipe.steps, recipe.seed) == (2, 3, 4)
+
+
+def test_a_step_has_the_samples_of_the_most_workers_however_few_there_are() -> None:
+    fixed, elastic = (read_recipe(["--stage", "2", f"workers.count={count}"]) for count in ("3", "[1, 3]"))
+    for recipe in (fixed, elastic):
+        assert (recipe.passes, recipe.samples_per_step) == (3, 3 * recipe.engine.micro_batch)
+    assert len(fixed.bundles) == 6 and len(elastic.bundles) == 2, "as many workers as it can begin with"
 
 
 def test_a_mixture_can_name_shards_that_no_catalog_lists(tmp_path: Path) -> None:

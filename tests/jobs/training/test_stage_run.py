@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
-from fireedit.jobs.training.stage_run import refuse_another_run, require_same_corpora, starting_weights
+from fireedit.jobs.training.stage_run import begin, refuse_another_run, require_same_corpora, starting_weights
 from fireedit.models.model import NANO
 from fireedit.platform import config, storage
 from fireedit.platform.data.ingest import Corpora, IngestConfig
@@ -58,17 +58,54 @@ def test_the_papers_stage_needs_the_one_before(tmp_path: Path) -> None:
     [
         ("seed=3", "has seed 0, not 3"),
         ("model.vlm.lora_rank=16", "has model.vlm.lora_rank 8, not 16"),
-        ("without=[hvca]", r"has without \(\), not \('hvca',\)"),
-        ("mixture={refcoco: 1}", "has mixture .*, not {'refcoco': 1.0}"),
+        ("without=[hvca]", r"has without \[\], not \['hvca'\]"),
+        ("mixture={refcoco: 1}", "has mixture.cocostuff 0.02, not None"),
+        ("mixture.cc12m=1", "has mixture.cc12m None, not 1"),
+        ("ema=0.5", "has ema 0.99, not 0.5"),
+        ("ingest.shuffle_groups=3", "has ingest.shuffle_groups .*, not 3"),
         ("workers.count=1", "has 32 samples a step, not 16; with workers.count=1 write an engine.micro_batch"),
     ],
 )
 def test_another_recipe_does_not_resume_a_run(tmp_path: Path, override: str, message: str) -> None:
     run = Run(str(tmp_path), "first")
     save(run, recipe_in(tmp_path))
-    refuse_another_run(recipe_in(tmp_path), run)
-    with pytest.raises(SystemExit, match=f"run first {message}"):
+    assert refuse_another_run(recipe_in(tmp_path), run) == []
+    with pytest.raises(SystemExit, match=f"run first {message}.*(?:another run=NAME|as many)"):
         refuse_another_run(recipe_in(tmp_path, override), run)
+
+
+def test_a_run_resumes_with_other_values_of_all_else_and_each_is_told(tmp_path: Path) -> None:
+    run, home = Run(str(tmp_path), "first"), tmp_path / "moved"
+    assert refuse_another_run(recipe_in(tmp_path), run) == [], "a run that has not begun"
+    save(run, recipe_in(tmp_path))
+    changes = [
+        "minutes=90",
+        "optimizer.lr=1e-3",
+        "workers.count=1",
+        "engine.accumulate=2",
+        "model.painting.guidance_scale=3",
+    ]
+    told = refuse_another_run(replace(recipe_in(home, *changes), run="first", init_from="elsewhere"), run)
+    assert told == [
+        "engine.accumulate: 1 -> 2",
+        "minutes: 60.0 -> 90.0",
+        "optimizer.lr: 0.0006 -> 0.001",
+        "workers.count: 2 -> 1",
+    ]
+
+
+def test_a_run_that_begins_or_resumes_says_so_and_records_its_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(str(tmp_path), "first")
+    settings = begin(recipe_in(tmp_path, "steps=5"), run)
+    assert settings.init_from == str(NANO) and settings.run == run
+    assert "run first: nano-stage2 from" in capsys.readouterr().err
+    assert run.saved_recipe() == config.to_plain(replace(settings.recipe, run="first", init_from=str(NANO)))
+    begin(recipe_in(tmp_path, "steps=7"), run)
+    assert "  changed since its last sitting: steps: 5 -> 7\n" in capsys.readouterr().err
+    begin(recipe_in(tmp_path, "steps=7"), run)
+    assert "changed" not in capsys.readouterr().err
 
 
 def test_a_run_of_another_stage_or_version_must_begin_anew(tmp_path: Path) -> None:

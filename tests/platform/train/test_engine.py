@@ -216,6 +216,7 @@ def plain_loop(optimizer_config: OptimizerConfig, stop: int) -> tuple[dict[int, 
     return losses, norms, weights, dict(zip(named, averages.means, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_engine_trains_as_a_plain_loop_does(runs: Path, name: str) -> None:
     precision, _, optimizer = KINDS[name]
@@ -231,6 +232,7 @@ def test_every_engine_trains_as_a_plain_loop_does(runs: Path, name: str) -> None
                 torch.testing.assert_close(found[parameter], values, rtol=1e-4, atol=1e-6, msg=f"{kind} of {parameter}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_trained_weights_stay_in_float32_and_frozen_ones_as_they_were(runs: Path, name: str) -> None:
     precision, zero, _ = KINDS[name]
@@ -246,6 +248,7 @@ def test_trained_weights_stay_in_float32_and_frozen_ones_as_they_were(runs: Path
             assert not torch.equal(values, values.bfloat16().float()), "they are no rounded ones"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_the_same_number_of_workers_repeats_everything_bit_for_bit_after_a_resume(runs: Path, name: str) -> None:
     again, whole = (result(runs, name, sitting)["losses"] for sitting in ("again", "whole"))
@@ -255,6 +258,7 @@ def test_the_same_number_of_workers_repeats_everything_bit_for_bit_after_a_resum
         assert all(torch.equal(found[parameter], values) for parameter, values in expected.items()), kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_two_workers_then_one_then_two_train_as_two_do(runs: Path, name: str) -> None:
     precision, _, _ = KINDS[name]
