@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 	bench-offline bench-serve bench-clients chaos chaos-train soak-serve nano help
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED)  ## corpora, three training stages, serving and six edits over HTTP, all small (10 minutes on 2 cores)
 	@$(BIN)/python jobs/demo.py
