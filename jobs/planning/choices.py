@@ -112,11 +112,11 @@ class Choices:
         """Word why a setting cannot run and what would; None if it fits."""
         if choice.fits(self.cluster):
             return None
-        better, name = self.recommended(), self.cluster.name
+        better, has = self.recommended(), f"{self.cluster.kind.memory_gb:g} on {self.cluster.name}"
         checkpointing = "with" if choice.checkpointing else "without"
         found = (
             f"micro-batch {choice.micro_batch} {checkpointing} gradient checkpointing takes "
-            f"{choice.memory.total / GB:.0f} GB of {self.cluster.kind.memory_gb:g} on {name}, of which {MARGIN:.0%} stay free"
+            f"{choice.memory.total / GB:.0f} GB of {has}, of which {MARGIN:.0%} must stay free"
         )
         if better is None:
             return f"{found}; no setting of this recipe fits: write GPUs with more memory, or more of them under ZeRO 3"

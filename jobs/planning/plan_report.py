@@ -112,7 +112,8 @@ def _memory_lines(plan: Plan) -> Iterator[str]:
         for checkpointing in (False, True):
             alike = [each for each in choices if (each.zero, each.checkpointing) == (zero, checkpointing)]
             yield _row(f"all, {_level(zero)} {_checkpointing(checkpointing)}", *(_cell(each, plan) for each in alike))
-    yield f"  with or without gradient checkpointing; * the recipe's, > recommended, ! leaves less than {MARGIN:.0%} free"
+    yield "  with and without gradient checkpointing"
+    yield f"  * the recipe's, > recommended: fastest that leaves {MARGIN:.0%} free, ! leaves less"
 
 
 def _flop_lines(flops: Sequence[PartFlops]) -> Iterator[str]:
@@ -143,8 +144,8 @@ def _cost_lines(plan: Plan) -> Iterator[str]:
 def _price_lines(cost: Cost) -> Iterator[str]:
     spot = "no spot price listed" if cost.spot is None else f"${cost.spot:,.0f} spot"
     yield (
-        f"  {cost.step_s:.2f} s a step, {cost.samples_per_s:.1f} samples/s; {cost.steps:,} steps in {cost.hours:.1f} h, "
-        f"{cost.gpu_hours:,.0f} GPU-hours: ${cost.on_demand:,.0f} on demand, {spot}"
+        f"  {cost.step_s:.2f} s a step, {cost.samples_per_s:.1f} samples/s; {cost.steps:,} steps take {cost.hours:.1f} h "
+        f"and {cost.gpu_hours:,.0f} GPU-hours: ${cost.on_demand:,.0f} on demand, {spot}"
     )
     nodes = f"{cost.cpu_nodes} CPU nodes more (${cost.cpu_dollars:,.0f})" if cost.cpu_nodes else "no CPU node more"
     yield f"  decoding takes {cost.decoding_cores:.1f} cores: {nodes}"
@@ -154,12 +155,13 @@ def _lever_lines(levers: Sequence[Lever]) -> Iterator[str]:
     published = levers[0]
     fewest = min((lever for lever in levers if lever.gpus == published.gpus), key=lambda lever: lever.tflop)
     yield ""
-    yield f"{'stages 2 and 3 of the paper, published: ' + f'{PAPER_HOURS:.0f} h':54s}{'TFLOP':>7s}{'of peak':>9s}{'h':>7s}"
+    title = f"stages 2 and 3 of the paper ({PAPER_HOURS:.0f} h published)"
+    yield f"{title:54s}{'TFLOP':>7s}{'of peak':>9s}{'h':>7s}"
     for lever in levers:
-        assumed = "  assumed share of the peak" if lever.assumed else ""
+        assumed = "  share of the peak assumed" if lever.assumed else ""
         yield f"  {lever.name:52s}{lever.tflop:7.2f}{lever.utilization:9.0%}{lever.hours:7.1f}{assumed}"
-    yield f"  {PAPER_HOURS:.0f} h are {_needed(published, PAPER_HOURS):.1%} of the peak of {published.gpus} with recomputation"
-    yield f"  {TARGET_HOURS:.0f} h need {_needed(fewest, TARGET_HOURS):.1%} at {fewest.tflop:.2f} TFLOP; nobody has measured it"
+    yield f"  {PAPER_HOURS:.0f} h as published are {_needed(published, PAPER_HOURS):.1%} of the peak of {published.gpus}"
+    yield f"  {TARGET_HOURS:.0f} h at {fewest.tflop:.2f} TFLOP need {_needed(fewest, TARGET_HOURS):.1%} of it"
 
 
 def _needed(lever: Lever, hours: float) -> float:
