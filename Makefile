@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo stop test test-fast soak check observe bench bench-data bench-edit bench-offline bench-serve bench-clients chaos soak-serve nano help
+.PHONY: demo stop test test-fast soak check observe bench bench-data bench-train bench-autoscale bench-plan bench-edit \
+	bench-offline bench-serve bench-clients chaos chaos-train soak-serve nano help
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED)  ## corpora, three training stages, serving and six edits over HTTP, all small (10 minutes on 2 cores)
 	@$(BIN)/python jobs/demo.py
@@ -35,10 +36,19 @@ check: $(INSTALLED)  ## lint and types: ruff and mypy
 observe: $(INSTALLED)  ## metrics, dashboard, alerts and logs of the service, checked by a real Prometheus (2 minutes)
 	@$(BIN)/python benchmarks/observe.py $(ARGS)
 
-bench: bench-data  ## all benchmarks of the platform
+bench: bench-data bench-train  ## all benchmarks of the platform
 
 bench-data: $(INSTALLED)  ## input pipeline compared with DataLoader and webdataset (10 minutes on 2 cores)
 	@$(BIN)/python benchmarks/data.py
+
+bench-train: $(INSTALLED)  ## Ray Train beside torchrun, the stall of a checkpoint, bytes read a row; ARGS="--only ..."
+	@$(BIN)/python benchmarks/train.py $(ARGS)
+
+bench-autoscale: $(INSTALLED)  ## nodes that come for a stage and go after it, on a cluster of one machine (5 minutes)
+	@$(BIN)/python benchmarks/autoscale.py $(ARGS)
+
+bench-plan: $(INSTALLED)  ## memory that jobs/plan.py foretells beside that of real workers under ZeRO 1, 2 and 3
+	@$(BIN)/python benchmarks/plan.py $(ARGS)
 
 bench-edit: $(INSTALLED)  ## success of edits on held-out scenes, with baselines and ablations; ARGS="--rows ..."
 	@$(BIN)/python jobs/benchmark.py $(ARGS)
@@ -56,6 +66,9 @@ bench-clients: $(INSTALLED)  ## equal pictures by every way in, sharp photograph
 chaos: MINUTES = 20
 chaos: $(INSTALLED)  ## the service under kills for MINUTES (20), then under changes of settings and replicas
 	@$(BIN)/python benchmarks/chaos.py --minutes $(MINUTES) $(ARGS)
+
+chaos-train: $(INSTALLED)  ## training under kills of workers, nodes and drivers, bit for bit as unbroken (20 minutes)
+	@$(BIN)/python benchmarks/chaos_train.py $(ARGS)
 
 soak-serve: MINUTES = 30
 soak-serve: $(INSTALLED)  ## MINUTES (30) of mixed requests; memory, objects and open files must not grow

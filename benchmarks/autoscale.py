@@ -95,7 +95,8 @@ class Timeline:
         busy, idle = (
             sum(node.ray_node_type_name == NODE for node in nodes) for nodes in (status.active_nodes, status.idle_nodes)
         )
-        coming = sum(launch.count for launch in status.pending_launches) + len(status.pending_nodes)
+        coming = sum(launch.count for launch in status.pending_launches if launch.ray_node_type_name == NODE)
+        coming += sum(node.ray_node_type_name == NODE for node in status.pending_nodes)
         return Moment(round(seconds, 1), busy + idle, busy, coming)
 
 
@@ -183,7 +184,7 @@ def judge(moments: Sequence[Moment], trained_s: float, trained_steps: int, steps
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2, help="steps of the stage (default: 2)")
-    parser.add_argument("--idle-s", type=float, default=30, help="seconds after which an idle node goes (default: 30)")
+    parser.add_argument("--idle-s", type=float, default=60, help="seconds after which an idle node goes (default: 60)")
     return parser
 
 

@@ -50,6 +50,7 @@ def start_ray() -> None:
         usual = {LOOPBACK: "0", "RAY_AUTH_MODE": "token" if found else "disabled"}
         set_ray_variables({name: os.environ.get(name, value) for name, value in usual.items()})
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of progress differ in their numbers only
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard lists the run
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line twice
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for the controller's next poll
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would train at a low priority

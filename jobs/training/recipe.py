@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from fireedit.jobs.training.sizes import ModelSizes
 from fireedit.models.model import FireEdit
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.speed import Compiled
 from fireedit.models.stages import STAGES, DropoutConfig, Idea, ObjectiveConfig, StagedFireEdit
 from fireedit.platform import config, storage
 from fireedit.platform.config import Decay, RecipeError, Seed
@@ -56,6 +57,8 @@ class TrainRecipe:
     """Decay of the running average of the weights, which is saved in their place; 0 saves the last weights."""
     without: tuple[Idea, ...] = ()
     """Ideas of the paper that an ablation leaves out; the pipeline is saved without their parts."""
+    compile: tuple[Compiled, ...] = ()
+    """Parts that torch compiles, each in minutes at its first step: `[vision, unet]`."""
     gradient_checkpointing: bool = False
     """Trade a second forward pass of LLM and UNet for their activations' memory."""
     init_from: str = AUTO

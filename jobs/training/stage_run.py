@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from fireedit.jobs.planning.levers import flops_of
+from fireedit.jobs.planning.step_cost import measure_step
 from fireedit.jobs.training.recipe import AUTO, FRESH, TrainRecipe
 from fireedit.jobs.training.sizes import require_sizes, same_sizes
 from fireedit.jobs.training.stage_task import StageSettings, open_corpora, train_stage
@@ -160,7 +162,8 @@ def begin(recipe: TrainRecipe, run: Run) -> StageSettings:
     for change in changes:
         say(f"  changed since its last sitting: {change}")
     storage.write_bytes(run.recipe, config.dump(replace(recipe, run=run.name, init_from=init_from)).encode())
-    return StageSettings(recipe=recipe, run=run, init_from=init_from)
+    flops = flops_of(measure_step(recipe, checkpointing=False)) if recipe.workers.gpus else None
+    return StageSettings(recipe=recipe, run=run, init_from=init_from, sample_flops=flops)
 
 
 def train_locally(recipe: TrainRecipe, run: Run) -> None:

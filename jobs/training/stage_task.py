@@ -14,15 +14,18 @@ from fireedit.jobs.training.recipe import TrainRecipe
 from fireedit.models.draws import sample_seeds
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch, Processor
+from fireedit.models.speed import attention_in_words, compile_parts
 from fireedit.models.stages import Losses
 from fireedit.models.tokens import PromptError
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
+from fireedit.platform.console import say
 from fireedit.platform.data.ingest import Corpora, IngestConfig, ReadBatch, Share, Tasks, prepared_batches
 from fireedit.platform.data.pool_tasks import PoolTasks
 from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.train import checkpoints
 from fireedit.platform.train.checkpoints import AVERAGES, WEIGHTS, CheckpointFiles
+from fireedit.platform.train.devices import peak_flops
 from fireedit.platform.train.engine import Engine, build_engine
 from fireedit.platform.train.ledger import Ledger
 from fireedit.platform.train.loop import Ended, Loop
@@ -43,6 +46,8 @@ class StageSettings:
     """Pipeline folder to start from, or FRESH."""
     tasks: Callable[[ReadBatch, IngestConfig], Tasks] = PoolTasks
     """Processes that read and decode."""
+    sample_flops: float | None = None
+    """Operations of a sample's forward and backward pass; None: no MFU is reported."""
     on_ray: bool = False
     """Report to Ray's metrics."""
 
@@ -111,6 +116,9 @@ def train_stage(session: Session, settings: StageSettings) -> Ended:
     recipe, run = settings.recipe, settings.run
     pipeline = load_pipeline(recipe, settings.init_from)
     task, module = StageTask(settings, session, pipeline), recipe.staged(pipeline)
+    if session.rank == 0:
+        say(f"attention: {attention_in_words(module.model)}; compiled: {', '.join(recipe.compile) or 'nothing'}")
+    compile_parts(module.model, recipe.compile)
     config = replace(recipe.engine, accumulate=recipe.passes // session.workers)
     engine = build_engine(module, config, recipe.optimizer, module.exact, recipe.ema)
 
@@ -118,7 +126,7 @@ def train_stage(session: Session, settings: StageSettings) -> Ended:
         more: list[Writer] = [RayMetrics(run.name)] if settings.on_ray else []
         return [ConsoleLine(recipe.steps), MetricsFile(run.metrics, start), TensorBoard(run.tensorboard, start), *more]
 
-    progress = Progress(session.workers)
+    progress = Progress(session.workers, peak_flops(engine.device), settings.sample_flops)
     ended = Loop(task, engine, session, recipe.loop, writers, progress, run.traces).train()
     if not ended.stopped:
         if session.rank == 0:

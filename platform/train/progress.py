@@ -20,8 +20,8 @@ class Progress:
     """Means of losses and speed since the last report."""
 
     workers: int = 1
-    flops_per_s: float | None = None
-    """Peak of the devices of all workers together, in operations of the precision trained in; None: no MFU."""
+    peak_flops: float | None = None
+    """Operations a second that a worker's device can do; None: no MFU."""
     sample_flops: float | None = None
     """Operations that a sample takes, without recomputation."""
     _losses: dict[str, Any] = field(default_factory=dict)
@@ -52,8 +52,8 @@ class Progress:
         elapsed_s = time.perf_counter() - self._started  # the means have waited for the device
         speed = self._samples / elapsed_s
         row = {"step": step, **means, "samples_per_s": speed, "data_wait_share": self._waited_s / elapsed_s, **more}
-        if self.flops_per_s and self.sample_flops:
-            row["mfu"] = speed * self.sample_flops / self.flops_per_s
+        if self.peak_flops and self.sample_flops:
+            row["mfu"] = speed * self.sample_flops / (self.peak_flops * self.workers)
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             row["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
             torch.cuda.reset_peak_memory_stats()

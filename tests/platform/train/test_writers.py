@@ -1,12 +1,15 @@
 """All writers tell the same figures, also of a run that was resumed, and a person's line holds the most important."""
 
+import time
 from pathlib import Path
 
 import pytest
+import ray
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ImageEvent, ScalarEvent
 
 from fireedit.platform import storage
+from fireedit.platform.cluster import local_session
 from fireedit.platform.train.progress import Row, from_lines
 from fireedit.platform.train.writers import (
     ConsoleLine,
@@ -107,3 +110,17 @@ def test_a_line_tells_a_person_losses_speed_and_the_time_left() -> None:
 def test_a_gauge_takes_the_name_of_any_corpus() -> None:
     """Ray warns of a name that Prometheus does not allow, and drops it."""
     RayMetrics("run").write({"loss/my-corpus.v2": 1.0})
+
+
+@pytest.mark.ray
+def test_prometheus_gets_the_last_loss(ray_session: None) -> None:
+    for step, loss in ((1, 0.5), (2, 0.375)):
+        RayMetrics("prometheus").write(row(step, loss))
+    port, found = ray.nodes()[0]["MetricsExportPort"], ""
+    deadline = time.monotonic() + 30
+    while not found and time.monotonic() < deadline:
+        text = local_session().get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        gauges = [line for line in text.splitlines() if line.startswith("ray_fireedit_train_loss{")]
+        found = next((line for line in gauges if 'run="prometheus"' in line and line.endswith(" 0.375")), "")
+        time.sleep(0.2)
+    assert found
