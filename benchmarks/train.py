@@ -51,6 +51,7 @@ def stalls(folder: Path, args: argparse.Namespace) -> list[Figure]:
     asynchronous, synchronous = measured["async"]["gap"] - waits, measured["sync"]["gap"] - waits
     return [
         Figure("gap of an asynchronous checkpoint over a synchronous one", asynchronous / synchronous, "", most=0.2),
+        Figure("the same with the waits of report()", measured["async"]["gap"] / measured["sync"]["gap"], "", most=0.2),
         Figure("gap of an asynchronous checkpoint, beyond report()", asynchronous, "s"),
         Figure("gap of a synchronous checkpoint, beyond report()", synchronous, "s"),
         Figure("gap of report() alone", waits, "s"),
