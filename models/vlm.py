@@ -28,6 +28,7 @@ class VLMConfig:
     image_width: int = 4096
     """Channels of the image tokens before the adapter: four DINOv2 patches."""
     lora_rank: int = 8
+    """0 has no LoRA, as in a pipeline whose LoRA was merged."""
     lora_alpha: int = 16
     lora_dropout: float = 0.05
     lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
@@ -69,15 +70,8 @@ class VLM(Component, ModelMixin):
                 rms_norm_eps=config.norm_eps,
             )
         )
-        inject_adapter_in_model(
-            LoraConfig(
-                r=config.lora_rank,
-                lora_alpha=config.lora_alpha,
-                lora_dropout=config.lora_dropout,
-                target_modules=list(config.lora_targets),
-            ),
-            self.llm,
-        )
+        if config.lora_rank:
+            inject_adapter_in_model(lora_config(config), self.llm)
         self.adapter = nn.Sequential(
             nn.Linear(config.image_width, config.width), nn.GELU(), nn.Linear(config.width, config.width)
         )
@@ -182,6 +176,17 @@ class VLM(Component, ModelMixin):
         token_nll = F.cross_entropy(logits.float(), labelled_targets, reduction="none")
         of_every_token = token_nll.new_zeros(targets.numel()).index_put((labelled,), token_nll).view_as(targets)
         return of_every_token.sum(dim=1) / (targets != IGNORED).sum(dim=1).clamp(min=1)
+
+
+def lora_config(config: VLMConfig) -> LoraConfig:
+    """Build PEFT's settings of the LLM's LoRA."""
+    return LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_targets),
+        task_type="CAUSAL_LM",
+    )
 
 
 def _align(values: Tensor, positions: Tensor, length: int, fill: int) -> Tensor:
