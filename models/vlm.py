@@ -35,6 +35,7 @@ class VLMConfig:
     image_width: int = 4096
     """Channels of the image tokens before the adapter: four DINOv2 patches."""
     lora_rank: int = 8
+    """0 has no LoRA, as in a pipeline whose LoRA was merged."""
     lora_alpha: int = 16
     lora_dropout: float = 0.05
     lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
@@ -77,15 +78,8 @@ class VLM(Component, ModelMixin):
                 attn_implementation=CAUSAL_SDPA,
             )
         )
-        inject_adapter_in_model(
-            LoraConfig(
-                r=config.lora_rank,
-                lora_alpha=config.lora_alpha,
-                lora_dropout=config.lora_dropout,
-                target_modules=list(config.lora_targets),
-            ),
-            self.llm,
-        )
+        if config.lora_rank:
+            inject_adapter_in_model(lora_config(config), self.llm)
         self.adapter = nn.Sequential(
             nn.Linear(config.image_width, config.width), nn.GELU(), nn.Linear(config.width, config.width)
         )
@@ -166,3 +160,14 @@ def _arrange(values: Tensor, layout: PromptLayout) -> Tensor:
     index = layout.positions[..., None].expand_as(values)
     arranged = values.new_zeros(len(values), layout.length + 1, values.shape[-1])
     return arranged.scatter(1, index, values)[:, :-1]
+
+
+def lora_config(config: VLMConfig) -> LoraConfig:
+    """Build PEFT's settings of the LLM's LoRA."""
+    return LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_targets),
+        task_type="CAUSAL_LM",
+    )

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from fireedit.jobs.training.loading import load_pipeline
+from fireedit.jobs.training.recipe import TrainRecipe
 from fireedit.models.detector import DetectorConfig
 from fireedit.models.hvca import HVCAConfig
 from fireedit.models.model import FireEditConfig, preset
@@ -22,7 +24,11 @@ from fireedit.models.unet import UNetConfig
 from fireedit.models.vae import VAEConfig
 from fireedit.models.vision import VisionConfig, VisionFeatures, merge_patches
 from fireedit.models.vlm import VLMConfig
+from fireedit.platform import config, storage
 from fireedit.platform.data.ingest import stacked
+from fireedit.platform.train.checkpoints import AVERAGES, WEIGHTS, CheckpointState, Fragment, Snapshot, path_of
+from fireedit.platform.train.optimizer import named_trained
+from fireedit.platform.train.runs import Run
 
 PAPERLIKE_UNET = UNetConfig(
     sample_size=8,
@@ -121,6 +127,28 @@ def files_of(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
         name: next((path for addresses, path in mapped if tensor.data_ptr() in addresses), "")
         for name, tensor in state.items()
     }
+
+
+def write_checkpoint(recipe: TrainRecipe, run: Run, step: int) -> dict[str, torch.Tensor]:
+    """Write a run's recipe and a checkpoint with shaken weights and, if the recipe has any, averages twice as far away.
+
+    Returns:
+        Trained weights by name, as the checkpoint has them.
+    """
+    storage.write_bytes(run.recipe, config.dump(recipe).encode())
+    module = recipe.staged(load_pipeline(recipe, recipe.init_from))
+    fragments, trained = [], {}
+    for number, (name, parameter) in enumerate(named_trained(module)):
+        generator = torch.Generator().manual_seed(number)
+        step_away = 0.01 * torch.randn(parameter.shape, generator=generator)
+        kinds = {WEIGHTS: parameter.detach() + step_away}
+        kinds |= {AVERAGES: parameter.detach() + 2 * step_away} if recipe.ema else {}
+        fragments.append(Fragment(name, 0, {kind: values.flatten() for kind, values in kinds.items()}))
+        trained[name] = kinds[WEIGHTS]
+    snapshot, shapes = Snapshot(), {name: list(values.shape) for name, values in trained.items()}
+    snapshot.take(fragments)
+    snapshot.write(path_of(run.folder, step), CheckpointState(step, 1, "a", shapes), rank=0)
+    return trained
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -144,8 +144,8 @@ def _cost_lines(plan: Plan) -> Iterator[str]:
 def _price_lines(cost: Cost) -> Iterator[str]:
     spot = "no spot price listed" if cost.spot is None else f"${cost.spot:,.0f} spot"
     yield (
-        f"  {cost.step_s:.2f} s a step, {cost.samples_per_s:.1f} samples/s; {cost.steps:,} steps take {cost.hours:.1f} h "
-        f"and {cost.gpu_hours:,.0f} GPU-hours: ${cost.on_demand:,.0f} on demand, {spot}"
+        f"  {cost.step_s:.2f} s a step, {cost.samples_per_s:.1f} samples/s; {cost.steps:,} steps take "
+        f"{cost.hours:.1f} h and {cost.gpu_hours:,.0f} GPU-hours: ${cost.on_demand:,.0f} on demand, {spot}"
     )
     nodes = f"{cost.cpu_nodes} CPU nodes more (${cost.cpu_dollars:,.0f})" if cost.cpu_nodes else "no CPU node more"
     yield f"  decoding takes {cost.decoding_cores:.1f} cores: {nodes}"
@@ -160,7 +160,8 @@ def _lever_lines(levers: Sequence[Lever]) -> Iterator[str]:
     for lever in levers:
         assumed = "  share of the peak assumed" if lever.assumed else ""
         yield f"  {lever.name:52s}{lever.tflop:7.2f}{lever.utilization:9.0%}{lever.hours:7.1f}{assumed}"
-    yield f"  {PAPER_HOURS:.0f} h as published are {_needed(published, PAPER_HOURS):.1%} of the peak of {published.gpus}"
+    share = _needed(published, PAPER_HOURS)
+    yield f"  {PAPER_HOURS:.0f} h as published are {share:.1%} of the peak of {published.gpus}"
     yield f"  {TARGET_HOURS:.0f} h at {fewest.tflop:.2f} TFLOP need {_needed(fewest, TARGET_HOURS):.1%} of it"
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from fireedit.jobs.training import exporting
 from fireedit.jobs.training.sizes import same_sizes
 from fireedit.models.model import NANO, preset
 from fireedit.models.pipeline import FireEditPipeline
@@ -102,13 +102,6 @@ def finish(home: str, out: Path) -> dict[str, Any]:
 def _save(pipeline: FireEditPipeline, out: Path) -> float:
     """Save in float16, with nano's sampler settings; returns the size of all weights in the folder in MB."""
     pipeline.register_to_config(settings=asdict(preset("nano").painting))
-    for name, component in pipeline.components.items():
-        if isinstance(component, torch.nn.Module) and name != "detector":  # float16 would change the ranks of queries
-            component.half()
-    pipeline.save_pretrained(out)
-    for file in (*out.glob("*/config.json"), *out.glob("*/tokenizer_config.json"), out / "model_index.json"):
-        config = json.loads(file.read_text())
-        for key in ("_name_or_path", "is_local", "local_files_only"):  # paths of this machine
-            config.pop(key, None)
-        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    exporting.cast(pipeline, torch.float16)
+    exporting.save(pipeline, out)
     return round(sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6, 1)

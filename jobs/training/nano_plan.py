@@ -29,7 +29,7 @@ class PlannedPart:
 
 
 _TINY = ("batch=4", "workers=1", "pool=64", "save_every_s=3")
-_TINY_STAGE = ("scenes.rows=8", "engine.micro_batch=2", "steps=2", "save_every=2")
+_TINY_STAGE = ("scenes.rows=8", "engine.micro_batch=2", "steps=2", "save_every=2", "validate_every=null")
 _STAGE_ON_GPU = (
     "workers.count=1",
     "workers.gpus=1",

@@ -2,8 +2,11 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from fireedit.jobs.training import validation
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
 from fireedit.jobs.training.stage_run import begin, require_same_corpora, run_stage
 from fireedit.jobs.training.stage_task import open_corpora, train_stage_on_ray
@@ -13,7 +16,10 @@ from fireedit.platform.data.preparation import PrepareError, prepare_missing
 from fireedit.platform.train.launcher import launch
 from fireedit.platform.train.runs import Run
 
-FIT = "write workers.count, workers.cpus and ingest.cpus_per_task that fit, for example workers.cpus=0.25"
+FIT = (
+    "write workers.count, workers.cpus, ingest.cpus_per_task and validation.cpus that fit, for example "
+    "workers.cpus=0.25"
+)
 
 
 def run_on_ray(recipe: TrainRecipe) -> dict[str, Any]:
@@ -35,6 +41,8 @@ def train_on_ray(recipe: TrainRecipe, run: Run) -> None:
     except (PrepareError, ResourcesError, TooManyBadRowsError, UnreadablePartError) as error:
         sys.exit(f"train.py: {error}")
     require_same_corpora(open_corpora(recipe), run)
+    validation.prepare(recipe)
+    validate = partial(validation.validate, settings=replace(settings, on_ray=True))
     launch(
         train_stage_on_ray,
         {"settings": settings},
@@ -42,6 +50,8 @@ def train_on_ray(recipe: TrainRecipe, run: Run) -> None:
         run,
         keep=recipe.keep_checkpoints,
         passes=recipe.passes,
+        validate=validate if recipe.validate_every else None,
+        validation_resources=recipe.validation.bundle,
     )
 
 

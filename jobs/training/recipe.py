@@ -15,7 +15,7 @@ from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.speed import Compiled
 from fireedit.models.stages import STAGES, DropoutConfig, Idea, ObjectiveConfig, StagedFireEdit
 from fireedit.platform import config, storage
-from fireedit.platform.config import Decay, RecipeError, Seed
+from fireedit.platform.config import Decay, LogicalCPUs, LogicalGPUs, RecipeError, Seed
 from fireedit.platform.data.catalog import CORPORA
 from fireedit.platform.data.ingest import IngestConfig
 from fireedit.platform.data.mixture import check_weights
@@ -28,6 +28,27 @@ from fireedit.platform.train.workers import WorkersConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 FRESH, AUTO = "fresh", "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Held-out samples that a run is validated on, and the task that does it beside training."""
+
+    rows: PositiveInt = 8
+    """Samples of each corpus."""
+    pictures: NonNegativeInt = 6
+    """Edits on a sheet, in turn from each corpus; 0 draws no sheets."""
+    sampler_steps: PositiveInt | None = None
+    """Denoising steps of these; None takes those of the weights' own settings."""
+    cpus: LogicalCPUs = 0.5
+    """Logical CPUs of the task on Ray; without Ray the first worker validates while the others wait."""
+    gpus: LogicalGPUs = 0
+    """GPUs of the task, besides those of the workers; 0 validates on CPUs."""
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """Resources of the task, as Ray counts them."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +95,8 @@ class TrainRecipe:
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2
     validate_every: PositiveInt | None = None
-    """Steps between validations, from step 0 on; None validates nothing."""
+    """Steps between validations, from step 0 on, and one at the end; None validates nothing."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     profile: NonNegativeInt = 0
     """Steps that torch's profiler records on the first worker."""
 
@@ -107,8 +129,9 @@ class TrainRecipe:
 
     @property
     def bundles(self) -> list[dict[str, float]]:
-        """Resources that the run holds on Ray: its workers, and a decoding task for each at least."""
-        return self.workers.least * [self.workers.bundle, {"CPU": self.ingest.cpus_per_task}]
+        """Resources that the run holds on Ray: its workers, a decoding task for each at least, and a validation."""
+        training = self.workers.least * [self.workers.bundle, {"CPU": self.ingest.cpus_per_task}]
+        return training + ([self.validation.bundle] if self.validate_every else [])
 
     def staged(self, editor: FireEdit | FireEditPipeline) -> StagedFireEdit:
         """Build the module that the stage trains out of an editor's parts, less those that an ablation leaves out."""

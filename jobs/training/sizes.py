@@ -86,7 +86,7 @@ def apply_settings(pipeline: FireEditPipeline, sizes: FireEditConfig) -> None:
 
 
 def resize_lora(pipeline: FireEditPipeline, sizes: FireEditConfig, seed: int) -> None:
-    """Merge the VLM's LoRA into its LLM and begin one of these sizes, unless it has them already.
+    """Merge the VLM's LoRA, if it has one, into its LLM and begin one of these sizes, unless it has them already.
 
     Only the merged projections and the new LoRA take memory; other tensors stay where they are.
     """
@@ -97,13 +97,13 @@ def resize_lora(pipeline: FireEditPipeline, sizes: FireEditConfig, seed: int) ->
         if isinstance(module, BaseTunerLayer):
             module.merge()
     state = vlm.state_dict()
-    old = next(tensor for name, tensor in state.items() if LORA_INFIX in name)
+    precision = next((tensor.dtype for name, tensor in state.items() if LORA_INFIX in name), torch.float32)
     merged = {name.replace(BASE, "."): tensor for name, tensor in state.items() if LORA_INFIX not in name}
     with init_empty_weights():
         resized = VLM(replace(sizes.vlm, norm_eps=vlm.config.norm_eps))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        fresh = {name: tensor.to(old) for name, tensor in fresh_lora(resized).items()}
+        fresh = {name: tensor.to(vlm.device, precision) for name, tensor in fresh_lora(resized).items()}
     kept = {name: merged[name.replace(BASE, ".")] for name in resized.state_dict() if name not in fresh}
     load_strict(resized, kept | fresh, source="the LLM and a fresh LoRA")
     pipeline.register_modules(vlm=resized.eval().requires_grad_(False))

@@ -10,6 +10,7 @@ from typing import Any
 
 from fireedit.jobs.planning.levers import flops_of
 from fireedit.jobs.planning.step_cost import measure_step
+from fireedit.jobs.training import validation
 from fireedit.jobs.training.recipe import AUTO, FRESH, TrainRecipe
 from fireedit.jobs.training.sizes import require_sizes, same_sizes
 from fireedit.jobs.training.stage_task import StageSettings, open_corpora, train_stage
@@ -22,6 +23,7 @@ from fireedit.platform.train import runs
 from fireedit.platform.train.progress import from_lines, summarize
 from fireedit.platform.train.runs import Run
 from fireedit.platform.train.session import local_session, process_group
+from fireedit.platform.train.validation import FAILED, attempt, rows_of
 
 DECIDE = ("stage", "seed", "mixture", "without", "ema", "model", "ingest.shuffle_groups", "ingest.encoded")
 """Beginnings of the keys that decide the sequence of samples or the shapes of weights; a run keeps their values."""
@@ -120,6 +122,9 @@ def summary(recipe: TrainRecipe, run: Run) -> dict[str, Any]:
     """Summarize a finished run as the job's last line reports it."""
     figures = summarize(from_lines(storage.read_bytes(run.metrics)), recipe.mixture, recipe.log_every)
     paths = {"set_aside": set_aside(run.quarantine), "weights": run.weights}
+    validations = rows_of(run)
+    if validations:
+        figures |= {"validation": validations[-1], "failed_validations": sum(FAILED in row for row in validations)}
     return {"run": run.name, "stage": recipe.stage, **figures, **paths}
 
 
@@ -178,5 +183,7 @@ def train_locally(recipe: TrainRecipe, run: Run) -> None:
         assert settings is not None
         if session.rank == 0:
             require_same_corpora(open_corpora(recipe), run)
+            validation.prepare(recipe)
         session.control.barrier()
+        session.validate = partial(attempt, partial(validation.validate, settings=settings), run)
         train_stage(session, settings)

@@ -152,16 +152,19 @@ def save_weights(settings: StageSettings) -> None:
             pipeline.save_pretrained(folder)
 
 
-def trained_pipeline(recipe: TrainRecipe, init_from: str, files: CheckpointFiles, averaged: bool) -> FireEditPipeline:
+def trained_pipeline(
+    recipe: TrainRecipe, init_from: str, files: CheckpointFiles, averaged: bool, device: str = "cpu"
+) -> FireEditPipeline:
     """Load the pipeline that a run starts from with the trained weights of a checkpoint, float32, in their place.
 
     Args:
         averaged: take the running averages.
+        device: of the stage's parts.
     """
-    pipeline = load_pipeline(recipe, init_from)
+    pipeline = load_pipeline(recipe, init_from, device)
     parameters = dict(named_trained(recipe.staged(pipeline)))
     for name, values in files.tensors(AVERAGES if averaged else WEIGHTS):
-        parameters[name].data = values
+        parameters[name].data = values.to(device)
     return pipeline
 
 

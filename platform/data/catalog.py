@@ -50,6 +50,11 @@ class SceneForm:
     """Block of each world's seeds that the scenes are drawn from: never changed once scenes were written, and used by
     no other form."""
 
+    def seeds(self, world: World) -> range:
+        """Return the form's block of a world's seeds."""
+        size = len(world.seeds) // MOST_SEED_BLOCKS
+        return world.seeds[self.seed_block * size : (self.seed_block + 1) * size]
+
 
 @dataclasses.dataclass(frozen=True)
 class CatalogEntry:
@@ -61,6 +66,8 @@ class CatalogEntry:
     """Terms of its annotations and pictures, as its page states them."""
     training: bool = True
     """False for a test set."""
+    held_out: str = ""
+    """Split, with targets, that runs are validated on; empty where none is published."""
 
 
 MOST_SEED_BLOCKS = 20
@@ -74,13 +81,15 @@ _INSTRUCTPIX2PIX = "MIT for the code; data under Stable Diffusion's license"
 _ENTRIES = (
     CatalogEntry("cc12m", cc12m.read, _CC12M),
     CatalogEntry("instructpix2pix", instructpix2pix.read, _INSTRUCTPIX2PIX),
-    CatalogEntry("cocostuff", cocostuff.read, f"annotations: CC BY 4.0; {_COCO}"),
+    CatalogEntry("cocostuff", cocostuff.read, f"annotations: CC BY 4.0; {_COCO}", held_out="val"),
     CatalogEntry("llava_instruct", llava_instruct.read, f"CC BY 4.0, and OpenAI's terms; {_COCO}"),
     *(
-        CatalogEntry(name, functools.partial(refcoco.read, corpus=name), f"none stated; {_COCO}")
+        CatalogEntry(name, functools.partial(refcoco.read, corpus=name), f"none stated; {_COCO}", held_out="val")
         for name in ("refcoco", "refcoco+", "refcocog", "grefcoco")
     ),
-    CatalogEntry("magicbrush", magicbrush.read, "CC BY 4.0; the test split must not be passed on unpacked"),
+    CatalogEntry(
+        "magicbrush", magicbrush.read, "CC BY 4.0; the test split must not be passed on unpacked", held_out="dev"
+    ),
     CatalogEntry("ultraedit", ultraedit.read, "CC BY 4.0"),
     CatalogEntry("reasonedit", reasonedit.read, "none stated"),
     CatalogEntry("emu_edit", emu_edit.read, "CC BY-NC 4.0", training=False),

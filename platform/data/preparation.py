@@ -83,11 +83,11 @@ def write_scenes(folder: str, settings: Mapping[str, Any], seeds: range, write: 
 
 def scene_seeds(name: str, rows: int, seed: int, world: World) -> range:
     """Return the seeds of block number `seed`, of `rows` scenes, within the corpus's part of the world's seeds."""
-    size, part = len(world.seeds) // catalog.MOST_SEED_BLOCKS, catalog.SCENE_FORMS[name].seed_block
-    if seed < 0 or (seed + 1) * rows > size:
-        most = size // rows - 1
+    seeds = catalog.SCENE_FORMS[name].seeds(world)
+    if seed < 0 or (seed + 1) * rows > len(seeds):
+        most = len(seeds) // rows - 1
         raise PrepareError(f"--seed {seed} with --rows {rows} leaves the corpus's range; write a seed of 0 to {most}")
-    return world.seeds[part * size :][seed * rows : (seed + 1) * rows]
+    return seeds[seed * rows : (seed + 1) * rows]
 
 
 def prepare_shards(

@@ -78,6 +78,11 @@ def path_of(folder: str, step: int) -> str:
     return storage.join(folder, name_of(step))
 
 
+def step_of(address: str) -> int:
+    """Read the step of a checkpoint off its address."""
+    return int(address.partition("?")[0].rpartition(PREFIX)[2])
+
+
 def latest(folder: str) -> str | None:
     """Find the newest complete checkpoint; returns its address."""
     names = (name for name in storage.names(folder) if name.startswith(PREFIX))

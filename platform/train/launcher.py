@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+import ray
 import ray.train
 import torch.distributed as dist
+from ray.exceptions import RayError, TaskCancelledError
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -34,12 +36,11 @@ from fireedit.platform.console import say
 from fireedit.platform.train import checkpoints
 from fireedit.platform.train.runs import Run
 from fireedit.platform.train.session import Control, StopFile, Write, tell_stop
+from fireedit.platform.train.validation import Validate, attempt, record_failure
 from fireedit.platform.train.workers import WorkersConfig, active_workers
 
 Loop = Callable[["RaySession", dict[str, Any]], None]
 """Trains on one worker."""
-Validate = Callable[[str], dict[str, float]]
-"""Evaluates the checkpoint at an address; returns its figures."""
 
 
 class RaySession:
@@ -146,10 +147,13 @@ def launch(
         run: folder that takes checkpoints and reports.
         keep: complete checkpoints that are kept.
         passes: forward passes of a step on all workers together.
-        validate: runs in a task of its own beside training, on checkpoints that the loop saves for it.
+        validate: runs in a task of its own beside training, on checkpoints that the loop saves for it; it may fail.
+        validation_resources: CPUs and GPUs of that task.
     """
-    resources = dict(validation_resources or {})
-    options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
+    validation = None
+    if validate is not None:
+        on_checkpoint = _on_checkpoint(validate, validation_resources or {}, run)
+        validation = ValidationConfig(on_checkpoint, ray_remote_kwargs={"num_cpus": 0})
     trainer = TorchTrainer(
         _on_worker(loop, run, keep, passes),
         train_loop_config=dict(config),
@@ -167,7 +171,7 @@ def launch(
             checkpoint_config=CheckpointConfig(num_to_keep=keep),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
-        validation_config=None if validate is None else ValidationConfig(_on_checkpoint(validate, run), None, options),
+        validation_config=validation,
     )
     storage.remove_file(run.stop)  # of an earlier sitting
     _forget_removed(run)
@@ -191,11 +195,23 @@ def _on_worker(loop: Loop, run: Run, keep: int, passes: int) -> Callable[[dict[s
     return quiet_loop
 
 
-def _on_checkpoint(validate: Validate, run: Run) -> Callable[..., dict[str, float]]:
-    """Wrap a validation so that it gets the checkpoint's address, with the options of the run's."""
+def _on_checkpoint(validate: Validate, resources: Mapping[str, float], run: Run) -> Callable[..., dict[str, float]]:
+    """Wrap a validation so that it gets the checkpoint's address, with the options of the run's, and ends no training.
+
+    Ray Train counts an exception of its task as a failed validation, but a task that is killed, maybe for want of
+    memory, makes it restart the workers or give up. The validation is therefore a task of that task.
+    """
+    options: dict[str, Any] = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
 
     def validate_checkpoint(checkpoint: Checkpoint) -> dict[str, float]:
-        return validate(storage.join(run.folder, checkpoint.path.rsplit("/", 1)[-1]))
+        address = storage.join(run.folder, checkpoint.path.rsplit("/", 1)[-1])
+        task = ray.remote(max_retries=0, **options)(attempt).options(name="validation")
+        try:
+            return ray.get(task.remote(validate, run, address))
+        except TaskCancelledError:  # with the run; the next sitting begins it again
+            raise
+        except RayError as error:
+            return record_failure(run, address, error)
 
     return validate_checkpoint
 

@@ -124,6 +124,8 @@ class LocalSession:
     def __init__(self, folder: str, keep: int, stop_file: str):
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
         self.folder, self.keep = folder, keep
+        self.validate: Callable[[str], object] | None = None
+        """Evaluates the checkpoint at an address, on the first worker while the others wait; must not raise."""
         self.control = Control()
         if self.rank == 0:
             storage.remove_file(stop_file)
@@ -142,7 +144,13 @@ class LocalSession:
         return self.control.first(checkpoints.latest(self.folder) if self.rank == 0 else None)
 
     def save(self, step: int, write: Write, row: Mapping[str, float], validate: bool = False) -> None:
-        self._pending = self._writer.submit(write, checkpoints.path_of(self.folder, step))
+        address = checkpoints.path_of(self.folder, step)
+        self._pending = self._writer.submit(write, address)
+        if validate and self.validate is not None:
+            self.wait()
+            if self.rank == 0:
+                self.validate(address)
+            self.control.barrier()
 
     def stop_reason(self) -> str:
         if self._pending.done():

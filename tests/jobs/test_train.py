@@ -24,6 +24,7 @@ from tests.factories import read_ledger
 ROOT = Path(__file__).parents[2]
 SMALL = ["scenes.rows=24", "scenes.size=32", "engine.micro_batch=2", "log_every=1"]
 SMALL += ["optimizer={lr: 1.0e-3}"]  # Muon costs more than a step of so few samples
+SMALL += ["validate_every=null"]
 SMALL += ["ingest.tasks=1"]  # a second process imports torch for longer than it reads
 MIXTURE = "mixture={instructpix2pix: 1, llava_instruct: 1}"
 

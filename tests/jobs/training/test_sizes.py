@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from fireedit.jobs.training.loading import load_pipeline
 from fireedit.jobs.training.recipe import read_recipe
-from fireedit.jobs.training.sizes import ModelConfig, ModelSizes, require_sizes, same_sizes
+from fireedit.jobs.training.sizes import ModelConfig, ModelSizes, require_sizes, resize_lora, same_sizes
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.vlm import VLM
@@ -52,6 +52,19 @@ def test_another_rank_merges_the_trained_lora_and_begins_as_a_no_op() -> None:
     ids = torch.arange(20)[None]
     before_loss, after_loss = (vlm(ids, ids).losses for vlm in (before.float().eval(), after.float()))
     torch.testing.assert_close(after_loss, before_loss)
+
+
+def test_a_lora_begins_on_an_llm_that_has_none() -> None:
+    before, merged = (
+        VLM.from_pretrained(NANO / "vlm"),
+        load_pipeline(read_recipe(["--stage", "1"]), str(NANO)),
+    )
+    ids = torch.arange(20)[None]
+    for sizes_ in (sizes(vlm={"lora_rank": 0}), sizes()):
+        resize_lora(merged, sizes_, seed=0)
+        names = [name for name in merged.vlm.state_dict() if "lora_" in name or "base_layer" in name]
+        assert bool(names) == bool(sizes_.vlm.lora_rank)
+        torch.testing.assert_close(merged.vlm.float()(ids, ids).losses, before.float().eval()(ids, ids).losses)
 
 
 def test_a_recipe_decides_what_dropped_text_reads_whatever_the_weights_were_trained_with(tmp_path: Path) -> None:
