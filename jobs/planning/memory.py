@@ -34,9 +34,9 @@ class Weights:
     trained: int
     frozen: int
     exact: int
-    """Those of the frozen ones that stay in float32; ZeRO 3 rounds them."""
+    """Frozen ones that stay in float32; ZeRO 3 rounds them."""
     small: int
-    """Those of all that ZeRO 3 does not shard, being in tensors below its threshold."""
+    """Elements that ZeRO 3 does not shard, being in tensors below its threshold."""
     moments: int
     """Numbers that the optimizer keeps: two for each weight that AdamW trains, one that Muon trains."""
 

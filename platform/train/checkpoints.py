@@ -39,7 +39,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Fragment:
-    """Run of values of one parameter that this worker holds; all tensors are views [N] of its memory."""
+    """Run of values of one parameter that this worker holds; tensors are views of its memory, of any shape."""
 
     name: str
     start: int
@@ -129,9 +129,10 @@ class Snapshot:
             for kind, values in fragment.tensors.items():
                 key = f"{kind}/{fragment.name}@{fragment.start}"
                 copy = self._copies.get(key)
-                if copy is None or copy.shape != values.shape:
-                    copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
-                copies[key] = copy.copy_(values.detach(), non_blocking=True)
+                if copy is None or len(copy) != values.numel():
+                    copy = torch.empty(values.numel(), dtype=values.dtype, pin_memory=values.is_cuda)
+                copy.view(values.shape).copy_(values.detach(), non_blocking=True)
+                copies[key] = copy
                 on_gpu = on_gpu or values.is_cuda
         if on_gpu:
             torch.cuda.synchronize()

@@ -132,7 +132,8 @@ class Engine(ABC):
         _require_same(files.state.shapes, self.shapes, str(files.folder))
         for fragment in self.held:
             for kind, values in fragment.tensors.items():
-                values.copy_(files.values(kind, fragment.name, fragment.start, len(values)))
+                saved = files.values(kind, fragment.name, fragment.start, values.numel())
+                values.copy_(saved.view(values.shape))
         self.updates = files.state.updates
         self.set_updates(self.updates)
         self.set_weights(files)

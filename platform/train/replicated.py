@@ -119,6 +119,5 @@ def set_steps(optimizer: torch.optim.Optimizer, count: int) -> None:
 
 
 def _fragment(name: str, parameter: nn.Parameter, states: dict[str, Tensor]) -> Fragment:
-    """View a whole parameter and its states as one fragment."""
-    tensors = {WEIGHTS: parameter.detach(), **states}
-    return Fragment(name, 0, {kind: values.view(-1) for kind, values in tensors.items()})
+    """View a whole parameter and its states, in whatever memory format, as one fragment."""
+    return Fragment(name, 0, {WEIGHTS: parameter.detach(), **states})

@@ -29,7 +29,7 @@ POLL_S = 2.0
 
 
 class Session(Protocol):
-    """All workers call the same methods in the same order."""
+    """Interface of a session; workers call the same methods in the same order."""
 
     rank: int
     workers: int

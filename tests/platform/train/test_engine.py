@@ -178,7 +178,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def result(runs: Path, name: str, sitting: str) -> dict[str, Any]:
-    """What a sitting of an engine came to, which the workers agree upon."""
+    """Read the result of an engine's sitting, which the workers agree upon."""
     of = [torch.load(runs / f"{rank}.pt")[name].get(sitting) for rank in range(3)]
     present = [member for member in of if member is not None]
     assert present and all(member == present[0] for member in present)

@@ -47,7 +47,7 @@ class NotingSession(LocalSession):
 
 @dataclass
 class Sitting:
-    """What is left of a sitting."""
+    """Rest of a sitting."""
 
     ended: Ended
     task: LineTask

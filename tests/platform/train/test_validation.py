@@ -13,7 +13,7 @@ from fireedit.platform.train.checkpoints import path_of
 from fireedit.platform.train.launcher import RaySession, launch
 from fireedit.platform.train.progress import Row
 from fireedit.platform.train.runs import Run
-from fireedit.platform.train.session import local_session
+from fireedit.platform.train.session import local_session, process_group
 from fireedit.platform.train.validation import FAILED, attempt, record, rows_of
 from fireedit.platform.train.workers import WorkersConfig
 
@@ -60,7 +60,7 @@ def test_a_repeated_validation_takes_the_place_of_what_was_lost(tmp_path: Path) 
 
 def test_a_local_session_validates_complete_checkpoints(tmp_path: Path) -> None:
     run = Run(str(tmp_path), "local")
-    with local_session(run.folder, keep=2, stop_file=run.stop, gpus=False) as session:
+    with process_group(gpus=False), local_session(run.folder, keep=2, stop_file=run.stop) as session:
         validated = list[Row]()
         session.validate = lambda address: validated.append(validate(address))
         session.save(RIGHT, writer(RIGHT), {})

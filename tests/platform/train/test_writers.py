@@ -1,4 +1,4 @@
-"""All writers tell the same figures, also of a run that was resumed, and a person's line holds the most important."""
+"""Writers tell the same figures, also of a run that was resumed; a person's line holds the most important."""
 
 import time
 from pathlib import Path
