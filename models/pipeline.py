@@ -145,10 +145,8 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         Args:
             tokenizers: folder of `vlm_tokenizer` and `tokenizer`; the shipped ones by default. Their ids are within the
                 paper's vocabularies too, so they serve to measure the speed of its sizes.
-            dtype: as in `FireEdit.fresh`, float32 by default.
         """
-        config = config or preset("nano")
-        model = FireEdit.fresh(config, seed, dtype or torch.float32)
+        model = FireEdit.fresh(config := config or preset("nano"), seed, dtype or torch.float32)
         parts: dict[str, Any] = dict(model.named_children()) | {"scheduler": sampler(config.schedule)}
         parts |= {name: AutoTokenizer.from_pretrained(tokenizers / name) for name in ("vlm_tokenizer", "tokenizer")}
         return cls(**parts, settings=asdict(config.painting))
