@@ -18,6 +18,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from fireedit.jobs.planning.step_cost import build_on_meta, measure_step
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform.console import say
-from fireedit.platform.train.engine import Engine
+from fireedit.platform.train.sharded import ShardedEngine
 
 BAR = 0.10
 WORKERS, MICRO_BATCH, ACCUMULATE = 2, 2, 2
@@ -87,9 +88,9 @@ def _work(rank: int, zero: int, precision: str, port: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo")
     logging.disable(logging.WARNING)
     recipe = recipe_at(zero, precision)
-    module = recipe.staged(FireEditPipeline.fresh_nano(seed=0))
+    module = recipe.staged(FireEditPipeline.fresh(seed=0))
     propose_most_regions(module.model.detector)
-    engine = Engine(module, recipe.engine, recipe.optimizer, exact=module.exact)
+    engine = ShardedEngine(module, recipe.engine, recipe.optimizer, module.exact, ema=0.0)
     batch, saved = example_batch(recipe, MICRO_BATCH), dict[int, int]()
 
     def keep(tensor: Tensor) -> Tensor:
@@ -111,9 +112,10 @@ def _work(rank: int, zero: int, precision: str, port: int, folder: str) -> None:
     torch.distributed.barrier()
 
 
-def _parts(module: nn.Module, engine: Engine, recipe: TrainRecipe, batch: Mapping[int, int]) -> dict[str, float]:
+def _parts(module: nn.Module, engine: ShardedEngine, recipe: TrainRecipe, batch: Mapping[int, int]) -> dict[str, float]:
     """Sort every tensor of this process by its use; gradients are those that no other use claims, buckets apart."""
-    optimizer, parameters = engine.model.optimizer.optimizer, list(module.parameters())
+    optimizer = cast(Any, engine.model).optimizer.optimizer
+    parameters = [*module.parameters(), *(each for part in cast(Any, module).exact for each in part.parameters())]
     weights = _storages(parameter.data for parameter in parameters)
     weights |= _storages(parameter.ds_tensor.data for parameter in parameters if hasattr(parameter, "ds_tensor"))
     masters = _storages(optimizer.state)

@@ -27,15 +27,15 @@ def example_batch(recipe: TrainRecipe, samples: int, text_tokens: int = TEXT_TOK
     """
     plain = replace(recipe.model.vlm.prompt, system="")  # nano's tokenizer cuts Vicuna's opening into many tokens
     sizes = replace(recipe.model, vlm=replace(recipe.model.vlm, prompt=plain))
-    tokenizers = (AutoTokenizer.from_pretrained(NANO / name) for name in ("vlm_tokenizer", "tokenizer"))
-    processor = Processor(*tokenizers, sizes, recipe.ingest.encoded)
+    vlm_tokenizer, tokenizer = (AutoTokenizer.from_pretrained(NANO / name) for name in ("vlm_tokenizer", "tokenizer"))
+    processor = Processor(vlm_tokenizer, tokenizer, sizes, recipe.ingest.encoded)
     task = "caption" if recipe.stage == 1 else "edit"
 
     def row(words: int) -> InputRow:
         return processor.row(_sample(task, WORD * words, sizes))
 
     def length(words: int) -> int:
-        return int((row(words)["input_ids"] != PADDING).sum())
+        return int(np.count_nonzero(row(words)["input_ids"] != PADDING))
 
     wanted = min(text_tokens, plain.max_tokens)
     words = max(1, 1 + (wanted - length(1)) // (length(2) - length(1)))

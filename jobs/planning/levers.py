@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fireedit.jobs.planning.instances import Cluster, Prices
+from fireedit.jobs.planning.instances import Cluster, Prices, parse_cluster
 from fireedit.jobs.planning.step_cost import StepCost
 
-PAPER_HOURS, PAPER_GPUS, PAPER_GPU = 64.0, 16, "a100-80g"
+PAPER_HOURS, PAPER_CLUSTER = 64.0, "16xa100-80g"
 PAPER_STEPS, PAPER_SAMPLES = 30_000, 256
 """Steps of stages 2 and 3; the samples of a step are assumed, the paper is silent."""
 PAPER_UTILIZATION = 0.18
 TARGET_HOURS = 24.0
 BETTER_UTILIZATION = 0.38
 """Share of an A100's peak assumed for large micro-batches with compiled frozen towers and UNet; not measured."""
-H100_UTILIZATION = 0.28
+FASTER_CLUSTER, FASTER_UTILIZATION = "16xh100", 0.28
 """Share of an H100's peak assumed for the same step: three times the FLOPs at twice the bandwidth; not measured."""
 
 
@@ -36,15 +36,15 @@ def levers(costs: Mapping[bool, StepCost], prices: Prices) -> list[Lever]:
 
     All steps are taken to be of the stage that was measured; stage 2 is a few percent cheaper than 3.
     """
-    kinds = {name: Cluster(PAPER_GPUS, name, prices.gpus[name]) for name in (PAPER_GPU, "h100")}
+    published, faster = (parse_cluster(gpus, prices) for gpus in (PAPER_CLUSTER, FASTER_CLUSTER))
 
-    def lever(name: str, flops: float, gpu: str = PAPER_GPU, utilization: float = PAPER_UTILIZATION) -> Lever:
+    def lever(name: str, flops: float, utilization: float = PAPER_UTILIZATION, cluster: Cluster = published) -> Lever:
         return Lever(
             name=name,
             tflop=flops / 1e12,
-            gpus=f"{PAPER_GPUS}x{gpu}",
+            gpus=f"{cluster.gpus}x{cluster.name}",
             utilization=utilization,
-            hours=hours_of(flops, kinds[gpu], utilization),
+            hours=hours_of(flops, cluster, utilization),
             assumed=utilization != PAPER_UTILIZATION,
         )
 
@@ -52,10 +52,10 @@ def levers(costs: Mapping[bool, StepCost], prices: Prices) -> list[Lever]:
     encoded = without - costs[False].flops.get(("forward", "vae"), 0.0)
     return [
         lever("as published, with gradient checkpointing (assumed)", whole),
-        lever("no recomputation: micro-batch 8 x 2 fits 80 GB", without),
+        lever("no recomputation", without),
         lever("precomputed VAE moments: ingest.encoded=true", encoded),
-        lever("torch.compile, larger micro-batches, fewer waits", encoded, utilization=BETTER_UTILIZATION),
-        lever(f"the same on {PAPER_GPUS} H100", encoded, "h100", H100_UTILIZATION),
+        lever("torch.compile, larger micro-batches, fewer waits", encoded, BETTER_UTILIZATION),
+        lever(f"the same on {FASTER_CLUSTER}", encoded, FASTER_UTILIZATION, faster),
     ]
 
 
@@ -67,8 +67,3 @@ def flops_of(cost: StepCost) -> float:
 def hours_of(flops: float, cluster: Cluster, utilization: float) -> float:
     """Hours of the published run at so many FLOPs a sample."""
     return PAPER_STEPS * PAPER_SAMPLES * flops / (cluster.peak_flops * utilization) / 3600
-
-
-def utilization_for(hours: float, flops: float, cluster: Cluster) -> float:
-    """Share of a cluster's peak at which the published run takes so many hours."""
-    return hours_of(flops, cluster, 1.0) / hours

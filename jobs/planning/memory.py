@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from torch import nn
+import torch
 
 from fireedit.jobs.planning.step_cost import StepCost
 from fireedit.jobs.training.recipe import TrainRecipe
 from fireedit.models.stages import StagedFireEdit
 from fireedit.platform.train.optimizer import Muon, build_optimizers, named_trained
+from fireedit.platform.train.sharded import deepspeed_config
 
 FLOAT32 = 4
 BYTES = {"fp32": 4, "bf16": 2}
@@ -34,7 +35,7 @@ class Weights:
     trained: int
     frozen: int
     exact: int
-    """Frozen ones that stay in float32; ZeRO 3 rounds them."""
+    """Frozen ones that stay in float32, whole on every worker."""
     small: int
     """Elements that ZeRO 3 does not shard, being in tensors below its threshold."""
     moments: int
@@ -60,11 +61,12 @@ class Sharding:
     """Elements that ZeRO 3 gathers at most."""
 
     @classmethod
-    def of(cls, recipe: TrainRecipe, zero: int) -> "Sharding":
-        """Read the settings of a recipe's engine at a level of ZeRO."""
-        if zero == 0:
+    def of(cls, recipe: TrainRecipe, zero: int | None) -> "Sharding":
+        """Read the settings of a recipe's engine at a level of ZeRO; 0 or None is without DeepSpeed."""
+        if not zero:
             return cls(zero=0, accumulation=FLOAT32, communication=FLOAT32)
-        settings = replace(recipe.engine, zero_stage=zero).deepspeed()
+        level: Any = zero
+        settings = deepspeed_config(replace(recipe.engine, zero_stage=level), torch.device("cuda"))
         own, element = settings["zero_optimization"], BYTES[recipe.engine.precision]
         names = {
             "bucket": "reduce_bucket_size",
@@ -78,6 +80,30 @@ class Sharding:
             communication=BYTES.get(settings.get("communication_data_type"), element),
             **{field: own[name] for field, name in names.items() if own.get(name) is not None},
         )
+
+    def gradients(self, weights: Weights, element: int, share: float) -> float:
+        """Compute the bytes of the gradients that are kept between micro-batches.
+
+        Args:
+            element: bytes of an element of the weights.
+            share: trained weights of a worker.
+        """
+        if self.zero >= 2:
+            return share * self.accumulation
+        return weights.trained * (element + (self.accumulation if self.adds_up_apart(element) else 0))
+
+    def buffers(self, weights: Weights, element: int) -> float:
+        """Compute the bytes of gradients on their way, and of weights that ZeRO 3 gathers."""
+        if self.zero == 0 or self.adds_up_apart(element):
+            return 0.0
+        bucket = self.bucket * self.communication
+        if self.zero < 3:
+            return bucket * (2 if self.overlap else 1)
+        return bucket + min(self.gathered, weights.frozen + weights.trained - weights.small) * element
+
+    def adds_up_apart(self, element: int) -> bool:
+        """Return true where DeepSpeed's optimizer of bfloat16 adds gradients up in float32, beside the module's own."""
+        return self.zero == 1 and self.accumulation > element
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +136,13 @@ def weights_of(module: StagedFireEdit, recipe: TrainRecipe) -> Weights:
     """Count the parameters of a module."""
     small = Sharding.of(recipe, 3).small if recipe.engine.zero_stage else 0
     sizes = [(each.numel(), each.requires_grad) for each in module.parameters()]
+    left_out = [each.numel() for part in module.exact for each in part.parameters()]
+    exact_small = sum(size for size in left_out if size <= small)
     return Weights(
         trained=sum(size for size, learns in sizes if learns),
         frozen=sum(size for size, learns in sizes if not learns),
-        exact=sum(_elements(part) for part in module.exact),
-        small=sum(size for size, _ in sizes if size <= small),
+        exact=sum(left_out),
+        small=sum(size for size, _ in sizes if size <= small) - exact_small,
         moments=sum(
             (1 if isinstance(optimizer, Muon) else 2) * sum(each.numel() for each in group["params"])
             for optimizer in build_optimizers(named_trained(module), recipe.optimizer)
@@ -139,11 +167,11 @@ def memory_of(
     highest = max(peak, saved + logits, UPDATE_COPIES * FLOAT32 * share)
     return Memory(
         **_weights(weights, sharding, element, workers),
-        gradients=_gradients(weights, sharding, element, share),
+        gradients=sharding.gradients(weights, element, share),
         masters=FLOAT32 * share if zero or element < FLOAT32 else 0,
         moments=FLOAT32 * weights.moments / (workers if zero else 1),
-        averages=FLOAT32 * weights.trained if recipe.ema else 0,
-        buckets=_buckets(weights, sharding, element),
+        averages=FLOAT32 * share if recipe.ema else 0,
+        buckets=sharding.buffers(weights, element),
         saved=saved,
         logits=logits,
         temporary=highest - saved - logits,
@@ -151,29 +179,9 @@ def memory_of(
 
 
 def _weights(weights: Weights, sharding: Sharding, element: int, workers: int) -> Mapping[str, Any]:
+    exact, frozen = weights.exact * FLOAT32, weights.frozen - weights.exact
     if sharding.zero < 3:
-        exact = weights.exact * (FLOAT32 - element)
-        return {"frozen": weights.frozen * element + exact, "trained": weights.trained * element}
-    every = weights.frozen + weights.trained
-    kept = (every + weights.small * (workers - 1)) / workers * element
-    return {"frozen": kept * weights.frozen / every, "trained": kept * weights.trained / every}
-
-
-def _gradients(weights: Weights, sharding: Sharding, element: int, share: float) -> float:
-    if sharding.zero >= 2:
-        return share * sharding.accumulation
-    added_up = sharding.accumulation if sharding.accumulation > element and sharding.zero else 0
-    return weights.trained * (element + added_up)
-
-
-def _buckets(weights: Weights, sharding: Sharding, element: int) -> float:
-    if sharding.zero == 0 or (sharding.zero == 1 and sharding.accumulation > element):
-        return 0.0
-    bucket = sharding.bucket * sharding.communication
-    if sharding.zero < 3:
-        return bucket * (2 if sharding.overlap else 1)
-    return bucket + min(sharding.gathered, weights.frozen + weights.trained - weights.small) * element
-
-
-def _elements(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+        return {"frozen": frozen * element + exact, "trained": weights.trained * element}
+    every = frozen + weights.trained
+    kept = (every / workers + weights.small) * element  # small ones are whole beside their shards
+    return {"frozen": kept * frozen / every + exact, "trained": kept * weights.trained / every}

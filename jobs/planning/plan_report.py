@@ -106,8 +106,8 @@ def _memory_lines(plan: Plan) -> Iterator[str]:
     for checkpointing in (False, True):
         alike = [each for each in choices if (each.zero, each.checkpointing) == (levels[0], checkpointing)]
         for name in ACTIVATIONS:
-            values = (f"{getattr(each.memory, name) / GB:.2f}" for each in alike)
-            yield _row(f"{name}, {_checkpointing(checkpointing)}", *values)
+            cells = (f"{getattr(each.memory, name) / GB:.2f}" for each in alike)
+            yield _row(f"{name}, {_checkpointing(checkpointing)}", *cells)
     for zero in levels:
         for checkpointing in (False, True):
             alike = [each for each in choices if (each.zero, each.checkpointing) == (zero, checkpointing)]
@@ -143,10 +143,8 @@ def _cost_lines(plan: Plan) -> Iterator[str]:
 
 def _price_lines(cost: Cost) -> Iterator[str]:
     spot = "no spot price listed" if cost.spot is None else f"${cost.spot:,.0f} spot"
-    yield (
-        f"  {cost.step_s:.2f} s a step, {cost.samples_per_s:.1f} samples/s; {cost.steps:,} steps take "
-        f"{cost.hours:.1f} h and {cost.gpu_hours:,.0f} GPU-hours: ${cost.on_demand:,.0f} on demand, {spot}"
-    )
+    yield f"  {cost.step_s:.2f} s a step, {cost.samples_per_s:.1f} samples/s; {cost.steps:,} steps: {cost.hours:.1f} h"
+    yield f"  {cost.gpu_hours:,.0f} GPU-hours: ${cost.on_demand:,.0f} on demand, {spot}"
     nodes = f"{cost.cpu_nodes} CPU nodes more (${cost.cpu_dollars:,.0f})" if cost.cpu_nodes else "no CPU node more"
     yield f"  decoding takes {cost.decoding_cores:.1f} cores: {nodes}"
 
@@ -160,14 +158,9 @@ def _lever_lines(levers: Sequence[Lever]) -> Iterator[str]:
     for lever in levers:
         assumed = "  share of the peak assumed" if lever.assumed else ""
         yield f"  {lever.name:52s}{lever.tflop:7.2f}{lever.utilization:9.0%}{lever.hours:7.1f}{assumed}"
-    share = _needed(published, PAPER_HOURS)
-    yield f"  {PAPER_HOURS:.0f} h as published are {share:.1%} of the peak of {published.gpus}"
-    yield f"  {TARGET_HOURS:.0f} h at {fewest.tflop:.2f} TFLOP need {_needed(fewest, TARGET_HOURS):.1%} of it"
-
-
-def _needed(lever: Lever, hours: float) -> float:
-    """Share of the peak at which a lever's run takes so many hours."""
-    return lever.utilization * lever.hours / hours
+    for hours, lever in ((PAPER_HOURS, published), (TARGET_HOURS, fewest)):
+        share = lever.utilization * lever.hours / hours
+        yield f"  {hours:.0f} h on {lever.gpus} at {lever.tflop:.2f} TFLOP are {share:.1%} of the peak"
 
 
 def _cell(choice: Choice, plan: Plan) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,8 @@ def _prime(module: nn.Module) -> int:
 def _fake_pictures(batch: Batch, mode: FakeTensorMode) -> Batch:
     """Make pictures and encodings fake; ids and masks keep their values."""
     large = {name: value for name, value in _tensors(batch).items() if value.dtype in (torch.uint8, torch.float16)}
-    return replace(batch, **{name: mode.from_tensor(value) for name, value in large.items()})
+    fake: dict[str, Any] = {name: mode.from_tensor(value) for name, value in large.items()}
+    return replace(batch, **fake)
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:

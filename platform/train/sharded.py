@@ -45,9 +45,12 @@ class ShardedEngine(Engine):
         _leave_out(module, exact)
         for part in exact:
             part.to(self.device)
+        buffers = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
         self.model, self._zero, _, _ = deepspeed.initialize(
             model=module, optimizer=adamw, config=deepspeed_config(config, self.device)
         )
+        for part, name, buffer in buffers:  # rounded ones would turn positions of LLaMA's rotary embedding wrong
+            part._buffers[name] = None if buffer is None else buffer.to(self.device)
         self._adamw: torch.optim.Optimizer = self._zero.optimizer
         self._trained: dict[str, Any] = dict(named_trained(self.model.module))
         held = list(self._sharded_states() if config.zero_stage == 3 else self._partitioned_states())

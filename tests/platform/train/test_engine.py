@@ -57,6 +57,7 @@ class Editor(nn.Module):
         self.answer, self.edit = nn.Linear(8, 16), nn.Linear(16, 8)
         for part in (self.frozen, self.exact):
             part.requires_grad_(False)
+        self.register_buffer("positions", torch.arange(8) / 3, persistent=False)
 
     def forward(self, x: Tensor, is_edit: bool) -> Tensor:
         exact = self.exact(x)
@@ -128,6 +129,7 @@ def train(kind: Kind, source: str, start: int, folder: str, stop: int) -> dict[s
         "norms": norms,
         "masters": all(masters),
         "exact": torch.equal(module.exact.weight, before["exact.weight"]),
+        "buffer": torch.equal(module.positions, torch.arange(8) / 3),
         "frozen": torch.equal(module.frozen.weight, before["frozen.weight"].to(module.frozen.weight.dtype)),
         "dtypes": [str(part.weight.dtype) for part in (module.exact, module.frozen)],
     }
@@ -239,7 +241,7 @@ def test_trained_weights_stay_in_float32_and_frozen_ones_as_they_were(runs: Path
     for sitting in ("whole", "again", "alone", "pair"):
         found = result(runs, name, sitting)
         assert found["masters"], "the held weights are the module's, not their rounded values"
-        assert found["exact"] and found["frozen"]
+        assert found["exact"] and found["frozen"] and found["buffer"], "also tables of positions, which are buffers"
         frozen = "torch.bfloat16" if precision == "bf16" and zero is not None else "torch.float32"
         assert found["dtypes"] == ["torch.float32", frozen]
     for kind in ("weights", "averages"):
