@@ -1,174 +1,121 @@
-"""Workers train under DeepSpeed as one plain loop does, also killed and with changing numbers of workers."""
+"""Workers of Ray Train train as processes without Ray do: killed, in other numbers, and beside idle ones."""
 
+import json
 import os
 import signal
-import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
-from pydantic import TypeAdapter, ValidationError
-from torch import nn
+import torch.distributed as dist
 
-from fireedit.platform.train.engine import EngineConfig, check_engine
-from fireedit.platform.train.launcher import WorkersConfig, launch
-from fireedit.platform.train.optimizer import AveragedWeights, OptimizerConfig, build_optimizers, rate_at
+from fireedit.platform import storage
+from fireedit.platform.train import checkpoints
+from fireedit.platform.train.launcher import RaySession, launch
+from fireedit.platform.train.loop import LoopConfig
+from fireedit.platform.train.progress import from_lines
+from fireedit.platform.train.runs import Run
+from fireedit.platform.train.session import LocalSession, local_session, process_group
+from fireedit.platform.train.workers import WorkersConfig
+from tests.platform.train.line import PASSES, LineTask, line_loop
 
-STEPS, SAVED_AT, KILLED_AT = 6, (2, 4), 5
-OPTIMIZER = OptimizerConfig(lr=0.01, warmup_ratio=0.5, cooldown_ratio=0.3)
-ENGINES = {0: (replace(OPTIMIZER, muon_lr=0.02), 0.7), 2: (OPTIMIZER, 0.7), 3: (OPTIMIZER, 0.0)}
-"""ZeRO stage to optimizer and decay of the averages: whole weights under Muon, shards of them under AdamW."""
-MICRO_BATCHES = 4
-"""Micro batches of a step, on all workers together."""
-
-
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    frozen, trained = nn.Linear(8, 16), nn.Linear(16, 8)
-    frozen.requires_grad_(False)
-    return nn.Sequential(frozen, nn.GELU(), trained)
+KEEP, SAVE_EVERY = 2, 2
 
 
-def micro_batch(step: int, number: int) -> torch.Tensor:
-    return torch.randn(4, 8, generator=torch.Generator().manual_seed(100 * step + number))
+def sit(session: RaySession | LocalSession, run: Run, steps: int, killed_at: int = 0) -> None:
+    """Train a sitting, and note in a file of each worker its number and the batches that it has seen.
 
+    Args:
+        killed_at: step in which the second worker kills itself, once in the life of the run.
+    """
+    flag = Path(run.folder, "killed")
 
-def loop(settings: dict[str, Any]) -> None:
-    """Train one engine after another in every step: a start of Ray Train takes longer than all their steps."""
-    import ray.train
-
-    from fireedit.platform.train.engine import Engine
-
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    accumulate = MICRO_BATCHES // workers
-    engines = {
-        zero: Engine(
-            model(),
-            EngineConfig(micro_batch=4, accumulate=accumulate, precision="fp32", zero_stage=zero, clip=0.5),
-            optimizer,
-            ema=ema,
-        )
-        for zero, (optimizer, ema) in ENGINES.items()
-    }
-    losses = resume(engines)
-    resumed = bool(losses[0])
-    for step in range(len(losses[0]) + 1, settings["stop"] + 1):
-        for zero, engine in engines.items():
-            losses[zero].append(train_step(engine, step, accumulate, rank, workers))
-        if step == KILLED_AT and rank == 1 and settings["killed"] and not os.path.exists(settings["killed"]):
-            Path(settings["killed"]).touch()
-            time.sleep(3)  # the controller learns of a checkpoint at its next poll
+    def kill() -> None:
+        if not flag.exists():
+            while checkpoints.latest(run.folder) != checkpoints.path_of(run.folder, killed_at - 1):
+                time.sleep(0.05)  # it is being written
+            flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if step in (*SAVED_AT, STEPS):
-            save(engines, losses, step)
-    for zero, engine in engines.items():
-        with engine.gathered() as trained:
-            if rank == 0:
-                state = {"losses": losses[zero], "state": trained.state_dict(), "resumed": resumed}
-                torch.save(state, Path(settings["out"]) / f"{zero}.pt")
+
+    task = LineTask(session.rank, session.workers, {killed_at: kill} if session.rank == 1 else {})
+    loop = line_loop(session, task, run.folder, LoopConfig(steps=steps, log_every=1, save_every=SAVE_EVERY))
+    began = loop.step
+    loop.train()
+    with Path(run.folder, f"worker-{session.rank}.jsonl").open("a") as file:
+        file.write(json.dumps({"workers": session.workers, "began": began, "seen": task.seen}) + "\n")
 
 
-def train_step(engine: Any, step: int, accumulate: int, rank: int, workers: int) -> float:
-    total = 0.0
-    for number in range(accumulate):
-        x = micro_batch(step, number * workers + rank)
-        loss = (engine.model(x) - x).square().mean()
-        engine.step(loss, step / (STEPS + 1))
-        total += engine.mean({"loss": loss.detach()})["loss"] / accumulate
-    return total
+def on_ray(session: RaySession, config: dict[str, Any]) -> None:
+    sit(session, session.run, config["steps"], config["killed_at"])
 
 
-def save(engines: dict[int, Any], losses: dict[int, list[float]], step: int) -> None:
-    import ray.train
-
-    with tempfile.TemporaryDirectory() as folder:
-        for zero, engine in engines.items():
-            engine.save(Path(folder) / str(zero), {"losses": losses[zero]})
-        checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report({"step": step}, checkpoint=checkpoint)
+def ray_sitting(run: Run, count: int | tuple[int, int], steps: int, killed_at: int = 0) -> None:
+    workers = WorkersConfig(count=count, cpus=0.5, max_failures=1)
+    launch(on_ray, {"steps": steps, "killed_at": killed_at}, workers, run, keep=KEEP, passes=PASSES)
 
 
-def resume(engines: dict[int, Any]) -> dict[int, list[float]]:
-    """Load every engine from the latest checkpoint; returns their losses so far."""
-    import ray.train
-
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return {zero: [] for zero in engines}
-    with checkpoint.as_directory() as folder:
-        return {zero: engine.load(Path(folder) / str(zero))["losses"] for zero, engine in engines.items()}
+def pair(rank: int, run: Run, steps: int) -> None:
+    """Train an unbroken run on one of two processes without Ray."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    dist.init_process_group("gloo", init_method=f"file://{run.home}/rendezvous", rank=rank, world_size=2)
+    with local_session(run.folder, KEEP, run.stop) as session:
+        sit(session, run, steps)
+    dist.destroy_process_group()
 
 
-def plain_loop(config: OptimizerConfig, ema: float) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Train in one process without an engine; returns losses and weights, averaged ones if `ema`."""
-    module = model()
-    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    optimizers = build_optimizers(named, config)
-    rates = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
-    averages = AveragedWeights([parameter for _, parameter in named], ema)
-    losses = []
-    for step in range(1, STEPS + 1):
-        x = torch.cat([micro_batch(step, number) for number in range(MICRO_BATCHES)])
-        loss = (module(x) - x).square().mean()
-        module.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_([parameter for _, parameter in named], 0.5)
-        for group, rate in rates:
-            group["lr"] = rate * rate_at(step / (STEPS + 1), config)
-        for optimizer in optimizers:
-            optimizer.step()
-        averages.update()
-        losses.append(loss.item())
-    if ema:
-        averages.swap()
-    return losses, module.state_dict()
+def notes(run: Run, rank: int) -> list[dict[str, Any]]:
+    """Read what the sittings of a worker noted."""
+    path = Path(run.folder, f"worker-{rank}.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def run(folder: Path, name: str, workers: int, stop: int, killed: str = "") -> None:
-    """Train until step `stop`, resuming the run of this name; the first worker writes what it has at the end."""
-    settings = {"out": str(folder), "stop": stop, "killed": killed}
-    launch(loop, settings, WorkersConfig(count=workers, cpus=0.5, max_failures=1), str(folder), name, 1)
+def losses(run: Run) -> dict[float, float]:
+    rows = from_lines(storage.read_bytes(run.metrics))
+    assert len({row["step"] for row in rows}) == len(rows), "every step once"
+    return {row["step"]: row["loss"] for row in rows}
+
+
+def steps_of(run: Run) -> list[str]:
+    return [name for name in storage.names(run.folder) if name.startswith(checkpoints.PREFIX)]
+
+
+def logged(text: str) -> Iterator[Path]:
+    """Find the logs of Ray's workers that hold a text."""
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+    return (path for path in folder.glob("worker-*") if text in path.read_text(errors="replace"))
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_workers_resized_and_killed_train_as_a_plain_loop_does(ray_session: None, tmp_path: Path) -> None:
-    killed = tmp_path / "killed-once"
-    run(tmp_path, "resized", 2, SAVED_AT[0])
-    run(tmp_path, "resized", 1, SAVED_AT[1])
-    run(tmp_path, "resized", 2, STEPS, killed=str(killed))
-    assert killed.exists()
-    checkpoints = [path for path in (tmp_path / "resized").glob("checkpoint_*") if path.is_dir()]
-    assert len(checkpoints) == 1, "only the newest checkpoint is kept"
-    for zero, (optimizer, ema) in ENGINES.items():
-        trained = torch.load(tmp_path / f"{zero}.pt", weights_only=True)
-        losses, state = plain_loop(optimizer, ema)
-        assert trained["resumed"], "the run resumed from its checkpoint"
-        assert trained["losses"] == pytest.approx(losses, rel=1e-4), f"ZeRO {zero}"
-        for name, tensor in state.items():
-            torch.testing.assert_close(trained["state"][name], tensor, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("engine", "muon_lr", "ema", "found"),
-    [
-        (EngineConfig(micro_batch=1, zero_stage=3), None, 0.9, "ema: found 0.9 where ZeRO 3"),
-        (EngineConfig(micro_batch=1, precision="fp32"), 0.1, 0.0, "muon_lr: found ZeRO 2 in fp32"),
-        (EngineConfig(micro_batch=1, zero_stage=0), 0.1, 0.0, "muon_lr: found ZeRO 0 in bf16.*engine.precision=fp32"),
-    ],
-)
-def test_averages_and_muon_are_refused_without_whole_weights(
-    engine: EngineConfig, muon_lr: float | None, ema: float, found: str
+def test_a_run_is_killed_resized_on_ray_and_off_it_and_trains_as_an_unbroken_one(
+    ray_session: None, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=found):
-        check_engine(engine, OptimizerConfig(lr=1, muon_lr=muon_lr), ema)
+    """The run has two workers, one of which is killed; then one, without Ray; then three, one of which is idle."""
+    whole, broken = (Run(str(tmp_path), name) for name in ("whole", "broken"))
+    torch.multiprocessing.spawn(pair, (whole, 8), nprocs=2)
 
+    ray_sitting(broken, count=2, steps=4, killed_at=3)
+    assert Path(broken.folder, "killed").exists()
+    for rank in range(2):
+        assert notes(broken, rank) == [{"workers": 2, "began": 2, "seen": [*range(2 * PASSES + rank, 4 * PASSES, 2)]}]
+    unbroken = losses(whole)
+    assert losses(broken) == {step: unbroken[step] for step in range(1, 5)}, "bit for bit"
+    assert steps_of(broken) == [checkpoints.name_of(step) for step in (2, 4)]
 
-@pytest.mark.parametrize("resources", [{"cpus": 0.5, "gpus": 1.5}, {"cpus": 2.5}, {"cpus": 0}, {"cpus": 1, "count": 0}])
-def test_resources_that_ray_cannot_reserve_are_refused(resources: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match=str(list(resources.values())[-1])):
-        TypeAdapter(WorkersConfig).validate_python({"count": 1, **resources})
+    with process_group(gpus=False), local_session(broken.folder, 1, broken.stop) as session:
+        sit(session, broken, steps=6)
+    assert notes(broken, 0)[1:] == [{"workers": 1, "began": 4, "seen": [*range(4 * PASSES, 6 * PASSES)]}]
+    assert steps_of(broken) == [checkpoints.name_of(6)], "those that Ray knows are gone"
+
+    storage.write_bytes(broken.stop, b"")  # of an earlier sitting
+    ray_sitting(broken, count=(1, 3), steps=8)
+    for rank in range(2):
+        seen = [*range(6 * PASSES + rank, 8 * PASSES, 2)]
+        assert notes(broken, rank)[-1] == {"workers": 2, "began": 6, "seen": seen}
+    assert notes(broken, 2) == [] and any(logged(f"1 of 3 workers are idle: the {PASSES} passes of a step go evenly"))
+    assert losses(broken) == pytest.approx(unbroken, rel=1e-5)
+    assert checkpoints.latest(broken.folder) == checkpoints.path_of(broken.folder, 8)

@@ -3,83 +3,28 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
 
 from fireedit.platform import storage
 from fireedit.platform.train import checkpoints, loop, session
 from fireedit.platform.train.checkpoints import CheckpointFiles
-from fireedit.platform.train.engine import Engine, EngineConfig, build_engine
-from fireedit.platform.train.loop import Ended, Loop, LoopConfig
+from fireedit.platform.train.loop import Ended, LoopConfig
 from fireedit.platform.train.optimizer import OptimizerConfig
-from fireedit.platform.train.progress import Progress, Row, from_lines
+from fireedit.platform.train.progress import Row, from_lines
 from fireedit.platform.train.session import LocalSession, Write, process_group
-from fireedit.platform.train.writers import MetricsFile, TensorBoard, Writer
+from fireedit.platform.train.writers import TensorBoard, Writer
+from tests.platform.train.line import PASSES, LineTask, line_loop
 
-PASSES = 4
-"""Forward passes of a step, on all workers together."""
-
-
-@dataclass(frozen=True)
-class LineLosses:
-    total: Tensor
-
-    def named(self) -> Iterator[tuple[str, Tensor]]:
-        yield "loss", self.total.detach()
-
-
-@dataclass(frozen=True)
-class LineBatch:
-    number: int
-    x: Tensor
-
-    def to(self, device: torch.device) -> "LineBatch":
-        return LineBatch(self.number, self.x.to(device))
-
-
-@dataclass
-class LineTask:
-    """Fits a line to numbered batches of points; calls `at[step]` within a step."""
-
-    rank: int
-    workers: int
-    at: Mapping[int, Callable[[], object]] = field(default_factory=dict)
-    seen: list[int] = field(default_factory=list)
-    saved: list[int] = field(default_factory=list)
-
-    def batches(self, position: Mapping[str, Any]) -> Generator[LineBatch]:
-        number = position.get("batches", 0) + self.rank
-        while True:
-            yield LineBatch(number, torch.randn(4, 1, generator=torch.Generator().manual_seed(number)))
-            number += self.workers
-
-    def losses(self, engine: Engine, batch: LineBatch) -> LineLosses:
-        return LineLosses(F.mse_loss(engine.model(batch.x), 3 * batch.x - 1))  # type: ignore[arg-type]
-
-    def record(self, step: int, batch: LineBatch, losses: LineLosses) -> int:
-        self.seen.append(batch.number)
-        if step in self.at:
-            self.at[step]()
-        return len(batch.x)
-
-    def figures(self, total: Callable[[Tensor], Tensor]) -> Row:
-        return {"batches": total(torch.tensor([len(self.seen)])).item()}
-
-    def position(self, step: int) -> dict[str, Any]:
-        return {"batches": PASSES * step}
-
-    def saving(self, step: int, engine: Engine) -> None:
-        self.saved.append(step)
+SCHEDULED = OptimizerConfig(lr=0.1, warmup_ratio=0.2, cooldown_ratio=0.3)
 
 
 class NotingSession(LocalSession):
@@ -122,26 +67,13 @@ def sit(
     **config: Any,
 ) -> Sitting:
     """Train a sitting of the run in `folder` in this process group, of 6 steps if `config` says nothing else."""
-    torch.manual_seed(0)
     with closing(NotingSession(folder)) as opened:
         opened.leaves = leaves
         task = LineTask(opened.rank, opened.workers, at or {})
-        engine_config = EngineConfig(
-            micro_batch=4, accumulate=PASSES // opened.workers, precision="fp32", zero_stage=None
-        )
-        optimizer = OptimizerConfig(lr=0.1, warmup_ratio=0.2, cooldown_ratio=0.3)
-        engine = build_engine(nn.Linear(1, 1), engine_config, optimizer, ema=0.9)
-        metrics = storage.join(str(folder), "metrics.jsonl")
-        ended = Loop(
-            task,
-            engine,
-            opened,
-            LoopConfig(**{"steps": 6, "log_every": 1} | config),
-            lambda start: [MetricsFile(metrics, start), *more(start)],
-            Progress(opened.workers),
-            storage.join(str(folder), "traces"),
-        ).train()
+        loop_config = LoopConfig(**{"steps": 6, "log_every": 1} | config)
+        ended = line_loop(opened, task, str(folder), loop_config, SCHEDULED, more).train()
         opened.control.barrier()
+    metrics = storage.join(str(folder), "metrics.jsonl")
     return Sitting(ended, task, from_lines(storage.read_bytes(metrics)), opened.validated)
 
 

@@ -44,10 +44,10 @@ def test_a_report_is_the_mean_since_the_last_one() -> None:
 
 
 def test_mfu_is_the_share_of_the_devices_peak() -> None:
-    progress = Progress(workers=2, flops_per_s=1e15, sample_flops=2e12)
+    progress = Progress(workers=2, peak_flops=1e15, sample_flops=2e12)
     progress.add({"loss": 1.0}, samples=5, waited_s=0.0)
     row = progress.report(1, alone, {})
-    assert row["mfu"] == pytest.approx(row["samples_per_s"] * 2e12 / 1e15)
+    assert row["mfu"] == pytest.approx(row["samples_per_s"] * 2e12 / 2e15)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(8.4, "8s"), (185, "3m05s"), (4320, "1h12m"), (3599.6, "1h00m")])
