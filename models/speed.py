@@ -7,6 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from fireedit.models.model import FireEdit
 from fireedit.models.vlm import CAUSAL_SDPA
@@ -28,8 +29,11 @@ def attention_in_words(model: FireEdit) -> str:
 
 def compile_parts(model: FireEdit, parts: Sequence[Compiled], backend: str = "inductor") -> None:
     """Compile parts in place, each at its first call, which takes minutes; the names of their weights stay."""
-    for part in parts:
-        getattr(model, part).compile(backend=backend)
+    for part in (getattr(model, name) for name in parts):
+        for module in part.modules():
+            if isinstance(module, PreTrainedModel):  # in its first call it does so under a lock, which breaks the graph
+                maybe_install_capturing_hooks(module)
+        part.compile(backend=backend)
 
 
 def _implementations(module: nn.Module) -> set[str]:

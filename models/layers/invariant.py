@@ -2,8 +2,8 @@
 
 On a CPU in float32 the usual kernels choose an order of summation by the size of the whole batch, so that a picture
 would change in its last bits with the company it is sampled in. Here a linear layer is one product per sample, and a
-convolution always oneDNN's, at the speed of the usual kernels. In training, in other precisions and on other devices
-the layers are the usual ones.
+convolution always oneDNN's, at the speed of the usual kernels. In training, in other precisions, on other devices and
+where torch.compile runs them the layers are the usual ones.
 
 MKL chooses its kernel by the alignment of the memory too, on some CPUs, unless MKL_CBWR asks it for reproducible
 products; it reads the variable at its first product.
@@ -65,4 +65,5 @@ def make_invariant(module: nn.Module) -> None:
 
 
 def _is_inference(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+    return plain and not torch.is_grad_enabled()

@@ -137,7 +137,8 @@ def train(kind: Kind, source: str, start: int, folder: str, stop: int) -> dict[s
 
 def _run(values: Mapping[str, Tensor], part: checkpoints.Fragment) -> Tensor:
     """Cut the values of a fragment out of a whole parameter."""
-    return values[part.name].flatten()[part.start : part.start + len(part.tensors["weights"])]
+    weights = part.tensors["weights"]
+    return values[part.name].flatten()[part.start : part.start + weights.numel()].view(weights.shape)
 
 
 def work(rank: int, folder: Path, turns: Any) -> None:
