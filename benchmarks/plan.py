@@ -124,7 +124,8 @@ def _parts(module: nn.Module, engine: ShardedEngine, recipe: TrainRecipe, batch:
     gc.collect()
     listed = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter)]
     listed += [parameter.grad for parameter in parameters if parameter.grad is not None]  # Python holds none of these
-    bucket, known = Sharding.of(recipe, recipe.engine.zero_stage).bucket, weights | masters | moments | buffers | batch
+    bucket = Sharding.of(recipe, recipe.engine.zero_stage).bucket
+    known = weights | masters | moments | buffers | dict(batch)
     rest = _storages(each for each in listed if each.untyped_storage().nbytes() < bucket * each.element_size())
     return {
         "weights": sum(weights.values()),

@@ -67,7 +67,7 @@ class Sharding:
             return cls(zero=0, accumulation=FLOAT32, communication=FLOAT32)
         level: Any = zero
         settings = deepspeed_config(replace(recipe.engine, zero_stage=level), torch.device("cuda"))
-        own, element = settings["zero_optimization"], BYTES[recipe.engine.precision]
+        own = settings["zero_optimization"]
         names = {
             "bucket": "reduce_bucket_size",
             "overlap": "overlap_comm",
@@ -76,8 +76,8 @@ class Sharding:
         }
         return cls(
             zero=zero,
-            accumulation=BYTES.get(settings.get("data_types", {}).get("grad_accum_dtype"), element),
-            communication=BYTES.get(settings.get("communication_data_type"), element),
+            accumulation=BYTES[settings["data_types"]["grad_accum_dtype"]],
+            communication=BYTES[settings["communication_data_type"]],
             **{field: own[name] for field, name in names.items() if own.get(name) is not None},
         )
 

@@ -27,7 +27,7 @@ def test_the_attention_of_every_part_is_told_in_words(nano: FireEditPipeline) ->
 @pytest.mark.slow
 def test_compiled_parts_give_the_same_outputs_and_gradients_under_the_same_names() -> None:
     torch.manual_seed(0)
-    vision = Vision(replace(preset("nano").vision, dino_layers=4, clip_layers=2))
+    vision = Vision(replace(preset("nano").vision, dino_layers=4, clip_layers=2)).eval()
     blocks = {"block_out_channels": (64,), "down_block_types": DOWN, "up_block_types": UP}
     model = FireEdit(vision=vision, unet=shaken(EditUNet(replace(PAPERLIKE_UNET, **blocks))))
     view = torch.from_numpy(picture(1, 64, 64))[None]
