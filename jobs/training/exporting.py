@@ -99,7 +99,7 @@ def cast(pipeline: FireEditPipeline, dtype: torch.dtype) -> None:
     """Convert all weights but the detector's: rounding would change the ranks of its queries."""
     for name, component in pipeline.components.items():
         if isinstance(component, nn.Module) and name != "detector":
-            component.to(dtype)
+            nn.Module.to(component, dtype)  # that of diffusers warns of parts that it has none of
 
 
 def save(pipeline: FireEditPipeline, folder: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from fireedit.jobs.pretrain import TRAINED
-from fireedit.jobs.training.recipe import CONFIGS, TrainRecipe, read_recipe
+from fireedit.jobs.training.recipe import CONFIGS, TrainRecipe, ValidationConfig, read_recipe
 from fireedit.models.model import preset
 from fireedit.models.stages import STAGES
 from fireedit.platform import config
@@ -96,6 +96,8 @@ def test_a_step_has_the_samples_of_the_most_workers_however_few_there_are() -> N
     for recipe in (fixed, elastic):
         assert (recipe.passes, recipe.samples_per_step) == (3, 3 * recipe.engine.micro_batch)
     assert len(fixed.bundles) == 6 and len(elastic.bundles) == 2, "as many workers as it can begin with"
+    validated = replace(elastic, validate_every=1, validation=ValidationConfig(cpus=4, gpus=1))
+    assert validated.bundles == [*elastic.bundles, {"CPU": 4, "GPU": 1}], "and its validation's task"
 
 
 def test_a_mixture_can_name_shards_that_no_catalog_lists(tmp_path: Path) -> None:
