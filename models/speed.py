@@ -12,8 +12,9 @@ from transformers.utils.output_capturing import maybe_install_capturing_hooks
 from fireedit.models.model import FireEdit
 from fireedit.models.vlm import CAUSAL_SDPA
 
-Compiled = Literal["vision", "unet"]
-"""Parts that `compile_parts` takes: their shapes are the same in every step, those of prompts are not."""
+Compiled = Literal["unet"]
+"""Parts that `compile_parts` takes: shapes are the same in every step, those of prompts are not. The vision tower is none:
+compiled, it returns other hidden states of its middle layers, which detector and region encoder read."""
 WORDS = {"sdpa": "SDPA", CAUSAL_SDPA: "SDPA", "flash_attention_2": "flash attention 2", "AttnProcessor": "eager"}
 """Words for the names that transformers and diffusers give; others are told as they are."""
 

@@ -79,7 +79,7 @@ class TrainRecipe:
     without: tuple[Idea, ...] = ()
     """Ideas of the paper that an ablation leaves out; the pipeline is saved without their parts."""
     compile: tuple[Compiled, ...] = ()
-    """Parts that torch compiles, each in minutes at its first step: `[vision, unet]`."""
+    """Parts that torch compiles, in minutes at its first step: `[unet]`."""
     gradient_checkpointing: bool = False
     """Trade a second forward pass of LLM and UNet for their activations' memory."""
     init_from: str = AUTO
