@@ -13,8 +13,8 @@ from fireedit.models.model import FireEdit
 from fireedit.models.vlm import CAUSAL_SDPA
 
 Compiled = Literal["unet"]
-"""Parts that `compile_parts` takes: shapes are the same in every step, those of prompts are not. The vision tower is none:
-compiled, it returns other hidden states of its middle layers, which detector and region encoder read."""
+"""Parts that `compile_parts` takes: those whose shapes are the same in every step. The vision tower is none of them: it
+returns other hidden states of its middle layers if it is compiled, and detector and region encoder read these."""
 WORDS = {"sdpa": "SDPA", CAUSAL_SDPA: "SDPA", "flash_attention_2": "flash attention 2", "AttnProcessor": "eager"}
 """Words for the names that transformers and diffusers give; others are told as they are."""
 

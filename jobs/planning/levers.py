@@ -12,7 +12,7 @@ PAPER_STEPS, PAPER_SAMPLES = 30_000, 256
 PAPER_UTILIZATION = 0.18
 TARGET_HOURS = 24.0
 BETTER_UTILIZATION = 0.38
-"""Share of an A100's peak assumed for large micro-batches with compiled frozen towers and UNet; not measured."""
+"""Share of an A100's peak assumed for large micro-batches with a compiled UNet; not measured."""
 FASTER_CLUSTER, FASTER_UTILIZATION = "16xh100", 0.28
 """Share of an H100's peak assumed for the same step: three times the FLOPs at twice the bandwidth; not measured."""
 
