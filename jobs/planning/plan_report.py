@@ -83,7 +83,7 @@ def to_text(plan: Plan) -> Iterator[str]:
     yield f"{recipe.model.preset} stage {recipe.stage} on {cluster.gpus} {cluster.name}: {cluster.hardware}"
     yield (
         f"{recipe.samples_per_step} samples a step, prompts of {plan.choices.costs[False].tokens} tokens with as many "
-        "regions as they take; measured at one small batch, scaled in proportion"
+        "regions as they take; measured on one small batch"
     )
     yield from _memory_lines(plan)
     yield from _flop_lines(part_flops(plan.choices))

@@ -23,7 +23,7 @@ def fp32(nano: TrainRecipe) -> TrainRecipe:
 def test_saved_bytes_are_those_of_a_real_step(
     nano_costs: Mapping[bool, StepCost], fp32: TrainRecipe, checkpointing: bool
 ) -> None:
-    module = replace(fp32, gradient_checkpointing=checkpointing).staged(FireEditPipeline.fresh_nano(seed=0))
+    module = replace(fp32, gradient_checkpointing=checkpointing).staged(FireEditPipeline.fresh(seed=0))
     propose_most_regions(module.model.detector)
     weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     saved = dict[int, int]()
@@ -42,7 +42,7 @@ def test_saved_bytes_are_those_of_a_real_step(
 
 def test_flops_are_those_that_torch_counts(nano_costs: Mapping[bool, StepCost], fp32: TrainRecipe) -> None:
     """torch's counter knows no CPU's attention, which is a small part at nano."""
-    module = fp32.staged(FireEditPipeline.fresh_nano(seed=0))
+    module = fp32.staged(FireEditPipeline.fresh(seed=0))
     propose_most_regions(module.model.detector)
     with FlopCounterMode(display=False) as counter:
         module(example_batch(fp32, 1)).total.backward()
