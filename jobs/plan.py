@@ -23,13 +23,14 @@ from fireedit.jobs.planning.memory import weights_of
 from fireedit.jobs.planning.plan_report import Plan, to_json, to_text
 from fireedit.jobs.planning.step_cost import build_on_meta, measure_step
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
+from fireedit.jobs.training.recipe import build_parser as train_parser
 from fireedit.platform.config import RecipeError
 from fireedit.platform.console import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args, recipe_argv = build_parser().parse_known_args(argv)
-    recipe = read_recipe(recipe_argv)
+    args = build_parser().parse_intermixed_args(argv)
+    recipe = read_recipe(["--stage", str(args.stage), "--config", args.config, *args.overrides])
     try:
         plan = make_plan(recipe, args)
     except RecipeError as error:
@@ -67,12 +68,8 @@ def make_plan(recipe: TrainRecipe, args: argparse.Namespace) -> Plan:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Other arguments are jobs/train.py's: --stage, --config, key=value.",
-        allow_abbrev=False,
-    )
+    parser = train_parser()
+    parser.prog, parser.description = "plan.py", __doc__
     parser.add_argument("--gpus", required=True, help="how many and which of jobs/planning/prices.yaml: 16xa100-80g")
     parser.add_argument(
         "--mfu",
