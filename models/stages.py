@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
+from diffusers.utils import BaseOutput
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
@@ -116,11 +117,12 @@ class ObjectiveConfig:
     then follows edit tokens before it is trained on them."""
 
 
-@dataclass(frozen=True)
-class Losses:
+@dataclass
+class Losses(BaseOutput):
     """Losses of one batch; the paper has two in each stage, weighted 1 : 1.
 
     Each is the mean of its samples' own means, so that a step's gradient does not depend on its split into batches.
+    It is a dictionary too: DeepSpeed looks for a module's outputs there.
     """
 
     total: Tensor

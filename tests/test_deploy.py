@@ -80,17 +80,19 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     from moto import mock_aws
 
     monkeypatch.setenv("HOME", str(tmp_path))  # takes Ray's new key for SSH
-    with mock_aws():
-        client, ec2 = boto3.client("ec2"), boto3.resource("ec2")
-        boto3.client("iam").create_instance_profile(InstanceProfileName="fireedit")
-        network = ec2.create_vpc(CidrBlock="10.0.0.0/16")
-        group = ec2.create_security_group(GroupName="fireedit", Description="nodes", VpcId=network.id)
-        yield {
-            "ami-00000000000000000": client.register_image(Name="fireedit")["ImageId"],
-            "subnet-00000000000000000": network.create_subnet(CidrBlock="10.0.0.0/24").id,
-            "sg-00000000000000000": group.id,
-            "iam::000000000000": "iam::123456789012",
-        }
+    mock = mock_aws()
+    mock.start(reset=False)  # the state is also that of the fixture s3
+    client, ec2 = boto3.client("ec2"), boto3.resource("ec2")
+    boto3.client("iam").create_instance_profile(InstanceProfileName="fireedit")
+    network = ec2.create_vpc(CidrBlock="10.0.0.0/16")
+    group = ec2.create_security_group(GroupName="fireedit", Description="nodes", VpcId=network.id)
+    yield {
+        "ami-00000000000000000": client.register_image(Name="fireedit")["ImageId"],
+        "subnet-00000000000000000": network.create_subnet(CidrBlock="10.0.0.0/24").id,
+        "sg-00000000000000000": group.id,
+        "iam::000000000000": "iam::123456789012",
+    }
+    mock.stop(remove_data=False)
 
 
 def test_a_simulated_aws_starts_its_nodes_in_a_private_subnet(account: dict[str, str]) -> None:

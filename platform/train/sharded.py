@@ -23,6 +23,9 @@ class ShardedEngine(Engine):
     In bf16 DeepSpeed rounds the whole module; the float32 weights are those that the module came with, not their
     rounded values. Gradients are summed over passes and workers in float32.
 
+    A pass has to give a tensor or a tuple, list or dictionary of tensors, as DeepSpeed prepares backward when it begins
+    at one of those; without that, ZeRO 1 in bf16 would count the gradients of earlier passes again.
+
     On every worker every pass has to give every trained parameter a gradient, if only one of zeros, and in the same
     order: ZeRO reduces them while backward runs.
     """
@@ -51,6 +54,7 @@ class ShardedEngine(Engine):
         )
         for part, name, buffer in buffers:  # rounded ones would turn positions of LLaMA's rotary embedding wrong
             part._buffers[name] = None if buffer is None else buffer.to(self.device)
+        self.model.module.register_forward_hook(_require_outputs)
         self._adamw: torch.optim.Optimizer = self._zero.optimizer
         self._trained: dict[str, Any] = dict(named_trained(self.model.module))
         held = list(self._sharded_states() if config.zero_stage == 3 else self._partitioned_states())
@@ -138,6 +142,14 @@ def deepspeed_config(config: EngineConfig, device: torch.device) -> dict[str, An
     }
 
 
+def _require_outputs(module: nn.Module, inputs: Any, outputs: Any) -> None:
+    if not isinstance(outputs, Tensor | tuple | list | dict):
+        raise TypeError(
+            f"{type(module).__name__}.forward returns {type(outputs).__name__}, where DeepSpeed finds no tensor; return "
+            "a tensor, tuple, list, dictionary or a diffusers BaseOutput"
+        )
+
+
 def _leave_out(module: nn.Module, parts: Sequence[nn.Module]) -> None:
     """Make frozen parts plain attributes of their parents, so that DeepSpeed neither rounds nor shards them."""
     for parent in list(module.modules()):
@@ -152,6 +164,7 @@ def import_deepspeed() -> Any:
     backend = torch.distributed.get_backend()
     on_cpus = backend == "gloo"  # also on a machine with GPUs, if the recipe asks for none
     os.environ["DS_ACCELERATOR"] = "cpu" if on_cpus else "cuda"
+    os.environ.setdefault("LOCAL_RANK", "0")  # required, though a process alone was not launched with one
     import deepspeed
     import deepspeed.ops
 

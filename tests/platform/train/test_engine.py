@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,29 @@ def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
     save(build(KINDS["fp32-None"], Editor(), 1), str(tmp_path), 1)
     with pytest.raises(CheckpointError, match="found 0 of 128 momentum of answer.weight"):
         resume(build(KINDS["fp32-muon"], Editor(), 1), str(tmp_path), 1)
+
+
+@dataclass
+class Output:
+    total: Tensor
+
+
+def forward_an_output(rank: int, folder: Path) -> None:
+    """Give DeepSpeed an output where it finds no tensor; leaves the error's text in a file."""
+    with process_group(gpus=False):
+        module = Editor()
+        module.forward = lambda x, is_edit: Output(module.answer(x.bfloat16()).mean())  # type: ignore[assignment]
+        try:
+            build(KINDS["bf16-1"], module, 1).model(*batch(0, 0))  # type: ignore[operator]
+        except TypeError as error:
+            (folder / "error").write_text(str(error))
+
+
+@pytest.mark.slow
+def test_an_output_where_deepspeed_finds_no_tensor_is_refused(tmp_path: Path) -> None:
+    """DeepSpeed would skip the start of backward, which in bf16 adds the gradients of earlier passes again."""
+    torch.multiprocessing.spawn(forward_an_output, (tmp_path,))
+    assert (tmp_path / "error").read_text().startswith("Editor.forward returns Output, where DeepSpeed finds no tensor")
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
