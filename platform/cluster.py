@@ -285,7 +285,7 @@ class LocalRay:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
-        for process in psutil.wait_procs(processes, timeout=10)[1]:
+        for process in psutil.wait_procs(processes, timeout=3)[1]:  # some of Ray's wait for each other
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         if self._process is not None:

@@ -1,11 +1,12 @@
 """Small real inputs that several tests build on: pictures, samples of each task, batches."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -149,6 +150,13 @@ def write_checkpoint(recipe: TrainRecipe, run: Run, step: int) -> dict[str, torc
     snapshot.take(fragments)
     snapshot.write(path_of(run.folder, step), CheckpointState(step, 1, "a", shapes), rank=0)
     return trained
+
+
+def spawn(work: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
+    """Run `work(rank, *arguments)` in `count` processes; they have a thread each, as more get in each other's way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.multiprocessing.spawn(work, arguments, nprocs=count)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -92,7 +92,8 @@ def _automatic(recipe: TrainRecipe) -> str:
     if found is not None:
         return found.weights
     if model == "nano":
-        say(f"no finished run of stage {before} under {recipe.home}/runs: from the weights that ship")
+        lacks = f"no finished run of stage {before} under {recipe.home}/runs: " if before else ""
+        say(f"{lacks}from the weights that ship")
         return str(NANO)
     sys.exit(
         f"{recipe.home}/runs holds no finished run of {model} stage {before} with these sizes; run that stage first, "

@@ -54,7 +54,7 @@ class ShardedEngine(Engine):
         )
         for part, name, buffer in buffers:  # rounded ones would turn positions of LLaMA's rotary embedding wrong
             part._buffers[name] = None if buffer is None else buffer.to(self.device)
-        self.model.module.register_forward_hook(_require_outputs)
+        self.model.module.register_forward_hook(require_outputs)
         self._adamw: torch.optim.Optimizer = self._zero.optimizer
         self._trained: dict[str, Any] = dict(named_trained(self.model.module))
         held = list(self._sharded_states() if config.zero_stage == 3 else self._partitioned_states())
@@ -142,11 +142,12 @@ def deepspeed_config(config: EngineConfig, device: torch.device) -> dict[str, An
     }
 
 
-def _require_outputs(module: nn.Module, inputs: Any, outputs: Any) -> None:
+def require_outputs(module: nn.Module, inputs: Any, outputs: Any) -> None:
+    """Raise TypeError, as a forward hook, if DeepSpeed finds no tensor in a pass's outputs."""
     if not isinstance(outputs, Tensor | tuple | list | dict):
         raise TypeError(
-            f"{type(module).__name__}.forward returns {type(outputs).__name__}, where DeepSpeed finds no tensor; return "
-            "a tensor, tuple, list, dictionary or a diffusers BaseOutput"
+            f"{type(module).__name__}.forward returns {type(outputs).__name__}, where DeepSpeed finds no tensor; "
+            "return a tensor, tuple, list, dictionary or a diffusers BaseOutput"
         )
 
 

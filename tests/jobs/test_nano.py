@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 WITHOUT_RAY = "clip,vision,scene_reader,llm,painter,pipeline"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_tiny_box_leaves_a_pipeline_that_edits(tmp_path: Path) -> None:
     command = ["jobs/nano.py", "--minutes", "0.2", "--tiny", "--device", "cpu", "--out", str(tmp_path)]
     done = subprocess.run(

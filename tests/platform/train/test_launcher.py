@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import ray
-import torch
 import torch.distributed as dist
 
 from fireedit.platform import storage
@@ -21,6 +20,7 @@ from fireedit.platform.train.progress import from_lines
 from fireedit.platform.train.runs import Run
 from fireedit.platform.train.session import LocalSession, local_session, process_group
 from fireedit.platform.train.workers import WorkersConfig
+from tests.factories import spawn
 from tests.platform.train.line import PASSES, LineTask, line_loop
 
 KEEP, SAVE_EVERY = 2, 2
@@ -96,7 +96,7 @@ def test_a_run_is_killed_resized_on_ray_and_off_it_and_trains_as_an_unbroken_one
 ) -> None:
     """The run has two workers, one of which is killed; then one, without Ray; then three, one of which is idle."""
     whole, broken = (Run(str(tmp_path), name) for name in ("whole", "broken"))
-    torch.multiprocessing.spawn(pair, (whole, 8), nprocs=2)
+    spawn(pair, (whole, 8), 2)
 
     ray_sitting(broken, count=2, steps=4, killed_at=3)
     assert Path(broken.folder, "killed").exists()

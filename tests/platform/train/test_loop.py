@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -22,6 +21,7 @@ from fireedit.platform.train.optimizer import OptimizerConfig
 from fireedit.platform.train.progress import Row, from_lines
 from fireedit.platform.train.session import LocalSession, Write, process_group
 from fireedit.platform.train.writers import TensorBoard, Writer
+from tests.factories import spawn
 from tests.platform.train.line import PASSES, LineTask, line_loop
 
 SCHEDULED = OptimizerConfig(lr=0.1, warmup_ratio=0.2, cooldown_ratio=0.3)
@@ -268,7 +268,7 @@ def two_workers(rank: int, folder: Path) -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_two_workers_stop_together_and_one_goes_on_with_the_same_samples(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(two_workers, (tmp_path,), nprocs=2)
+    spawn(two_workers, (tmp_path,), 2)
     reports = [[*map(json.loads, (tmp_path / f"{rank}.jsonl").read_text().splitlines())] for rank in range(2)]
     assert [report["ended"] for report in reports[0]] == [[6, ""], [3, "another worker was asked to"], [6, ""]]
     assert [report["ended"] for report in reports[1]] == [[6, ""], [3, "a signal"], [6, ""]]
