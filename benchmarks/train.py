@@ -10,6 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,13 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def step_times(folder: Path, args: argparse.Namespace) -> list[Figure]:
-    """Compare the seconds per sample of interleaved runs."""
-    ratio, on_ray, alone = steps.ratio(folder / "steps", args.rounds, args.steps)
-    return [
-        Figure("seconds per sample, Ray Train over torchrun", ratio, "", most=1.05),
-        Figure("seconds per sample, Ray Train", on_ray, "s"),
-        Figure("seconds per sample, torchrun", alone, "s"),
-    ]
+    """Compare the seconds per sample of interleaved runs, with a core left to Ray's own processes and with none."""
+    cores = len(os.sched_getaffinity(0))
+    figures = []
+    for workers, most in ((max(cores - 1, 1), 1.05), (cores, None)):
+        where = f"{workers} workers on {cores} cores"
+        ratio, on_ray, alone = steps.ratio(folder / "steps", workers, args.rounds, args.steps)
+        figures += [
+            Figure(f"seconds per sample, Ray Train over torchrun, {where}", ratio, "", most=most),
+            Figure(f"seconds per sample, Ray Train, {where}", on_ray, "s"),
+            Figure(f"seconds per sample, torchrun, {where}", alone, "s"),
+        ]
+    return figures
 
 
 def stalls(folder: Path, args: argparse.Namespace) -> list[Figure]:
