@@ -39,7 +39,7 @@ LOOK_EVERY_S = 0.5
 GONE_WITHIN_S = 120.0
 """Seconds for which idle nodes are awaited to go, beyond those that they may be idle."""
 SMALL = (
-    *("scenes.rows=24", "scenes.size=32", "ingest.rows_per_task=16", "engine.micro_batch=2", "log_every=1"),
+    *("scenes.rows=24", "scenes.size=32", "ingest.tasks=1", "engine.micro_batch=2", "log_every=1"),
     *("optimizer={lr: 1.0e-3}", "mixture={instructpix2pix: 1, llava_instruct: 1}", "init_from=fresh"),
 )
 """Settings of a stage that takes seconds."""
