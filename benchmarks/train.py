@@ -38,11 +38,11 @@ def step_times(folder: Path, args: argparse.Namespace) -> list[Figure]:
     """Compare the seconds per sample of interleaved runs, with a core left to Ray's own processes and with none."""
     cores = len(os.sched_getaffinity(0))
     figures = []
-    for workers, most in ((max(cores - 1, 1), 1.05), (cores, None)):
-        where = f"{workers} workers on {cores} cores"
+    for workers in sorted({max(cores - 1, 1), cores}):
+        where = f"workers on {workers} of {cores} cores"
         ratio, on_ray, alone = steps.ratio(folder / "steps", workers, args.rounds, args.steps)
         figures += [
-            Figure(f"seconds per sample, Ray Train over torchrun, {where}", ratio, "", most=most),
+            Figure(f"seconds per sample, Ray Train over torchrun, {where}", ratio, "", most=1.05),
             Figure(f"seconds per sample, Ray Train, {where}", on_ray, "s"),
             Figure(f"seconds per sample, torchrun, {where}", alone, "s"),
         ]

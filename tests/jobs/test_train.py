@@ -95,6 +95,18 @@ def test_stages_follow_each_other_and_end_with_loadable_weights(
 
 @pytest.mark.ray
 @pytest.mark.soak
+def test_a_killed_run_whose_minutes_are_over_is_saved_as_it_is(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ["run=killed", "save_every=2", "steps=99", "init_from=fresh", MIXTURE]
+    kill_at_step(3, tmp_path, *whole)
+    saved = run_stage(2, tmp_path, capsys, *whole, "minutes=1e-6")
+    assert 2 <= saved["step"] < 99 and len(read_ledger(Run(str(tmp_path), "killed").ledger)) >= 4
+    FireEditPipeline.from_pretrained(saved["weights"])
+
+
+@pytest.mark.ray
+@pytest.mark.soak
 def test_a_killed_run_resumes_to_the_sample_also_with_fewer_workers(
     ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,7 +46,7 @@ print("the third has room", file=sys.stderr, flush=True)
 SAID = {
     "what is sold out": r"for 1 of 1 GPUs.*, [0-9]+ s: .* failed [0-9]+ times to launch gpu",
     "what no node has": r"of 9 CPUs, .* none of the nodes that it may add have room for this; write less, or end",
-    "nodes that come": r"(1.2|0.6) CPUs( on one node)?, .*; autoscaler: .*(asked for|starting Ray on) [12] cpu",
+    "nodes that come": r"(of 1.2|for 0.6) CPUs( on one node)?, .*; autoscaler: .*(asked for|starting Ray on) [12] cpu",
     "nodes that came": r"the third has room",
 }
 
@@ -167,7 +167,7 @@ def test_a_job_that_waits_for_nodes_says_what_the_autoscaler_does(tmp_path: Path
         command, unsaid = [sys.executable, "-c", THREE_JOBS], dict(SAID)
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
-            threading.Timer(60, process.kill).start()
+            threading.Timer(90, process.kill).start()
             while unsaid and (line := process.stderr.readline()):
                 unsaid = {what: pattern for what, pattern in unsaid.items() if not re.search(pattern, line)}
             process.kill()  # two of its jobs wait for ever

@@ -151,7 +151,7 @@ def work(rank: int, folder: Path, turns: Any) -> None:
         turns: barrier of the three.
     """
     workers, alone = (1, True) if rank == 2 else (2, False)
-    place = {"RANK": 0 if alone else rank, "LOCAL_RANK": 0 if alone else rank, "WORLD_SIZE": workers}
+    place = {"RANK": 0, "WORLD_SIZE": 1} if alone else {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
     os.environ |= {name: str(value) for name, value in place.items()}
     file = f"file://{folder}/rendezvous-{workers}"
     dist.init_process_group("gloo", init_method=file, rank=place["RANK"], world_size=workers)
