@@ -20,6 +20,7 @@ from fireedit.jobs.editing import pictures, service, sources
 from fireedit.jobs.editing.many import ManyEdits
 from fireedit.jobs.editing.pools import FOLDER, PoolsConfig
 from fireedit.jobs.editing.sources import SourcesError
+from fireedit.models.editors.editor import EDITORS
 from fireedit.models.settings import add_setting_flags, setting_flags
 from fireedit.platform import config, storage
 from fireedit.platform.console import say
@@ -53,16 +54,17 @@ def edit(args: argparse.Namespace) -> dict[str, Any]:
     else:
         from fireedit.jobs.editing.single import edit_picture  # imports torch, which takes seconds
 
-        where = (args.weights, args.device)
-        encoded, regions = edit_picture(data, prompt, *where, args.seed, changes, args.size, mask, file_format)
+        options = (args.weights, args.device, args.seed, changes, args.size, mask, file_format, args.editor)
+        encoded, regions = edit_picture(data, prompt, *options)
     storage.write_bytes(out, encoded)
     return {"edited": out, "regions": regions, "seconds": round(time.monotonic() - started, 2)}
 
 
 def edit_many(args: argparse.Namespace) -> dict[str, Any]:
     """Edit a folder of pictures or parquet files; returns the job's report."""
-    if not args.out or args.mask:
-        wrong = "--mask is for one picture; leave it out" if args.mask else "found no --out; write a folder"
+    if not args.out or args.mask or args.editor:
+        given = "--mask or --editor" if args.mask or args.editor else ""
+        wrong = f"{given} is for one picture; leave it out" if given else "found no --out; write a folder"
         raise SourcesError(f"{args.image}: {wrong}")
     edits = ManyEdits(
         source=storage.absolute(args.image),
@@ -93,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("prompt", nargs="?", default="", help="instruction, such as 'remove the dog'")
     parser.add_argument("--out", help="picture file (default: edited.png); of many, a folder, local or s3://")
     parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, which ships)")
+    parser.add_argument("--editor", default="", metavar="NAME=FOLDER", help=f"another system: {', '.join(EDITORS)}")
     parser.add_argument(
         "--seed", type=int, default=0, help="of many, each has its own, made of this and its id" + default
     )

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 
 STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")
@@ -84,6 +85,36 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {name: tensor for file in tensor_files(path) for name, tensor in _read_file(file).items()}
 
 
+def read_lightning(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint of PyTorch Lightning, which holds callbacks and settings besides.
+
+    Objects of other classes than tensors and plain containers become mute stand-ins: no code of the file runs.
+
+    Raises:
+        CheckpointFileError: the file is missing or damaged, or holds no `state_dict`.
+    """
+    check_file(path)
+    try:
+        strange = [(_StandIn, name) for name in get_unsafe_globals_in_checkpoint(path)]
+        with safe_globals(strange):  # type: ignore[arg-type]  # pairs of a class and a name are taken too
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # bytes that are no pickle fail in any way
+        raise CheckpointFileError(f"{path} is no checkpoint of Lightning ({_first_line(error)})") from error
+    if not isinstance(held, dict) or "state_dict" not in held:
+        raise CheckpointFileError(f"{path} holds no state_dict; give a checkpoint of PyTorch Lightning")
+    return dict(held["state_dict"])
+
+
+class _StandIn:
+    """Object of a class that is not loaded."""
+
+    def __init__(self, *args: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a config."""
     check_file(path)
@@ -128,6 +159,9 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # bytes that are no pickle fail in any way
-        reason = str(error).partition("\n")[0]
-        message = f"{path} is not a file of tensors alone ({reason[:200]}); download it again where it was published"
+        message = f"{path} is not a file of tensors alone ({_first_line(error)}); download it again from its publisher"
         raise CheckpointFileError(message) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -201,7 +201,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     @torch.no_grad()
     def prepare(
         self,
-        images: Sequence[np.ndarray],
+        canvases: Sequence[np.ndarray],
         percepts: Percepts | None,
         edit_tokens: Tensor,
         settings: PaintSettings,
@@ -212,7 +212,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         """Compute everything that all denoising steps share, once per source.
 
         Args:
-            images: B decoded sources, uint8 RGB [H, W, 3] each.
+            canvases: B sources, uint8 RGB of one size: that FireEdit was trained on, or any of whole cells.
             percepts, edit_tokens: their conditions; no percepts for an editor without HVCA.
             generators: one for each of N outputs makes each independent of the rest of the batch.
             latents: [N, C, h, w] of unit variance, in place of noise from the generators.
@@ -221,9 +221,9 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         device, dtype = self._execution_device, self.unet.dtype
         scheduler = started(self.scheduler, settings.num_inference_steps, device)
         generators = list(generators) if isinstance(generators, Sequence) else generators
-        source_of = torch.arange(len(images)).repeat_interleave(torch.tensor(copies or [1] * len(images))).to(device)
-        pixels = torch.from_numpy(np.stack([squash(image, self.vae.config.sample_size) for image in images]))
-        source = source_latents(encode_pixels(self.vae, pixels.to(device)))[source_of]
+        counts = torch.tensor(copies or [1] * len(canvases))
+        source_of = torch.arange(len(canvases)).repeat_interleave(counts).to(device)
+        source = source_latents(encode_pixels(self.vae, torch.from_numpy(np.stack(canvases)).to(device)))[source_of]
         edit_tokens = edit_tokens.to(device, dtype)
         null_ids = tokenize_text(self.tokenizer, [settings.negative_prompt], edit_tokens.shape[1]).to(device)
         if latents is None:

@@ -77,7 +77,10 @@ def predict_guided(model: FireEdit, states: Sequence[SamplingState]) -> list[Ten
     noisy, source, timesteps, tokens, *detail = map(torch.cat, zip(*branches, strict=True))
     predicted = model.predict(noisy, source, timesteps, Conditions(tokens, detail[0] if detail else None))
     parts = predicted.split([state.branches for state in states])
-    return [_guided(*each) for each in zip(states, parts, strict=True)]
+    return [
+        each if state.null_tokens is None else guided(each, state.settings)
+        for state, each in zip(states, parts, strict=True)
+    ]
 
 
 def _branches(state: SamplingState, timed_tokens: Tensor) -> tuple[Tensor, ...]:
@@ -105,12 +108,11 @@ def _branches(state: SamplingState, timed_tokens: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def _guided(state: SamplingState, predicted: Tensor) -> Tensor:
-    if state.null_tokens is None:
-        return predicted
+def guided(predicted: Tensor, settings: PaintSettings) -> Tensor:
+    """Combine predictions [3 N, C, h, w] of the branches text and image, image alone, neither; [N, C, h, w]."""
     full, image_only, unconditional = predicted.chunk(3)
     return (
         unconditional
-        + state.settings.guidance_scale * (full - image_only)
-        + state.settings.image_guidance_scale * (image_only - unconditional)
+        + settings.guidance_scale * (full - image_only)
+        + settings.image_guidance_scale * (image_only - unconditional)
     )

@@ -15,7 +15,7 @@ from diffusers.utils import logging as diffusers_logging
 from pydantic import Field
 from ray import ObjectRef, serve
 
-from fireedit.models.instruct_pix2pix import load_instruct_pix2pix
+from fireedit.models.editors.instruct_pix2pix import load_instruct_pix2pix
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import storage
 from fireedit.serve import metrics

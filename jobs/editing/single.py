@@ -6,8 +6,10 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
+from PIL import Image
 
 from fireedit.jobs.editing import pictures
+from fireedit.models.editors.editor import EditorError, EditorName, load_editor
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import SettingValue
@@ -26,6 +28,7 @@ def edit_picture(
     size: str = "auto",
     mask: np.ndarray | None = None,
     file_format: images.Format = "png",
+    editor: str = "",
 ) -> tuple[EncodedImage, int]:
     """Edit one picture.
 
@@ -34,11 +37,19 @@ def edit_picture(
         weights: pipeline folder, local or s3://; `nano` names the shipped one.
         changes: sampler settings; None is the weights' own.
         size: as `pictures.require_size`.
-        mask: uint8 [H, W] of the picture's size, 255 where it may change.
+        mask: uint8 [H, W] of the picture's size, 255 where it may change; none for another system.
         file_format: of the result.
+        editor: `NAME=FOLDER` of another system, in place of the weights.
     Returns:
-        The encoded result, and the number of regions that the VLM read.
+        The encoded result, and the number of regions that the VLM read, 0 without one.
+    Raises:
+        EditorError: the editor is unknown or has no masks.
     """
+    if editor:
+        if mask is not None:
+            raise EditorError(f"--mask: found with --editor {editor}; only FireEdit's --weights have masks")
+        name = EditorName.parse(editor)
+        return _edit_with(name, data, instruction, device, seed, changes, size, file_format), 0
     ground, source = pictures.ground_of(file_format), images.Picture(data)
     with nullcontext(NANO) if weights == "nano" else storage.reading_folder(weights) as folder:
         pipeline = FireEditPipeline.from_pretrained(folder).to(device or default_device())
@@ -59,3 +70,26 @@ def edit_picture(
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _edit_with(
+    editor: EditorName,
+    data: bytes,
+    instruction: str,
+    device: str,
+    seed: int,
+    changes: Mapping[str, SettingValue | None],
+    size: str,
+    file_format: images.Format,
+) -> EncodedImage:
+    """Edit one picture and scale the result from the size that the editor paints, unless `size` is `canvas`."""
+    source, system = images.Picture(data), load_editor(editor, device or default_device())
+    settings = system.settings.but(**changes)
+    (edited,) = system.edit(
+        [source.pixels(pictures.ground_of(file_format) or images.GRAY)], [instruction], [seed], settings
+    )
+    wanted = pictures.size_of(size)
+    if wanted != "canvas" and (side := source.size if isinstance(wanted, str) else wanted) != edited.shape[1::-1]:
+        edited = np.asarray(Image.fromarray(edited).resize(side, Image.Resampling.LANCZOS))
+    facts = Provenance(weights=system.weights, seed=seed, settings=asdict(settings))
+    return pictures.encode_picture(edited, file_format, facts)

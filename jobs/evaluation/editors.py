@@ -15,6 +15,7 @@ from fireedit.jobs.evaluation.cases import EditCase, stacked
 from fireedit.models.checkpoint_files import check_folder
 from fireedit.models.model import NANO, FireEditConfig, Percepts
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.processor import squash
 from fireedit.models.schedule import sampler
 from fireedit.models.settings import PaintSettings, SettingValue
 from fireedit.models.text import text_states, tokenize_text
@@ -89,8 +90,8 @@ class PipelineEditor:
     def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
         """Sample each case from noise of its own seed, independent of the rest of the batch."""
         noise = [torch.Generator().manual_seed(case.seed) for case in cases]
-        pictures = [case.source for case in cases]
-        latents = self.pipeline.paint(self.pipeline.prepare(pictures, *self.condition(cases), self.settings, noise))
+        canvases = [squash(case.source, self.pipeline.vae.config.sample_size) for case in cases]
+        latents = self.pipeline.paint(self.pipeline.prepare(canvases, *self.condition(cases), self.settings, noise))
         return self.pipeline.decode(latents)
 
     def text_states(self, texts: Sequence[str]) -> Tensor:

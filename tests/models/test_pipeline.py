@@ -343,7 +343,7 @@ def test_samplings_can_be_stepped_in_turns(editor: FireEditPipeline) -> None:
     settings = [editor.settings.but(num_inference_steps=steps) for steps in (2, 3)]
 
     def prepared(settings: PaintSettings) -> SamplingState:
-        return editor.prepare([picture(1)], percepts, edit_tokens, settings, [seeded(0)])
+        return editor.prepare([squash(picture(1), 64)], percepts, edit_tokens, settings, [seeded(0)])
 
     expected = [editor.paint(prepared(each)) for each in settings]
     short, long = map(prepared, settings)
@@ -361,7 +361,7 @@ def test_samplings_stepped_together_are_as_alone(editor: FireEditPipeline) -> No
     ]
 
     def prepared(index: int) -> SamplingState:
-        return editor.prepare([picture(index)], percepts, edit_tokens, settings[index], [seeded(index)])
+        return editor.prepare([squash(picture(index), 64)], percepts, edit_tokens, settings[index], [seeded(index)])
 
     states = [prepared(index) for index in range(3)]
     editor.denoise(*states)
@@ -435,7 +435,7 @@ def test_a_saved_pipeline_keeps_the_detail_of_dropped_text(editor: FireEditPipel
     kept = loaded(tmp_path)
     percepts, edit_tokens = understood(kept, "make it red")
     states = [
-        pipeline.prepare([picture(1)], percepts, edit_tokens, pipeline.settings.but(guidance_scale=scale))
+        pipeline.prepare([squash(picture(1), 64)], percepts, edit_tokens, pipeline.settings.but(guidance_scale=scale))
         for pipeline, scale in ((kept, 4.0), (kept, 1.0), (editor, 4.0))
     ]
     null = text_states(kept.text_encoder, tokenize_text(kept.tokenizer, [""], 77))
@@ -470,7 +470,7 @@ def error_of_an_oracle(pipeline: FireEditPipeline, steps: int, monkeypatch: pyte
         clean = source_of(pipeline, torch.tensor(squash(picture(2), 64))[None])
     monkeypatch.setattr(pipeline.unet, "predict", lambda noisy, *_: clean.expand_as(noisy))
     settings = pipeline.settings.but(num_inference_steps=steps)
-    latents = pipeline.paint(pipeline.prepare([picture(1)], percepts, edit_tokens, settings, [seeded(3)]))
+    latents = pipeline.paint(pipeline.prepare([squash(picture(1), 64)], percepts, edit_tokens, settings, [seeded(3)]))
     return float((latents - clean).square().mean().sqrt())
 
 

@@ -1,4 +1,4 @@
-"""Tiny random InstructPix2Pix in diffusers' format: our sampler's pictures are those of diffusers' own pipeline."""
+"""InstructPix2Pix as an editor: the pictures of diffusers' own pipeline at any aspect, its size rule, its folder."""
 
 import json
 from pathlib import Path
@@ -7,69 +7,91 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    EulerAncestralDiscreteScheduler,
-    StableDiffusionInstructPix2PixPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 from PIL import Image
-from transformers import AutoTokenizer
 
 from fireedit.models.checkpoint_files import CheckpointFileError
-from fireedit.models.instruct_pix2pix import PARTS, load_instruct_pix2pix
+from fireedit.models.editors.editor import EditorError, EditorName, load_editor
+from fireedit.models.editors.instruct_pix2pix import PARTS, InstructPix2Pix, fit, load_instruct_pix2pix
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
-from fireedit.models.text import TextConfig, build_text_encoder, text_states, tokenize_text
+from fireedit.models.settings import PaintSettings
+from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.vae import decode_latents
 from fireedit.models.weights import WeightsError
-from tests.factories import picture, shaken
+from tests.factories import picture
+from tests.models.published_pipelines import SCHEDULE, tiny_instruct_pix2pix
 
 STEPS, PROMPT = 3, "make the red circle blue"
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+TEXTS = ["make the red circle blue", "remove the cube", "make it night"]
 
 
 @pytest.fixture(scope="module")
 def theirs() -> StableDiffusionInstructPix2PixPipeline:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tokenizer = AutoTokenizer.from_pretrained(NANO / "tokenizer")
-        text = TextConfig(vocab_size=len(tokenizer), width=32, mlp_width=64, layers=2, heads=4)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            in_channels=8,
-            block_out_channels=(32, 64),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            layers_per_block=1,
-            cross_attention_dim=32,
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(32, 32, 64),
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            latent_channels=4,
-            sample_size=256,  # of its training: pictures of this UNet have 32
-        )
-        parts = {"unet": unet, "vae": vae, "text_encoder": build_text_encoder(text)}
-    pipeline = StableDiffusionInstructPix2PixPipeline(
-        **{name: shaken(part).eval() for name, part in parts.items()},
-        tokenizer=tokenizer,
-        scheduler=EulerAncestralDiscreteScheduler(**SCHEDULE, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return tiny_instruct_pix2pix()
 
 
 @pytest.fixture(scope="module")
 def folder(theirs: StableDiffusionInstructPix2PixPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("published")
+    folder = tmp_path_factory.mktemp("instruct-pix2pix")
     theirs.save_pretrained(folder)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((512, 512), (512, 512)), ((1024, 768), (512, 384)), ((500, 333), (576, 384)), ((333, 500), (384, 576))]
+    + [((1000, 200), (640, 128)), ((90, 64), (512, 384)), ((4000, 3000), (512, 384))],
+)
+def test_sizes_are_those_of_edit_cli(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert fit(Image.new("RGB", size)).size == expected
+
+
+def test_an_aspect_is_cropped_at_the_center_not_squashed() -> None:
+    source = np.zeros((200, 1000, 3), np.uint8)
+    source[:, 400:600] = 255
+    fitted = np.asarray(fit(Image.fromarray(source)))
+    white = np.flatnonzero(fitted[64, :, 0] > 127)
+    assert fitted.shape == (128, 640, 3) and (white[0], white[-1]) == (256, 383)
+
+
+def shrunk(image: Image.Image) -> Image.Image:
+    """Bring a picture to a size that this test paints quickly."""
+    return image.resize((image.width // 16 * 8, image.height // 16 * 8))
+
+
+def test_pictures_are_those_of_diffusers_at_any_aspect(
+    theirs: StableDiffusionInstructPix2PixPipeline, folder: Path
+) -> None:
+    editor = InstructPix2Pix("instruct-pix2pix", load_instruct_pix2pix(folder), fit=shrunk)
+    pictures = [picture(1, 96, 64), picture(2, 64, 96), picture(3, 96, 64)]
+    settings = editor.settings.but(num_inference_steps=3)
+    edited = editor.edit(pictures, TEXTS, [7, 8, 9], settings)
+    theirs.scheduler = EulerAncestralDiscreteScheduler.from_config(theirs.scheduler.config)
+    for index, source in enumerate(pictures):
+        arguments: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 7.5, "image_guidance_scale": 1.5}
+        generator = torch.Generator().manual_seed(7 + index)
+        image = shrunk(Image.fromarray(source))
+        expected = theirs(TEXTS[index], image, generator=generator, output_type="np", **arguments).images[0]
+        assert expected.std() > 0.05, "an edit that shows something"
+        assert np.abs(edited[index] / 255 - expected).max() < 0.5 / 255 + 1e-4, "equal but for the rounding to 8 bits"
+
+
+def test_a_batch_changes_nothing(folder: Path) -> None:
+    editor = InstructPix2Pix("instruct-pix2pix", load_instruct_pix2pix(folder), fit=shrunk)
+    settings = editor.settings.but(num_inference_steps=2)
+    pictures = [picture(1, 96, 64), picture(2, 96, 64)]
+    together = editor.edit(pictures, TEXTS[:2], [1, 2], settings)
+    alone = editor.edit(pictures[1:], TEXTS[1:2], [2], settings)
+    assert np.array_equal(together[1], alone[0])
+
+
+def test_the_published_folder_loads_with_the_papers_settings(folder: Path) -> None:
+    editor = load_editor(EditorName("instruct-pix2pix", str(folder)))
+    assert editor.settings == PaintSettings(num_inference_steps=100, guidance_scale=7.5, image_guidance_scale=1.5)
+    assert editor.name == "instruct-pix2pix" and len(editor.weights) >= 8
+    with pytest.raises(EditorError, match=r"has no keep_below: found 0.1; leave it at 0.0"):
+        editor.edit([picture(1)], TEXTS[:1], [0], editor.settings.but(keep_below=0.1))
 
 
 @torch.no_grad()
@@ -86,6 +108,7 @@ def edited(pipeline: FireEditPipeline, image: np.ndarray, seed: int = 7, **setti
     ("scheduler", "settings"),
     [
         (EulerAncestralDiscreteScheduler, {}),
+        (EulerAncestralDiscreteScheduler, {"size": (48, 32)}),
         (EulerAncestralDiscreteScheduler, {"guidance_scale": 3.0, "image_guidance_scale": 1.0}),
         (EulerAncestralDiscreteScheduler, {"negative_prompt": "blurry"}),
         (DDIMScheduler, {"guidance_scale": 5.0}),
@@ -98,7 +121,8 @@ def test_pictures_are_those_of_diffusers(
     theirs.save_pretrained(tmp_path)
     ours = load_instruct_pix2pix(tmp_path)
     ours.set_progress_bar_config(disable=True)
-    image = picture(1, 32, 32)
+    settings = dict(settings)
+    image = picture(1, *settings.pop("size", (32, 32)))
     generator = torch.Generator().manual_seed(7)
     arguments = {"num_inference_steps": STEPS, "generator": generator, "output_type": "np", **settings}
     expected = theirs(PROMPT, Image.fromarray(image), **arguments).images
