@@ -55,13 +55,22 @@ class InvariantConv2d(nn.Conv2d):
         return torch.mkldnn_convolution(x.contiguous(), self.weight, self.bias, padding, stride, dilation, self.groups)
 
 
+class InvariantGroupNorm(nn.GroupNorm):
+    """Group normalization of planes; PyTorch sums channels-last ones, which attention leaves behind, by the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.contiguous() if _is_inference(x) else x)
+
+
 def make_invariant(module: nn.Module) -> None:
-    """Turn the linear and convolution layers of a module into invariant ones; weights and their names stay."""
+    """Turn a module's linear, convolution and group norm layers into invariant ones; weights and names stay."""
     for layer in module.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = InvariantLinear
         elif type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
             layer.__class__ = InvariantConv2d
+        elif type(layer) is nn.GroupNorm:
+            layer.__class__ = InvariantGroupNorm
 
 
 def _is_inference(x: Tensor) -> bool:

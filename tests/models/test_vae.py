@@ -1,8 +1,10 @@
 """Source latents are an unscaled mode, target latents a scaled sample; the codec is lossless."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ from fireedit.models.vae import (
     source_latents,
     target_latents,
 )
-from tests.factories import parameter_count, picture
+from tests.factories import PAPERLIKE, parameter_count, picture, shaken
 
 TINY = VAEConfig(
     sample_size=64, block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4
@@ -186,3 +188,16 @@ def test_either_is_built_from_its_sizes_and_loaded_from_its_folder(
     latents = source_latents(encode_pixels(made, canvas))
     assert torch.equal(source_latents(encode_pixels(loaded, canvas)), latents)
     assert torch.equal(decode_latents(loaded, latents), decode_latents(made, latents))
+
+
+@torch.no_grad()
+def test_a_picture_is_the_same_in_any_batch() -> None:
+    vae = shaken(EditVAE(VAEConfig(**(asdict(PAPERLIKE.vae) | {"sample_size": 64})))).eval()
+    pixels = torch.from_numpy(np.stack([picture(seed, 64, 64) for seed in range(3)]))
+    moments = encode_pixels(vae, pixels)
+    latents = source_latents(moments)
+    decoded = decode_latents(vae, latents)
+    for place in range(3):
+        alone = slice(place, place + 1)
+        assert torch.equal(encode_pixels(vae, pixels[alone]), moments[alone])
+        assert torch.equal(decode_latents(vae, latents[alone]), decoded[alone])
