@@ -47,6 +47,7 @@ EDITORS = {
     "hq-edit": "hq_edit:load",
     "hq-edit-code": "hq_edit:load_as_in_code",
     "ultraedit": "ultraedit:load",
+    "smartedit": "smartedit:load",
     "copy": "baselines:load_copy",
     "vae": "baselines:load_reconstruction",
 }
