@@ -21,42 +21,13 @@ import numpy as np
 
 from fireedit.platform import storage
 
-SETTINGS, EDITED, ROWS, FAILED = "edit.json", "edited", "rows", "failed"
+EDITED, ROWS, FAILED = "edited", "rows", "failed"
 FLUSH_EVERY_S = 5.0
 READERS = 16
 """Parts that are read at a time."""
 
 Record = Mapping[str, Any]
 """Line of a part: row, id, source, instruction, seed, and file, seconds, regions or error."""
-
-
-class ManifestError(ValueError):
-    """The folder holds the pictures of another job."""
-
-
-def require_settings(out: str, settings: Mapping[str, Any]) -> bool:
-    """Compare settings with those of the folder's job; returns false if the folder has none yet.
-
-    Raises:
-        ManifestError: they differ, or the folder has pictures of something else.
-    """
-    path = storage.join(out, SETTINGS)
-    if not storage.exists(path):
-        if storage.names(storage.join(out, ROWS)):
-            raise ManifestError(f"{out} has {ROWS}/ and no {SETTINGS}; write another --out")
-        return False
-    recorded = json.loads(storage.read_bytes(path))
-    for key, value in settings.items():
-        if recorded.get(key) != value:
-            raise ManifestError(
-                f"{out}: the pictures there were made with {key} {recorded.get(key)!r}, not {value!r}; "
-                "write another --out or the same settings"
-            )
-    return True
-
-
-def save_settings(out: str, settings: Mapping[str, Any]) -> None:
-    storage.write_bytes(storage.join(out, SETTINGS), json.dumps(settings, indent=1).encode())
 
 
 class Manifest:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fireedit.jobs.editing import manifest
-from fireedit.jobs.editing.manifest import Manifest, Record
+from fireedit.jobs.editing.manifest import ROWS, Manifest, Record
 from fireedit.jobs.editing.sources import (
     LISTING,
     Group,
@@ -23,11 +22,9 @@ from fireedit.jobs.editing.sources import (
     write_listing,
 )
 from fireedit.models.settings import SettingValue
-from fireedit.platform import images, storage
-from fireedit.platform.console import say, show
+from fireedit.platform import images, job_folder, storage
 from fireedit.platform.data.corpora import pairs
-
-SECONDS_PER_LINE = 10.0
+from fireedit.platform.picture_progress import PictureProgress
 
 Todo = Sequence[tuple[Group, Sequence[int]]]
 """Row groups, each with the places in it that are still to be edited."""
@@ -66,58 +63,23 @@ def run(edits: ManyEdits, made_with: Mapping[str, Any], editor: Editor) -> dict[
         Pictures edited now, rows set aside now or before, pictures skipped as they were edited before, seconds, out.
     Raises:
         SourcesError: sources or instructions are wrong.
-        ManifestError: the folder holds another job.
+        JobFolderError: the folder holds another job.
     """
     began = time.monotonic()
     sources = _open_job(edits, made_with)
     state = Manifest(edits.out, sources.rows)
     skipped = int(state.edited.sum())
     todo = _todo(sources, state.todo(edits.retry_failed))
-    progress = Progress(state)
+    progress = PictureProgress(sources.rows, skipped, int(state.failed.sum()))
     try:
         for records in editor(sources, todo) if todo else ():
             state.add(records)
-            progress.update()
+            progress.update(int(state.edited.sum()), int(state.failed.sum()))
     finally:
         state.flush()
     progress.close()
     counts = {"edited": int(state.edited.sum()) - skipped, "failed": int(state.failed.sum()), "skipped": skipped}
     return counts | {"seconds": round(time.monotonic() - began, 2), "out": edits.out}
-
-
-@dataclass
-class Progress:
-    """Line of progress: `   120/1000  12.5 pictures/s  3 failed  left 70 s`."""
-
-    state: Manifest
-    _before: int = field(init=False)
-    _began: float = field(init=False)
-    _said: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._before, self._began = self._done, time.monotonic()
-        self._said = self._began
-
-    def update(self) -> None:
-        """Show the line on a terminal; elsewhere print it every SECONDS_PER_LINE."""
-        show(self.line())
-        if time.monotonic() - self._said > SECONDS_PER_LINE:
-            self._said = time.monotonic()
-            say(self.line())
-
-    def close(self) -> None:
-        """Print the last line."""
-        say(self.line())
-
-    def line(self) -> str:
-        total, done, failed = len(self.state.edited), self._done, int(self.state.failed.sum())
-        speed = (done - self._before) / max(time.monotonic() - self._began, 1e-9)
-        left = f"{(total - done) / speed:.0f} s" if speed else "unknown" if done < total else "0 s"
-        return f"{done:7d}/{total}  {speed:.2f} pictures/s  {failed} failed  left {left}"
-
-    @property
-    def _done(self) -> int:
-        return int(self.state.edited.sum()) + int(self.state.failed.sum())
 
 
 def _open_job(edits: ManyEdits, made_with: Mapping[str, Any]) -> Sources:
@@ -132,14 +94,14 @@ def _open_job(edits: ManyEdits, made_with: Mapping[str, Any]) -> Sources:
     if instructions:
         text = storage.read_bytes(instructions)
         wanted["instructions"] = f"{instructions} {hashlib.blake2b(text, digest_size=8).hexdigest()}"
-    is_begun = manifest.require_settings(edits.out, wanted)
+    is_begun = job_folder.require_settings(edits.out, wanted, ROWS)
     sources = _open_sources(edits, instructions, is_begun)
     fingerprint = {"sources": sources.fingerprint}
     if is_begun:
-        manifest.require_settings(edits.out, fingerprint)
+        job_folder.require_settings(edits.out, fingerprint, ROWS)
     else:
         sources.require_unique_ids()
-        manifest.save_settings(edits.out, wanted | fingerprint)
+        job_folder.save_settings(edits.out, wanted | fingerprint)
     return sources
 
 

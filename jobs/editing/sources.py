@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from fireedit.jobs.editing.manifest import SETTINGS
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import pairs, rows
+from fireedit.platform.job_folder import SETTINGS
 
 LISTING = "sources.parquet"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

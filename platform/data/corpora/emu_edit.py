@@ -9,7 +9,7 @@ Source: huggingface.co/datasets/facebook/emu_edit_test_set and emu_edit_test_set
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fireedit.platform.data.corpora import parquet, rows
@@ -54,14 +54,16 @@ def read(root: str, split: str = "test") -> rows.Corpus:
     return rows.Corpus(find_parts(root, skipped), _samples, skipped=skipped)
 
 
-def find_parts(root: str, skipped: Counter[str]) -> list[EmuEditFile]:
+def find_parts(root: str, skipped: Counter[str], prefixes: Sequence[str] = PREFIXES) -> list[EmuEditFile]:
     """List the files of ROOT/data, of which only the keys are read yet; `skipped` counts those that are no data.
 
+    Args:
+        prefixes: beginnings of the names of the files; a key that stands twice is one that does so in these.
     Raises:
         CorpusError: there are no such files, or the first of them has not the columns.
     """
     seen: set[tuple[Any, ...]] = set()
-    paths = parquet.list_files(root, CORPUS, PREFIXES, skipped)
+    paths = parquet.list_files(root, CORPUS, tuple(prefixes), skipped)
     parquet.column_names(paths[0], COLUMNS, PICTURES)
     return [EmuEditFile(path, _repeated(path, seen)) for path in paths]
 

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from fireedit.jobs.editing.manifest import Manifest, ManifestError, require_settings, save_settings
+from fireedit.jobs.editing.manifest import Manifest
 
 
 def record(row: int, **more: Any) -> dict[str, Any]:
@@ -30,19 +28,3 @@ def test_a_row_that_failed_and_was_edited_later_counts_as_edited(tmp_path: Path)
     state.flush()
     again = Manifest(str(tmp_path), 1)
     assert again.edited.tolist() == [True] and again.failed.tolist() == [False]
-
-
-def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
-    out = str(tmp_path)
-    assert not require_settings(out, {"seed": 0})
-    save_settings(out, {"seed": 0, "sources": "ab"})
-    assert require_settings(out, {"seed": 0})
-    with pytest.raises(ManifestError, match="seed 0, not 1; write another --out"):
-        require_settings(out, {"seed": 1})
-
-
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "rows").mkdir()
-    (tmp_path / "rows" / "a.parquet").touch()
-    with pytest.raises(ManifestError, match="no edit.json"):
-        require_settings(str(tmp_path), {})

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fireedit.jobs.editing.manifest import Manifest, ManifestError, Record
-from fireedit.jobs.editing.many import Editor, ManyEdits, Progress, Todo, run
+from fireedit.jobs.editing.manifest import Record
+from fireedit.jobs.editing.many import Editor, ManyEdits, Todo, run
 from fireedit.jobs.editing.pictures import write_row
 from fireedit.jobs.editing.sources import Sources, SourcesError
 from fireedit.platform import storage
 from fireedit.platform.images import encode_png
+from fireedit.platform.job_folder import JobFolderError
 from tests.factories import picture
 
 PNG = encode_png(picture(1))
@@ -83,7 +84,7 @@ def test_another_job_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         ({"size": "canvas"}, "ab"),
         ({}, "cd"),
     ):
-        with pytest.raises(ManifestError, match="write another --out"):
+        with pytest.raises(JobFolderError, match="write another --out"):
             run(ManyEdits(**asked | changes), {"weights": weights}, copying(asked["out"])[0])
 
 
@@ -95,11 +96,3 @@ def test_instructions_come_from_one_place(tmp_path: Path) -> None:
     ):
         with pytest.raises(SourcesError, match=words):
             run(ManyEdits(source=str(tmp_path), out=str(tmp_path / "out"), **given), WEIGHTS, copying("")[0])
-
-
-def test_progress_counts_what_is_done_failed_and_left(tmp_path: Path) -> None:
-    state = Manifest(str(tmp_path), 4)
-    progress = Progress(state)
-    assert progress.line().split() == ["0/4", "0.00", "pictures/s", "0", "failed", "left", "unknown"]
-    state.add([{"row": 0}, {"row": 1, "error": "damaged"}])
-    assert progress.line().startswith("      2/4") and "1 failed" in progress.line()

@@ -1,0 +1,96 @@
+"""Evaluate an editor on a published set of edits, by the set's own protocol.
+
+python jobs/evaluate.py --editor fireedit=FOLDER --set magicbrush-test --data FOLDER --backbones FOLDER --out DIR
+
+Replicas of the editor paint DIR/pictures in Ray Data, every picture once: an interrupted evaluation goes on when it is
+started again. The pictures are then measured, and the tables written to DIR/evaluation.md and evaluation.json.
+`--editor folder=PICTURES` measures pictures made elsewhere, which are named as those in DIR/pictures.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+
+import torch
+
+from fireedit.jobs.evaluation.evaluations import FOLDER, SETS, EvaluationConfig, evaluate
+from fireedit.jobs.evaluation.painting import PaintingError, Replicas
+from fireedit.jobs.evaluation.sets.emu_edit import SPLITS
+from fireedit.models.editors.editor import EDITORS
+from fireedit.models.settings import add_setting_flags, setting_flags
+from fireedit.models.weights import WeightsError
+from fireedit.platform import storage
+from fireedit.platform.console import say
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    began = time.monotonic()
+    try:
+        tables = evaluate(config_of(args))
+    except (OSError, ValueError, PaintingError, WeightsError) as error:
+        say(f"evaluate.py: {error}")
+        return 1
+    say(f"tables: {storage.join(args.out, 'evaluation.md')}")
+    print(json.dumps({"out": args.out, "tables": tables, "seconds": round(time.monotonic() - began, 1)}))
+    return 0
+
+
+def config_of(args: argparse.Namespace) -> EvaluationConfig:
+    """Collect what the command line asks for."""
+    on_gpu = args.device.startswith("cuda")
+    replicas = Replicas(
+        most=args.replicas,
+        cpus=args.cpus,
+        gpus=args.gpus if args.gpus is not None else float(on_gpu),
+        batch=args.batch or (8 if on_gpu else 1),
+    )
+    return EvaluationConfig(
+        editor=args.editor,
+        set=args.set,
+        data=storage.absolute(args.data),
+        out=storage.absolute(args.out),
+        backbones=args.backbones,
+        baseline=args.baseline and storage.absolute(args.baseline),
+        emu_set=args.emu_set,
+        against=args.against,
+        partial=args.partial,
+        seed=args.seed,
+        device=args.device,
+        replicas=replicas,
+        changes=setting_flags(args),
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default, device = "default: %(default)s", "cuda" if torch.cuda.is_available() else "cpu"
+    editors = f"{', '.join(EDITORS)}, or {FOLDER}PICTURES"
+    parser.add_argument("--editor", required=True, metavar="NAME=FOLDER", help=editors)
+    parser.add_argument("--set", required=True, choices=SETS)
+    parser.add_argument("--data", required=True, help="folder of the set, as published")
+    parser.add_argument("--out", required=True, help="folder for pictures and tables, local or s3://")
+    parser.add_argument("--backbones", default="", help="folder with clip-vit-base-patch32, dino-vits16, lpips, ...")
+    parser.add_argument("--baseline", default="", help="--out of another editor, for paired differences")
+    parser.add_argument("--emu-set", choices=SPLITS, default="3589", help=f"part of emu-edit ({default})")
+    parser.add_argument("--against", choices=["generations"], default="", help="of emu-edit: also its own pictures")
+    parser.add_argument("--partial", action="store_true", help="evaluate a set that is not complete")
+    parser.add_argument("--seed", type=int, default=0, help=f"of the noise of every picture ({default})")
+    parser.add_argument("--device", default=device, help=default)
+    pool = parser.add_argument_group("replicas")
+    pool.add_argument("--replicas", type=int, default=64, help=f"most at a time, as the cluster has room ({default})")
+    pool.add_argument("--cpus", type=float, default=1.0, help=f"logical CPUs of each ({default})")
+    pool.add_argument("--gpus", type=float, help="of each (default: 1 on cuda)")
+    pool.add_argument("--batch", type=int, help="pictures painted together (default: 8 on cuda, else 1)")
+    add_setting_flags(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Measures of an evaluation's pictures by the published protocols, in replicas of the backbones."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fireedit.jobs.evaluation.measures import openai_clip, pixels
+from fireedit.jobs.evaluation.measures.dino import DINOMeasure
+from fireedit.jobs.evaluation.measures.lpips import LPIPS
+from fireedit.jobs.evaluation.measures.openai_clip import CLIPMeasure
+from fireedit.jobs.evaluation.painting import Replicas, map_in_replicas, quiet_libraries
+from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
+from fireedit.jobs.evaluation.sets.reasonedit import SIDE
+from fireedit.platform import images, storage
+from fireedit.platform.cluster import start_ray
+from fireedit.platform.console import show
+
+HEADINGS = {
+    "l1": "L1",
+    "l2": "L2",
+    "clip_i": "CLIP-I",
+    "dino": "DINO",
+    "lpips": "LPIPS",
+    "clip_t": "CLIP-T",
+    "clip_t_global": "CLIP-T global",
+    "clip_dir": "CLIP-dir",
+    "psnr_outside": "PSNR",
+    "ssim_outside": "SSIM",
+    "lpips_outside": "LPIPS",
+    "mse_outside": "MSE",
+    "clip_score": "CLIPScore",
+}
+"""Column heading of each measure; those called outside compare what the mask does not cover."""
+DECIMALS = {"l2": 5, "mse_outside": 6, "psnr_outside": 2, "clip_score": 2}
+"""Decimals in tables, of measures that have not 4."""
+LOWER_IS_BETTER = ("l1", "l2", "lpips", "lpips_outside", "mse_outside")
+BACKBONES = {
+    **dict.fromkeys(("clip_i", "clip_t", "clip_t_global", "clip_dir"), "clip-vit-base-patch32"),
+    "dino": "dino-vits16",
+    "lpips": "lpips-alex",
+    "lpips_outside": "lpips-squeeze",
+    "clip_score": "clip-vit-large-patch14",
+}
+"""Backbone of each measure that has one."""
+FOLDERS = {"lpips-alex": "lpips", "lpips-squeeze": "lpips"}
+"""Folders of the backbones whose folder is not called as they are."""
+BATCH = 32
+"""Comparisons measured together, the same in every run."""
+EQUAL_DB = 100.0
+"""PSNR of equal pictures, which is infinite, so that means stay finite."""
+
+Backbone = CLIPMeasure | DINOMeasure | LPIPS
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Measures of an evaluation, as each replica loads them."""
+
+    columns: tuple[str, ...]
+    """Measures, of `HEADINGS`."""
+    backbones: str
+    """Folder with a folder of each backbone; empty for pixel measures alone."""
+    pictures: str
+    """Folder of the outputs."""
+    device: str = "cpu"
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Folders that are missing, by the columns that need them."""
+        needed = {column: BACKBONES[column] for column in self.columns if column in BACKBONES}
+        folders = {column: str(self.folder(name)) for column, name in needed.items()}
+        return {column: folder for column, folder in folders.items() if not (self.backbones and Path(folder).is_dir())}
+
+    @property
+    def present(self) -> list[str]:
+        return [column for column in self.columns if column not in self.absent]
+
+    def folder(self, backbone: str) -> Path:
+        return Path(self.backbones or "BACKBONES") / FOLDERS.get(backbone, backbone)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Values of all comparisons, in their order, and the weights behind them."""
+
+    values: list[Values]
+    """NaN where a measure does not apply."""
+    weights: dict[str, str]
+    """Fingerprint of each backbone by its own name."""
+    truncated: int
+    """Captions longer than CLIP's text encoder reads."""
+
+
+def measure(measuring: Measuring, comparisons: Sequence[Comparison], replicas: Replicas) -> Measured:
+    """Measure outputs in Ray Data."""
+    start_ray()
+    groups = [comparisons[first : first + BATCH] for first in range(0, len(comparisons), BATCH)]
+    rows = [
+        {"number": number, "group": json.dumps([asdict(each) for each in group])} for number, group in enumerate(groups)
+    ]
+    measured = map_in_replicas(rows, MeasureReplica, {"measuring": measuring}, replicas)
+    found = dict[int, dict[str, Any]]()
+    for row in measured.iter_rows():
+        found[row["number"]] = json.loads(row["found"])
+        show(f"measured {min(BATCH * len(found), len(comparisons))}/{len(comparisons)}")
+    ordered = [found[number] for number in range(len(groups))]
+    return Measured(
+        values=[values for each in ordered for values in each["values"]],
+        weights=ordered[0]["weights"],
+        truncated=sum(each["truncated"] for each in ordered),
+    )
+
+
+class MeasureReplica:
+    """Backbones of one process, as Ray Data calls them."""
+
+    def __init__(self, measuring: Measuring):
+        quiet_libraries()
+        self.measuring = measuring
+        self.backbones = load_backbones(measuring)
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        comparisons = [Comparison(**each) for each in json.loads(row["group"])]
+        clip = self.backbones.get("clip-vit-base-patch32")
+        before = clip.truncated if isinstance(clip, CLIPMeasure) else 0
+        values = Batch(comparisons, self.measuring.pictures, self.backbones).measure(self.measuring.present)
+        truncated = clip.truncated - before if isinstance(clip, CLIPMeasure) else 0
+        weights = {backbone.name: backbone.weights for backbone in self.backbones.values()}
+        found = {"values": values, "weights": weights, "truncated": truncated}
+        return {"number": row["number"], "found": json.dumps(found)}
+
+
+def load_backbones(measuring: Measuring) -> dict[str, Backbone]:
+    """Load the backbones of the columns whose folders are there."""
+    names = dict.fromkeys(BACKBONES[column] for column in measuring.present if column in BACKBONES)
+    return {name: _load(name, measuring) for name in names}
+
+
+def _load(name: str, measuring: Measuring) -> Backbone:
+    folder, device = measuring.folder(name), measuring.device
+    if name.startswith("lpips-"):
+        return LPIPS(folder, name.removeprefix("lpips-"), device)
+    return DINOMeasure(folder, device) if name.startswith("dino") else CLIPMeasure(folder, device)
+
+
+@dataclass
+class Batch:
+    """Comparisons measured together; pictures are decoded and embedded once."""
+
+    comparisons: Sequence[Comparison]
+    pictures: str
+    backbones: Mapping[str, Backbone]
+    _decoded: dict[str, Image.Image] = field(default_factory=dict)
+    _embedded: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+
+    def measure(self, columns: Sequence[str]) -> list[Values]:
+        """Measure all comparisons; returns the values of each by column."""
+        found = {column: self._column(column) for column in columns}
+        return [{column: values[place] for column, values in found.items()} for place in range(len(self.comparisons))]
+
+    def _column(self, column: str) -> list[float]:
+        if column in PIXELS:
+            return [PIXELS[column](*self._pair(each)) for each in self.comparisons]
+        if column in OUTSIDE:
+            return [OUTSIDE[column](*self._outside(each)) for each in self.comparisons]
+        backbone = self.backbones[BACKBONES[column]]
+        if isinstance(backbone, LPIPS):
+            pairs = map(self._outside if column == "lpips_outside" else self._pair, self.comparisons)
+            return [backbone.distance(*pair) for pair in pairs]
+        if isinstance(backbone, DINOMeasure):
+            return self._cosines(backbone)
+        return self._clip(column, backbone)
+
+    def _clip(self, column: str, clip: CLIPMeasure) -> list[float]:
+        if column == "clip_i":
+            return self._cosines(clip)
+        if column == "clip_score":
+            crops = [self._crop(each) for each in self.comparisons]
+            nouns = clip.texts([each.noun for each in self.comparisons])
+            return openai_clip.clip_score(clip.pictures(crops), nouns).tolist()
+        outputs = self._pictures(clip, [self._output(each) for each in self.comparisons])
+        if column == "clip_dir":
+            sources = self._pictures(clip, [each.source for each in self.comparisons])
+            before = self._texts(clip, [each.source_caption for each in self.comparisons])
+            after = self._texts(clip, [each.caption for each in self.comparisons])
+            return openai_clip.direction(outputs, sources, after, before).tolist()
+        captions = [each.global_caption if column == "clip_t_global" else each.caption for each in self.comparisons]
+        return openai_clip.cosine(outputs, self._texts(clip, captions)).tolist()
+
+    def _cosines(self, backbone: CLIPMeasure | DINOMeasure) -> list[float]:
+        """Compare outputs and references."""
+        outputs = self._pictures(backbone, [self._output(each) for each in self.comparisons])
+        references = self._pictures(backbone, [each.reference for each in self.comparisons])
+        return openai_clip.cosine(outputs, references).tolist()
+
+    def _pictures(self, backbone: CLIPMeasure | DINOMeasure, addresses: Sequence[str]) -> Tensor:
+        """Embed pictures, [B, W]."""
+        fresh = [each for each in dict.fromkeys(addresses) if (backbone.name, each) not in self._embedded]
+        if fresh:
+            embedded = backbone.pictures([self._image(address) for address in fresh])
+            self._embedded |= {(backbone.name, address): row for address, row in zip(fresh, embedded, strict=True)}
+        return torch.stack([self._embedded[backbone.name, address] for address in addresses])
+
+    def _texts(self, clip: CLIPMeasure, texts: Sequence[str]) -> Tensor:
+        """Embed texts, [B, W]."""
+        fresh = [text for text in dict.fromkeys(texts) if (f"text {clip.name}", text) not in self._embedded]
+        if fresh:
+            rows = zip(fresh, clip.texts(fresh), strict=True)
+            self._embedded |= {(f"text {clip.name}", text): row for text, row in rows}
+        return torch.stack([self._embedded[f"text {clip.name}", text] for text in texts])
+
+    def _output(self, comparison: Comparison) -> str:
+        return storage.join(self.pictures, comparison.output)
+
+    def _image(self, address: str) -> Image.Image:
+        if address not in self._decoded:
+            self._decoded[address] = Image.fromarray(images.decode(storage.read_bytes(address)))
+        return self._decoded[address]
+
+    def _pair(self, comparison: Comparison) -> tuple[Image.Image, Image.Image]:
+        return self._image(self._output(comparison)), self._image(comparison.reference)
+
+    def _outside(self, comparison: Comparison) -> tuple[Image.Image, Image.Image]:
+        """Bring output and source to ReasonEdit's size, black inside the mask."""
+        mask = self._mask(comparison)
+        first, second = (pixels.outside(picture, mask) for picture in self._pair(comparison))
+        return first, second
+
+    def _mask(self, comparison: Comparison) -> np.ndarray:
+        """Read a mask as bool [SIDE, SIDE]."""
+        gray = self._image(comparison.mask).convert("L").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        return np.asarray(gray) >= pixels.MASKED
+
+    def _crop(self, comparison: Comparison) -> Image.Image:
+        """Cut out the box of the mask."""
+        rows, columns = np.nonzero(self._mask(comparison))
+        output = self._image(self._output(comparison)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        if not len(rows):
+            return output
+        return output.crop((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+
+
+def _finite_psnr(output: Image.Image, reference: Image.Image) -> float:
+    value = pixels.psnr(output, reference)
+    return EQUAL_DB if math.isinf(value) else value
+
+
+PIXELS: Mapping[str, Callable[[Image.Image, Image.Image], float]] = {"l1": pixels.l1, "l2": pixels.l2}
+OUTSIDE: Mapping[str, Callable[[Image.Image, Image.Image], float]] = {
+    "psnr_outside": _finite_psnr,
+    "ssim_outside": pixels.ssim,
+    "mse_outside": pixels.l2,
+}

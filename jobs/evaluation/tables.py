@@ -1,0 +1,171 @@
+"""Tables of an evaluation: means with 95 % intervals, beside published figures and another editor's."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fireedit.jobs.evaluation.measuring import DECIMALS, HEADINGS, LOWER_IS_BETTER, Measured, Values
+from fireedit.jobs.evaluation.metrics import Interval, ratio
+from fireedit.jobs.evaluation.published_values import PUBLISHED
+from fireedit.jobs.evaluation.sets.evaluation_set import Comparison, EvaluationSet, SetError
+from fireedit.platform import storage
+
+ROWS, RESULT, REPORT = "measures.jsonl", "evaluation.json", "evaluation.md"
+"""Files in the folder of an evaluation: values of each comparison, means, and the tables to read."""
+DIGITS = 8
+"""Decimals in JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Outcome of an evaluation."""
+
+    editor: str
+    weights: str
+    settings: Mapping[str, Any]
+    """Sampler settings and seed."""
+    edits: EvaluationSet
+    columns: Sequence[str]
+    """Measures that were taken."""
+    absent: Mapping[str, str]
+    """Folders that the other measures of the set need, by measure."""
+    measured: Measured
+
+    @property
+    def tables(self) -> list[str]:
+        return list(dict.fromkeys(each.table for each in self.edits.comparisons))
+
+    def means(self, table: str, other: Sequence[Values] | None = None) -> dict[str, Interval]:
+        """Mean of each measure with its bootstrap interval, which draws sessions or edits; or of a paired difference.
+
+        Args:
+            other: values of another editor, which are subtracted.
+        """
+        return {column: self._mean(table, column, other) for column in self.columns}
+
+    def _mean(self, table: str, column: str, other: Sequence[Values] | None) -> Interval:
+        sums, counts = dict[str, float](), dict[str, int]()
+        for place, (comparison, values) in enumerate(zip(self.edits.comparisons, self.measured.values, strict=True)):
+            value = values[column] - (other[place].get(column, math.nan) if other else 0.0)
+            if comparison.table == table and not math.isnan(value):
+                sums[comparison.unit] = sums.get(comparison.unit, 0.0) + value
+                counts[comparison.unit] = counts.get(comparison.unit, 0) + 1
+        return ratio(list(sums.values()), [counts[unit] for unit in sums])
+
+
+def save(evaluation: Evaluation, out: str, baseline: str = "") -> dict[str, Any]:
+    """Write the three files of an evaluation; returns the means by table.
+
+    Args:
+        baseline: folder of another editor's evaluation of the same set, for paired differences.
+    """
+    result = _result(evaluation)
+    other = _read_baseline(evaluation, baseline) if baseline else None
+    lines = [_line(*each) for each in zip(evaluation.edits.comparisons, evaluation.measured.values, strict=True)]
+    storage.write_bytes(storage.join(out, ROWS), "".join(lines).encode())
+    storage.write_bytes(storage.join(out, REPORT), _markdown(evaluation, other).encode())
+    storage.write_bytes(storage.join(out, RESULT), (json.dumps(result, indent=1) + "\n").encode())
+    return {
+        table: {column: each["mean"] for column, each in means.items()} for table, means in result["tables"].items()
+    }
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Other editor that an evaluation is compared with."""
+
+    editor: str
+    values: list[Values]
+
+
+def _read_baseline(evaluation: Evaluation, folder: str) -> Baseline:
+    result = json.loads(storage.read_bytes(storage.join(folder, RESULT)))
+    if result["fingerprint"] != evaluation.edits.fingerprint:
+        raise SetError(f"--baseline {folder}: found an evaluation of {result['set']} with other edits")
+    lines = storage.read_bytes(storage.join(folder, ROWS)).splitlines()
+    rows = [json.loads(line) for line in lines]
+    keys = [(each.table, each.output) for each in evaluation.edits.comparisons]
+    if [(row["table"], row["output"]) for row in rows] != keys:
+        raise SetError(f"--baseline {folder}: its tables are others; write the same --set and --against for both")
+    values = [{name: math.nan if value is None else value for name, value in row["values"].items()} for row in rows]
+    return Baseline(f"{result['editor']} {result['weights']}".strip(), values)
+
+
+def _line(comparison: Comparison, values: Values) -> str:
+    rounded = {name: _rounded(value) for name, value in values.items()}
+    return json.dumps({"table": comparison.table, "output": comparison.output, "values": rounded}) + "\n"
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, DIGITS)
+
+
+def _result(evaluation: Evaluation) -> dict[str, Any]:
+    tables = {
+        table: {
+            column: {name: _rounded(value) for name, value in asdict(interval).items()}
+            for column, interval in evaluation.means(table).items()
+        }
+        for table in evaluation.tables
+    }
+    return {
+        "editor": evaluation.editor,
+        "weights": evaluation.weights,
+        "settings": dict(evaluation.settings),
+        "set": evaluation.edits.name,
+        "fingerprint": evaluation.edits.fingerprint,
+        "partial": evaluation.edits.partial,
+        "backbones": evaluation.measured.weights,
+        "truncated_captions": evaluation.measured.truncated,
+        "tables": tables,
+    }
+
+
+def _markdown(evaluation: Evaluation, baseline: Baseline | None) -> str:
+    """Format all tables and what they were made with."""
+    name = f"{evaluation.editor} `{evaluation.weights}`" if evaluation.weights else evaluation.editor
+    settings = ", ".join(f"{key} {value!r}" for key, value in evaluation.settings.items())
+    partial = ", part of the published set" if evaluation.edits.partial else ""
+    blocks = [f"# {evaluation.editor} on {evaluation.edits.name}{partial}"]
+    blocks += [f"{name}: {settings}."] if evaluation.weights else []
+    for table in evaluation.tables:
+        blocks += [f"## {table}", _table(evaluation, table, name, baseline)]
+    return "\n\n".join([*blocks, *_notes(evaluation)]) + "\n"
+
+
+def _table(evaluation: Evaluation, table: str, name: str, baseline: Baseline | None) -> str:
+    columns = list(evaluation.columns)
+    headings = [f"{HEADINGS[column]} {'↓' if column in LOWER_IS_BETTER else '↑'}" for column in columns]
+    count = sum(each.table == table for each in evaluation.edits.comparisons)
+    lines = [["", *headings], ["---"] * (len(columns) + 1)]
+    lines.append([f"{name}, {count} pictures", *_cells(evaluation.means(table), columns)])
+    if baseline is not None:
+        lines.append([f"less {baseline.editor}, paired", *_cells(evaluation.means(table, baseline.values), columns)])
+    for system, values in PUBLISHED.get(evaluation.edits.name, {}).get(table, {}).items():
+        lines.append([system, *(f"{values[column]:.4f}" if column in values else "" for column in columns)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cells(means: Mapping[str, Interval], columns: Sequence[str]) -> list[str]:
+    return [_cell(means[column], DECIMALS.get(column, 4)) for column in columns]
+
+
+def _cell(mean: Interval, decimals: int) -> str:
+    if not mean.count:
+        return ""
+    middle, low, high = (f"{value:.{decimals}f}" for value in (mean.mean, mean.low, mean.high))
+    return f"{middle} ({low}..{high})"
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
+    notes = ["In brackets: 95 % bootstrap intervals over sessions or edits. ↓ lower and ↑ higher is better."]
+    if weights := evaluation.measured.weights:
+        notes.append(f"Backbones: {', '.join(f'{name} `{weight[:20]}`' for name, weight in sorted(weights.items()))}.")
+    if evaluation.measured.truncated:
+        notes.append(f"{evaluation.measured.truncated} captions were longer than CLIP reads, and cut.")
+    if evaluation.absent:
+        missing = ", ".join(f"{HEADINGS[column]} ({folder})" for column, folder in evaluation.absent.items())
+        notes.append(f"Not measured, for want of the backbone's folder: {missing}.")
+    return notes

@@ -1,0 +1,95 @@
+"""Evaluations: what is refused before any picture is painted, and pictures made elsewhere."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fireedit.jobs.evaluation import evaluations
+from fireedit.jobs.evaluation.evaluations import EditorFacts, EvaluationConfig, evaluate, open_edits, paint
+from fireedit.jobs.evaluation.measuring import Batch, Measured, Measuring
+from fireedit.jobs.evaluation.painting import Painter, PaintingError, Replicas
+from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet
+from fireedit.models.settings import PaintSettings
+from fireedit.platform.job_folder import JobFolderError
+from tests.jobs.evaluation.magicbrush_folder import write_magicbrush
+
+
+def asked(folder: Path, editor: str, **fields: Any) -> EvaluationConfig:
+    pool = Replicas(most=1, cpus=0.25, gpus=0, batch=1)
+    places = {"data": str(folder / "data"), "out": str(folder / "out")}
+    defaults = {"set": "magicbrush-test", "partial": True, "replicas": pool} | places
+    return EvaluationConfig(editor=editor, **(defaults | fields))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a set, whose measures run in this process."""
+
+    def measure(measuring: Measuring, comparisons: Any, *_: Any) -> Measured:
+        values = Batch(comparisons, measuring.pictures, {}).measure(measuring.present)
+        return Measured(values, {}, truncated=0)
+
+    monkeypatch.setattr(evaluations, "measure", measure)
+    write_magicbrush(tmp_path / "data")
+    return tmp_path
+
+
+def write_targets(edits: EvaluationSet, folder: Path) -> None:
+    """Write true targets in the place of an editor's pictures."""
+    for each in edits.comparisons:
+        path = folder / each.output
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(Path(each.reference).read_bytes())
+
+
+def test_pictures_made_elsewhere_are_measured(folder: Path) -> None:
+    config = asked(folder, f"folder={folder / 'elsewhere'}")
+    edits = open_edits(config)
+    write_targets(edits, folder / "elsewhere")
+    tables = evaluate(config)
+    assert tables == {"single-turn": {"l1": 0, "l2": 0}, "multi-turn": {"l1": 0, "l2": 0}}
+    report = (folder / "out" / "evaluation.md").read_text()
+    assert report.startswith("# folder on magicbrush-test, part of the published set")
+    wrong = edits.comparisons[0]
+    with Image.open(wrong.reference) as image:
+        Image.fromarray(255 - np.asarray(image)).save(folder / "elsewhere" / wrong.output)
+    assert evaluate(config)["single-turn"]["l1"] > 0.01
+
+
+def test_missing_pictures_are_counted_and_named(folder: Path) -> None:
+    config = asked(folder, f"folder={folder / 'elsewhere'}")
+    with pytest.raises(PaintingError, match="elsewhere: 12 of 12 pictures are missing, first 40000/40000_1.png"):
+        evaluate(config)
+    write_targets(open_edits(config), folder / "elsewhere")
+    (folder / "elsewhere" / "40034" / "40034_iter_3.png").unlink()
+    assert evaluate(config)["multi-turn"]["l1"] == 0, "--partial leaves it out"
+
+
+def test_a_folder_of_another_evaluation_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    painted = list[Painter]()
+
+    def paint_missing(painter: Painter, edits: EvaluationSet, replicas: Replicas) -> dict[str, str]:
+        painted.append(painter)
+        return {}
+
+    monkeypatch.setattr(evaluations, "paint_missing", paint_missing)
+    config, facts = asked(folder, "copy"), EditorFacts("ab", PaintSettings())
+    edits = open_edits(config)
+    paint(config, edits, facts)
+    paint(config, edits, facts)
+    with pytest.raises(JobFolderError, match=r"made with seed 0, not 1; write another --out"):
+        paint(asked(folder, "copy", seed=1), edits, facts)
+    with pytest.raises(JobFolderError, match="made with settings"):
+        paint(config, edits, EditorFacts("ab", PaintSettings(num_inference_steps=7)))
+    assert [each.settings.num_inference_steps for each in painted] == [100, 100]
+
+
+def test_failures_end_an_evaluation_unless_part_of_it_is_wanted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluations, "paint_missing", lambda *_: {"a/1.png": "ValueError: too long"})
+    edits, facts = open_edits(asked(folder, "copy")), EditorFacts("ab", PaintSettings())
+    with pytest.raises(PaintingError, match="1 of 13 pictures failed, first a/1.png: ValueError: too long; start"):
+        paint(asked(folder, "copy", partial=False), edits, facts)
+    paint(asked(folder, "copy"), edits, facts)

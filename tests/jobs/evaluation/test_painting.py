@@ -1,0 +1,98 @@
+"""Replicas of an editor: chains in order, each picture once, failures noted."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fireedit.jobs.evaluation.painting import Painter, Replica
+from fireedit.jobs.evaluation.sets.evaluation_set import Turn
+from fireedit.models.editors.editor import EditorName
+from fireedit.models.settings import PaintSettings
+from tests.factories import picture
+
+
+class Darkening:
+    """Editor that halves all values, notes what it gets, and fails at instructions that say so."""
+
+    name, weights, settings = "darkening", "", PaintSettings()
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Sequence[str], Sequence[int]]] = []
+
+    def edit(
+        self, pictures: Sequence[np.ndarray], instructions: Sequence[str], seeds: Sequence[int], settings: PaintSettings
+    ) -> list[np.ndarray]:
+        self.calls.append((instructions, seeds))
+        if "fail" in instructions:
+            raise ValueError("a prompt is too long\nwith more")
+        return [each // 2 for each in pictures]
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Replica:
+    painter = Painter(editor=EditorName("copy", ""), settings=PaintSettings(), seed=5, out=str(tmp_path / "out"))
+    made = Replica(painter)
+    made.editor = Darkening()
+    return made
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    path = tmp_path / "source.png"
+    Image.fromarray(picture(1)).save(path)
+    return str(path)
+
+
+def paint(replica: Replica, *chains: list[Turn]) -> tuple[int, dict[str, str]]:
+    answer = replica({"chains": json.dumps([[asdict(turn) for turn in chain] for chain in chains])})
+    return answer["painted"], json.loads(answer["failed"])
+
+
+def stored(replica: Replica, output: str) -> np.ndarray:
+    with Image.open(replica.painter.path(output)) as image:
+        return np.asarray(image)
+
+
+def turn(output: str, source: str, text: str = "darker", **fields: Any) -> Turn:
+    return Turn(output=output, instruction=text, source=source, **fields)
+
+
+def test_a_chain_edits_its_own_outputs_beside_other_chains(replica: Replica, source: str) -> None:
+    chain = [turn("a/1.png", source), turn("a/2.png", "a/1.png", chained=True)]
+    assert paint(replica, chain, [turn("b/1.png", source)]) == (3, {})
+    assert np.array_equal(stored(replica, "a/2.png"), picture(1) // 2 // 2)
+    assert np.array_equal(stored(replica, "b/1.png"), picture(1) // 2)
+    calls = replica.editor.calls
+    assert [len(texts) for texts, _ in calls] == [2, 1] and all(set(seeds) == {5} for _, seeds in calls)
+
+
+def test_pictures_that_are_there_are_not_painted_again(replica: Replica, source: str) -> None:
+    chain = [turn("a/1.png", source), turn("a/2.png", "a/1.png", chained=True)]
+    assert paint(replica, chain[:1]) == (1, {})
+    assert paint(replica, chain) == (1, {}) and paint(replica, chain) == (0, {})
+    assert len(replica.editor.calls) == 2
+
+
+def test_one_that_fails_takes_its_chain_along_and_nobody_else(replica: Replica, source: str, tmp_path: Path) -> None:
+    broken = [turn("a/1.png", source, "fail"), turn("a/2.png", "a/1.png", chained=True)]
+    missing = [turn("c/1.png", str(tmp_path / "gone.png"))]
+    painted, failed = paint(replica, broken, [turn("b/1.png", source)], missing)
+    assert painted == 1 and list(failed) == ["c/1.png", "a/1.png", "a/2.png"]
+    assert failed["a/1.png"] == "ValueError: a prompt is too long" and "gone.png" in failed["c/1.png"]
+    assert not Path(replica.painter.path("a/1.png")).exists()
+
+
+def test_the_bound_gets_targets_as_sources(source: str, tmp_path: Path) -> None:
+    target = tmp_path / "target.png"
+    Image.fromarray(picture(2)).save(target)
+    name = EditorName("vae", "nano")
+    made = Replica(Painter(editor=name, settings=PaintSettings(), seed=0, out=str(tmp_path / "out")))
+    assert paint(made, [turn("a.png", source, target=str(target))]) == (1, {})
+    expected = np.asarray(Image.fromarray(picture(2)).resize((64, 64), Image.Resampling.BICUBIC))
+    assert np.abs(stored(made, "a.png").astype(int) - expected).max() <= 1
