@@ -6,7 +6,7 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo stop test test-fast soak check observe bench bench-data bench-train bench-autoscale bench-plan bench-edit \
-	bench-offline bench-serve bench-clients chaos chaos-train soak-serve nano help
+	bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -69,6 +69,9 @@ chaos: $(INSTALLED)  ## the service under kills for MINUTES (20), then under cha
 
 chaos-train: $(INSTALLED)  ## training under kills of workers, nodes and drivers, bit for bit as unbroken (20 minutes)
 	@$(BIN)/python benchmarks/chaos_train.py $(ARGS)
+
+chaos-evaluate: $(INSTALLED)  ## evaluation under kills of replicas and drivers: the same table, nothing painted twice (15 minutes)
+	@$(BIN)/python benchmarks/chaos_evaluate.py $(ARGS)
 
 soak-serve: MINUTES = 30
 soak-serve: $(INSTALLED)  ## MINUTES (30) of mixed requests; memory, objects and open files must not grow

@@ -13,6 +13,8 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.jobs.evaluation.cases import EditCase, stacked
 from fireedit.models.checkpoint_files import check_folder
+from fireedit.models.editors.editor import EDITORS, EditorError, EditorName, load_editor
+from fireedit.models.editors.editor import Editor as System
 from fireedit.models.model import NANO, FireEditConfig, Percepts
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
@@ -29,10 +31,6 @@ TEXT_ROWS = ("ip2p", "ip2p_plain")
 """Rows that skip the VLM even if the folder has one; the second reads instructions that name their object."""
 Changes = Mapping[str, SettingValue | None]
 """Fields of PaintSettings that replace those saved with the weights; None leaves one unchanged."""
-
-
-class EditorError(ValueError):
-    """Row or option that cannot be run; the message says what to write instead."""
 
 
 class Editor(Protocol):
@@ -148,6 +146,19 @@ class TextEditor(PipelineEditor):
         return Percepts(image_tokens=empty, region_tokens=(), boxes=(), scores=(), detail=()), tokens
 
 
+class OtherSystem:
+    """Editor of another system, by its own settings; its pictures are scaled to the cases' size."""
+
+    def __init__(self, system: System, changes: Changes):
+        self.system, self.weights, self.settings = system, system.weights, system.settings.but(**changes)
+        self.manner = f"{system.name} {self.settings}"
+
+    def edit(self, cases: Sequence[EditCase]) -> np.ndarray:
+        texts, seeds = [case.instruction for case in cases], [case.seed for case in cases]
+        edited = self.system.edit([case.source for case in cases], texts, seeds, self.settings)
+        return np.stack([squash(picture, len(case.source)) for picture, case in zip(edited, cases, strict=True)])
+
+
 @dataclass(frozen=True)
 class RowName:
     """Row of the command line: `NAME`, `NAME=FOLDER` or `NAME=FOLDER@REGIONS`."""
@@ -178,7 +189,7 @@ def parse_rows(text: str, weights: str, regions: str) -> list[RowName]:
 
 
 def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: str) -> Editor:
-    """Make the editor of a row: `copy`, `target` or `vae`, or else the weights in the row's folder.
+    """Make the editor of a row: `copy`, `target` or `vae`, a system such as `magicbrush`, or else the row's folder.
 
     Settings are those saved with a pipeline, or `sizes.painting` for a folder of components alone, with `changes`.
 
@@ -192,6 +203,8 @@ def make_editor(row: RowName, sizes: FireEditConfig, changes: Changes, device: s
         if not (folder / "vae").is_dir():
             raise EditorError(f"{folder / 'vae'} is missing; give --weights a folder with a VAE")
         return Reconstruction(load_vae(folder / "vae").to(device))
+    if row.name in EDITORS and row.name != "fireedit":
+        return OtherSystem(load_editor(EditorName(row.name, row.folder), device), changes)
     if row.name not in TEXT_ROWS and has_vlm(folder):
         pipeline = FireEditPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
         pipeline.set_progress_bar_config(disable=True)

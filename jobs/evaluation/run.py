@@ -11,7 +11,15 @@ import numpy as np
 import torch
 
 from fireedit.jobs.evaluation.cases import BATCH, Cases, EditCase, batches, families_of, stacked
-from fireedit.jobs.evaluation.editors import Changes, Editor, FireEditor, PipelineEditor, RowName, make_editor
+from fireedit.jobs.evaluation.editors import (
+    Changes,
+    Editor,
+    FireEditor,
+    OtherSystem,
+    PipelineEditor,
+    RowName,
+    make_editor,
+)
 from fireedit.jobs.evaluation.judges import Judges, Score
 from fireedit.jobs.evaluation.metrics import edit_mask, pixel_scores
 from fireedit.jobs.evaluation.report import Gallery, contact_sheet, first_passed, save_galleries, unselected
@@ -38,7 +46,7 @@ class Contestant:
             EditorError: the row has no editor.
         """
         editor, painting = make_editor(name, sizes, changes, device), ""
-        if isinstance(editor, PipelineEditor):
+        if isinstance(editor, PipelineEditor | OtherSystem):
             used = editor.settings
             painting = f"steps {used.num_inference_steps}, s_T {used.guidance_scale:g}"
             painting += f", s_I {used.image_guidance_scale:g}"

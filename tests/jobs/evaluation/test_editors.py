@@ -1,5 +1,6 @@
 """Editors and baselines edit cases; leaving out a freshly initialized component changes nothing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 
 from fireedit.jobs.evaluation import editors
 from fireedit.jobs.evaluation.cases import Cases, EditCase
-from fireedit.jobs.evaluation.editors import FireEditor, RowName, TextEditor, make_editor, parse_rows
+from fireedit.jobs.evaluation.editors import FireEditor, OtherSystem, RowName, TextEditor, make_editor, parse_rows
+from fireedit.models.editors.editor import EditorName
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
@@ -122,3 +124,29 @@ def test_edit_tokens_are_compared_with_the_nearer_of_both_instructions(pipeline:
     distances = [(tokens - text_states(pipeline.text_encoder, each)).square().mean((1, 2)) for each in ids]
     nearer = torch.stack(distances).amin(dim=0)
     assert editor.distances_to_text(cases) == pytest.approx(nearer.tolist(), rel=1e-4) and instructions != plain
+
+
+class Enlarging:
+    """System that paints pictures of twice the size, brighter by a level."""
+
+    name, weights, settings = "magicbrush", "ab", PaintSettings()
+
+    def edit(
+        self, pictures: Sequence[np.ndarray], instructions: Sequence[str], seeds: Sequence[int], settings: PaintSettings
+    ) -> list[np.ndarray]:
+        assert settings.num_inference_steps == 7 and instructions[0] and list(seeds) == sorted(seeds)
+        return [(each + (each < 255)).repeat(2, axis=0).repeat(2, axis=1) for each in pictures]
+
+
+def test_another_systems_pictures_have_the_cases_size(
+    cases: list[EditCase], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[EditorName]()
+    monkeypatch.setattr(editors, "load_editor", lambda name, device: asked.append(name) or Enlarging())
+    editor = make_editor(row("magicbrush=weights", folder), SIZES, {"num_inference_steps": 7}, "cpu")
+    assert asked == [EditorName("magicbrush", "weights")] and isinstance(editor, OtherSystem)
+    edited = editor.edit(cases)
+    assert edited.shape == (2, 64, 64, 3)
+    assert np.abs(edited[0].astype(int) - cases[0].source).mean() < 12, "the source, scaled"
+    other = make_editor(row("magicbrush=weights", folder), SIZES, {"num_inference_steps": 8}, "cpu")
+    assert other.weights == "ab" and other.manner != editor.manner
