@@ -3,7 +3,7 @@
 Edits held-out scenes by split and family, judges them with the scene reader, and compares the last row with bars.
 Rows: `target` (the scene reader's own accuracy, always included), `copy` (returns the source), `vae` (the target after
 the VAE: the upper bound of all that sample its latents), another system of docs/evaluation.md (`magicbrush=FOLDER`), or
-any other name: the pipeline in --weights, or in FOLDER of `NAME=FOLDER`. A folder without a VLM, or a row called `ip2p`,
+any other: the pipeline in --weights, or in FOLDER of `NAME=FOLDER`. A folder without a VLM, or a row called `ip2p`,
 is a UNet conditioned on CLIP's text states, as InstructPix2Pix; `ip2p_plain` reads instructions that name every object.
 `NAME=FOLDER@none` hides all regions from the VLM, `@true` gives it the scene's true ones.
 Edited pictures are cached in $FIREEDIT_HOME/benchmark by weights and
