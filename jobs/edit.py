@@ -62,9 +62,8 @@ def edit(args: argparse.Namespace) -> dict[str, Any]:
 
 def edit_many(args: argparse.Namespace) -> dict[str, Any]:
     """Edit a folder of pictures or parquet files; returns the job's report."""
-    if not args.out or args.mask or args.editor:
-        given = "--mask or --editor" if args.mask or args.editor else ""
-        wrong = f"{given} is for one picture; leave it out" if given else "found no --out; write a folder"
+    if not args.out or args.mask:
+        wrong = "--mask is for one picture; leave it out" if args.mask else "found no --out; write a folder"
         raise SourcesError(f"{args.image}: {wrong}")
     edits = ManyEdits(
         source=storage.absolute(args.image),
@@ -85,7 +84,7 @@ def edit_many(args: argparse.Namespace) -> dict[str, Any]:
 
     name = args.pools or (args.device or single.default_device()).partition(":")[0]
     pools = config.load(PoolsConfig, name, args.set, FOLDER)
-    return workers.edit_many(edits, args.weights, pools)
+    return workers.edit_many(edits, args.weights, pools, args.editor)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -8,10 +8,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")
 """Names of published weights without their suffix, in order of preference."""
@@ -23,6 +25,13 @@ LFS_POINTER, WEB_PAGE = b"version https://git-lfs", (b"<!doctype", b"<html", b"<
 
 class CheckpointFileError(OSError):
     """A checkpoint file is missing, damaged, or not what its name says."""
+
+
+def quiet_loading() -> None:
+    """Turn off the bars and reports that diffusers and transformers print while they load weights."""
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
 
 
 def check_file(path: Path) -> None:

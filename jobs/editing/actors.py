@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from fireedit.jobs.editing import pictures
 from fireedit.jobs.editing.manifest import Record
 from fireedit.jobs.editing.pools import PoolConfig, PoolsConfig
 from fireedit.jobs.editing.sources import EditRow, Group, Sources
+from fireedit.models.checkpoint_files import quiet_loading
+from fireedit.models.editors.editor import EditorName, load_editor
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
@@ -38,6 +38,8 @@ class Work(EditRow):
     """[1, 77, W]."""
     edit: Edit | None = None
     """Edited canvas."""
+    painted: np.ndarray | None = None
+    """Result of another system than FireEdit, uint8 RGB [H, W, 3]."""
     regions: int = 0
     """Regions that the VLM read."""
     seconds: float = 0.0
@@ -70,6 +72,8 @@ class Job:
     size: str
     side: int
     """Pixels of the canvas."""
+    editor: str = ""
+    """Another system than FireEdit, `NAME=FOLDER`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class Read:
         if not work.error:
             try:
                 ground = pictures.ground_of(self.job.file_format) or images.GRAY
-                work.canvas = images.Picture(work.data).canvas(self.job.side, ground)
+                picture = images.Picture(work.data)
+                work.canvas = picture.pixels(ground) if self.job.editor else picture.canvas(self.job.side, ground)
             except images.ImageError as error:
                 work.error, work.data = str(error), b""
         return work
@@ -128,7 +133,7 @@ class Stage:
             return
         except Exception as error:
             reason = f"{type(self).__name__.lower()}: {error}".partition("\n")[0]
-        torch.zeros(1, device=self.pipeline.device).cpu()  # outside of `except`, which keeps the failed batch's tensors
+        torch.zeros(1, device=self.job.pools.device).cpu()  # not in `except`, which keeps the failed batch
         if len(rows) == 1:
             rows[0].error = reason
             return
@@ -198,6 +203,23 @@ class Together:
         return item
 
 
+class System(Stage):
+    """Actor of another system, which does all three stages."""
+
+    components = ()
+
+    def __init__(self, job: Job):
+        quiet_loading()
+        self.job, self.pool = job, job.pools.paint
+        self.system = load_editor(EditorName.parse(job.editor), job.pools.device)
+
+    def run(self, rows: Sequence[Work]) -> None:
+        texts, seeds = [row.instruction for row in rows], [row.seed for row in rows]
+        painted = self.system.edit([_canvas(row) for row in rows], texts, seeds, self.job.settings)
+        for row, picture in zip(rows, painted, strict=True):
+            row.canvas, row.painted = None, picture
+
+
 @dataclass(frozen=True)
 class Write:
     """Task that encodes and writes the pictures of a batch; returns their records as JSON.
@@ -212,11 +234,15 @@ class Write:
 
     def _write(self, row: Work) -> Record:
         data = b""
-        if not row.error and row.edit is not None:
+        if not row.error and (row.edit is not None or row.painted is not None):
             job, settings = self.job, asdict(self.job.settings)
             facts = Provenance(weights=job.fingerprint, seed=row.seed, settings=settings)
             try:
-                picture = pictures.finish_picture(row.edit, row.data, job.size, pictures.ground_of(job.file_format))
+                if row.painted is not None:
+                    picture = pictures.scaled(row.painted, row.data, job.size)
+                elif row.edit is not None:
+                    ground = pictures.ground_of(job.file_format)
+                    picture = pictures.finish_picture(row.edit, row.data, job.size, ground)
                 data = pictures.encode_picture(picture, job.file_format, facts)
             except Exception as error:
                 row.error = f"cannot be encoded as {job.file_format}: {error}"
@@ -225,8 +251,7 @@ class Write:
 
 def load(job: Job, components: Sequence[str]) -> FireEditPipeline:
     """Load the pipeline with these components only."""
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
+    quiet_loading()
     with nullcontext("nano") if job.weights == "nano" else storage.reading_folder(job.weights) as folder:
         dtype = DTYPES[job.pools.precision]
         pipeline = FireEditPipeline.from_pretrained(folder, parts=components, dtype=dtype)

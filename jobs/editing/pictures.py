@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+from PIL import Image
 
 from fireedit.jobs.editing.manifest import EDITED, Record
 from fireedit.jobs.editing.sources import EditRow
@@ -75,6 +76,22 @@ def finish_picture(edit: Edit, source: bytes, size: str, ground: images.Color | 
     if wanted == "canvas":
         wanted = canvas_size(picture.size, len(edit.canvas))
     return restore(picture, edit, None if isinstance(wanted, str) else wanted, ground=ground)
+
+
+def scaled(painted: np.ndarray, source: bytes, size: str) -> np.ndarray:
+    """Scale the picture that another system painted, uint8 [H, W, 3], from its size to the one asked for.
+
+    Args:
+        source: encoded picture that was edited.
+        size: as `require_size`; `canvas` is the system's own.
+    """
+    wanted = size_of(size)
+    if wanted == "canvas":
+        return painted
+    side = images.Picture(source).size if isinstance(wanted, str) else wanted
+    if side == painted.shape[1::-1]:
+        return painted
+    return np.asarray(Image.fromarray(painted).resize(side, Image.Resampling.LANCZOS))
 
 
 def encode_picture(picture: np.ndarray, file_format: images.Format, facts: Provenance) -> EncodedImage:

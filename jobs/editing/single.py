@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
-from PIL import Image
 
 from fireedit.jobs.editing import pictures
 from fireedit.models.editors.editor import EditorError, EditorName, load_editor
@@ -88,8 +87,6 @@ def _edit_with(
     (edited,) = system.edit(
         [source.pixels(pictures.ground_of(file_format) or images.GRAY)], [instruction], [seed], settings
     )
-    wanted = pictures.size_of(size)
-    if wanted != "canvas" and (side := source.size if isinstance(wanted, str) else wanted) != edited.shape[1::-1]:
-        edited = np.asarray(Image.fromarray(edited).resize(side, Image.Resampling.LANCZOS))
+    edited = pictures.scaled(edited, data, size)
     facts = Provenance(weights=system.weights, seed=seed, settings=asdict(settings))
     return pictures.encode_picture(edited, file_format, facts)

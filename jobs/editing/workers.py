@@ -9,14 +9,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 import ray.data
 from ray.exceptions import RayError, RayTaskError
 
-from fireedit.jobs.editing.actors import Job, Paint, Perceive, Read, Together, Understand, Write
+from fireedit.jobs.editing.actors import (
+    Job,
+    Paint,
+    Perceive,
+    Read,
+    System,
+    Together,
+    Understand,
+    Write,
+)
 from fireedit.jobs.editing.manifest import Record
 from fireedit.jobs.editing.many import ManyEdits, Todo, run
 from fireedit.jobs.editing.pools import PoolConfig, PoolsConfig
 from fireedit.jobs.editing.sources import Sources
+from fireedit.models.checkpoint_files import quiet_loading
+from fireedit.models.editors.editor import EditorError, EditorName, load_editor
 from fireedit.models.model import NANO
 from fireedit.models.settings import PaintSettings, SettingValue
 from fireedit.platform import storage
@@ -37,24 +49,29 @@ class Weights:
     settings: PaintSettings
     """Sampler settings of these weights, with the job's changes."""
     side: int
-    """Pixels of the canvas."""
+    """Pixels of the canvas; 0 for another system, which has its own rule."""
     fingerprint: str
 
 
-def edit_many(edits: ManyEdits, weights: str, pools: PoolsConfig) -> dict[str, Any]:
+def edit_many(edits: ManyEdits, weights: str, pools: PoolsConfig, editor: str = "") -> dict[str, Any]:
     """Edit many pictures with the weights in a pipeline folder; see `many.run`.
 
+    Args:
+        editor: `NAME=FOLDER` of another system, in place of the weights; it runs in the pool `paint` alone.
     Raises:
         EditingError: the pools take more than the cluster has, or the job ended early.
+        EditorError: the editor is unknown or cannot be loaded.
     """
-    facts = read_weights(weights, edits.changes)
+    pools = dataclasses.replace(pools, together=True) if editor else pools
+    facts = read_system(editor, pools, edits.changes) if editor else read_weights(weights, edits.changes)
     made_with = {
         "weights": facts.fingerprint,
         "settings": dataclasses.asdict(facts.settings),
         "device": pools.device,
         "precision": pools.precision,
     }
-    shared = (facts.fingerprint, edits.out, edits.file_format, edits.size, facts.side)
+    made_with |= {"editor": editor.partition("=")[0]} if editor else {}
+    shared = (facts.fingerprint, edits.out, edits.file_format, edits.size, facts.side, editor)
     job = Job(weights, pools, facts.settings, *shared)
     return run(edits, made_with, lambda sources, todo: edit_rows(job, sources, todo))
 
@@ -73,7 +90,9 @@ def edit_rows(job: Job, sources: Sources, todo: Todo) -> Iterator[Sequence[Recor
     dataset.context.target_max_block_size = 1  # so that each batch, a row of the block, leaves its task at once
     dataset.context.enable_fallback_to_arrow_object_ext_type = True  # batches are Python objects; without a warning
     batches = dataset.flat_map(Read(sources, job), num_cpus=pools.task_cpus)
-    if pools.together:
+    if job.editor:
+        batches = _in_pool(batches, System, {"job": job}, pools.paint)
+    elif pools.together:
         batches = _in_pool(batches, Together, {"job": job}, pools.paint)
     else:
         for stage, pool in ((Perceive, pools.perceive), (Understand, pools.understand), (Paint, pools.paint)):
@@ -109,3 +128,25 @@ def read_weights(weights: str, changes: Mapping[str, SettingValue | None]) -> We
     vae = json.loads(storage.read_bytes(storage.join(folder, "vae", "config.json")))
     settings = PaintSettings(**index.get("settings", {})).but(**changes)
     return Weights(settings, vae["sample_size"], fingerprint(folder))
+
+
+def read_system(editor: str, pools: PoolsConfig, changes: Mapping[str, SettingValue | None]) -> Weights:
+    """Load another system once, in a process of its own, for its settings and the hash of its weights.
+
+    Raises:
+        EditorError: it is unknown or cannot be loaded.
+    """
+    name = EditorName.parse(editor)
+    start_ray()
+    task = ray.remote(num_cpus=pools.paint.cpus, max_retries=0)(_describe).options(name="read weights")
+    try:
+        described = ray.get(task.remote(name))
+    except RayTaskError as error:
+        raise EditorError(f"--editor {editor}: {error.cause}") from None
+    return dataclasses.replace(described, settings=described.settings.but(**changes))
+
+
+def _describe(name: EditorName) -> Weights:
+    quiet_loading()
+    system = load_editor(name)
+    return Weights(system.settings, 0, system.weights)

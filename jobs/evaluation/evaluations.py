@@ -15,10 +15,10 @@ from fireedit.jobs.evaluation.painting import (
     PaintingError,
     Replicas,
     paint_missing,
-    quiet_libraries,
 )
 from fireedit.jobs.evaluation.sets import emu_edit, magicbrush, reasonedit
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet
+from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import EditorError, EditorName, load_editor
 from fireedit.models.settings import PaintSettings, SettingValue
 from fireedit.platform import storage
@@ -118,7 +118,7 @@ def read_facts(config: EvaluationConfig) -> EditorFacts:
 
 
 def _facts(name: EditorName) -> EditorFacts:
-    quiet_libraries()
+    quiet_loading()
     editor = load_editor(name)
     return EditorFacts(editor.weights, editor.settings)
 

@@ -16,9 +16,10 @@ from fireedit.jobs.evaluation.measures import openai_clip, pixels
 from fireedit.jobs.evaluation.measures.dino import DINOMeasure
 from fireedit.jobs.evaluation.measures.lpips import LPIPS
 from fireedit.jobs.evaluation.measures.openai_clip import CLIPMeasure
-from fireedit.jobs.evaluation.painting import Replicas, map_in_replicas, quiet_libraries
+from fireedit.jobs.evaluation.painting import Replicas, map_in_replicas
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
 from fireedit.jobs.evaluation.sets.reasonedit import SIDE
+from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.platform import images, storage
 from fireedit.platform.cluster import start_ray
 from fireedit.platform.console import show
@@ -124,7 +125,7 @@ class MeasureReplica:
     """Backbones of one process, as Ray Data calls them."""
 
     def __init__(self, measuring: Measuring):
-        quiet_libraries()
+        quiet_loading()
         self.measuring = measuring
         self.backbones = load_backbones(measuring)
 

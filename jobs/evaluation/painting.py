@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import ray.data
 import torch
-from diffusers.utils import logging as diffusers_logging
 from ray.exceptions import RayError
-from transformers.utils import logging as transformers_logging
 
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, Turn
+from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import Editor, EditorName, load_editor
 from fireedit.models.settings import PaintSettings
 from fireedit.platform import images, storage
@@ -102,7 +101,7 @@ class Replica:
     """Editor of one process, as Ray Data calls it: a few chains of turns in, their pictures written."""
 
     def __init__(self, painter: Painter):
-        quiet_libraries()
+        quiet_loading()
         self.painter, self.editor = painter, load_editor(painter.editor, painter.device)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,13 +140,6 @@ class Replica:
         except (OSError, images.ImageError) as error:
             failed[turn.output] = f"{address}: {error}"
             return None
-
-
-def quiet_libraries() -> None:
-    """Turn off the bars and reports that diffusers and transformers print while they load weights."""
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()
 
 
 def edit_turns(editor: Editor, pairs: Sequence[tuple[Turn, np.ndarray]], painter: Painter) -> list[np.ndarray]:

@@ -14,7 +14,11 @@ def words(folder: Path) -> list[str]:
     return [*asked, "--out", str(folder / "out"), "--cpus", "0.25", "--device", "cpu"]
 
 
-def test_an_evaluation_from_set_to_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_evaluation_from_set_to_tables(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_magicbrush(tmp_path / "data")
     assert main(words(tmp_path)) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -24,7 +28,7 @@ def test_an_evaluation_from_set_to_tables(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.soak
-def test_started_again_it_paints_what_is_missing(tmp_path: Path) -> None:
+def test_started_again_it_paints_what_is_missing(ray_session: None, tmp_path: Path) -> None:
     write_magicbrush(tmp_path / "data")
     assert main(words(tmp_path)) == 0
     pictures = sorted((tmp_path / "out" / "pictures").glob("*/*.png"))

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fireedit.jobs.editing import workers
 from fireedit.jobs.editing.many import ManyEdits
 from fireedit.jobs.editing.pools import FOLDER, PoolsConfig
+from fireedit.models.editors.editor import EditorError
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import config, storage
 from fireedit.platform.images import decode, encode_png
+from fireedit.platform.job_folder import JobFolderError
 from tests.factories import picture
 
 POOLS = ["rows_per_batch=2", "paint.max_actors=1"]
@@ -49,6 +52,23 @@ def test_each_picture_is_edited_once_with_the_pipelines_pixels(ray_session: None
     assert (report["edited"], report["failed"], report["skipped"]) == (len(lost), 2, 1)
     assert [record["id"] for record in records(out)] == [record["id"] for record in (kept, *lost)]
     assert all(np.array_equal(picture, whole[name]) for name, picture in pixels(out).items())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_another_system_edits_many_pictures(ray_session: None, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    edits = ManyEdits(source=write_pictures(tmp_path / "in"), out=str(out), size="40x30")
+    pools = config.load(PoolsConfig, "cpu", POOLS, FOLDER)
+    with pytest.raises(EditorError, match="--editor magicbrush=/nowhere: /nowhere: found nothing"):
+        workers.edit_many(edits, "", pools, "magicbrush=/nowhere")
+    report = workers.edit_many(edits, "", pools, "copy")
+    assert (report["edited"], report["failed"], report["skipped"]) == (6, 1, 0)
+    source = Image.fromarray(picture(2, 82)).resize((40, 30), Image.Resampling.LANCZOS)
+    assert np.array_equal(pixels(out)["2"], np.asarray(source))
+    assert json.loads((out / "edit.json").read_text())["editor"] == "copy"
+    with pytest.raises(JobFolderError, match="made with weights '', not"):
+        workers.edit_many(edits, "", pools, "vae=nano")
 
 
 def write_pictures(folder: Path) -> str:
