@@ -60,6 +60,7 @@ def config_of(args: argparse.Namespace) -> EvaluationConfig:
         baseline=args.baseline and storage.absolute(args.baseline),
         emu_set=args.emu_set,
         against=args.against,
+        first=args.first,
         partial=args.partial,
         seed=args.seed,
         device=args.device,
@@ -80,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline", default="", help="--out of another editor, for paired differences")
     parser.add_argument("--emu-set", choices=SPLITS, default="3589", help=f"part of emu-edit ({default})")
     parser.add_argument("--against", choices=["generations"], default="", help="of emu-edit: also its own pictures")
+    parser.add_argument("--first", type=int, default=0, help="number of edits and sessions (default: all)")
     parser.add_argument("--partial", action="store_true", help="evaluate a set that is not complete")
     parser.add_argument("--seed", type=int, default=0, help=f"of the noise of every picture ({default})")
     parser.add_argument("--device", default=device, help=default)

@@ -49,6 +49,8 @@ class EvaluationConfig:
     emu_set: emu_edit.Part = "3589"
     against: str = ""
     """`generations` compares with Emu Edit's own pictures too."""
+    first: int = 0
+    """Number of edits and sessions that are taken, from the first; 0 takes all."""
     partial: bool = False
     """Take a set that is not complete, and outputs of which some failed."""
     seed: int = 0
@@ -96,7 +98,17 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
 
 
 def open_edits(config: EvaluationConfig) -> EvaluationSet:
-    """Open the set that a config names."""
+    """Open the set that a config names, or the first edits of it."""
+    edits = _open_set(config)
+    if not config.first:
+        return edits
+    turns = [turn for chain in edits.chains[: config.first] for turn in chain]
+    outputs = {turn.output for turn in turns}
+    kept = [each for each in edits.comparisons if each.output in outputs]
+    return dataclasses.replace(edits, turns=turns, comparisons=kept, partial=True)
+
+
+def _open_set(config: EvaluationConfig) -> EvaluationSet:
     if config.set.startswith("magicbrush-"):
         return magicbrush.open_set(config.data, config.set.removeprefix("magicbrush-"), config.partial)
     if config.set == "emu-edit":

@@ -1,0 +1,98 @@
+"""Sweeps: values of their type, one evaluation for each, a table, a plot and a grid."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fireedit.jobs.evaluation import sweeping
+from fireedit.jobs.evaluation.evaluations import EvaluationConfig, open_edits
+from fireedit.jobs.evaluation.painting import Replicas
+from fireedit.jobs.evaluation.sets.evaluation_set import SetError
+from fireedit.jobs.evaluation.sweeping import Sweep, parse_sweep, run_sweep
+from tests.factories import picture
+from tests.jobs.evaluation.magicbrush_folder import write_magicbrush
+
+
+def test_values_have_the_type_of_their_setting() -> None:
+    assert parse_sweep("num_inference_steps=20,30,20") == Sweep(name="num_inference_steps", values=(20, 30))
+    assert parse_sweep("image_guidance_scale=1,1.5").values == (1.0, 1.5)
+    assert parse_sweep("seed=0,100000").values == (0, 100000)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps=1,2", r"--vary steps=1,2: write NAME=VALUE,VALUE,... with a name of num_inference_steps, .*, seed"),
+        ("seed", "write NAME=VALUE"),
+        ("seed=one", "found 'one' for seed; write a whole number"),
+        ("num_inference_steps=20,0", "found '0' for num_inference_steps; write a whole number from 1 to 1000"),
+        ("image_guidance_scale=1,x", "found 'x' for image_guidance_scale; write a number from 0"),
+    ],
+)
+def test_wrong_values_are_one_sentence(text: str, message: str) -> None:
+    with pytest.raises(SetError, match=message):
+        parse_sweep(text)
+
+
+def asked(folder: Path) -> EvaluationConfig:
+    pool = Replicas(most=1, cpus=0.25, gpus=0, batch=1)
+    places = {"data": str(folder / "data"), "out": str(folder / "sweep")}
+    return EvaluationConfig(editor="copy", set="magicbrush-test", partial=True, first=3, replicas=pool, **places)
+
+
+def test_a_value_is_a_setting_or_the_seed(tmp_path: Path) -> None:
+    config = asked(tmp_path)
+    steps = parse_sweep("num_inference_steps=20").config(config, 20)
+    assert steps.changes == {"num_inference_steps": 20} and steps.out == str(tmp_path / "sweep/num_inference_steps-20")
+    seed = parse_sweep("seed=7").config(config, 7)
+    assert seed.seed == 7 and not seed.changes and seed.out.endswith("seed-7")
+
+
+def test_each_value_is_evaluated_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_magicbrush(tmp_path / "data")
+    evaluated = list[EvaluationConfig]()
+
+    def evaluate(config: EvaluationConfig) -> dict[str, Any]:
+        """Write an evaluation's pictures and means in the place of painting and measuring."""
+        evaluated.append(config)
+        for turn in open_edits(config).turns:
+            path = Path(config.out) / "pictures" / turn.output
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture(config.seed, 30, 20)).save(path)
+        means = {"l1": {"mean": 0.1 * config.seed, "low": 0.0, "high": 0.5, "count": 3}}
+        tables = {table: means for table in ("single-turn", "multi-turn")}
+        (Path(config.out) / "evaluation.json").write_text(json.dumps({"tables": tables}))
+        return {}
+
+    monkeypatch.setattr(sweeping, "evaluate", evaluate)
+    rows = run_sweep(parse_sweep("seed=1,2,4"), asked(tmp_path), shown=2)
+    assert [config.seed for config in evaluated] == [1, 2, 4] and len(rows) == 6
+    table = list(csv.DictReader(io.StringIO((tmp_path / "sweep" / "sweep.csv").read_text())))
+    assert table[2] == {
+        "value": "2",
+        "table": "single-turn",
+        "measure": "l1",
+        "mean": "0.2",
+        "low": "0.0",
+        "high": "0.5",
+        "count": "3",
+    }
+    with Image.open(tmp_path / "sweep" / "sweep.png") as plot, Image.open(tmp_path / "sweep" / "grid.png") as grid:
+        assert plot.width > 300 and grid.width > 4 * 256
+
+
+def test_the_first_edits_and_sessions_are_taken(tmp_path: Path) -> None:
+    write_magicbrush(tmp_path / "data")
+    edits = open_edits(asked(tmp_path))
+    assert [turn.output for turn in edits.turns] == [
+        "40000/40000_1.png",
+        "40017/40017_1.png",
+        "40017/40017_iter_2.png",
+        "40017/40017_inde_2.png",
+    ]
+    assert {each.output for each in edits.comparisons} == {turn.output for turn in edits.turns} and edits.partial
