@@ -119,8 +119,9 @@ def _add_page(app: FastAPI, questionnaire: Questionnaire, folder: Path) -> None:
     page = files.pop("index.html")
 
     @app.get("/")
-    def front() -> Response:
-        return RedirectResponse(f"s/{OPEN}")
+    def front(request: Request) -> Response:
+        mount = request.url.path.rpartition("/")[2]  # the app's folder, where its address has no slash at the end
+        return RedirectResponse(f"{mount}/s/{OPEN}" if mount else f"s/{OPEN}")
 
     @app.get("/s/{token}")
     def questions(token: str) -> Response:
@@ -136,10 +137,10 @@ def _add_page(app: FastAPI, questionnaire: Questionnaire, folder: Path) -> None:
     @app.get("/pictures/{name}")
     def picture(name: str) -> Response:
         token = name.removesuffix(".png")
-        if token not in questionnaire.pictures:
+        path = picture_path(folder, token)
+        if token not in questionnaire.pictures or not path.is_file():
             raise HTTPException(404)
-        content = picture_path(folder, token).read_bytes()
-        return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=86400"})
+        return Response(path.read_bytes(), media_type="image/png", headers={"cache-control": "private, max-age=86400"})
 
 
 def _add_participants(app: FastAPI, questionnaire: Questionnaire) -> None:

@@ -117,8 +117,8 @@ def chart(study: Study, found: Preferences) -> Image.Image:
         draw.text((left - 12, middle), study.methods[row][:26], fill=INK, font=font, anchor="rm")
         draw.rectangle((left, top, ends[1], top + BAR), fill=FILL)
         draw.line((ends[0], middle, ends[2], middle), fill=INK, width=2)
-        for x in (ends[0], ends[2]):
-            draw.line((x, middle - 6, x, middle + 6), fill=INK, width=2)
+        for end in (ends[0], ends[2]):
+            draw.line((end, middle - 6, end, middle + 6), fill=INK, width=2)
         draw.text((ends[2] + 8, middle), f"{share.mean:.1%}", fill=INK, font=font, anchor="lm")
     return image
 

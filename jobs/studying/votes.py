@@ -46,13 +46,13 @@ class Database(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class SqliteDatabase:
     """File of SQLite in WAL mode: readers never wait, writers wait for one another."""
 
     path: str
-    errors = sqlite3.Error
-    conflict = sqlite3.IntegrityError
+    errors: type[Exception] = sqlite3.Error
+    conflict: type[Exception] = sqlite3.IntegrityError
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Run]:

@@ -192,6 +192,7 @@ def test_ray_serve_runs_it(made: tuple[Study, Path], votes: Votes, ray_session: 
         address = "http://127.0.0.1:8123/study"
         assert "Which edit is best?" in requests.get(f"{address}/s/{token}", timeout=30).text
         assert requests.get(f"{address}/page/study.js", timeout=30).status_code == 200
+        assert {requests.get(f"{address}{end}", timeout=30).url for end in ("", "/")} == {f"{address}/s/open"}
         state = requests.post(f"{address}/api/{token}/consent", timeout=30).json()
         given = requests.post(f"{address}/api/{token}/answers", json=first_answer(state), timeout=30)
         assert given.json()["answered"] == 1 and len(votes.all()) == 1

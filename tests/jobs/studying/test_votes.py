@@ -1,6 +1,9 @@
 """Votes: kept once, under concurrent participants, in the database of one study."""
 
+import contextlib
+import os
 import sqlite3
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +15,17 @@ from fireedit.jobs.studying.study_folder import StudyError
 from fireedit.jobs.studying.votes import Vote, Votes, database_at
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/votes.db"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of an empty database; PostgreSQL's only where $FIREEDIT_POSTGRES names a server to try."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/votes.db"
+    if not (server := os.environ.get("FIREEDIT_POSTGRES")):
+        pytest.skip("needs FIREEDIT_POSTGRES=postgresql://USER@HOST/DATABASE and psycopg")
+    schema = f"votes_{uuid.uuid4().hex}"
+    with database_at(server).transaction() as run:
+        run(f"CREATE SCHEMA {schema}")
+    return f"{server}?options=-csearch_path%3D{schema}"
 
 
 def vote(participant: int, question: str, picture: str = "p") -> Vote:
@@ -48,7 +59,12 @@ def test_concurrent_participants_get_numbers_without_gaps_and_lose_no_vote(addre
         list(pool.map(take_part, tokens + tokens))
     kept = Votes.open(address, "s").all()
     assert {each.participant for each in kept} == set(range(16)) and len(kept) == 160
-    assert sqlite3.connect(address.removeprefix("sqlite:///")).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_sqlite_is_in_wal_mode(tmp_path: Path) -> None:
+    Votes.open(f"sqlite:///{tmp_path}/votes.db", "s")
+    with contextlib.closing(sqlite3.connect(tmp_path / "votes.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_the_open_link_has_an_end(address: str) -> None:
