@@ -18,6 +18,7 @@ from fireedit.jobs.evaluation.painting import (
 )
 from fireedit.jobs.evaluation.sets import emu_edit, magicbrush, reasonedit
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet
+from fireedit.jobs.evaluation.turns import save_turns
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import EditorError, EditorName, load_editor
 from fireedit.models.settings import PaintSettings, SettingValue
@@ -94,6 +95,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         absent=measuring.absent,
         measured=measured,
     )
+    save_turns(edits, pictures, config.out)
     return tables.save(evaluation, config.out, config.baseline)
 
 

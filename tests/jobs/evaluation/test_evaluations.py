@@ -12,6 +12,7 @@ from fireedit.jobs.evaluation.evaluations import EditorFacts, EvaluationConfig, 
 from fireedit.jobs.evaluation.measuring import Batch, Measured, Measuring
 from fireedit.jobs.evaluation.painting import Painter, PaintingError, Replicas
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet
+from fireedit.jobs.evaluation.turns import read_turns
 from fireedit.models.settings import PaintSettings
 from fireedit.platform.job_folder import JobFolderError
 from tests.jobs.evaluation.magicbrush_folder import write_magicbrush
@@ -53,6 +54,9 @@ def test_pictures_made_elsewhere_are_measured(folder: Path) -> None:
     assert tables == {"single-turn": {"l1": 0, "l2": 0}, "multi-turn": {"l1": 0, "l2": 0}}
     report = (folder / "out" / "evaluation.md").read_text()
     assert report.startswith("# folder on magicbrush-test, part of the published set")
+    turns = read_turns(str(folder / "out"))
+    assert len(turns) == 9 and {turn.output.split("_")[1] for turn in turns} == {"1.png", "inde"}
+    assert all(Path(turn.source).is_file() and Path(turn.picture).is_file() for turn in turns)
     wrong = edits.comparisons[0]
     with Image.open(wrong.reference) as image:
         Image.fromarray(255 - np.asarray(image)).save(folder / "elsewhere" / wrong.output)
