@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = time.monotonic() - began
     kills = [Kill(folder, number, unbroken) for number in range(1, args.kills + 1)]
     for kill in kills:
-        kill.run("driver" if kill.number % 2 else "replica", chance.uniform(0, 0.9 * seconds))
+        kill.run("driver" if kill.number % 2 else "replica", chance.randrange(len(unbroken.stamps())))
     figures = [
         Figure("evaluations that were killed and ended", sum(kill.ended for kill in kills), "", least=args.kills),
         Figure("of them with another table", sum(kill.differs for kill in kills), "", most=0),
@@ -107,10 +107,10 @@ class Kill:
         self.ended = self.differs = False
         self.repainted = 0
 
-    def run(self, victim: str, after_s: float) -> None:
+    def run(self, victim: str, after: int) -> None:
+        """Kill the victim once `after` pictures are painted."""
         driver = self.evaluation.start()
-        moment = time.monotonic() + after_s
-        while time.monotonic() < moment or (victim == "replica" and driver.poll() is None and not _replicas(driver)):
+        while driver.poll() is None and (len(self.evaluation.stamps()) < after or not _replicas(driver)):
             time.sleep(0.05)
         before, was_alive = self.evaluation.stamps(), driver.poll() is None
         if was_alive:
@@ -122,7 +122,7 @@ class Kill:
         self.repainted = sum(after[name] != stamp for name, stamp in before.items())
         self.differs = self.evaluation.table() != self.unbroken.table()
         found = "another table" if self.differs else "the same table"
-        say(f"  {self.number}: {victim} killed after {after_s:.0f} s, {len(before)} pictures painted: {found}")
+        say(f"  {self.number}: {victim} killed after {len(before)} pictures: {found}")
 
 
 def _replicas(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
