@@ -118,8 +118,8 @@ class Kill:
         if driver.wait(END_WITHIN_S):
             self.evaluation.run()
         self.ended = was_alive
-        after = self.evaluation.stamps()
-        self.repainted = sum(after[name] != stamp for name, stamp in before.items())
+        final = self.evaluation.stamps()
+        self.repainted = sum(final[name] != stamp for name, stamp in before.items())
         self.differs = self.evaluation.table() != self.unbroken.table()
         found = "another table" if self.differs else "the same table"
         say(f"  {self.number}: {victim} killed after {len(before)} pictures: {found}")

@@ -56,7 +56,7 @@ def config_of(args: argparse.Namespace) -> EvaluationConfig:
         set=args.set,
         data=storage.absolute(args.data),
         out=storage.absolute(args.out),
-        backbones=args.backbones,
+        backbones=args.backbones and storage.absolute(args.backbones),
         baseline=args.baseline and storage.absolute(args.baseline),
         emu_set=args.emu_set,
         against=args.against,

@@ -72,8 +72,8 @@ class Job:
     size: str
     side: int
     """Pixels of the canvas."""
-    editor: str = ""
-    """Another system than FireEdit, `NAME=FOLDER`."""
+    editor: EditorName | None = None
+    """Another system than FireEdit."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,8 @@ class System(Stage):
     def __init__(self, job: Job):
         quiet_loading()
         self.job, self.pool = job, job.pools.paint
-        self.system = load_editor(EditorName.parse(job.editor), job.pools.device)
+        assert job.editor is not None
+        self.system = load_editor(job.editor, job.pools.device)
 
     def run(self, rows: Sequence[Work]) -> None:
         texts, seeds = [row.instruction for row in rows], [row.seed for row in rows]

@@ -62,16 +62,17 @@ def edit_many(edits: ManyEdits, weights: str, pools: PoolsConfig, editor: str = 
         EditingError: the pools take more than the cluster has, or the job ended early.
         EditorError: the editor is unknown or cannot be loaded.
     """
-    pools = dataclasses.replace(pools, together=True) if editor else pools
-    facts = read_system(editor, pools, edits.changes) if editor else read_weights(weights, edits.changes)
+    name = EditorName.parse(editor) if editor else None
+    pools = dataclasses.replace(pools, together=True) if name else pools
+    facts = read_system(name, pools, edits.changes) if name else read_weights(weights, edits.changes)
     made_with = {
         "weights": facts.fingerprint,
         "settings": dataclasses.asdict(facts.settings),
         "device": pools.device,
         "precision": pools.precision,
     }
-    made_with |= {"editor": editor.partition("=")[0]} if editor else {}
-    shared = (facts.fingerprint, edits.out, edits.file_format, edits.size, facts.side, editor)
+    made_with |= {"editor": name.name} if name else {}
+    shared = (facts.fingerprint, edits.out, edits.file_format, edits.size, facts.side, name)
     job = Job(weights, pools, facts.settings, *shared)
     return run(edits, made_with, lambda sources, todo: edit_rows(job, sources, todo))
 
@@ -130,19 +131,18 @@ def read_weights(weights: str, changes: Mapping[str, SettingValue | None]) -> We
     return Weights(settings, vae["sample_size"], fingerprint(folder))
 
 
-def read_system(editor: str, pools: PoolsConfig, changes: Mapping[str, SettingValue | None]) -> Weights:
+def read_system(name: EditorName, pools: PoolsConfig, changes: Mapping[str, SettingValue | None]) -> Weights:
     """Load another system once, in a process of its own, for its settings and the hash of its weights.
 
     Raises:
-        EditorError: it is unknown or cannot be loaded.
+        EditorError: it cannot be loaded.
     """
-    name = EditorName.parse(editor)
     start_ray()
     task = ray.remote(num_cpus=pools.paint.cpus, max_retries=0)(_describe).options(name="read weights")
     try:
         described = ray.get(task.remote(name))
     except RayTaskError as error:
-        raise EditorError(f"--editor {editor}: {error.cause}") from None
+        raise EditorError(f"--editor {name.name}={name.folder}: {error.cause}") from None
     return dataclasses.replace(described, settings=described.settings.but(**changes))
 
 

@@ -17,7 +17,7 @@ from fireedit.jobs.evaluation.painting import (
     paint_missing,
 )
 from fireedit.jobs.evaluation.sets import emu_edit, magicbrush, reasonedit
-from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet
+from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError
 from fireedit.jobs.evaluation.turns import save_turns
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import EditorError, EditorName, load_editor
@@ -78,9 +78,10 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     """
     edits = open_edits(config)
     if config.editor.startswith(FOLDER):
-        pictures, facts, settings = config.editor.removeprefix(FOLDER), None, dict[str, Any]()
+        pictures, facts = storage.absolute(config.editor.removeprefix(FOLDER)), None
+        settings = dict[str, Any]()
     else:
-        pictures, facts = storage.join(config.out, PICTURES), read_facts(config)
+        pictures, facts = storage.join(config.out, PICTURES), read_facts(config, edits)
         settings = dataclasses.asdict(facts.settings) | {"seed": config.seed}
         paint(config, edits, facts)
     edits = _with_pictures(edits, pictures, config.partial)
@@ -119,9 +120,16 @@ def _open_set(config: EvaluationConfig) -> EvaluationSet:
     return reasonedit.open_set(config.data)
 
 
-def read_facts(config: EvaluationConfig) -> EditorFacts:
-    """Load the editor once, in a process of its own, for its settings and the hash of its weights."""
+def read_facts(config: EvaluationConfig, edits: EvaluationSet) -> EditorFacts:
+    """Load the editor once, in a process of its own, for its settings and the hash of its weights.
+
+    Raises:
+        EditorError: it is unknown or cannot be loaded.
+        SetError: the set has not what it needs.
+    """
     name = EditorName.parse(config.editor)
+    if name.name == "vae" and not all(turn.target for turn in edits.turns):
+        raise SetError(f"--editor vae: {edits.name} has no targets to reconstruct; write another editor")
     start_ray()
     task = ray.remote(num_cpus=config.replicas.cpus, max_retries=0)(_facts).options(name="read weights")
     try:

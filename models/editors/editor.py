@@ -62,6 +62,7 @@ class EditorName:
 
     name: str
     folder: str
+    """Absolute, as other processes load the editor too; or `nano`, or empty."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -75,7 +76,7 @@ class EditorName:
             raise EditorError(f"--editor {text}: {name!r} is no editor; write one of {', '.join(EDITORS)}")
         if not folder and name not in WITHOUT_WEIGHTS:
             raise EditorError(f"--editor {text}: found no folder of weights; write --editor {name}=FOLDER")
-        return cls(name, folder)
+        return cls(name, folder if folder in ("", "nano") else str(Path(folder).expanduser().absolute()))
 
 
 def load_editor(name: EditorName, device: str = "cpu") -> Editor:
@@ -86,7 +87,7 @@ def load_editor(name: EditorName, device: str = "cpu") -> Editor:
         WeightsError: tensors of its folder do not fit.
     """
     load = pkgutil.resolve_name(f"fireedit.models.editors.{EDITORS[name.name]}")
-    return load(Path(name.folder).expanduser() if name.folder not in ("", "nano") else name.folder, device)
+    return load(Path(name.folder) if name.folder not in ("", "nano") else name.folder, device)
 
 
 def require_unchanged(editor: Editor, settings: PaintSettings, *names: str) -> None:

@@ -1,5 +1,6 @@
 """Evaluations: what is refused before any picture is painted, and pictures made elsewhere."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import pytest
 from PIL import Image
 
 from fireedit.jobs.evaluation import evaluations
-from fireedit.jobs.evaluation.evaluations import EditorFacts, EvaluationConfig, evaluate, open_edits, paint
+from fireedit.jobs.evaluation.evaluations import EditorFacts, EvaluationConfig, evaluate, open_edits, paint, read_facts
 from fireedit.jobs.evaluation.measuring import Batch, Measured, Measuring
 from fireedit.jobs.evaluation.painting import Painter, PaintingError, Replicas
-from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet
+from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError
 from fireedit.jobs.evaluation.turns import read_turns
 from fireedit.models.settings import PaintSettings
 from fireedit.platform.job_folder import JobFolderError
@@ -61,6 +62,13 @@ def test_pictures_made_elsewhere_are_measured(folder: Path) -> None:
     with Image.open(wrong.reference) as image:
         Image.fromarray(255 - np.asarray(image)).save(folder / "elsewhere" / wrong.output)
     assert evaluate(config)["single-turn"]["l1"] > 0.01
+
+
+def test_a_set_without_targets_has_no_bound(folder: Path) -> None:
+    edits = open_edits(asked(folder, "vae=nano"))
+    without = dataclasses.replace(edits, turns=[dataclasses.replace(turn, target="") for turn in edits.turns])
+    with pytest.raises(SetError, match="--editor vae: magicbrush-test has no targets to reconstruct"):
+        read_facts(asked(folder, "vae=nano"), without)
 
 
 def test_missing_pictures_are_counted_and_named(folder: Path) -> None:

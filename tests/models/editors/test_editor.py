@@ -29,6 +29,12 @@ def test_a_folder_may_hold_an_equals_sign() -> None:
     assert EditorName.parse("hq-edit=/weights/a=b") == EditorName("hq-edit", "/weights/a=b")
 
 
+def test_a_folder_is_absolute_for_other_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert EditorName.parse("hq-edit=weights").folder == str(tmp_path / "weights")
+    assert EditorName.parse("fireedit=nano").folder == "nano"
+
+
 def test_a_baseline_needs_no_folder() -> None:
     editor, source = load_editor(EditorName.parse("copy")), picture(1)
     (edited,) = editor.edit([source], ["make it red"], [0], PaintSettings())
