@@ -21,3 +21,6 @@ def test_it_has_its_published_settings_and_size(name: str, scale: float, tmp_pat
     assert isinstance(editor, InstructPix2Pix) and editor.name == name
     source = Image.fromarray(picture(1))
     assert np.array_equal(editor.fit(source), source.resize((512, 512), Image.Resampling.BICUBIC))
+    editor.fit = lambda image: image.resize((32, 32))  # painted quickly
+    (edited,) = editor.edit([picture(1)], ["make it red"], [0], found.but(num_inference_steps=2))
+    assert edited.shape == (32, 32, 3) and edited.std() > 10

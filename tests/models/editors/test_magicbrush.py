@@ -12,10 +12,11 @@ from diffusers import StableDiffusionInstructPix2PixPipeline
 from fireedit.models.checkpoint_files import CheckpointFileError
 from fireedit.models.editors import magicbrush
 from fireedit.models.editors.editor import EditorName, load_editor
-from fireedit.models.editors.instruct_pix2pix import load_instruct_pix2pix
+from fireedit.models.editors.instruct_pix2pix import InstructPix2Pix, load_instruct_pix2pix
 from fireedit.models.model import FireEditConfig, preset
 from fireedit.models.unet import UNetConfig
 from fireedit.models.vae import VAEConfig
+from tests.factories import picture
 from tests.models.published_pipelines import TEXT, ldm_state, tiny_instruct_pix2pix, with_averages
 
 
@@ -74,7 +75,9 @@ def test_the_checkpoint_loads_with_its_averages(theirs: StableDiffusionInstructP
         expected = getattr(port, name).state_dict()
         for tensor_name, tensor in getattr(ours, name).state_dict().items():
             assert torch.equal(tensor, expected[tensor_name]), f"{name}: {tensor_name}"
-    assert len(ours.scheduler.config.beta_schedule) and ours.tokenizer("red").input_ids
+    editor = InstructPix2Pix("magicbrush", ours, fit=lambda image: image.resize((48, 32)))
+    (edited,) = editor.edit([picture(1)], ["make it red"], [0], editor.settings.but(num_inference_steps=2))
+    assert edited.shape == (32, 48, 3) and edited.std() > 10
 
 
 def test_no_code_of_a_checkpoint_runs(theirs: StableDiffusionInstructPix2PixPipeline, tmp_path: Path) -> None:
