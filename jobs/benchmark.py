@@ -5,9 +5,9 @@ Rows: `target` (the scene reader's own accuracy, always included), `copy` (retur
 the VAE: the upper bound of all that sample its latents), another system of docs/evaluation.md (`magicbrush=FOLDER`), or
 any other: the pipeline in --weights, or in FOLDER of `NAME=FOLDER`. A folder without a VLM, or a row called `ip2p`,
 is a UNet conditioned on CLIP's text states, as InstructPix2Pix; `ip2p_plain` reads instructions that name every object.
-`NAME=FOLDER@none` hides all regions from the VLM, `@true` gives it the scene's true ones.
-Edited pictures are cached in $FIREEDIT_HOME/benchmark by weights and
-settings, so an interrupted run can be resumed; the verdict on every edit is written there too.
+`NAME=FOLDER@none` hides all regions from the VLM, `@true` gives it the scene's true ones. Edited pictures are cached in
+$FIREEDIT_HOME/benchmark by weights and settings, so an interrupted run can be resumed; the verdict on every edit is
+written there too.
 """
 
 import pathlib

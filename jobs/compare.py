@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 from fireedit.jobs.evaluation import comparing
 from fireedit.jobs.evaluation.evaluations import SETS, EvaluationConfig, open_edits
-from fireedit.jobs.evaluation.painting import Replicas
 from fireedit.jobs.evaluation.sets.evaluation_set import SetError
 from fireedit.platform import storage
 from fireedit.platform.console import say
@@ -28,11 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = storage.absolute(args.out)
     try:
         pictures = _folders(args.pictures)
-        none = Replicas(most=1, cpus=0, gpus=0, batch=1)
         edits = open_edits(
-            EvaluationConfig(
-                editor="", set=args.set, data=storage.absolute(args.data), out=out, partial=True, replicas=none
-            )
+            EvaluationConfig(editor="", set=args.set, data=storage.absolute(args.data), out=out, partial=True)
         )
         found = comparing.compared_edits(edits, pictures)
         if args.names:

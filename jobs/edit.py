@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         pictures.require_size(args.size)
+        service.require_one_editor(args.server, args.editor)
         report = edit_many(args) if sources.are_many(args.image) else edit(args)
     except (OSError, ValueError) as error:
         say(f"edit.py: {error}")

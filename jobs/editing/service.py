@@ -43,6 +43,12 @@ class EditRefused(ValueError):
     """The service refuses an edit, or fails at it again and again."""
 
 
+def require_one_editor(server: str, editor: str) -> None:
+    """Raise ValueError if both a service and another system are to edit."""
+    if server and editor:
+        raise ValueError(f"--editor {editor}: found with --server, which edits by its own; leave one of them out")
+
+
 @dataclass(frozen=True)
 class Answer:
     """Edited picture as the service encoded it."""

@@ -56,7 +56,7 @@ class EvaluationConfig:
     """Take a set that is not complete, and outputs of which some failed."""
     seed: int = 0
     device: str = "cpu"
-    replicas: Replicas
+    replicas: Replicas = Replicas()
     changes: Mapping[str, SettingValue | None] = field(default_factory=dict)
     """Sampler settings; None or left out, the editor's own."""
 
@@ -70,7 +70,7 @@ class EditorFacts:
 
 
 def evaluate(config: EvaluationConfig) -> dict[str, Any]:
-    """Run or resume an evaluation; returns the means by table and measure, and how many pictures failed.
+    """Run or resume an evaluation; returns the means by table and measure.
 
     Raises:
         EditorError, SetError, CorpusError, JobFolderError: editor, set or folder cannot be used.

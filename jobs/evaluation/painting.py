@@ -47,10 +47,10 @@ class Painter:
 class Replicas:
     """Pool of replicas, and what each takes."""
 
-    most: int
-    cpus: float
-    gpus: float
-    batch: int
+    most: int = 64
+    cpus: float = 1.0
+    gpus: float = 0.0
+    batch: int = 1
     """Chains that are painted together; 1 gives the same pictures whatever was painted before."""
 
 

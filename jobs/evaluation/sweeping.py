@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -108,7 +107,6 @@ def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
 
 def plot(sweep: Sweep, rows: Sequence[dict[str, Any]]) -> bytes:
     """Plot each measure over the values, a line with its 95 % interval for each table; returns a PNG."""
-    matplotlib.use("Agg")
     measures, tables = (list(dict.fromkeys(row[name] for row in rows)) for name in ("measure", "table"))
     figure = Figure(figsize=(3.2 * len(measures), 3), layout="constrained")
     for place, measure in enumerate(measures, start=1):

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.figure import Figure
 
 from fireedit.jobs.studying.orders import ChiSquare
 from fireedit.jobs.studying.preferences import Preferences
@@ -14,9 +14,7 @@ from fireedit.jobs.studying.study_folder import Study
 JSON, MARKDOWN, CHART = "report.json", "report.md", "shares.png"
 DIGITS = 6
 """Decimals in JSON."""
-BAR, GAP, MARGIN, NAMES, PLOT = 36, 16, 24, 240, 720
-"""Pixels of the chart: height of a bar, space between bars and around them, widths of names and of 100 %."""
-GROUND, INK, GRID, FILL = "#ffffff", "#19191c", "#d3d3d8", "#e08a5c"
+FILL = "#e08a5c"
 
 
 def save_report(study: Study, found: Preferences, out: Path) -> dict[str, Any]:
@@ -25,7 +23,7 @@ def save_report(study: Study, found: Preferences, out: Path) -> dict[str, Any]:
     report = as_json(study, found)
     (out / JSON).write_text(json.dumps(report, indent=1) + "\n")
     (out / MARKDOWN).write_text(markdown(study, found))
-    chart(study, found).save(out / CHART, optimize=True)
+    chart(study, found).savefig(out / CHART, dpi=120)
     return report
 
 
@@ -100,27 +98,20 @@ def ranking(found: Preferences) -> list[int]:
     return sorted(range(len(found.votes)), key=lambda row: -found.votes[row])
 
 
-def chart(study: Study, found: Preferences) -> Image.Image:
-    """Draw the shares as bars with their intervals."""
-    ranked, font = ranking(found), ImageFont.load_default(size=16)
-    height = 2 * MARGIN + len(ranked) * (BAR + GAP) + 24
-    image = Image.new("RGB", (2 * MARGIN + NAMES + PLOT + 40, height), GROUND)
-    draw, left, bottom = ImageDraw.Draw(image), MARGIN + NAMES, height - MARGIN - 24
-    for percent in range(0, 101, 20):
-        x = left + PLOT * percent // 100
-        draw.line((x, MARGIN, x, bottom), fill=GRID)
-        draw.text((x, bottom + 6), f"{percent} %", fill=INK, font=font, anchor="ma")
-    for place, row in enumerate(ranked):
-        share, top = found.shares[row], MARGIN + place * (BAR + GAP) + GAP // 2
-        middle = top + BAR // 2
-        ends = [left + PLOT * value for value in (share.low, share.mean, share.high)]
-        draw.text((left - 12, middle), study.methods[row][:26], fill=INK, font=font, anchor="rm")
-        draw.rectangle((left, top, ends[1], top + BAR), fill=FILL)
-        draw.line((ends[0], middle, ends[2], middle), fill=INK, width=2)
-        for end in (ends[0], ends[2]):
-            draw.line((end, middle - 6, end, middle + 6), fill=INK, width=2)
-        draw.text((ends[2] + 8, middle), f"{share.mean:.1%}", fill=INK, font=font, anchor="lm")
-    return image
+def chart(study: Study, found: Preferences) -> Figure:
+    """Draw the shares in percent as bars with their intervals, the largest at the top."""
+    ranked = ranking(found)[::-1]
+    shares = [found.shares[row] for row in ranked]
+    means = [100 * share.mean for share in shares]
+    below = [100 * max(0.0, share.mean - share.low) for share in shares]  # rounding may leave -1e-17
+    above = [100 * max(0.0, share.high - share.mean) for share in shares]
+    figure = Figure(figsize=(8, 0.6 * len(ranked) + 1), layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh([study.methods[row] for row in ranked], means, xerr=[below, above], capsize=4, color=FILL)
+    axes.bar_label(bars, fmt="%.1f %%", padding=4)
+    axes.set_xlim(0, 105)
+    axes.set_xlabel("share of votes, %")
+    return figure
 
 
 def _chi_square(test: ChiSquare) -> str:

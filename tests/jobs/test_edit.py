@@ -51,6 +51,7 @@ def test_every_setting_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
         (["--out", "edited.gif"], "edited.gif"),
         (["--size", "large"], "--size.*large"),
         (["--editor", "pix2pix=x"], "--editor pix2pix=x: 'pix2pix' is no editor; write one of"),
+        (["--editor", "copy", "--server", "http://x"], "--editor copy: found with --server, which edits by its own"),
         (["--editor", "magicbrush=/nowhere"], "/nowhere: found nothing; it should hold diffusers' model_index.json"),
     ],
 )
