@@ -38,3 +38,22 @@ def test_the_report_ranks_methods(tmp_path: Path) -> None:
     assert report["methods"]["fireedit"]["wins"] == {"copy": 944} and report["votes"] == 1200
     with Image.open(tmp_path / "report" / "shares.png") as image:
         assert image.size[0] > image.size[1] > 100
+
+
+def test_intervals_that_rounding_leaves_beside_their_mean_are_drawn(tmp_path: Path) -> None:
+    study, _ = write_study(tmp_path, 2, ("copy", "fireedit"))
+    certain = Interval(0.5, 0.5 + 1e-16, 0.5 - 1e-16, 3)
+    none = ChiSquare(0.0, 1, 1.0)
+    found = Preferences(
+        votes=[3, 3],
+        shares=[certain, certain],
+        wins=np.array([[0, 3], [3, 0]]),
+        strengths=np.array([0.5, 0.5]),
+        shown=none,
+        chosen=none,
+        participants=3,
+        complete=3,
+        median_seconds=1.0,
+    )
+    save_report(study, found, tmp_path / "report")
+    assert (tmp_path / "report" / "shares.png").stat().st_size > 1000
