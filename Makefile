@@ -6,7 +6,7 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo stop test test-fast soak check observe bench bench-data bench-train bench-autoscale bench-plan bench-edit \
-	bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
+	eval-demo bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -50,8 +50,12 @@ bench-autoscale: $(INSTALLED)  ## nodes that come for a stage and go after it, o
 bench-plan: $(INSTALLED)  ## memory that jobs/plan.py foretells beside that of real workers under ZeRO 1, 2 and 3
 	@$(BIN)/python benchmarks/plan.py $(ARGS)
 
-bench-edit: $(INSTALLED)  ## success of edits on held-out scenes, with baselines and ablations; ARGS="--rows ..."
-	@$(BIN)/python jobs/benchmark.py $(ARGS)
+bench-edit: $(INSTALLED)  ## renew results/scenes: success of edits on held-out scenes beside baselines (15 minutes on 2 cores)
+	@$(BIN)/python jobs/evaluate.py --editor fireedit=nano --beside copy instruct-pix2pix=nano --set scenes \
+	  --splits unseen_seeds,knowledge --cpus 0.5 --replicas 2 --batch 20 --out results/scenes $(ARGS)
+
+eval-demo: $(INSTALLED)  ## every evaluation small, with its commands: sets, sweep, comparison, study (3 minutes on 2 cores)
+	@$(BIN)/python jobs/eval_demo.py
 
 bench-offline: $(INSTALLED)  ## 1,000 edits by a job that is killed five times, against an unbroken one; ARGS="--pictures ..."
 	@$(BIN)/python benchmarks/offline.py $(ARGS)

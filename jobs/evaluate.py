@@ -1,10 +1,13 @@
-"""Evaluate an editor on a published set of edits, by the set's own protocol.
+"""Evaluate an editor on a published set of edits by the set's own protocol, or on drawn scenes whose truth is known.
 
 python jobs/evaluate.py --editor fireedit=FOLDER --set magicbrush-test --data FOLDER --backbones FOLDER --out DIR
+python jobs/evaluate.py --editor fireedit=nano --beside copy instruct-pix2pix=nano --set scenes --edits 200 --out DIR
 
 Replicas of the editor paint DIR/pictures in Ray Data, every picture once: an interrupted evaluation goes on when it is
 started again. The pictures are then measured, and the tables written to DIR/evaluation.md and evaluation.json.
 `--editor folder=PICTURES` measures pictures made elsewhere, which are named as those in DIR/pictures.
+`--beside` evaluates other editors into DIR/beside first, `--baseline` takes evaluations that were made before: their
+rows and the paired differences to them stand in the same tables.
 """
 
 import pathlib
@@ -16,12 +19,16 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 
-from fireedit.jobs.evaluation.evaluations import FOLDER, SETS, EvaluationConfig, evaluate
-from fireedit.jobs.evaluation.painting import PaintingError, Replicas
+from fireedit.jobs.evaluation.cases import FAMILIES
+from fireedit.jobs.evaluation.cases import SPLITS as SCENE_SPLITS
+from fireedit.jobs.evaluation.evaluations import FOLDER, SCENES, SETS, EvaluationConfig, evaluate
+from fireedit.jobs.evaluation.painting import PaintingError, Regions, Replicas
 from fireedit.jobs.evaluation.sets.emu_edit import SPLITS
+from fireedit.jobs.evaluation.sets.scenes import SceneChoice
 from fireedit.models.editors.editor import EDITORS
 from fireedit.models.settings import add_setting_flags, setting_flags
 from fireedit.models.weights import WeightsError
@@ -54,12 +61,18 @@ def config_of(args: argparse.Namespace) -> EvaluationConfig:
     return EvaluationConfig(
         editor=args.editor,
         set=args.set,
-        data=storage.absolute(args.data),
+        data=args.data and storage.absolute(args.data),
         out=storage.absolute(args.out),
         backbones=args.backbones and storage.absolute(args.backbones),
-        baseline=args.baseline and storage.absolute(args.baseline),
+        baselines=[storage.absolute(folder) for folder in args.baseline],
+        beside=args.beside,
         emu_set=args.emu_set,
         against=args.against,
+        drawn=SceneChoice(
+            splits=args.splits.split(","), families=args.families.split(","), edits=args.edits, sessions=args.sessions
+        ),
+        judges=args.judges if args.judges == "nano" else storage.absolute(args.judges),
+        regions=args.regions,
         first=args.first,
         partial=args.partial,
         seed=args.seed,
@@ -75,16 +88,25 @@ def build_parser() -> argparse.ArgumentParser:
     editors = f"{', '.join(EDITORS)}, or {FOLDER}PICTURES"
     parser.add_argument("--editor", required=True, metavar="NAME=FOLDER", help=editors)
     parser.add_argument("--set", required=True, choices=SETS)
-    parser.add_argument("--data", required=True, help="folder of the set, as published")
+    parser.add_argument("--data", default="", help=f"folder of the set, as published; not of {SCENES}")
     parser.add_argument("--out", required=True, help="folder for pictures and tables, local or s3://")
     parser.add_argument("--backbones", default="", help="folder with clip-vit-base-patch32, dino-vits16, lpips, ...")
-    parser.add_argument("--baseline", default="", help="--out of another editor, for paired differences")
+    parser.add_argument("--beside", nargs="+", default=[], metavar="NAME=FOLDER", help="other editors, evaluated first")
+    parser.add_argument("--baseline", nargs="+", default=[], metavar="DIR", help="--out of other editors")
     parser.add_argument("--emu-set", choices=SPLITS, default="3589", help=f"part of emu-edit ({default})")
     parser.add_argument("--against", choices=["generations"], default="", help="of emu-edit: also its own pictures")
     parser.add_argument("--first", type=int, default=0, help="number of edits and sessions (default: all)")
     parser.add_argument("--partial", action="store_true", help="evaluate a set that is not complete")
     parser.add_argument("--seed", type=int, default=0, help=f"of the noise of every picture ({default})")
     parser.add_argument("--device", default=device, help=default)
+    drawn = parser.add_argument_group(SCENES)
+    splits = f"of {', '.join(SCENE_SPLITS)} ({default})"
+    drawn.add_argument("--splits", default="unseen_seeds", metavar="NAME,NAME,...", help=splits)
+    drawn.add_argument("--families", default=",".join(FAMILIES), metavar="NAME,NAME,...", help="default: all")
+    drawn.add_argument("--edits", type=int, default=200, help=f"of each family ({default})")
+    drawn.add_argument("--sessions", type=int, default=50, help=f"of three edits, in each split ({default})")
+    drawn.add_argument("--judges", default="nano", help=f"folder with judges/ and vision/ ({default})")
+    drawn.add_argument("--regions", choices=get_args(Regions), default="predicted", help="of fireedit's VLM")
     pool = parser.add_argument_group("replicas")
     pool.add_argument("--replicas", type=int, default=64, help=f"most at a time, as the cluster has room ({default})")
     pool.add_argument("--cpus", type=float, default=1.0, help=f"logical CPUs of each ({default})")

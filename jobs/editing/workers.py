@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 import ray.data
 from ray.exceptions import RayError, RayTaskError
 
@@ -27,8 +26,8 @@ from fireedit.jobs.editing.manifest import Record
 from fireedit.jobs.editing.many import ManyEdits, Todo, run
 from fireedit.jobs.editing.pools import PoolConfig, PoolsConfig
 from fireedit.jobs.editing.sources import Sources
-from fireedit.models.checkpoint_files import quiet_loading
-from fireedit.models.editors.editor import EditorError, EditorName, load_editor
+from fireedit.jobs.evaluation.editor_facts import read_facts
+from fireedit.models.editors.editor import EditorName
 from fireedit.models.model import NANO
 from fireedit.models.settings import PaintSettings, SettingValue
 from fireedit.platform import storage
@@ -64,7 +63,7 @@ def edit_many(edits: ManyEdits, weights: str, pools: PoolsConfig, editor: str = 
     """
     name = EditorName.parse(editor) if editor else None
     pools = dataclasses.replace(pools, together=True) if name else pools
-    facts = read_system(name, pools, edits.changes) if name else read_weights(weights, edits.changes)
+    facts = _read_system(name, pools, edits.changes) if name else read_weights(weights, edits.changes)
     made_with = {
         "weights": facts.fingerprint,
         "settings": dataclasses.asdict(facts.settings),
@@ -131,22 +130,7 @@ def read_weights(weights: str, changes: Mapping[str, SettingValue | None]) -> We
     return Weights(settings, vae["sample_size"], fingerprint(folder))
 
 
-def read_system(name: EditorName, pools: PoolsConfig, changes: Mapping[str, SettingValue | None]) -> Weights:
-    """Load another system once, in a process of its own, for its settings and the hash of its weights.
-
-    Raises:
-        EditorError: it cannot be loaded.
-    """
-    start_ray()
-    task = ray.remote(num_cpus=pools.paint.cpus, max_retries=0)(_describe).options(name="read weights")
-    try:
-        described = ray.get(task.remote(name))
-    except RayTaskError as error:
-        raise EditorError(f"--editor {name.name}={name.folder}: {error.cause}") from None
-    return dataclasses.replace(described, settings=described.settings.but(**changes))
-
-
-def _describe(name: EditorName) -> Weights:
-    quiet_loading()
-    system = load_editor(name)
-    return Weights(system.settings, 0, system.weights)
+def _read_system(name: EditorName, pools: PoolsConfig, changes: Mapping[str, SettingValue | None]) -> Weights:
+    """Describe another system, with the settings that are changed."""
+    facts = read_facts(name, pools.paint.cpus)
+    return Weights(facts.settings.but(**changes), 0, facts.weights)

@@ -1,10 +1,10 @@
-"""Minimum figures (bars) for the last row of a benchmark, and whether it meets them."""
+"""Minimum figures (bars) for an editor of drawn scenes, and whether it meets them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fireedit.jobs.evaluation.metrics import Interval
-from fireedit.jobs.evaluation.results import Results
+from fireedit.jobs.evaluation.scene_results import Results
 
 SPLIT = "unseen_seeds"
 """Split of the bars of families, of L1 and of sessions."""
@@ -23,8 +23,8 @@ GROWTH = 1.5
 """Largest ratio of the L1 outside all masks after the last turn of a session to that after the first."""
 LAST_SCENE = 0.4
 """Least success of the last scenes of sessions."""
-KNOWLEDGE, BASELINE = "knowledge", "ip2p"
-"""Split that only dialogue prepares for, and the row trained without dialogue."""
+KNOWLEDGE, BASELINE = "knowledge", "instruct-pix2pix"
+"""Split that only dialogue prepares for, and the row that reads instructions without the VLM."""
 LEAD = 0.15
 """Least lead over BASELINE on KNOWLEDGE; its interval must be above 0 too."""
 
@@ -49,7 +49,7 @@ class Bar:
 
 
 def family_bars(results: Results) -> dict[str, Bar]:
-    """Bars on the relative success of the last row in each family of the benchmark."""
+    """Bars on the relative success of the last row in each family."""
     last, families = results.rows[-1].name, results.scores.get(SPLIT, {})
     return {family: Bar(family, results.relative(SPLIT, [family], last), RELATIVE[family]) for family in families}
 

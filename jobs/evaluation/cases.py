@@ -1,4 +1,4 @@
-"""Held-out edits of the benchmark: single edits by split and family, no-ops, and sessions of several turns."""
+"""Held-out edits of drawn scenes: single edits by split and family, no-ops, and sessions of several turns."""
 
 import itertools
 import random
@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from fireedit.models.editors.editor import Editor
 from fireedit.platform.scenes import families
 from fireedit.platform.scenes.edits import PLAIN, Edit
 from fireedit.platform.scenes.render import draw_scene
@@ -16,8 +17,6 @@ from fireedit.platform.scenes.world import WORLDS, World
 
 SPLITS = tuple(name for name in WORLDS if name != "train")
 FAMILIES = (*families.FAMILIES, families.NO_OP)
-BATCH = 20
-"""Cases that are edited together and cached in one file."""
 TURNS = 3
 """Edits of a session."""
 LOCAL_TRIES = 40
@@ -30,8 +29,7 @@ class EditCase:
 
     split: str
     family: str
-    number: int
-    """Index within its split and family, from 0."""
+    """Family of the edit; a turn of a session is called `session_` and its number from 1."""
     seed: int
     """Seed of the edit, from which editors draw their noise too."""
     edit: Edit
@@ -55,32 +53,32 @@ class Cases:
 
     def of(self, split: str, family: str, count: int) -> list[EditCase]:
         """Draw the first `count` cases of a family; none if the split has no such edits."""
-        world = WORLDS[split]
         if family not in families_of(split):
             return []
-        return [
-            self._case(world, family, number, families.make_edit(world, seed, family))
-            for number, seed in enumerate(world.seeds[:count])
-        ]
+        return [self.case(split, family, seed) for seed in WORLDS[split].seeds[:count]]
+
+    def case(self, split: str, family: str, seed: int) -> EditCase:
+        """Draw the case of a seed."""
+        return self._case(split, family, seed, families.make_edit(WORLDS[split], seed, family))
 
     def sessions(self, split: str, count: int) -> list[list[EditCase]]:
         """Draw the first `count` sessions of `TURNS` local edits, each of which edits the target of the one before.
 
         A split without edits that apply to a given scene has none.
         """
-        world = WORLDS[split]
         if not set(families_of(split)) & set(PLAIN):
             return []
-        sessions = (turns for seed in world.seeds if (turns := session(world, seed)) is not None)
-        return [
-            [self._case(world, f"session_{turn}", number, edit) for turn, edit in enumerate(turns, start=1)]
-            for number, turns in enumerate(itertools.islice(sessions, count))
-        ]
+        sessions = (turns for seed in WORLDS[split].seeds if (turns := self.session(split, seed)))
+        return list(itertools.islice(sessions, count))
 
-    def _case(self, world: World, family: str, number: int, edit: Edit) -> EditCase:
+    def session(self, split: str, seed: int) -> list[EditCase]:
+        """Draw the session of a seed; empty if its scene leaves no room for `TURNS` edits."""
+        turns = session(WORLDS[split], seed) or []
+        return [self._case(split, f"session_{turn}", seed, edit) for turn, edit in enumerate(turns, start=1)]
+
+    def _case(self, split: str, family: str, seed: int, edit: Edit) -> EditCase:
         source, target = (draw_scene(scene, self.side).image for scene in (edit.source, edit.target))
-        seed = world.seeds[number]
-        return EditCase(world.name, family, number, seed, edit, source, target, boxes=_boxes(edit.source))
+        return EditCase(split, family, seed, edit, source, target, boxes=_boxes(edit.source))
 
 
 def families_of(split: str) -> tuple[str, ...]:
@@ -104,9 +102,10 @@ def session(world: World, seed: int) -> list[Edit] | None:
     return turns
 
 
-def batches(cases: Sequence[EditCase], size: int = BATCH) -> list[Sequence[EditCase]]:
-    """Split cases into batches of at most `size`."""
-    return [cases[start : start + size] for start in range(0, len(cases), size)]
+def edit_cases(editor: Editor, cases: Sequence[EditCase]) -> np.ndarray:
+    """Edit cases by the editor's own settings, each from noise of its own seed, to uint8 RGB [B, S, S, 3]."""
+    texts, seeds = [case.instruction for case in cases], [case.seed for case in cases]
+    return np.stack(editor.edit([case.source for case in cases], texts, seeds, editor.settings))
 
 
 def stacked(cases: Sequence[EditCase], name: Literal["source", "target"]) -> np.ndarray:

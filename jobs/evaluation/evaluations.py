@@ -1,33 +1,29 @@
 """Evaluation of an editor on a set, from the set's files to tables: paint what is missing, measure all, write."""
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import ray
-
-from fireedit.jobs.evaluation import tables
+from fireedit.jobs.evaluation import scene_report, tables
+from fireedit.jobs.evaluation.editor_facts import EditorFacts, read_facts
+from fireedit.jobs.evaluation.judges import Judges
 from fireedit.jobs.evaluation.measuring import Measuring, measure
-from fireedit.jobs.evaluation.painting import (
-    PICTURES,
-    Painter,
-    PaintingError,
-    Replicas,
-    paint_missing,
-)
-from fireedit.jobs.evaluation.sets import emu_edit, magicbrush, reasonedit
+from fireedit.jobs.evaluation.painting import PICTURES, Painter, PaintingError, Regions, Replicas, paint_missing
+from fireedit.jobs.evaluation.scene_measuring import SceneReplica
+from fireedit.jobs.evaluation.sets import emu_edit, magicbrush, reasonedit, scenes
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError
 from fireedit.jobs.evaluation.turns import save_turns
 from fireedit.models.checkpoint_files import quiet_loading
-from fireedit.models.editors.editor import EditorError, EditorName, load_editor
-from fireedit.models.settings import PaintSettings, SettingValue
+from fireedit.models.editors.editor import EditorError, EditorName
+from fireedit.models.settings import SettingValue
 from fireedit.platform import storage
-from fireedit.platform.cluster import start_ray
 from fireedit.platform.console import say
 from fireedit.platform.job_folder import require_settings, save_settings
 
-SETS = ("magicbrush-dev", "magicbrush-test", "emu-edit", "reasonedit")
+SCENES = "scenes"
+SETS = ("magicbrush-dev", "magicbrush-test", "emu-edit", "reasonedit", SCENES)
+BESIDE = "beside"
+"""Folder of the evaluations of other editors, below that of an evaluation."""
 FOLDER = "folder="
 """Beginning of the editor that stands for pictures made elsewhere."""
 
@@ -41,15 +37,22 @@ class EvaluationConfig:
     set: str
     """Name of `SETS`."""
     data: str
-    """Folder of the set."""
+    """Folder of the set; empty for scenes, which are drawn."""
     out: str
     backbones: str = ""
     """Folder of the backbones of measures, each in a folder of its name."""
-    baseline: str = ""
-    """Folder of another editor's evaluation, for paired differences."""
+    baselines: Sequence[str] = ()
+    """Folders of other editors' evaluations, for their rows and paired differences."""
+    beside: Sequence[str] = ()
+    """Other editors that are evaluated first, by the same settings, as baselines."""
     emu_set: emu_edit.Part = "3589"
     against: str = ""
     """`generations` compares with Emu Edit's own pictures too."""
+    drawn: scenes.SceneChoice = field(default_factory=scenes.SceneChoice)
+    judges: str = "nano"
+    """Folder of the judges of scenes."""
+    regions: Regions = "predicted"
+    """Regions of the VLM, of the editor fireedit."""
     first: int = 0
     """Number of edits and sessions that are taken, from the first; 0 takes all."""
     partial: bool = False
@@ -61,32 +64,49 @@ class EvaluationConfig:
     """Sampler settings; None or left out, the editor's own."""
 
 
-@dataclass(frozen=True)
-class EditorFacts:
-    """Editor as tables describe it."""
-
-    weights: str
-    settings: PaintSettings
-
-
 def evaluate(config: EvaluationConfig) -> dict[str, Any]:
-    """Run or resume an evaluation; returns the means by table and measure.
+    """Run or resume an evaluation; returns the means by table and measure, of scenes a summary.
 
     Raises:
         EditorError, SetError, CorpusError, JobFolderError: editor, set or folder cannot be used.
         PaintingError: pictures failed or are missing.
     """
-    edits = open_edits(config)
+    edits, baselines = open_edits(config), list(config.baselines)
+    for name, beside in _beside(config).items():
+        say(f"beside: {name}")
+        _evaluate(beside, edits, ())
+        baselines.append(beside.out)
+    return _evaluate(config, edits, baselines)
+
+
+def _beside(config: EvaluationConfig) -> dict[str, EvaluationConfig]:
+    """List the evaluations of the other editors by name.
+
+    Raises:
+        EditorError: two have one name.
+    """
+    found = dict[str, EvaluationConfig]()
+    for editor in config.beside:
+        name, out = editor.partition("=")[0], storage.join(config.out, BESIDE, editor.partition("=")[0])
+        if name in found:
+            raise EditorError(f"--beside {name}: found it twice; evaluate one alone, and write its --out in --baseline")
+        found[name] = replace(config, editor=editor, out=out, regions="predicted")
+    return found
+
+
+def _evaluate(config: EvaluationConfig, edits: EvaluationSet, baselines: Sequence[str]) -> dict[str, Any]:
+    """Paint what is missing, measure all, write the tables."""
     if config.editor.startswith(FOLDER):
         pictures, facts = storage.absolute(config.editor.removeprefix(FOLDER)), None
         settings = dict[str, Any]()
     else:
-        pictures, facts = storage.join(config.out, PICTURES), read_facts(config, edits)
-        settings = dataclasses.asdict(facts.settings) | {"seed": config.seed}
+        pictures, facts = storage.join(config.out, PICTURES), _facts(config, edits)
+        settings = asdict(facts.settings) | {"seed": config.seed} | _regions(config)
         paint(config, edits, facts)
     edits = _with_pictures(edits, pictures, config.partial)
-    measuring = Measuring(tuple(edits.columns), config.backbones, pictures, config.device)
-    measured = measure(measuring, edits.comparisons, config.replicas)
+    judges = config.judges if config.set == SCENES else ""
+    measuring = Measuring(tuple(edits.columns), config.backbones, pictures, config.device, judges)
+    measured = measure(measuring, edits.comparisons, config.replicas, SceneReplica if judges else None)
     evaluation = tables.Evaluation(
         editor=config.editor.partition("=")[0],
         weights=facts.weights if facts else "",
@@ -97,7 +117,31 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         measured=measured,
     )
     save_turns(edits, pictures, config.out)
-    return tables.save(evaluation, config.out, config.baseline)
+    others = [tables.read_baseline(evaluation, folder) for folder in baselines]
+    if not judges:
+        return tables.save(evaluation, tables.markdown(evaluation, others), config.out)
+    quiet_loading()
+    results = scene_report.results_of(evaluation, others)
+    summary = scene_report.summary(results)
+    tables.save(evaluation, scene_report.markdown(results, Judges.load(judges)), config.out, {"scenes": summary})
+    scene_report.save_galleries(evaluation, pictures, config.out)
+    return summary
+
+
+def _regions(config: EvaluationConfig) -> dict[str, Any]:
+    """Return the regions as a setting, if they are not the detector's.
+
+    Raises:
+        EditorError: the editor has no regions.
+        SetError: the set does not know the true ones.
+    """
+    if config.regions == "predicted":
+        return {}
+    if EditorName.parse(config.editor).name != "fireedit":
+        raise EditorError(f"--regions {config.regions}: {config.editor} has no regions; leave it out")
+    if config.regions == "true" and config.set != SCENES:
+        raise SetError(f"--regions true: found --set {config.set}; only those of scenes are known")
+    return {"regions": config.regions}
 
 
 def open_edits(config: EvaluationConfig) -> EvaluationSet:
@@ -108,10 +152,14 @@ def open_edits(config: EvaluationConfig) -> EvaluationSet:
     turns = [turn for chain in edits.chains[: config.first] for turn in chain]
     outputs = {turn.output for turn in turns}
     kept = [each for each in edits.comparisons if each.output in outputs]
-    return dataclasses.replace(edits, turns=turns, comparisons=kept, partial=True)
+    return replace(edits, turns=turns, comparisons=kept, partial=True)
 
 
 def _open_set(config: EvaluationConfig) -> EvaluationSet:
+    if config.set == SCENES:
+        return scenes.open_set(storage.join(config.out, "set"), config.drawn)
+    if not config.data:
+        raise SetError(f"--set {config.set}: found no folder of it; write --data FOLDER")
     if config.set.startswith("magicbrush-"):
         return magicbrush.open_set(config.data, config.set.removeprefix("magicbrush-"), config.partial)
     if config.set == "emu-edit":
@@ -120,8 +168,8 @@ def _open_set(config: EvaluationConfig) -> EvaluationSet:
     return reasonedit.open_set(config.data)
 
 
-def read_facts(config: EvaluationConfig, edits: EvaluationSet) -> EditorFacts:
-    """Load the editor once, in a process of its own, for its settings and the hash of its weights.
+def _facts(config: EvaluationConfig, edits: EvaluationSet) -> EditorFacts:
+    """Read what describes the editor, with the settings that the evaluation changes.
 
     Raises:
         EditorError: it is unknown or cannot be loaded.
@@ -130,19 +178,8 @@ def read_facts(config: EvaluationConfig, edits: EvaluationSet) -> EditorFacts:
     name = EditorName.parse(config.editor)
     if name.name == "vae" and not all(turn.target for turn in edits.turns):
         raise SetError(f"--editor vae: {edits.name} has no targets to reconstruct; write another editor")
-    start_ray()
-    task = ray.remote(num_cpus=config.replicas.cpus, max_retries=0)(_facts).options(name="read weights")
-    try:
-        facts = ray.get(task.remote(name))
-    except ray.exceptions.RayTaskError as error:
-        raise EditorError(f"--editor {config.editor}: {error.cause}") from None
-    return EditorFacts(facts.weights, facts.settings.but(**config.changes))
-
-
-def _facts(name: EditorName) -> EditorFacts:
-    quiet_loading()
-    editor = load_editor(name)
-    return EditorFacts(editor.weights, editor.settings)
+    facts = read_facts(name, config.replicas.cpus)
+    return replace(facts, settings=facts.settings.but(**config.changes))
 
 
 def paint(config: EvaluationConfig, edits: EvaluationSet, facts: EditorFacts) -> None:
@@ -150,15 +187,23 @@ def paint(config: EvaluationConfig, edits: EvaluationSet, facts: EditorFacts) ->
     made_with = {
         "editor": config.editor.partition("=")[0],
         "weights": facts.weights,
-        "settings": dataclasses.asdict(facts.settings),
+        "settings": asdict(facts.settings),
         "seed": config.seed,
         "set": edits.name,
         "fingerprint": edits.fingerprint,
+        **_regions(config),
     }
     if not require_settings(config.out, made_with, PICTURES):
         save_settings(config.out, made_with)
     name = EditorName.parse(config.editor)
-    painter = Painter(editor=name, settings=facts.settings, seed=config.seed, out=config.out, device=config.device)
+    painter = Painter(
+        editor=name,
+        settings=facts.settings,
+        seed=config.seed,
+        out=config.out,
+        device=config.device,
+        regions=config.regions,
+    )
     if failed := paint_missing(painter, edits, config.replicas):
         output, reason = next(iter(failed.items()))
         found = f"{len(failed)} of {len(edits.turns)} pictures failed, first {output}: {reason}"
@@ -178,4 +223,4 @@ def _with_pictures(edits: EvaluationSet, pictures: str, partial: bool) -> Evalua
     if missing and (not partial or len(missing) == len(outputs)):
         raise PaintingError(f"{pictures}: {len(missing)} of {len(outputs)} pictures are missing, first {missing[0]}")
     kept = [each for each in edits.comparisons if outputs[each.output]]
-    return dataclasses.replace(edits, comparisons=kept, partial=edits.partial or bool(missing))
+    return replace(edits, comparisons=kept, partial=edits.partial or bool(missing))

@@ -19,6 +19,7 @@ from fireedit.jobs.evaluation.metrics import edit_mask, perceptual_distance, pix
 from fireedit.jobs.evaluation.scene_reader import SceneReader, load_reader, signed
 from fireedit.jobs.evaluation.success import verdicts
 from fireedit.models.checkpoint_files import check_folder
+from fireedit.models.model import NANO
 from fireedit.models.vision import Vision
 from fireedit.models.weights import fingerprint
 from fireedit.platform.scenes import language
@@ -35,11 +36,11 @@ MEASURES = {
     "psnr_inside": "PSNR inside, dB",
     "psnr_outside": "PSNR outside, dB",
     "perceptual": "reader-trunk distance",
-    "dino": "nano-DINO",
-    "clip_i": "nano-CLIP-I",
-    "clip_t": "nano-CLIP-T",
+    "nano_dino": "nano-DINO",
+    "nano_clip_i": "nano-CLIP-I",
+    "nano_clip_t": "nano-CLIP-T",
 }
-"""Column headings of the measures; `dino` and `clip_i` are cosines with the target, `clip_t` with its caption."""
+"""Column headings; `nano_dino` and `nano_clip_i` are cosines with the target, `nano_clip_t` with its caption."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,19 @@ class Score:
 
 
 class Judges:
-    """Judges of a benchmark, the same for every row."""
+    """Judges of drawn scenes, the same for every editor."""
 
     def __init__(self, reader: SceneReader, vision: Vision | None = None, clip: CLIPJudge | None = None):
         self.reader, self.vision, self.clip = reader, vision, clip
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> "Judges":
-        """Load the judges in a pipeline's folder; only the scene reader is required.
+    def load(cls, folder: Path | str, device: str = "cpu") -> "Judges":
+        """Load the judges in a pipeline's folder, `nano` for the shipped ones; only the scene reader is required.
 
         Raises:
             FileNotFoundError: there is no scene reader.
         """
+        folder = NANO if folder == "nano" else Path(folder)
         reader, vision, clip = load_reader(folder), None, None
         if (folder / "vision").is_dir():
             vision = Vision.from_pretrained(check_folder(folder / "vision"), dtype=torch.float32).eval()
@@ -99,7 +101,7 @@ class Judges:
     @property
     def absent(self) -> list[str]:
         """Measures whose judges were not loaded."""
-        needed = {"dino": self.vision, "clip_i": self.clip, "clip_t": self.clip}
+        needed = {"nano_dino": self.vision, "nano_clip_i": self.clip, "nano_clip_t": self.clip}
         return [measure for measure, judge in needed.items() if judge is None]
 
     def scores(self, cases: Sequence[EditCase], edited: np.ndarray) -> list[Score]:
@@ -117,12 +119,12 @@ class Judges:
         columns["perceptual"] = perceptual_distance(*trunk)
         if self.vision is not None:  # mean patch states, as nano's DINOv2 is trained without its class token
             states = (self.vision(view, detail=False).maps[-1].mean(dim=(2, 3)) for view in (output, target))
-            columns["dino"] = F.cosine_similarity(*states)
+            columns["nano_dino"] = F.cosine_similarity(*states)
         if self.clip is not None:
             embedded = self.clip.pictures(output)
             captions = self.clip.texts([language.caption(case.edit.target) for case in cases])
-            columns["clip_i"] = F.cosine_similarity(embedded, self.clip.pictures(target))
-            columns["clip_t"] = F.cosine_similarity(embedded, captions)
+            columns["nano_clip_i"] = F.cosine_similarity(embedded, self.clip.pictures(target))
+            columns["nano_clip_t"] = F.cosine_similarity(embedded, captions)
         wrong = verdicts(cases, self.reader.read(edited))
         columns["success"] = torch.tensor([not reasons for reasons in wrong])
         lists = {measure: column.tolist() for measure, column in columns.items()}

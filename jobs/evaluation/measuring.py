@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fireedit.jobs.evaluation.judges import MEASURES
 from fireedit.jobs.evaluation.measures import openai_clip, pixels
 from fireedit.jobs.evaluation.measures.dino import DINOMeasure
 from fireedit.jobs.evaluation.measures.lpips import LPIPS
@@ -25,6 +26,7 @@ from fireedit.platform.cluster import start_ray
 from fireedit.platform.console import show
 
 HEADINGS = {
+    **MEASURES,
     "l1": "L1",
     "l2": "L2",
     "clip_i": "CLIP-I",
@@ -38,11 +40,12 @@ HEADINGS = {
     "lpips_outside": "LPIPS",
     "mse_outside": "MSE",
     "clip_score": "CLIPScore",
+    "reader": "reader on targets",
 }
 """Column heading of each measure; those called outside compare what the mask does not cover."""
 DECIMALS = {"l2": 5, "mse_outside": 6, "psnr_outside": 2, "clip_score": 2}
 """Decimals in tables, of measures that have not 4."""
-LOWER_IS_BETTER = ("l1", "l2", "lpips", "lpips_outside", "mse_outside")
+LOWER_IS_BETTER = ("l1", "l2", "lpips", "lpips_outside", "mse_outside", "l1_inside", "l1_outside", "perceptual")
 BACKBONES = {
     **dict.fromkeys(("clip_i", "clip_t", "clip_t_global", "clip_dir"), "clip-vit-base-patch32"),
     "dino": "dino-vits16",
@@ -73,6 +76,8 @@ class Measuring:
     pictures: str
     """Folder of the outputs."""
     device: str = "cpu"
+    judges: str = ""
+    """Folder of the judges of drawn scenes; empty for published sets."""
 
     @property
     def absent(self) -> dict[str, str]:
@@ -89,35 +94,40 @@ class Measuring:
         return Path(self.backbones or "BACKBONES") / FOLDERS.get(backbone, backbone)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Values of all comparisons, in their order, and the weights behind them."""
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Values of comparisons, in their order, and the weights behind them."""
 
     values: list[Values]
     """NaN where a measure does not apply."""
     weights: dict[str, str]
     """Fingerprint of each backbone by its own name."""
-    truncated: int
+    truncated: int = 0
     """Captions longer than CLIP's text encoder reads."""
+    remarks: Sequence[str] = ()
+    """Why an edit failed, of measures that say so; empty for a success."""
 
 
-def measure(measuring: Measuring, comparisons: Sequence[Comparison], replicas: Replicas) -> Measured:
-    """Measure outputs in Ray Data."""
+def measure(
+    measuring: Measuring, comparisons: Sequence[Comparison], replicas: Replicas, actor: type | None = None
+) -> Found:
+    """Measure outputs in Ray Data, in replicas of `actor`, the published measures by default."""
     start_ray()
     groups = [comparisons[first : first + BATCH] for first in range(0, len(comparisons), BATCH)]
     rows = [
         {"number": number, "group": json.dumps([asdict(each) for each in group])} for number, group in enumerate(groups)
     ]
-    measured = map_in_replicas(rows, MeasureReplica, {"measuring": measuring}, replicas)
-    found = dict[int, dict[str, Any]]()
+    measured = map_in_replicas(rows, actor or MeasureReplica, {"measuring": measuring}, replicas)
+    found = dict[int, Found]()
     for row in measured.iter_rows():
-        found[row["number"]] = json.loads(row["found"])
+        found[row["number"]] = Found(**json.loads(row["found"]))
         show(f"measured {min(BATCH * len(found), len(comparisons))}/{len(comparisons)}")
     ordered = [found[number] for number in range(len(groups))]
-    return Measured(
-        values=[values for each in ordered for values in each["values"]],
-        weights=ordered[0]["weights"],
-        truncated=sum(each["truncated"] for each in ordered),
+    return Found(
+        values=[values for each in ordered for values in each.values],
+        weights=ordered[0].weights,
+        truncated=sum(each.truncated for each in ordered),
+        remarks=[remark for each in ordered for remark in each.remarks],
     )
 
 
@@ -136,8 +146,8 @@ class MeasureReplica:
         values = Batch(comparisons, self.measuring.pictures, self.backbones).measure(self.measuring.present)
         truncated = clip.truncated - before if isinstance(clip, CLIPMeasure) else 0
         weights = {backbone.name: backbone.weights for backbone in self.backbones.values()}
-        found = {"values": values, "weights": weights, "truncated": truncated}
-        return {"number": row["number"], "found": json.dumps(found)}
+        found = Found(values=values, weights=weights, truncated=truncated)
+        return {"number": row["number"], "found": json.dumps(asdict(found))}
 
 
 def load_backbones(measuring: Measuring) -> dict[str, Backbone]:

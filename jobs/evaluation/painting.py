@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ray.data
@@ -13,11 +13,13 @@ from ray.exceptions import RayError
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, Turn
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import Editor, EditorName, load_editor
+from fireedit.models.editors.fireedit import FireEdit
 from fireedit.models.settings import PaintSettings
 from fireedit.platform import images, storage
 from fireedit.platform.cluster import ResourcesError, require_resources, start_ray
 from fireedit.platform.picture_progress import PictureProgress
 
+Regions = Literal["predicted", "true", "none"]
 PICTURES = "pictures"
 """Folder of an evaluation's pictures."""
 FIT = "write --cpus, --gpus and --replicas that fit, for example --cpus 0.25"
@@ -38,6 +40,8 @@ class Painter:
     out: str
     device: str = "cpu"
     threads: int = 1
+    regions: Regions = "predicted"
+    """Regions of FireEdit's VLM: its detector's, the true ones of a set that knows them, or none."""
 
     def path(self, output: str) -> str:
         return storage.join(self.out, PICTURES, output)
@@ -143,9 +147,14 @@ class Replica:
 
 
 def edit_turns(editor: Editor, pairs: Sequence[tuple[Turn, np.ndarray]], painter: Painter) -> list[np.ndarray]:
-    """Edit the sources of turns, each from noise of the evaluation's seed."""
-    texts, seeds = [turn.instruction for turn, _ in pairs], [painter.seed] * len(pairs)
-    return editor.edit([source for _, source in pairs], texts, seeds, painter.settings)
+    """Edit the sources of turns, each from noise of the evaluation's seed and its own."""
+    sources, texts = [source for _, source in pairs], [turn.instruction for turn, _ in pairs]
+    seeds = [painter.seed + turn.seed for turn, _ in pairs]
+    if painter.regions == "predicted":
+        return editor.edit(sources, texts, seeds, painter.settings)
+    assert isinstance(editor, FireEdit), editor.name
+    boxes = [turn.boxes or [] if painter.regions == "true" else [] for turn, _ in pairs]
+    return editor.edit(sources, texts, seeds, painter.settings, [np.reshape(each, (-1, 4)) for each in boxes])
 
 
 def _rounds(chains: Sequence[Sequence[Turn]]) -> Iterator[list[Turn]]:

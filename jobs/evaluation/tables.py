@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fireedit.jobs.evaluation.measuring import DECIMALS, HEADINGS, LOWER_IS_BETTER, Measured, Values
+from fireedit.jobs.evaluation.measuring import DECIMALS, HEADINGS, LOWER_IS_BETTER, Found, Values
 from fireedit.jobs.evaluation.metrics import Interval, ratio
 from fireedit.jobs.evaluation.published_values import PUBLISHED
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison, EvaluationSet, SetError
@@ -31,45 +31,28 @@ class Evaluation:
     """Measures that were taken."""
     absent: Mapping[str, str]
     """Folders that the other measures of the set need, by measure."""
-    measured: Measured
+    measured: Found
 
     @property
     def tables(self) -> list[str]:
         return list(dict.fromkeys(each.table for each in self.edits.comparisons))
 
-    def means(self, table: str, other: Sequence[Values] | None = None) -> dict[str, Interval]:
-        """Mean of each measure with its bootstrap interval, which draws sessions or edits; or of a paired difference.
+    def means(self, table: str, values: Sequence[Values] | None = None) -> dict[str, Interval]:
+        """Mean of each measure with its bootstrap interval, which draws sessions or edits.
 
         Args:
-            other: values of another editor, which are subtracted.
+            values: in place of the evaluation's own; NaN where a measure does not apply.
         """
-        return {column: self._mean(table, column, other) for column in self.columns}
+        return {column: self._mean(table, column, values or self.measured.values) for column in self.columns}
 
-    def _mean(self, table: str, column: str, other: Sequence[Values] | None) -> Interval:
+    def _mean(self, table: str, column: str, values: Sequence[Values]) -> Interval:
         sums, counts = dict[str, float](), dict[str, int]()
-        for place, (comparison, values) in enumerate(zip(self.edits.comparisons, self.measured.values, strict=True)):
-            value = values[column] - (other[place].get(column, math.nan) if other else 0.0)
+        for comparison, measured in zip(self.edits.comparisons, values, strict=True):
+            value = measured.get(column, math.nan)
             if comparison.table == table and not math.isnan(value):
                 sums[comparison.unit] = sums.get(comparison.unit, 0.0) + value
                 counts[comparison.unit] = counts.get(comparison.unit, 0) + 1
         return ratio(list(sums.values()), [counts[unit] for unit in sums])
-
-
-def save(evaluation: Evaluation, out: str, baseline: str = "") -> dict[str, Any]:
-    """Write the three files of an evaluation; returns the means by table.
-
-    Args:
-        baseline: folder of another editor's evaluation of the same set, for paired differences.
-    """
-    result = _result(evaluation)
-    other = _read_baseline(evaluation, baseline) if baseline else None
-    lines = [_line(*each) for each in zip(evaluation.edits.comparisons, evaluation.measured.values, strict=True)]
-    storage.write_bytes(storage.join(out, ROWS), "".join(lines).encode())
-    storage.write_bytes(storage.join(out, REPORT), _markdown(evaluation, other).encode())
-    storage.write_bytes(storage.join(out, RESULT), (json.dumps(result, indent=1) + "\n").encode())
-    return {
-        table: {column: each["mean"] for column, each in means.items()} for table, means in result["tables"].items()
-    }
 
 
 @dataclass(frozen=True)
@@ -77,10 +60,46 @@ class Baseline:
     """Other editor that an evaluation is compared with."""
 
     editor: str
+    weights: str
+    settings: Mapping[str, Any]
     values: list[Values]
+    """Values of the same comparisons."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.editor} `{self.weights}`" if self.weights else self.editor
+
+    def subtracted_from(self, values: Sequence[Values]) -> list[Values]:
+        """Return the differences of another editor's values, pair by pair."""
+        pairs = zip(values, self.values, strict=True)
+        return [{name: value - other.get(name, math.nan) for name, value in own.items()} for own, other in pairs]
 
 
-def _read_baseline(evaluation: Evaluation, folder: str) -> Baseline:
+def save(evaluation: Evaluation, report: str, out: str, figures: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write the three files of an evaluation; returns the means by table.
+
+    Args:
+        report: text of `REPORT`.
+        figures: further entries of `RESULT`.
+    """
+    result = _result(evaluation) | dict(figures or {})
+    remarks = evaluation.measured.remarks or [""] * len(evaluation.edits.comparisons)
+    rows = zip(evaluation.edits.comparisons, evaluation.measured.values, remarks, strict=True)
+    storage.write_bytes(storage.join(out, ROWS), "".join(_line(*each) for each in rows).encode())
+    storage.write_bytes(storage.join(out, REPORT), report.encode())
+    storage.write_bytes(storage.join(out, RESULT), (json.dumps(result, indent=1) + "\n").encode())
+    return {
+        table: {column: each["mean"] for column, each in means.items()} for table, means in result["tables"].items()
+    }
+
+
+def read_baseline(evaluation: Evaluation, folder: str) -> Baseline:
+    """Read another editor's evaluation of the same edits.
+
+    Raises:
+        OSError: the folder has no evaluation.
+        SetError: it is of other edits.
+    """
     result = json.loads(storage.read_bytes(storage.join(folder, RESULT)))
     if result["fingerprint"] != evaluation.edits.fingerprint:
         raise SetError(f"--baseline {folder}: found an evaluation of {result['set']} with other edits")
@@ -90,12 +109,13 @@ def _read_baseline(evaluation: Evaluation, folder: str) -> Baseline:
     if [(row["table"], row["output"]) for row in rows] != keys:
         raise SetError(f"--baseline {folder}: its tables are others; write the same --set and --against for both")
     values = [{name: math.nan if value is None else value for name, value in row["values"].items()} for row in rows]
-    return Baseline(f"{result['editor']} {result['weights']}".strip(), values)
+    return Baseline(result["editor"], result["weights"], result["settings"], values)
 
 
-def _line(comparison: Comparison, values: Values) -> str:
+def _line(comparison: Comparison, values: Values, remark: str) -> str:
     rounded = {name: _rounded(value) for name, value in values.items()}
-    return json.dumps({"table": comparison.table, "output": comparison.output, "values": rounded}) + "\n"
+    row = {"table": comparison.table, "output": comparison.output, "values": rounded}
+    return json.dumps(row | ({"remark": remark} if remark else {})) + "\n"
 
 
 def _rounded(value: float) -> float | None:
@@ -123,7 +143,7 @@ def _result(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _markdown(evaluation: Evaluation, baseline: Baseline | None) -> str:
+def markdown(evaluation: Evaluation, baselines: Sequence[Baseline]) -> str:
     """Format all tables and what they were made with."""
     name = f"{evaluation.editor} `{evaluation.weights}`" if evaluation.weights else evaluation.editor
     settings = ", ".join(f"{key} {value!r}" for key, value in evaluation.settings.items())
@@ -131,18 +151,20 @@ def _markdown(evaluation: Evaluation, baseline: Baseline | None) -> str:
     blocks = [f"# {evaluation.editor} on {evaluation.edits.name}{partial}"]
     blocks += [f"{name}: {settings}."] if evaluation.weights else []
     for table in evaluation.tables:
-        blocks += [f"## {table}", _table(evaluation, table, name, baseline)]
+        blocks += [f"## {table}", _table(evaluation, table, name, baselines)]
     return "\n\n".join([*blocks, *_notes(evaluation)]) + "\n"
 
 
-def _table(evaluation: Evaluation, table: str, name: str, baseline: Baseline | None) -> str:
+def _table(evaluation: Evaluation, table: str, name: str, baselines: Sequence[Baseline]) -> str:
     columns = list(evaluation.columns)
     headings = [f"{HEADINGS[column]} {'↓' if column in LOWER_IS_BETTER else '↑'}" for column in columns]
     count = sum(each.table == table for each in evaluation.edits.comparisons)
     lines = [["", *headings], ["---"] * (len(columns) + 1)]
     lines.append([f"{name}, {count} pictures", *_cells(evaluation.means(table), columns)])
-    if baseline is not None:
-        lines.append([f"less {baseline.editor}, paired", *_cells(evaluation.means(table, baseline.values), columns)])
+    for baseline in baselines:
+        differences = baseline.subtracted_from(evaluation.measured.values)
+        lines.append([baseline.name, *_cells(evaluation.means(table, baseline.values), columns)])
+        lines.append([f"less {baseline.name}, paired", *_cells(evaluation.means(table, differences), columns)])
     for system, values in PUBLISHED.get(evaluation.edits.name, {}).get(table, {}).items():
         lines.append([system, *(f"{values[column]:.4f}" if column in values else "" for column in columns)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fireedit.models.pictures import Boxes
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
 from fireedit.models.weights import fingerprint
@@ -22,11 +23,27 @@ class FireEdit:
         pipeline.set_progress_bar_config(disable=True)
 
     def edit(
-        self, pictures: Sequence[np.ndarray], instructions: Sequence[str], seeds: Sequence[int], settings: PaintSettings
+        self,
+        pictures: Sequence[np.ndarray],
+        instructions: Sequence[str],
+        seeds: Sequence[int],
+        settings: PaintSettings,
+        regions: Boxes | None = None,
     ) -> list[np.ndarray]:
+        """Edit pictures, as `Editor.edit`.
+
+        Args:
+            regions: boxes of each picture that the VLM looks at in place of the detector's; ignored without a detector.
+        """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        given = regions if self.pipeline.detector is not None else None
         images, _ = self.pipeline(
-            list(instructions), list(pictures), generator=generators, return_dict=False, **asdict(settings)
+            list(instructions),
+            list(pictures),
+            generator=generators,
+            regions=given,
+            return_dict=False,
+            **asdict(settings),
         )
         return [np.asarray(image) for image in images]
 

@@ -1,6 +1,7 @@
 """InstructPix2Pix as an editor, and systems of its architecture: CLIP's text states condition an 8-channel UNet.
 
-The weights are loaded, as diffusers publishes them, into FireEdit's own pipeline: text encoder, UNet and VAE.
+The weights are loaded, as diffusers publishes them, into FireEdit's own pipeline: text encoder, UNet and VAE. A folder
+of FireEdit's own makes the same editor of its UNet without the VLM, which shows what the VLM adds.
 
 Source: InstructPix2Pix (arXiv 2211.09800); settings and sizes of its edit_cli.py.
 """
@@ -27,11 +28,13 @@ from fireedit.models import weights
 from fireedit.models.checkpoint_files import check_pipeline, read_json, read_tensors, read_tokenizer
 from fireedit.models.editors.editor import require_unchanged
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.processor import squash
 from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.unet import EditUNet, UNetConfig
 from fireedit.models.vae import EditVAE
 
+NAME = "instruct-pix2pix"
 PIPELINE = "StableDiffusionInstructPix2PixPipeline"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 """Components of FireEditPipeline that edit without detector, VLM, TATI and HVCA."""
@@ -51,11 +54,12 @@ def fit(picture: Image.Image) -> Image.Image:
 
 
 class InstructPix2Pix:
-    """Editor of InstructPix2Pix's architecture, sampled with Euler's ancestral method.
+    """Editor of InstructPix2Pix's architecture.
 
     Args:
         pipeline: text encoder, tokenizer, UNet and VAE.
         fit: brings a picture to the size that is painted.
+        scheduler: class that samples, Euler's ancestral method as published; None keeps the pipeline's own.
     """
 
     def __init__(
@@ -64,10 +68,12 @@ class InstructPix2Pix:
         pipeline: FireEditPipeline,
         settings: PaintSettings = SETTINGS,
         fit: Callable[[Image.Image], Image.Image] = fit,
+        scheduler: type[Any] | None = EulerAncestralDiscreteScheduler,
     ):
         self.name, self.pipeline, self.settings, self.fit = name, pipeline, settings, fit
         self.weights = weights.fingerprint(pipeline.model)
-        pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
+        if scheduler is not None:
+            pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
@@ -96,9 +102,18 @@ class InstructPix2Pix:
         return self.pipeline.decode(self.pipeline.paint(state))
 
 
-def load(folder: Path, device: str) -> InstructPix2Pix:
-    """Load diffusers' folder, such as `timbrooks/instruct-pix2pix`."""
-    return InstructPix2Pix("instruct-pix2pix", load_instruct_pix2pix(folder).to(device))
+def load(folder: Path | str, device: str) -> InstructPix2Pix:
+    """Load diffusers' folder, such as `timbrooks/instruct-pix2pix`, or one of FireEdit's own."""
+    pipeline = load_instruct_pix2pix(folder).to(device)
+    return InstructPix2Pix(NAME, pipeline) if _is_published(folder) else without_vlm(pipeline, pipeline.settings)
+
+
+def without_vlm(pipeline: FireEditPipeline, settings: PaintSettings) -> InstructPix2Pix:
+    """Make the editor of a FireEdit pipeline's own UNet, on its square canvas and with its own scheduler."""
+    side = pipeline.vae.config.sample_size
+    return InstructPix2Pix(
+        NAME, pipeline, settings, fit=lambda picture: Image.fromarray(squash(picture, side)), scheduler=None
+    )
 
 
 def _by_shape(canvases: Sequence[np.ndarray]) -> list[list[int]]:
@@ -122,8 +137,7 @@ def load_instruct_pix2pix(
         WeightsError: the UNet is none of Stable Diffusion 1's architecture with eight input channels.
     """
     wanted = [part for part in parts if part in PARTS]
-    index = Path(folder) / "model_index.json"
-    if not index.is_file() or read_json(index)["_class_name"] != PIPELINE:
+    if not _is_published(folder):
         return FireEditPipeline.from_pretrained(folder, parts=wanted, dtype=dtype)
     check_pipeline(Path(folder), wanted)
     loaders = {
@@ -133,16 +147,27 @@ def load_instruct_pix2pix(
         "tokenizer": read_tokenizer,
         "scheduler": _scheduler,
     }
-    return text_pipeline({part: loaders[part](Path(folder) / part) for part in wanted}, dtype)
+    return text_pipeline(freeze({part: loaders[part](Path(folder) / part) for part in wanted}, dtype))
 
 
-def text_pipeline(parts: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> FireEditPipeline:
-    """Make a pipeline of components of `PARTS`, frozen, with the paper's settings."""
+def _is_published(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is diffusers'; the others are FireEdit's own."""
+    index = Path(folder) / "model_index.json"
+    return index.is_file() and read_json(index)["_class_name"] == PIPELINE
+
+
+def text_pipeline(parts: Mapping[str, Any], settings: PaintSettings | None = None) -> FireEditPipeline:
+    """Make a pipeline of components of `PARTS`, with the paper's settings by default."""
+    components: dict[str, Any] = dict.fromkeys(FireEditPipeline._optional_components)
+    return FireEditPipeline(**(components | dict(parts)), settings=asdict(settings or PaintSettings()))
+
+
+def freeze(parts: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> Mapping[str, Any]:
+    """Freeze the modules among components, and convert them to `dtype`."""
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
             part.to(dtype).eval().requires_grad_(False)
-    components: dict[str, Any] = dict.fromkeys(FireEditPipeline._optional_components)
-    return FireEditPipeline(**(components | dict(parts)), settings=asdict(PaintSettings()))
+    return parts
 
 
 def _unet(folder: Path) -> EditUNet:

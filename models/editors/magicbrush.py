@@ -12,7 +12,7 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor
 
 from fireedit.models.checkpoint_files import CheckpointFileError, read_lightning, read_tokenizer
-from fireedit.models.editors.instruct_pix2pix import InstructPix2Pix, load_instruct_pix2pix, text_pipeline
+from fireedit.models.editors.instruct_pix2pix import InstructPix2Pix, freeze, load_instruct_pix2pix, text_pipeline
 from fireedit.models.model import FireEditConfig, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.schedule import sampler
@@ -44,7 +44,7 @@ def load_checkpoint(path: Path, tokenizer: Path, sizes: FireEditConfig) -> FireE
     converted = convert_ldm_vae_checkpoint(state, asdict(sizes.vae))
     load_strict(vae, stable_diffusion_vae(converted), source=str(path))
     parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "tokenizer": read_tokenizer(tokenizer)}
-    return text_pipeline(parts | {"scheduler": sampler(sizes.schedule)})
+    return text_pipeline(freeze(parts | {"scheduler": sampler(sizes.schedule)}))
 
 
 def _averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

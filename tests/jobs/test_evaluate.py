@@ -28,6 +28,25 @@ def test_an_evaluation_from_set_to_tables(
 
 
 @pytest.mark.soak
+def test_drawn_scenes_are_judged_beside_other_editors(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choice = ["--families", "remove,no_op", "--edits", "2", "--sessions", "1", "--batch", "8", "--cpus", "0.25"]
+    others = ["--beside", "copy", "instruct-pix2pix=nano"]
+    drawn = ["--editor", "fireedit=nano", *others, "--set", "scenes", *choice, "--device", "cpu"]
+    assert main([*drawn, "--out", str(tmp_path)]) == 0
+    tables = json.loads(capsys.readouterr().out.splitlines()[-1])["tables"]
+    rates = {row: by_split["unseen_seeds"] for row, by_split in tables["success"].items()}
+    assert list(rates) == ["target", "copy", "instruct-pix2pix", "fireedit"]
+    assert rates["copy"] == 0.5 and rates["fireedit"] >= 0.75, "a copy does what a no-op asks for"
+    report = (tmp_path / "evaluation.md").read_text()
+    assert "| remove | 2 | " in report and "success of the last scene" in report
+    assert (tmp_path / "unseen_seeds-gallery.png").is_file()
+    verdicts = [json.loads(line) for line in (tmp_path / "beside/copy/measures.jsonl").read_text().splitlines()]
+    assert verdicts[0]["remark"] and "remark" not in verdicts[-4]
+
+
+@pytest.mark.soak
 def test_started_again_it_paints_what_is_missing(ray_session: None, tmp_path: Path) -> None:
     write_magicbrush(tmp_path / "data")
     assert main(words(tmp_path)) == 0
@@ -46,6 +65,8 @@ def test_started_again_it_paints_what_is_missing(ray_session: None, tmp_path: Pa
     [
         (["--editor", "instructpix2pix=x"], "'instructpix2pix' is no editor; write one of fireedit"),
         (["--data", "/nowhere"], "/nowhere"),
+        (["--set", "scenes", "--splits", "seen"], "--splits: found 'seen'; write some of unseen_seeds"),
+        (["--set", "scenes", "--judges", "/nowhere", "--steps", "0"], "num_inference_steps is 0"),
         (["--editor", "magicbrush"], "found no folder of weights; write --editor magicbrush=FOLDER"),
     ],
 )

@@ -16,6 +16,10 @@ class Turn:
     chained: bool = False
     target: str = ""
     """Address of the true result, which the bound `vae` reconstructs; empty where there is none."""
+    seed: int = 0
+    """Added to the evaluation's seed of the noise, where every edit has its own."""
+    boxes: Sequence[Sequence[float]] | None = None
+    """True regions of the source, xyxy in [0, 1], where they are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,8 @@ class Comparison:
     mask: str = ""
     """Address of the mask of the edited region: pixels are compared outside it, and the noun inside."""
     noun: str = ""
+    case: str = ""
+    """Drawn edit that the scene reader judges, as `scenes.case_key` writes it."""
 
 
 @dataclass(frozen=True, kw_only=True)

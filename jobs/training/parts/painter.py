@@ -18,13 +18,13 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from fireedit.jobs.evaluation.cases import FAMILIES, Cases, EditCase, stacked
-from fireedit.jobs.evaluation.editors import TextEditor, text_pipeline
+from fireedit.jobs.evaluation.cases import FAMILIES, Cases, EditCase, edit_cases, stacked
 from fireedit.jobs.training.held_out import HELD_OUT
 from fireedit.jobs.training.nano_folder import frozen, load_weights
 from fireedit.jobs.training.pretraining import PretrainRecipe
+from fireedit.models.editors.instruct_pix2pix import InstructPix2Pix, text_pipeline, without_vlm
 from fireedit.models.model import FireEditConfig
-from fireedit.models.schedule import prediction_target, signal_to_noise, training_noise
+from fireedit.models.schedule import prediction_target, sampler, signal_to_noise, training_noise
 from fireedit.models.stages import DropoutConfig, ObjectiveConfig, choose_timesteps, edit_errors
 from fireedit.models.text import build_text_encoder, text_states, tokenize_text
 from fireedit.models.unet import EditUNet
@@ -161,7 +161,7 @@ class PainterTask:
         figures, cases, editor = dict[str, float](), Cases(self.sizes.vae.sample_size), self._editor(model)
         for family in FAMILIES:
             held_out = cases.of(HELD_OUT.name, family, self.recipe.held_out)
-            errors = family_errors(held_out, editor.edit(held_out))
+            errors = family_errors(held_out, edit_cases(editor, held_out))
             figures |= {f"{family}_{name}": error for name, error in errors.items()}
         means = {}
         for name in ("inside", "copy_inside", "outside"):
@@ -175,7 +175,7 @@ class PainterTask:
         held_out = [case for family in FAMILIES for case in cases.of(HELD_OUT.name, family, SHOWN_EACH)]
         panels = [
             Panel(image=np.concatenate([case.source, edited, case.target], axis=1), title=case.instruction)
-            for case, edited in zip(held_out, self._editor(model).edit(held_out), strict=True)
+            for case, edited in zip(held_out, edit_cases(self._editor(model), held_out), strict=True)
         ]
         return sheet(panels, columns=2, height=128)
 
@@ -192,10 +192,16 @@ class PainterTask:
     def _text(self, ids: Tensor) -> Tensor:
         return text_states(self.text_encoder.to(ids.device), ids.long()).float()
 
-    def _editor(self, model: UNetWithProbes) -> TextEditor:
-        device = model.source_reader.weight.device
-        pipeline = text_pipeline(model.unet, self.vae, self.text_encoder, self.tokenizer, self.sizes).to(device)
-        return TextEditor(pipeline, self.sizes.painting)
+    def _editor(self, model: UNetWithProbes) -> InstructPix2Pix:
+        parts = {
+            "unet": model.unet,
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "tokenizer": self.tokenizer,
+            "scheduler": sampler(self.sizes.schedule),
+        }
+        pipeline = text_pipeline(parts, self.sizes.painting).to(model.source_reader.weight.device)
+        return without_vlm(pipeline, self.sizes.painting)
 
     def _cell_classes(self, scene: Scene, rendering: Rendering) -> np.ndarray:
         """Classify the center of every cell of the latents by content and look: uint8 [2, h, w]."""

@@ -3,8 +3,8 @@
 from fireedit.jobs.evaluation.bars import KNOWLEDGE, RELATIVE, Bar, all_bars, family_bars
 from fireedit.jobs.evaluation.cases import FAMILIES
 from fireedit.jobs.evaluation.metrics import UNKNOWN, Interval
-from fireedit.jobs.evaluation.results import Row
-from tests.jobs.evaluation.test_results import results, score
+from fireedit.jobs.evaluation.scene_results import Row
+from tests.jobs.evaluation.test_scene_results import results, score
 
 
 def test_every_family_has_a_bar() -> None:
@@ -21,8 +21,9 @@ def test_the_last_row_is_compared_with_the_bars_that_were_measured() -> None:
 
 def test_the_interval_of_a_lead_must_be_above_zero() -> None:
     measured = results()
-    measured.rows[1] = Row("ip2p", "def", "")
-    measured.scores[KNOWLEDGE] = {"reasoning": {"ip2p": [score(False, 0.1)] * 2, "full": [score(True, 0.1)] * 2}}
+    measured.rows[1] = Row("instruct-pix2pix", "def")
+    verdicts = {"instruct-pix2pix": [score(False, 0.1)] * 2, "fireedit": [score(True, 0.1)] * 2}
+    measured.scores[KNOWLEDGE] = {"reasoning": verdicts}
     assert all_bars(measured)[-1].name.startswith(KNOWLEDGE) and all_bars(measured)[-1].met
     assert not Bar("lead", Interval(0.5, -0.1, 0.9, 9), 0.15, above=0.0).met
 

@@ -13,7 +13,7 @@ def test_a_case_depends_on_its_seed_alone() -> None:
     few, more = (Cases(32).of("unseen_seeds", "resize", count) for count in (3, 5))
     assert [case.edit for case in more[:3]] == [case.edit for case in few]
     assert all(np.array_equal(case.source, other.source) for case, other in zip(more, few, strict=False))
-    assert [case.number for case in more] == list(range(5)) and more[4].seed == WORLD.seeds[4]
+    assert [case.seed for case in more] == list(WORLD.seeds[:5])
     assert more[0].source.shape == (32, 32, 3) and not np.array_equal(more[0].source, more[0].target)
 
 
@@ -28,6 +28,14 @@ def test_sessions_continue_with_local_edits() -> None:
         assert len(turns) == TURNS and all(turn.edit.family in LOCAL for turn in turns)
         for turn, following in zip(turns, turns[1:], strict=False):
             assert np.array_equal(turn.target, following.source)
+
+
+def test_a_session_is_drawn_again_by_its_seed() -> None:
+    cases = Cases(32)
+    for turns in cases.sessions("unseen_seeds", 3):
+        again = cases.session("unseen_seeds", turns[0].seed)
+        assert [turn.edit for turn in again] == [turn.edit for turn in turns]
+        assert np.array_equal(again[2].target, turns[2].target)
 
 
 def test_a_split_has_only_the_families_that_suit_it() -> None:

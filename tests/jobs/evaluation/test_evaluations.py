@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 
 from fireedit.jobs.evaluation import evaluations
-from fireedit.jobs.evaluation.evaluations import EditorFacts, EvaluationConfig, evaluate, open_edits, paint, read_facts
-from fireedit.jobs.evaluation.measuring import Batch, Measured, Measuring
+from fireedit.jobs.evaluation.editor_facts import EditorFacts
+from fireedit.jobs.evaluation.evaluations import EvaluationConfig, evaluate, open_edits, paint
+from fireedit.jobs.evaluation.measuring import Batch, Found, Measuring
 from fireedit.jobs.evaluation.painting import Painter, PaintingError, Replicas
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError
 from fireedit.jobs.evaluation.turns import read_turns
+from fireedit.models.editors.editor import EditorError
 from fireedit.models.settings import PaintSettings
 from fireedit.platform.job_folder import JobFolderError
 from tests.jobs.evaluation.magicbrush_folder import write_magicbrush
@@ -30,9 +32,9 @@ def asked(folder: Path, editor: str, **fields: Any) -> EvaluationConfig:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of a set, whose measures run in this process."""
 
-    def measure(measuring: Measuring, comparisons: Any, *_: Any) -> Measured:
+    def measure(measuring: Measuring, comparisons: Any, *_: Any) -> Found:
         values = Batch(comparisons, measuring.pictures, {}).measure(measuring.present)
-        return Measured(values, {}, truncated=0)
+        return Found(values=values, weights={})
 
     monkeypatch.setattr(evaluations, "measure", measure)
     write_magicbrush(tmp_path / "data")
@@ -64,11 +66,12 @@ def test_pictures_made_elsewhere_are_measured(folder: Path) -> None:
     assert evaluate(config)["single-turn"]["l1"] > 0.01
 
 
-def test_a_set_without_targets_has_no_bound(folder: Path) -> None:
+def test_a_set_without_targets_has_no_bound(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edits = open_edits(asked(folder, "vae=nano"))
     without = dataclasses.replace(edits, turns=[dataclasses.replace(turn, target="") for turn in edits.turns])
+    monkeypatch.setattr(evaluations, "open_edits", lambda _: without)
     with pytest.raises(SetError, match="--editor vae: magicbrush-test has no targets to reconstruct"):
-        read_facts(asked(folder, "vae=nano"), without)
+        evaluate(asked(folder, "vae=nano"))
 
 
 def test_missing_pictures_are_counted_and_named(folder: Path) -> None:
@@ -105,3 +108,39 @@ def test_failures_end_an_evaluation_unless_part_of_it_is_wanted(folder: Path, mo
     with pytest.raises(PaintingError, match="1 of 13 pictures failed, first a/1.png: ValueError: too long; start"):
         paint(asked(folder, "copy", partial=False), edits, facts)
     paint(asked(folder, "copy"), edits, facts)
+
+
+def test_other_editors_are_evaluated_beside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`copy` and pictures made elsewhere, as baselines of true targets."""
+    config = asked(folder, f"folder={folder / 'elsewhere'}", beside=["copy"])
+    edits = open_edits(config)
+    write_targets(edits, folder / "elsewhere")
+
+    def paint_missing(painter: Painter, edits: EvaluationSet, replicas: Replicas) -> dict[str, str]:
+        for turn in edits.turns:
+            path = Path(painter.path(turn.output))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(Path(turn.source if not turn.chained else turn.target).read_bytes())
+        return {}
+
+    monkeypatch.setattr(evaluations, "paint_missing", paint_missing)
+    monkeypatch.setattr(evaluations, "read_facts", lambda *_: EditorFacts("", PaintSettings()))
+    evaluate(config)
+    report = (folder / "out" / "evaluation.md").read_text()
+    assert "| copy | " in report and "| less copy, paired | -" in report
+    assert (folder / "out" / "beside" / "copy" / "evaluation.md").read_text().startswith("# copy on magicbrush-test")
+    with pytest.raises(EditorError, match="--beside copy: found it twice"):
+        evaluate(asked(folder, "copy", beside=["copy", "copy"]))
+
+
+def test_regions_are_fireedits_and_true_ones_those_of_scenes(folder: Path) -> None:
+    edits, facts = open_edits(asked(folder, "copy")), EditorFacts("ab", PaintSettings())
+    with pytest.raises(EditorError, match="--regions none: copy has no regions"):
+        paint(asked(folder, "copy", regions="none"), edits, facts)
+    with pytest.raises(SetError, match="--regions true: found --set magicbrush-test"):
+        paint(asked(folder, "fireedit=nano", regions="true"), edits, facts)
+
+
+def test_a_published_set_needs_its_folder(folder: Path) -> None:
+    with pytest.raises(SetError, match="--set emu-edit: found no folder of it; write --data FOLDER"):
+        open_edits(asked(folder, "copy", set="emu-edit", data=""))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from PIL import Image
 from fireedit.jobs.evaluation.painting import Painter, Replica
 from fireedit.jobs.evaluation.sets.evaluation_set import Turn
 from fireedit.models.editors.editor import EditorName
+from fireedit.models.editors.fireedit import FireEdit
+from fireedit.models.pictures import Boxes
 from fireedit.models.settings import PaintSettings
 from tests.factories import picture
 
@@ -32,6 +34,26 @@ class Darkening:
         if "fail" in instructions:
             raise ValueError("a prompt is too long\nwith more")
         return [each // 2 for each in pictures]
+
+
+class Looking(FireEdit):
+    """FireEdit that notes the regions it is given."""
+
+    name, weights, settings = "fireedit", "", PaintSettings()
+
+    def __init__(self) -> None:
+        self.regions: Any = "not given"
+
+    def edit(
+        self,
+        pictures: Sequence[np.ndarray],
+        instructions: Sequence[str],
+        seeds: Sequence[int],
+        settings: PaintSettings,
+        regions: Boxes | None = None,
+    ) -> list[np.ndarray]:
+        self.regions = regions
+        return list(pictures)
 
 
 @pytest.fixture
@@ -96,3 +118,19 @@ def test_the_bound_gets_targets_as_sources(source: str, tmp_path: Path) -> None:
     assert paint(made, [turn("a.png", source, target=str(target))]) == (1, {})
     expected = np.asarray(Image.fromarray(picture(2)).resize((64, 64), Image.Resampling.BICUBIC))
     assert np.abs(stored(made, "a.png").astype(int) - expected).max() <= 1
+
+
+def test_noise_has_the_evaluations_seed_and_the_turns_own(replica: Replica, source: str) -> None:
+    paint(replica, *([Turn(output=f"{seed}.png", instruction="red", source=source, seed=seed)] for seed in (0, 7)))
+    assert replica.editor.calls == [(["red", "red"], [5, 12])]
+
+
+@pytest.mark.parametrize(("regions", "given"), [("true", [[[0, 0, 0.5, 1]], []]), ("none", [[], []])])
+def test_given_regions_are_those_of_the_turns_or_none(
+    replica: Replica, source: str, regions: Any, given: list[list[list[float]]]
+) -> None:
+    replica.painter, replica.editor = replace(replica.painter, regions=regions), Looking()
+    known = Turn(output="a.png", instruction="red", source=source, boxes=[[0, 0, 0.5, 1]])
+    paint(replica, [known], [Turn(output="b.png", instruction="red", source=source)])
+    assert [boxes.tolist() for boxes in replica.editor.regions] == given
+    assert all(boxes.shape == (len(boxes), 4) for boxes in replica.editor.regions)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from fireedit.jobs.evaluation.measuring import Measured
+from fireedit.jobs.evaluation import tables
+from fireedit.jobs.evaluation.measuring import Found
 from fireedit.jobs.evaluation.published_values import FIREEDIT, PUBLISHED
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison, EvaluationSet, SetError
-from fireedit.jobs.evaluation.tables import Evaluation, save
+from fireedit.jobs.evaluation.tables import Evaluation
 
 NAN = math.nan
 VALUES = {"a": [0.1, 0.2, 0.3], "b": [0.9], "c": [NAN]}
@@ -34,8 +35,13 @@ def evaluation(shift: float = 0.0, **fields: Any) -> Evaluation:
         edits=edits,
         columns=["l1"],
         absent=absent,
-        measured=Measured(values, {"dino-vits16": "sha256:0123"}, truncated=2),
+        measured=Found(values=values, weights={"dino-vits16": "sha256:0123"}, truncated=2),
     )
+
+
+def save(own: Evaluation, folder: Path, *baselines: Path) -> dict[str, Any]:
+    others = [tables.read_baseline(own, str(each)) for each in baselines]
+    return tables.save(own, tables.markdown(own, others), str(folder))
 
 
 def test_the_mean_is_over_turns_and_its_interval_over_sessions() -> None:
@@ -45,23 +51,26 @@ def test_the_mean_is_over_turns_and_its_interval_over_sessions() -> None:
 
 
 def test_a_paired_difference_of_a_constant_is_certain(tmp_path: Path) -> None:
-    save(evaluation(), str(tmp_path / "other"))
-    tables = save(evaluation(shift=-0.05), str(tmp_path / "own"), baseline=str(tmp_path / "other"))
-    assert tables["single-turn"]["l1"] == pytest.approx(0.325)
+    save(evaluation(), tmp_path / "other")
+    save(evaluation(shift=0.1, editor="copy", weights=""), tmp_path / "copy")
+    found = save(evaluation(shift=-0.05), tmp_path / "own", tmp_path / "other", tmp_path / "copy")
+    assert found["single-turn"]["l1"] == pytest.approx(0.325)
     report = (tmp_path / "own" / "evaluation.md").read_text()
-    assert "| less fireedit ab12, paired | -0.0500 (-0.0500..-0.0500) |" in report
+    assert "| fireedit `ab12` | 0.3750 (" in report, "the baseline's own row"
+    assert "| less fireedit `ab12`, paired | -0.0500 (-0.0500..-0.0500) |" in report
+    assert "| less copy, paired | -0.1500 (-0.1500..-0.1500) |" in report
 
 
 def test_a_baseline_of_other_edits_is_refused(tmp_path: Path) -> None:
-    save(evaluation(), str(tmp_path / "other"))
+    save(evaluation(), tmp_path / "other")
     result = tmp_path / "other" / "evaluation.json"
     result.write_text(result.read_text().replace('"f1"', '"f2"'))
     with pytest.raises(SetError, match="found an evaluation of magicbrush-test with other edits"):
-        save(evaluation(), str(tmp_path / "own"), baseline=str(tmp_path / "other"))
+        save(evaluation(), tmp_path / "own", tmp_path / "other")
 
 
 def test_published_figures_stand_beside_and_absences_are_named(tmp_path: Path) -> None:
-    save(evaluation(), str(tmp_path))
+    save(evaluation(), tmp_path)
     report = (tmp_path / "evaluation.md").read_text()
     assert f"| {FIREEDIT} | 0.0701 |" in report and "| fireedit `ab12`, 5 pictures | 0.3750 (" in report
     assert "Not measured, for want of the backbone's folder: CLIP-I (BACKBONES/clip-vit-base-patch32)." in report
@@ -70,7 +79,7 @@ def test_published_figures_stand_beside_and_absences_are_named(tmp_path: Path) -
 
 
 def test_rows_and_result_hold_all_values(tmp_path: Path) -> None:
-    save(evaluation(), str(tmp_path))
+    save(evaluation(), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "measures.jsonl").read_text().splitlines()]
     assert rows[0] == {"table": "single-turn", "output": "a/0.png", "values": {"l1": 0.1}}
     assert rows[-1]["values"] == {"l1": None}

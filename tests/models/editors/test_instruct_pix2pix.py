@@ -174,3 +174,18 @@ def test_a_missing_file_is_named(theirs: StableDiffusionInstructPix2PixPipeline,
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(CheckpointFileError, match="vae"):
         load_instruct_pix2pix(tmp_path)
+
+
+def test_a_pipeline_of_fireedits_own_paints_its_square_without_the_vlm() -> None:
+    editor = load_editor(EditorName.parse("instruct-pix2pix=nano"))
+    pipeline = load_instruct_pix2pix("nano")
+    settings = pipeline.settings.but(num_inference_steps=2)
+    assert editor.settings == pipeline.settings and type(editor.pipeline.scheduler) is type(pipeline.scheduler)
+    edited = editor.edit([picture(1), picture(2, 64, 64)], TEXTS[:2], [5, 6], settings)
+    assert [each.shape for each in edited] == [(64, 64, 3)] * 2
+    ids = tokenize_text(pipeline.tokenizer, TEXTS[1:2], pipeline.text_encoder.config.max_position_embeddings)
+    noise = [torch.Generator().manual_seed(6)]
+    pipeline.set_progress_bar_config(disable=True)
+    tokens = text_states(pipeline.text_encoder, ids)
+    state = pipeline.prepare([picture(2, 64, 64)], None, tokens.detach(), settings, noise)
+    assert np.abs(edited[1].astype(int) - pipeline.decode(pipeline.paint(state))[0]).max() <= 1

@@ -1,20 +1,22 @@
-"""Report of a benchmark: tables of success and of measures by split, contact sheets and galleries."""
+"""Report of an evaluation on drawn scenes: success by family, sessions, bars, all measures, galleries."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fireedit.jobs.evaluation.bars import KNOWLEDGE, SPLIT, Bar, all_bars, family_bars, split_bars
 from fireedit.jobs.evaluation.cases import EditCase
-from fireedit.jobs.evaluation.judges import MEASURES, Judges, Score
+from fireedit.jobs.evaluation.judges import MEASURES, Judges
 from fireedit.jobs.evaluation.metrics import Interval, interval
-from fireedit.jobs.evaluation.results import REFERENCE, UNDERSTANDING, Results
+from fireedit.jobs.evaluation.scene_results import REFERENCE, UNDERSTANDING, Results, Row
+from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
+from fireedit.jobs.evaluation.sets.scenes import SESSION, draw_again
+from fireedit.jobs.evaluation.tables import Baseline, Evaluation
+from fireedit.platform import images, storage
 from fireedit.platform.sheet import Panel, sheet
 
-SHOWN = 8
-"""Cases of a contact sheet: the first ones."""
 GALLERY = 2
 """Cases of each family in a gallery."""
 PICTURE = 160
@@ -29,20 +31,47 @@ Gallery = Sequence[tuple[EditCase, np.ndarray]]
 
 _METHOD = """\
 An edit succeeds if the scene reader detects the requested change in the edited picture *and* everything else unchanged:
-names, places, sizes and colors of all objects, no additional object, background, style, mirror. Row `target` is the
-scene reader's own accuracy, row `copy` the success of returning the source. "Relative" is a row's success divided by
-that of the true targets of the same cases (for a no-op, of the unchanged source). Percent with 95 % bootstrap
-intervals; relative success and leads are resampled in pairs by case.
+names, places, sizes and colors of all objects, no additional object, background, style, mirror. Column `target` is the
+scene reader's own accuracy. "Relative" is an editor's success divided by that of the true targets of the same edits
+(for a no-op, of the unchanged source). Percent with 95 % bootstrap intervals; relative success and leads are resampled
+in pairs by edit.
 """
 
 
-def markdown(results: Results, judges: Judges, command: str) -> str:
+def results_of(evaluation: Evaluation, baselines: Sequence[Baseline]) -> Results:
+    """Collect the scores of the scene reader, of the baselines, and of the evaluation's editor as the last row."""
+    comparisons, own = evaluation.edits.comparisons, evaluation.measured
+    editors: list[Baseline | Evaluation] = [*baselines, evaluation]
+    names = [each.editor for each in editors]
+    names = [
+        f"{name} {each.weights[:12]}" if names.count(name) > 1 else name
+        for name, each in zip(names, editors, strict=True)
+    ]
+    rows = [Row(name, each.weights, _painting(each)) for name, each in zip(names, editors, strict=True)]
+    results = Results([Row(REFERENCE), *rows], own.weights)
+    results.add_reader(comparisons, own.values)
+    for name, values in zip(names, [*(each.values for each in baselines), own.values], strict=True):
+        results.add(name, comparisons, values)
+    return results
+
+
+def _painting(editor: Evaluation | Baseline) -> str:
+    used = editor.settings
+    if not editor.weights or not used:
+        return ""
+    words = [f"steps {used['num_inference_steps']}", f"s_T {used['guidance_scale']:g}"]
+    words += [f"s_I {used['image_guidance_scale']:g}"]
+    words += [f"keep below {used['keep_below']:g}"] if used["keep_below"] else []
+    return ", ".join([*words, *([f"{used['regions']} regions"] if "regions" in used else [])])
+
+
+def markdown(results: Results, judges: Judges) -> str:
     """Format the report."""
     absent, rows = judges.absent, results.rows
-    lines = ["# Benchmark", "", _METHOD]
-    lines += [f"Made by `{command}`: {results.config.edits} edits a family, pictures of {results.config.side} px.", ""]
-    cells = [[row.name, row.weights or "-", row.regions or "-", row.painting or "-"] for row in rows]
-    lines += _table(["row", "weights", "regions", "painting"], cells)
+    lines = [f"# {rows[-1].name} on scenes", "", _METHOD]
+    lines += _table(
+        ["row", "weights", "painting"], [[row.name, row.weights or "-", row.painting or "-"] for row in rows]
+    )
     lines += ["", "Judges: " + ", ".join(f"{name} `{weights}`" for name, weights in results.judges.items()) + "."]
     lines += [judges.description]
     if absent:
@@ -56,7 +85,7 @@ def markdown(results: Results, judges: Judges, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def summary(results: Results) -> dict[str, object]:
+def summary(results: Results) -> dict[str, Any]:
     """Success and relative success of each row over all families of each split; L1, sessions and bars of the last."""
     last, bars = results.rows[-1].name, all_bars(results)
     sessions = {
@@ -86,19 +115,6 @@ def _by_row(results: Results, figure: Callable[[str, Sequence[str], str], Interv
     }
 
 
-def contact_sheet(
-    cases: Sequence[EditCase], edited: Mapping[str, np.ndarray], scores: Mapping[str, Sequence[Score]]
-) -> Image.Image:
-    """Draw the first cases of a family: the source, each row's picture and success, the target."""
-    rows, panels = [row for row in edited if row != "target"], []
-    for index, case in enumerate(cases[:SHOWN]):
-        pictures = [case.source, *(edited[row][index] for row in rows), case.target]
-        marks = [f"{row}: {'yes' if scores[row][index].success else 'no'}" for row in rows]
-        title = "   ".join((case.instruction, " | ".join(("source", *marks, "target"))))
-        panels.append(Panel(image=_side_by_side(pictures), title=title))
-    return sheet(panels, columns=1, height=PICTURE)
-
-
 def gallery(shown: Mapping[str, Gallery], title: str, columns: int = GALLERY) -> Image.Image:
     """Draw source, edited picture and target of cases by family under a title."""
     panels = [
@@ -113,27 +129,49 @@ def gallery(shown: Mapping[str, Gallery], title: str, columns: int = GALLERY) ->
     return page
 
 
-def save_galleries(out: Path, split: str, first: Mapping[str, Gallery], passed: Mapping[str, Gallery]) -> None:
-    """Write SPLIT-gallery.png and SPLIT-passed.png; the latter is deleted if no edit passed."""
+def save_galleries(evaluation: Evaluation, pictures: str, out: str) -> None:
+    """Write SPLIT-gallery.png of the first edits of each family, and SPLIT-passed.png of the first that succeeded.
+
+    Args:
+        pictures: folder of the outputs.
+    """
+    first, passed = dict[str, dict[str, list[Comparison]]](), dict[str, dict[str, list[Comparison]]]()
+    for comparison, values in zip(evaluation.edits.comparisons, evaluation.measured.values, strict=True):
+        split, family = comparison.table.split("/")
+        if family.startswith(SESSION):
+            continue
+        shown = first.setdefault(split, {}).setdefault(family, [])
+        if len(shown) < GALLERY:
+            shown.append(comparison)
+        best = passed.setdefault(split, {}).setdefault(family, [])
+        if values["success"] and not best:
+            best.append(comparison)
     order = "(source, edited, target)"
-    page = gallery(first, f"{split}: the first edits of every family, unselected {order}")
-    page.save(out / f"{split}-gallery.png")
-    path = out / f"{split}-passed.png"
-    path.unlink(missing_ok=True)
-    if any(passed.values()):
-        title = f"{split}: the first edit of every family that the judge passed {order}"
-        gallery(passed, title, columns=4).save(path)
+    for split in first:
+        title = f"{split}: the first edits of every family, unselected {order}"
+        _save(gallery(_opened(first[split], pictures), title), out, f"{split}-gallery.png")
+        if any(passed[split].values()):
+            title = f"{split}: the first edit of every family that the judge passed {order}"
+            _save(gallery(_opened(passed[split], pictures), title, columns=4), out, f"{split}-passed.png")
 
 
 def unselected(cases: Sequence[EditCase], edited: np.ndarray) -> Gallery:
-    """Pair the first `GALLERY` cases of a family with their edited pictures."""
+    """Pair the first `GALLERY` cases of a family with their edited pictures, uint8 RGB [B, S, S, 3]."""
     return list(zip(cases, edited, strict=True))[:GALLERY]
 
 
-def first_passed(cases: Sequence[EditCase], edited: np.ndarray, scores: Sequence[Score]) -> Gallery:
-    """Select the first case whose edited picture succeeds; empty if there is none."""
-    passed = [(case, picture) for case, picture, score in zip(cases, edited, scores, strict=True) if score.success]
-    return passed[:1]
+def _opened(shown: Mapping[str, Sequence[Comparison]], pictures: str) -> dict[str, Gallery]:
+    return {
+        family: [
+            (draw_again(each.case)[0][0], images.decode(storage.read_bytes(storage.join(pictures, each.output))))
+            for each in comparisons
+        ]
+        for family, comparisons in shown.items()
+    }
+
+
+def _save(page: Image.Image, out: str, name: str) -> None:
+    storage.write_bytes(storage.join(out, name), images.encode_png(np.asarray(page)))
 
 
 def _bars(results: Results) -> list[str]:
@@ -183,7 +221,8 @@ def _measures(results: Results, split: str, absent: Sequence[str]) -> list[str]:
         return [title, *(_plain(mean, 1 if measure.startswith("psnr") else 4) for measure, mean in means.items())]
 
     heads = [MEASURES[measure] for measure in columns]
-    by_row = _table(["row", *heads], [line(row.name, families, row.name) for row in results.rows])
+    rows = [row.name for row in results.rows if row.name != REFERENCE]
+    by_row = _table(["row", *heads], [line(name, families, name) for name in rows])
     by_family = _table(["family", *heads], [line(family, [family], last) for family in families])
     return ["All families:", "", *by_row, "", *_outside(results, split), f"`{last}` by family:", "", *by_family]
 
@@ -206,11 +245,11 @@ def _leads(results: Results, split: str) -> list[str]:
 
 
 def _sessions(results: Results, split: str) -> list[str]:
-    sessions, seed = results.sessions[split], results.config.bootstrap_seed
+    sessions = results.sessions[split]
     turns = max(len(scores.l1_outside) for scores in sessions.values())
     body = []
     for name, scores in sessions.items():
-        means = [_plain(interval(values, seed)) for values in scores.l1_outside]
+        means = [_plain(interval(values)) for values in scores.l1_outside]
         body.append([name, *means, _plain(results.growth(split, name), 2), _percent(results.last_scene(split, name))])
     heads = [f"L1 outside all masks after turn {turn + 1}" for turn in range(turns)]
     return _table(["row", *heads, "last turn over first", "success of the last scene"], body)

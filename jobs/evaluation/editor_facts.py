@@ -1,0 +1,41 @@
+"""Settings of an editor and the hash of its weights, read once in another process."""
+
+from dataclasses import dataclass
+
+import ray
+
+from fireedit.models.checkpoint_files import quiet_loading
+from fireedit.models.editors.editor import EditorError, EditorName, load_editor
+from fireedit.models.settings import PaintSettings
+from fireedit.platform.cluster import start_ray
+
+
+@dataclass(frozen=True)
+class EditorFacts:
+    """Editor as tables and folders of jobs describe it."""
+
+    weights: str
+    """Fingerprint."""
+    settings: PaintSettings
+
+
+def read_facts(name: EditorName, cpus: float) -> EditorFacts:
+    """Load an editor in another process, as its weights may be most of the driver's memory.
+
+    Args:
+        cpus: logical CPUs of that process.
+    Raises:
+        EditorError: it cannot be loaded.
+    """
+    start_ray()
+    task = ray.remote(num_cpus=cpus, max_retries=0)(_load).options(name="read weights")
+    try:
+        return ray.get(task.remote(name))
+    except ray.exceptions.RayTaskError as error:
+        raise EditorError(f"--editor {name.name}={name.folder}: {error.cause}") from None
+
+
+def _load(name: EditorName) -> EditorFacts:
+    quiet_loading()
+    editor = load_editor(name)
+    return EditorFacts(editor.weights, editor.settings)
