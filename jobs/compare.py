@@ -13,11 +13,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 
 from fireedit.jobs.evaluation import comparing
-from fireedit.jobs.evaluation.evaluations import SETS, EvaluationConfig, open_edits
+from fireedit.jobs.evaluation.cases import FAMILIES
+from fireedit.jobs.evaluation.evaluations import SCENES, SETS, EvaluationConfig, open_edits
 from fireedit.jobs.evaluation.sets.evaluation_set import SetError
+from fireedit.jobs.evaluation.sets.scenes import SceneChoice
 from fireedit.platform import storage
 from fireedit.platform.console import say
 
@@ -27,9 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = storage.absolute(args.out)
     try:
         pictures = _folders(args.pictures)
-        edits = open_edits(
-            EvaluationConfig(editor="", set=args.set, data=storage.absolute(args.data), out=out, partial=True)
-        )
+        data = args.data and storage.absolute(args.data)
+        each = math.ceil(args.count / len(FAMILIES))
+        drawn = SceneChoice(splits=args.splits.split(","), edits=each, sessions=args.sessions)
+        config = EvaluationConfig(editor="", set=args.set, data=data, out=out, partial=True, drawn=drawn)
+        edits = open_edits(config)
         found = comparing.compared_edits(edits, pictures)
         if args.names:
             found = [edit for edit in found if edit.name in args.names]
@@ -65,7 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = "default: %(default)s"
     parser.add_argument("--set", required=True, choices=SETS)
-    parser.add_argument("--data", required=True, help="folder of the set, as published")
+    parser.add_argument("--data", default="", help=f"folder of the set, as published; not of {SCENES}")
+    parser.add_argument("--splits", default="unseen_seeds", metavar="NAME,NAME,...", help=f"of {SCENES} ({default})")
     parser.add_argument("--pictures", required=True, nargs="+", metavar="NAME=FOLDER", help="of each editor")
     parser.add_argument("--out", required=True, help="folder for sheets and page, local or s3://")
     parser.add_argument("--count", type=int, default=12, help=f"edits to show ({default})")

@@ -19,7 +19,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -68,9 +68,7 @@ def config_of(args: argparse.Namespace) -> EvaluationConfig:
         beside=args.beside,
         emu_set=args.emu_set,
         against=args.against,
-        drawn=SceneChoice(
-            splits=args.splits.split(","), families=args.families.split(","), edits=args.edits, sessions=args.sessions
-        ),
+        drawn=_scene_choice(args),
         judges=args.judges if args.judges == "nano" else storage.absolute(args.judges),
         regions=args.regions,
         first=args.first,
@@ -80,6 +78,23 @@ def config_of(args: argparse.Namespace) -> EvaluationConfig:
         replicas=replicas,
         changes=setting_flags(args),
     )
+
+
+def _scene_choice(args: argparse.Namespace) -> SceneChoice:
+    """Collect the edits that the flags of `_add_scene_flags` name."""
+    splits, families = args.splits.split(","), args.families.split(",")
+    return SceneChoice(splits=splits, families=families, edits=args.edits, sessions=args.sessions)
+
+
+def _add_scene_flags(parser: argparse.ArgumentParser) -> Any:
+    """Add the flags that choose scenes to draw; returns their group."""
+    group, default = parser.add_argument_group(SCENES), "default: %(default)s"
+    splits = f"of {', '.join(SCENE_SPLITS)} ({default})"
+    group.add_argument("--splits", default="unseen_seeds", metavar="NAME,NAME,...", help=splits)
+    group.add_argument("--families", default=",".join(FAMILIES), metavar="NAME,NAME,...", help="default: all")
+    group.add_argument("--edits", type=int, default=200, help=f"of each family ({default})")
+    group.add_argument("--sessions", type=int, default=50, help=f"of three edits, in each split ({default})")
+    return group
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,12 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--partial", action="store_true", help="evaluate a set that is not complete")
     parser.add_argument("--seed", type=int, default=0, help=f"of the noise of every picture ({default})")
     parser.add_argument("--device", default=device, help=default)
-    drawn = parser.add_argument_group(SCENES)
-    splits = f"of {', '.join(SCENE_SPLITS)} ({default})"
-    drawn.add_argument("--splits", default="unseen_seeds", metavar="NAME,NAME,...", help=splits)
-    drawn.add_argument("--families", default=",".join(FAMILIES), metavar="NAME,NAME,...", help="default: all")
-    drawn.add_argument("--edits", type=int, default=200, help=f"of each family ({default})")
-    drawn.add_argument("--sessions", type=int, default=50, help=f"of three edits, in each split ({default})")
+    drawn = _add_scene_flags(parser)
     drawn.add_argument("--judges", default="nano", help=f"folder with judges/ and vision/ ({default})")
     drawn.add_argument("--regions", choices=get_args(Regions), default="predicted", help="of fireedit's VLM")
     pool = parser.add_argument_group("replicas")

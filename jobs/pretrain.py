@@ -5,7 +5,7 @@
     vision       DINOv2, region proposer and region encoder, together
     llm          LLaMA and the adapter, on dialogues about images and regions; needs vision
     painter      the UNet, as in InstructPix2Pix, on CLIP's text states; needs clip
-    scene_reader reads images as scenes: the judge of the benchmark
+    scene_reader reads images as scenes: the judge of drawn scenes
     corpora      scenes as corpora and their shards, for the stages; needs Ray; `1:scenes.rows=50` is for stage 1 alone
     pipeline     all of them in one folder, for `train.py --stage 1 init_from=FOLDER`
     finish       the weights of the last finished stage 3, in float16 in the same folder

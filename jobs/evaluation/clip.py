@@ -1,4 +1,4 @@
-"""CLIP of the small model: similarities of pictures and texts, as the benchmark's CLIP-I and CLIP-T measure them."""
+"""CLIP of the small model: similarities of pictures and texts, as nano-CLIP-I and nano-CLIP-T measure them."""
 
 import math
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class CLIP(nn.Module):
 
 
 class CLIPJudge:
-    """Frozen CLIP whose cosines are the benchmark's CLIP-I and CLIP-T.
+    """Frozen CLIP whose cosines are nano-CLIP-I and nano-CLIP-T.
 
     A substitute for OpenAI's CLIP, trained on the scenes it judges: its scores cannot be compared with published ones.
     """

@@ -81,7 +81,7 @@ class Judges:
 
     @property
     def weights(self) -> dict[str, str]:
-        """Fingerprint of each judge, by its name in benchmark.json."""
+        """Fingerprint of each judge, by its name in evaluation.json."""
         dino, clip = self.vision and self.vision.dino, self.clip and self.clip.clip
         modules: dict[str, Any] = {"parser": self.reader, "dino": dino, "clip": clip}
         return {name: fingerprint(module) for name, module in modules.items() if module is not None}

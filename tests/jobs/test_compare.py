@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fireedit.jobs.compare import main
+from fireedit.jobs.evaluation.sets import scenes
 from fireedit.jobs.evaluation.sets.magicbrush import open_set
 from tests.factories import picture
 from tests.jobs.evaluation.magicbrush_folder import write_magicbrush
@@ -35,6 +36,17 @@ def test_edits_can_be_named(words: list[str], tmp_path: Path, capsys: pytest.Cap
     assert main([*words, "--pictures", f"ours={tmp_path / 'ours'}", *named]) == 0
     assert json.loads(capsys.readouterr().out)["edits"] == 1
     assert "make it blue" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_drawn_scenes_need_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for turn in scenes.open_set(str(tmp_path / "set"), scenes.SceneChoice(edits=1, sessions=1)).turns:
+        path = tmp_path / "ours" / turn.output
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(1, 64, 64)).save(path)
+    shown = ["--pictures", f"ours={tmp_path / 'ours'}", "--count", "16", "--sessions", "1"]
+    assert main(["--set", "scenes", *shown, "--out", str(tmp_path / "out")]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["edits"], report["sessions"]) == (16, 1)
 
 
 @pytest.mark.parametrize(
