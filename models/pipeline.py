@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.models.callbacks import TENSORS, StepCallback, StepProperties, call_back, check_tensor_names
-from fireedit.models.checkpoint_files import check_pipeline
+from fireedit.models.checkpoint_files import check_pipeline, read_json
 from fireedit.models.detector import Detector
-from fireedit.models.hvca import HVCA
+from fireedit.models.hvca import HVCA, HVCAConfig
 from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.pictures import (
@@ -52,7 +52,7 @@ from fireedit.models.vae import (
     keep_unchanged,
     source_latents,
 )
-from fireedit.models.vision import Vision
+from fireedit.models.vision import Sources, Vision
 from fireedit.models.vlm import VLM
 from fireedit.platform.images import Picture
 from fireedit.platform.restoration import Edit, restore
@@ -81,6 +81,8 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     model_cpu_offload_seq = "text_encoder->vision->detector->region_encoder->vlm->qformer->hvca->tati->unet->vae"
     _optional_components = [*PERCEIVING, *UNDERSTANDING, *PAINTING]
     _callback_tensor_inputs = [*TENSORS]
+    sources_elsewhere: Sources | None = None
+    """What an HVCA in another process reads: that of the folder from which this one loaded only other parts."""
 
     def __init__(
         self,
@@ -130,7 +132,11 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         if kwargs.get("torch_dtype") is None:
             dtype = kwargs.get("dtype") or torch.float32
             kwargs["dtype"] = {"default": AS_SAVED} if dtype == AS_SAVED else dtype  # diffusers takes no bare word
-        return super().from_pretrained(str(folder), **omitted, **kwargs)
+        pipeline = super().from_pretrained(str(folder), **omitted, **kwargs)
+        saved = folder / "hvca" / "config.json"
+        if "hvca" in omitted and saved.is_file():
+            pipeline.sources_elsewhere = read_json(saved).get("sources", HVCAConfig.sources)
+        return pipeline
 
     @classmethod
     def fresh(
@@ -179,10 +185,13 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
 
     @torch.no_grad()
     def perceive(self, images: Sequence[np.ndarray], boxes: Sequence[Tensor | None] | None = None) -> Percepts:
-        """Encode B decoded images of any sizes, uint8 RGB [H, W, 3] each, as `FireEdit.perceive`."""
+        """Encode B decoded images of any sizes, uint8 RGB [H, W, 3] each, as `FireEdit.perceive`.
+
+        The sources in the result are those that HVCA reads, also one that runs in another process.
+        """
         side = self.vision.config.image_size
         view = torch.from_numpy(np.stack([squash(image, side) for image in images]))
-        return self.model.perceive(view.to(self._execution_device), boxes)
+        return self.model.perceive(view.to(self._execution_device), boxes, self.sources_elsewhere)
 
     @torch.no_grad()
     def understand(self, percepts: Percepts, prompts: Sequence[str]) -> Tensor:
