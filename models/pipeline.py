@@ -27,6 +27,7 @@ from fireedit.models.pictures import (
     ImageInput,
     Regions,
     as_type,
+    check_inputs,
     read_masks,
     regions_of,
     result_sizes,
@@ -82,7 +83,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     _optional_components = [*PERCEIVING, *UNDERSTANDING, *PAINTING]
     _callback_tensor_inputs = [*TENSORS]
     sources_elsewhere: Sources | None = None
-    """What an HVCA in another process reads: that of the folder from which this one loaded only other parts."""
+    """Sources that an HVCA in another process reads: that of the folder from which this one loaded other parts."""
 
     def __init__(
         self,
@@ -368,7 +369,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         images = list(image) if isinstance(image, list | tuple) else [image]
-        _check_inputs(prompts, images, num_images_per_prompt, generator, output_type)
+        check_inputs(prompts, images, num_images_per_prompt, generator, output_type)
         check_tensor_names(callback_on_step_end_tensor_inputs)
         self._interrupt, paint_settings = False, self.settings.but(**settings)
         check_sampler(self.scheduler, paint_settings.num_inference_steps)
@@ -387,23 +388,3 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         self.maybe_free_model_hooks()
         found = regions_of(percepts)
         return FireEditPipelineOutput(images=pictures, regions=found) if return_dict else (pictures, found)
-
-
-def _check_inputs(
-    prompts: Sequence[str], images: Sequence[ImageInput], copies: int, generator: Generators, output_type: str
-) -> None:
-    """Raise ValueError for inputs that would fail or mislead later."""
-    if len(prompts) != len(images):
-        raise ValueError(f"{len(prompts)} prompts for {len(images)} images; write one prompt for each image")
-    if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
-        raise ValueError("a prompt is empty; write what to change in the picture")
-    for image in images:
-        if not isinstance(image, Image.Image | np.ndarray | bytes):
-            raise ValueError(f"an image is a {type(image).__name__}; write a PIL image or uint8 RGB [H, W, 3]")
-    if copies < 1:
-        raise ValueError(f"num_images_per_prompt is {copies}; write 1 or more")
-    count = len(images) * copies
-    if isinstance(generator, list | tuple) and len(generator) != count:
-        raise ValueError(f"{len(generator)} generators for {count} pictures; write one for each, or one for all")
-    if output_type not in ("pil", "np", "pt", "latent"):
-        raise ValueError(f"output_type is {output_type!r}; write 'pil', 'np', 'pt' or 'latent'")

@@ -84,7 +84,7 @@ def test_a_recipe_decides_what_dropped_text_reads_whatever_the_weights_were_trai
 def test_stage_3_trains_an_hvca_of_the_recipes_sources_in_the_place_of_an_untrained_one(
     fresh: Path, tmp_path: Path, selected: str
 ) -> None:
-    recipe = read_recipe(["--stage", "3", f"model.hvca.sources={selected}"])
+    recipe = read_recipe(["--stage", "3", f"model.hvca.sources={selected}", "dropout.image=0", "dropout.both=0"])
     require_sizes(recipe.model, str(fresh))
     pipeline = load_pipeline(recipe, str(fresh))
     again = load_pipeline(recipe, str(fresh)).hvca
