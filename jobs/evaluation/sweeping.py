@@ -31,8 +31,8 @@ TABLE, REPORT, PLOT, GRID = "sweep.csv", "sweep.md", "sweep.png", "grid.png"
 COLUMNS = ("value", "table", "measure", "mean", "low", "high", "count")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 """Label of weights, which names a folder."""
-APART = 0.15
-"""Distance of two tables' points of one label, of that between labels."""
+APART, SPREAD = 0.15, 0.8
+"""Distance of two tables' points of one label, and of the first from the last at most; labels are 1 apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +208,7 @@ def plot(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes = figure.add_subplot(1, len(measures), place)
         for number, table in enumerate(tables):
             points = [row for row in rows if (row["measure"], row["table"]) == (measure, table)]
-            shift = APART * (number - (len(tables) - 1) / 2)
+            shift = min(APART, SPREAD / len(tables)) * (number - (len(tables) - 1) / 2)
             draw(axes, sweep, points, table, shift)
         axes.set_title(f"{HEADINGS[measure]}, {'lower' if measure in LOWER_IS_BETTER else 'higher'} is better", size=9)
         axes.set_xlabel(sweep.name)
