@@ -1,10 +1,11 @@
-"""Evaluate an editor at several values of a setting: a table, a plot and a grid of pictures.
+"""Evaluate an editor at several values of a setting, or with several weights: tables, a plot, a grid of pictures.
 
 python jobs/sweep.py --vary image_guidance_scale=1,1.5,2,3,5,7.5 --editor fireedit=FOLDER --first 20 --out DIR
     --set magicbrush-test --data FOLDER --backbones FOLDER
+python jobs/sweep.py --vary weights=full=FOLDER,no-tati=FOLDER --editor fireedit --out DIR ...
 
-Writes DIR/sweep.csv, sweep.png and grid.png, and an evaluation of each value below DIR. A sweep that was stopped goes
-on when it is started again.
+Writes DIR/sweep.csv, sweep.md, sweep.png and grid.png, and an evaluation of each value below DIR. A sweep that was
+stopped goes on when it is started again.
 """
 
 import pathlib
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 
 from fireedit.jobs import evaluate
 from fireedit.jobs.evaluation.painting import PaintingError
-from fireedit.jobs.evaluation.sweeping import SEED, parse_sweep, run_sweep
+from fireedit.jobs.evaluation.sweeping import SEED, WEIGHTS, parse_sweep, run_sweep
 from fireedit.models.settings import setting_fields
 from fireedit.models.weights import WeightsError
 from fireedit.platform.console import say
@@ -44,8 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = evaluate.build_parser()
     parser.description = __doc__
     names = ", ".join([*(setting.name for setting in setting_fields()), SEED])
+    text = f"one of {names}; or {WEIGHTS}=LABEL=FOLDER,..., folders of weights in the place of that of --editor"
     group = parser.add_argument_group("sweep")
-    group.add_argument("--vary", required=True, metavar="NAME=VALUE,VALUE,...", help=f"one of {names}")
+    group.add_argument("--vary", required=True, metavar="NAME=VALUE,VALUE,...", help=text)
     group.add_argument("--shown", type=int, default=6, help="edits in the grid (default: %(default)s)")
     return parser
 

@@ -1,4 +1,4 @@
-"""HVCA, Hybrid Visual Cross Attention: detail tokens v gathered from CLIP and DINOv2 at two resolutions."""
+"""HVCA, Hybrid Visual Cross Attention: detail tokens v gathered from CLIP and DINOv2 at one resolution or two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from fireedit.models.layers.component import Component
+from fireedit.models.vision import Sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,9 @@ class HVCAConfig:
     """Layers (paper: 2)."""
     queries: int = 16
     source_widths: tuple[int, ...] = (1024, 1024, 1024, 1024)
-    """Channels of each source: CLIP coarse and fine, DINOv2 coarse and fine."""
+    """Channels of CLIP coarse and fine, DINOv2 coarse and fine; all four, whatever `sources` reads of them."""
+    sources: Sources = "both"
+    """Views that are read: in the paper's Table 2 `coarse` is 224 pixels, `fine` 448, `both` the full model."""
     width: int = 1024
     heads: int = 16
     text_width: int = 768
@@ -28,6 +31,11 @@ class HVCAConfig:
     null_detail: bool = False
     """True if v is made from the null tokens where text is dropped, in training and in guidance; False: from the edit
     tokens, whose instruction then still shows in v, as in SmartEdit's code. The paper is silent."""
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """Places in `source_widths` of the sources that are read."""
+        return {"coarse": (0, 2), "fine": (1, 3), "both": (0, 1, 2, 3)}[self.sources]
 
 
 class CrossAttention(nn.Module):
@@ -78,14 +86,24 @@ class HVCA(Component, ModelMixin):
     def __init__(self, config: HVCAConfig):
         super().__init__(config)
         self.query_tokens = nn.Parameter(config.width**-0.5 * torch.randn(1, config.queries, config.width))
-        self.source_in = nn.ModuleList(nn.Linear(width, config.width) for width in config.source_widths)
+        inputs = {str(place): nn.Linear(config.source_widths[place], config.width) for place in config.read}
+        self.source_in = nn.ModuleDict(inputs)  # named by place, so that weights of other sources do not load
         self.layers = nn.ModuleList(HVCALayer(config) for _ in range(config.depth))
         self.project_out = nn.Linear(config.width, config.output_width)
         self.norm_out = nn.LayerNorm(config.output_width)
 
+    @property
+    def untrained(self) -> bool:
+        """True for weights as they were drawn: the last norm begins without a bias, and the first gradient moves it."""
+        return not self.norm_out.bias.any()
+
     def forward(self, sources: Sequence[Tensor], edit_tokens: Tensor) -> Tensor:
-        """Gather sources [B, N_i, W_i] by edit tokens [B, T, text_width] into [B, queries, output_width]."""
-        features = torch.cat([project(x) for project, x in zip(self.source_in, sources, strict=True)], dim=1)
+        """Gather sources [B, N_i, W_i] by edit tokens [B, T, text_width] into [B, queries, output_width].
+
+        Args:
+            sources: as `Vision` computes them for `config.sources`.
+        """
+        features = torch.cat([project(x) for project, x in zip(self.source_in.values(), sources, strict=True)], dim=1)
         queries = self.query_tokens.expand(len(features), -1, -1)
         for layer in self.layers:
             queries = layer(queries, edit_tokens, features)

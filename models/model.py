@@ -4,8 +4,8 @@ Shapes at the paper's size, for B images of R regions each (at most 100):
 
     perceive     view     uint8 [B, 448, 448, 3]                             the source, squashed to a square
                  mu       DINOv2 and CLIP, frozen                         -> image tokens I [B, 256, 4096], maps of
-                                                                             DINOv2 [B, 1024, 32, 32] x 4, four detail
-                                                                             sources [B, N, 1024] at two resolutions
+                                                                             DINOv2 [B, 1024, 32, 32] x 4, detail
+                                                                             sources [B, N, 1024] that HVCA reads
                  D        DETR on the mean of the maps                    -> boxes [R, 4], best first
                  R        pyramid on the last three maps, RoIAlign        -> region tokens P [R, 4096]
     understand   prompt   instruction around I and P, then 32 [IMG] tokens
@@ -43,7 +43,7 @@ from fireedit.models.tati import TATI, TATIConfig
 from fireedit.models.text import TextConfig, build_text_encoder
 from fireedit.models.unet import EditUNet, UNetConfig
 from fireedit.models.vae import Codec, PatchCodecConfig, VAEConfig, build_vae
-from fireedit.models.vision import Vision, VisionConfig, VisionFeatures
+from fireedit.models.vision import Sources, Vision, VisionConfig, VisionFeatures
 from fireedit.models.vlm import VLM, VLMConfig, VLMOutput
 
 NANO = Path(__file__).parent / "nano"
@@ -95,7 +95,7 @@ class Percepts:
     scores: tuple[Tensor, ...]
     """B tensors [R_b] in [0, 1]; 1 for boxes that were given."""
     detail: tuple[Tensor, ...]
-    """HVCA's sources, each [B, N_i, W_i]; () in stage 2."""
+    """Sources that HVCA reads, each [B, N_i, W_i]; () for a model without one, as in stage 2."""
 
     def __len__(self) -> int:
         return len(self.image_tokens)
@@ -197,15 +197,17 @@ class FireEdit(nn.Module):
         return model.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def perceive(self, view: Tensor, boxes: Sequence[Tensor | None] | None = None, detail: bool = True) -> Percepts:
-        """Encode images and their regions: mu, D, R; all frozen.
+    def perceive(
+        self, view: Tensor, boxes: Sequence[Tensor | None] | None = None, detail: Sources | None = None
+    ) -> Percepts:
+        """Encode images and their regions: mu, D, R; all frozen. Of HVCA's sources those that it reads are computed.
 
         Args:
             view: uint8 RGB [B, V, V, 3].
             boxes: for each image [R_b, 4] xyxy in [0, 1] in place of the detector's, or None for the detector's.
-            detail: also compute HVCA's sources.
+            detail: sources for an HVCA in another process; a model's own decides itself.
         """
-        features = self.vision(view, detail=detail)
+        features = self.vision(view, detail=detail if self.hvca is None else self.hvca.config.sources)
         if self.detector is None and boxes is None:  # the ablation without regions
             empty = features.image_tokens.new_zeros(0)
             tokens, regions, scores = ((empty.view(*shape),) * len(view) for shape in ((0, 0), (0, 4), (0,)))

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from fireedit.models.model import Percepts
+from fireedit.models.sampler import Generators
 from fireedit.platform.images import Picture, Source
 from fireedit.platform.restoration import canvas_size
 
@@ -107,3 +108,23 @@ def as_type(results: Sequence[np.ndarray], output_type: str) -> Any:
         return [Image.fromarray(result) for result in results]
     arrays = np.stack([result[..., :3] for result in results]).astype(np.float32) / 255
     return arrays if output_type == "np" else torch.from_numpy(arrays).permute(0, 3, 1, 2)
+
+
+def check_inputs(
+    prompts: Sequence[str], images: Sequence[ImageInput], copies: int, generator: Generators, output_type: str
+) -> None:
+    """Raise ValueError for inputs that would fail or mislead later."""
+    if len(prompts) != len(images):
+        raise ValueError(f"{len(prompts)} prompts for {len(images)} images; write one prompt for each image")
+    if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+        raise ValueError("a prompt is empty; write what to change in the picture")
+    for image in images:
+        if not isinstance(image, Image.Image | np.ndarray | bytes):
+            raise ValueError(f"an image is a {type(image).__name__}; write a PIL image or uint8 RGB [H, W, 3]")
+    if copies < 1:
+        raise ValueError(f"num_images_per_prompt is {copies}; write 1 or more")
+    count = len(images) * copies
+    if isinstance(generator, list | tuple) and len(generator) != count:
+        raise ValueError(f"{len(generator)} generators for {count} pictures; write one for each, or one for all")
+    if output_type not in ("pil", "np", "pt", "latent"):
+        raise ValueError(f"output_type is {output_type!r}; write 'pil', 'np', 'pt' or 'latent'")

@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.models.callbacks import TENSORS, StepCallback, StepProperties, call_back, check_tensor_names
-from fireedit.models.checkpoint_files import check_pipeline
+from fireedit.models.checkpoint_files import check_pipeline, read_json
 from fireedit.models.detector import Detector
-from fireedit.models.hvca import HVCA
+from fireedit.models.hvca import HVCA, HVCAConfig
 from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.pictures import (
@@ -27,6 +27,7 @@ from fireedit.models.pictures import (
     ImageInput,
     Regions,
     as_type,
+    check_inputs,
     read_masks,
     regions_of,
     result_sizes,
@@ -52,7 +53,7 @@ from fireedit.models.vae import (
     keep_unchanged,
     source_latents,
 )
-from fireedit.models.vision import Vision
+from fireedit.models.vision import Sources, Vision
 from fireedit.models.vlm import VLM
 from fireedit.platform.images import Picture
 from fireedit.platform.restoration import Edit, restore
@@ -81,6 +82,8 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     model_cpu_offload_seq = "text_encoder->vision->detector->region_encoder->vlm->qformer->hvca->tati->unet->vae"
     _optional_components = [*PERCEIVING, *UNDERSTANDING, *PAINTING]
     _callback_tensor_inputs = [*TENSORS]
+    sources_elsewhere: Sources | None = None
+    """Sources that an HVCA in another process reads: that of the folder from which this one loaded other parts."""
 
     def __init__(
         self,
@@ -130,7 +133,11 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         if kwargs.get("torch_dtype") is None:
             dtype = kwargs.get("dtype") or torch.float32
             kwargs["dtype"] = {"default": AS_SAVED} if dtype == AS_SAVED else dtype  # diffusers takes no bare word
-        return super().from_pretrained(str(folder), **omitted, **kwargs)
+        pipeline = super().from_pretrained(str(folder), **omitted, **kwargs)
+        saved = folder / "hvca" / "config.json"
+        if "hvca" in omitted and saved.is_file():
+            pipeline.sources_elsewhere = read_json(saved).get("sources", HVCAConfig.sources)
+        return pipeline
 
     @classmethod
     def fresh(
@@ -179,10 +186,13 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
 
     @torch.no_grad()
     def perceive(self, images: Sequence[np.ndarray], boxes: Sequence[Tensor | None] | None = None) -> Percepts:
-        """Encode B decoded images of any sizes, uint8 RGB [H, W, 3] each, as `FireEdit.perceive`."""
+        """Encode B decoded images of any sizes, uint8 RGB [H, W, 3] each, as `FireEdit.perceive`.
+
+        The sources in the result are those that HVCA reads, also one that runs in another process.
+        """
         side = self.vision.config.image_size
         view = torch.from_numpy(np.stack([squash(image, side) for image in images]))
-        return self.model.perceive(view.to(self._execution_device), boxes)
+        return self.model.perceive(view.to(self._execution_device), boxes, self.sources_elsewhere)
 
     @torch.no_grad()
     def understand(self, percepts: Percepts, prompts: Sequence[str]) -> Tensor:
@@ -359,7 +369,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         images = list(image) if isinstance(image, list | tuple) else [image]
-        _check_inputs(prompts, images, num_images_per_prompt, generator, output_type)
+        check_inputs(prompts, images, num_images_per_prompt, generator, output_type)
         check_tensor_names(callback_on_step_end_tensor_inputs)
         self._interrupt, paint_settings = False, self.settings.but(**settings)
         check_sampler(self.scheduler, paint_settings.num_inference_steps)
@@ -378,23 +388,3 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         self.maybe_free_model_hooks()
         found = regions_of(percepts)
         return FireEditPipelineOutput(images=pictures, regions=found) if return_dict else (pictures, found)
-
-
-def _check_inputs(
-    prompts: Sequence[str], images: Sequence[ImageInput], copies: int, generator: Generators, output_type: str
-) -> None:
-    """Raise ValueError for inputs that would fail or mislead later."""
-    if len(prompts) != len(images):
-        raise ValueError(f"{len(prompts)} prompts for {len(images)} images; write one prompt for each image")
-    if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
-        raise ValueError("a prompt is empty; write what to change in the picture")
-    for image in images:
-        if not isinstance(image, Image.Image | np.ndarray | bytes):
-            raise ValueError(f"an image is a {type(image).__name__}; write a PIL image or uint8 RGB [H, W, 3]")
-    if copies < 1:
-        raise ValueError(f"num_images_per_prompt is {copies}; write 1 or more")
-    count = len(images) * copies
-    if isinstance(generator, list | tuple) and len(generator) != count:
-        raise ValueError(f"{len(generator)} generators for {count} pictures; write one for each, or one for all")
-    if output_type not in ("pil", "np", "pt", "latent"):
-        raise ValueError(f"output_type is {output_type!r}; write 'pil', 'np', 'pt' or 'latent'")

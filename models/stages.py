@@ -209,7 +209,7 @@ class StagedFireEdit(nn.Module):
 
     def _edit(self, batch: Batch) -> Losses:
         """Compute the losses of stages 2 and 3; dialogue has no target and no [IMG] states."""
-        percepts = self.model.perceive(batch.view, detail=self.model.hvca is not None)
+        percepts = self.model.perceive(batch.view)
         edit_tokens, output = self.model.understand(percepts, batch.input_ids, batch.labels)
 
         losses = Losses.begin(output.losses, edit_tokens, made=batch.is_edit)

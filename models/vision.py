@@ -1,7 +1,7 @@
 """mu(x): the frozen image encoders, DINOv2 for tokens and regions and CLIP for HVCA's visual detail."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from fireedit.models.layers.component import Component
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+Sources = Literal["coarse", "fine", "both"]
+"""Views whose CLIP and DINOv2 features HVCA reads: that of `detail_size`, that of `image_size`, or both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,8 @@ class VisionFeatures:
     maps: tuple[Tensor, ...]
     """The last four raw DINOv2 states, shallow to deep, each [B, W, h, w]."""
     detail: tuple[Tensor, ...]
-    """HVCA's sources (CLIP coarse, CLIP fine, DINOv2 coarse, DINOv2 fine), each [B, N_i, W_i]; () where not computed.
-    DINOv2's are the only states that have passed the final LayerNorm."""
+    """HVCA's sources, each [B, N_i, W_i]: CLIP coarse, CLIP fine, DINOv2 coarse, DINOv2 fine, or those of one view; ()
+    where not computed. DINOv2's are the only states that have passed the final LayerNorm."""
 
     def __len__(self) -> int:
         return len(self.image_tokens)
@@ -92,20 +94,24 @@ class Vision(Component, ModelMixin):
             )
         )
 
-    def forward(self, view: Tensor, detail: bool = True) -> VisionFeatures:
-        """Encode `view`, uint8 RGB [B, S, S, 3] with S = config.image_size; `detail` also computes HVCA's sources."""
+    def forward(self, view: Tensor, detail: Sources | None = None) -> VisionFeatures:
+        """Encode `view`, uint8 RGB [B, S, S, 3] with S = config.image_size; `detail` also computes these sources."""
         assert view.dtype == torch.uint8 and view.shape[1:] == (self.config.image_size,) * 2 + (3,), view.shape
         pixels = view.permute(0, 3, 1, 2).float() / 255
         dino = self.dino(self._normalize(pixels, IMAGENET_MEAN, IMAGENET_STD), output_hidden_states=True)
         grids = (states[:, 1:].unflatten(1, (self.side, self.side)) for states in dino.hidden_states[-4:])
         maps = tuple(grid.permute(0, 3, 1, 2) for grid in grids)
-        sources = self._detail(pixels, dino.last_hidden_state[:, 1:]) if detail else ()
+        sources = self._detail(pixels, dino.last_hidden_state[:, 1:], detail) if detail else ()
         return VisionFeatures(image_tokens=merge_patches(maps[-1]), maps=maps, detail=sources)
 
-    def _detail(self, pixels: Tensor, dino_fine: Tensor) -> tuple[Tensor, ...]:
+    def _detail(self, pixels: Tensor, dino_fine: Tensor, sources: Sources) -> tuple[Tensor, ...]:
+        if sources == "fine":
+            return self._clip_states(pixels), dino_fine
         size = (self.config.detail_size,) * 2
         coarse = F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(0, 1)
         dino_coarse = self.dino(self._normalize(coarse, IMAGENET_MEAN, IMAGENET_STD)).last_hidden_state[:, 1:]
+        if sources == "coarse":
+            return self._clip_states(coarse), dino_coarse
         return self._clip_states(coarse), self._clip_states(pixels), dino_coarse, dino_fine
 
     def _clip_states(self, pixels: Tensor) -> Tensor:

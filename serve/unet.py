@@ -102,7 +102,7 @@ class UNetDeployment(ModelDeployment):
         edit_tokens = torch.zeros(1, 77, self.pipeline.unet.config.cross_attention_dim)
         detail = None
         if hvca is not None:
-            sources = tuple(torch.zeros(1, 1, width, dtype=hvca.dtype) for width in hvca.config.source_widths)
+            sources = tuple(torch.zeros(1, 1, each.in_features, dtype=hvca.dtype) for each in hvca.source_in.values())
             detail = Percepts(torch.zeros(1, 0), (), (), (), sources)
         settings = self.pipeline.settings.but(num_inference_steps=1, guidance_scale=2.0)
         copies = max(1, self.engine.config.max_branches // 3)

@@ -118,7 +118,7 @@ class Judges:
         trunk = (self.reader.features(signed(pictures)) for pictures in (output, target))
         columns["perceptual"] = perceptual_distance(*trunk)
         if self.vision is not None:  # mean patch states, as nano's DINOv2 is trained without its class token
-            states = (self.vision(view, detail=False).maps[-1].mean(dim=(2, 3)) for view in (output, target))
+            states = (self.vision(view).maps[-1].mean(dim=(2, 3)) for view in (output, target))
             columns["nano_dino"] = F.cosine_similarity(*states)
         if self.clip is not None:
             embedded = self.clip.pictures(output)

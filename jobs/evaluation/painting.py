@@ -1,6 +1,8 @@
 """Pictures of an evaluation: painted by replicas of an editor in Ray Data, each once, also after an interruption."""
 
 import json
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -22,6 +24,8 @@ from fireedit.platform.picture_progress import PictureProgress
 Regions = Literal["predicted", "true", "none"]
 PICTURES = "pictures"
 """Folder of an evaluation's pictures."""
+SECONDS = "seconds"
+"""Folder of the seconds that pictures took: JSON Lines, a file for each replica, so that each has one writer."""
 FIT = "write --cpus, --gpus and --replicas that fit, for example --cpus 0.25"
 
 
@@ -88,6 +92,14 @@ def paint_missing(painter: Painter, edits: EvaluationSet, replicas: Replicas) ->
     return failed
 
 
+def read_seconds(out: str) -> dict[str, float]:
+    """Read the wall seconds that the editor took for each output in an evaluation's folder."""
+    folder = storage.join(out, SECONDS)
+    files = [storage.join(folder, name) for name in storage.names(folder) if name.endswith(".jsonl")]
+    lines = [json.loads(line) for file in files for line in storage.read_bytes(file).splitlines()]
+    return {line["output"]: line["seconds"] for line in lines}
+
+
 def map_in_replicas(
     rows: Sequence[dict[str, Any]], actor: type, arguments: dict[str, Any], replicas: Replicas
 ) -> ray.data.Dataset:
@@ -107,6 +119,8 @@ class Replica:
     def __init__(self, painter: Painter):
         quiet_loading()
         self.painter, self.editor = painter, load_editor(painter.editor, painter.device)
+        self.seconds = list[dict[str, Any]]()
+        self.seconds_file = storage.join(painter.out, SECONDS, f"{uuid.uuid4().hex}.jsonl")
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(self.painter.threads)
@@ -122,6 +136,7 @@ class Replica:
         pairs = [(turn, source) for turn, source in zip(turns, loaded, strict=True) if source is not None]
         if not pairs:
             return 0
+        began = time.perf_counter()
         try:
             edited = edit_turns(self.editor, pairs, self.painter)
         except Exception as error:  # an editor may fail in any way; the others of the batch should not
@@ -130,9 +145,16 @@ class Replica:
             torch.zeros(1, device=self.painter.device).cpu()  # raises if the device is lost, which ends the evaluation
             failed[pairs[0][0].output] = f"{type(error).__name__}: {error}".partition("\n")[0]
             return 0
+        self._record([turn.output for turn, _ in pairs], time.perf_counter() - began)
         for (turn, _), picture in zip(pairs, edited, strict=True):
             storage.write_bytes(self.painter.path(turn.output), images.encode_png(picture))
         return len(pairs)
+
+    def _record(self, outputs: Sequence[str], seconds: float) -> None:
+        """Write the seconds of pictures painted together, before the pictures: one that is there has its seconds."""
+        share = round(seconds / len(outputs), 6)
+        self.seconds += [{"output": output, "seconds": share} for output in outputs]
+        storage.write_bytes(self.seconds_file, "".join(f"{json.dumps(each)}\n" for each in self.seconds).encode())
 
     def _load(self, turn: Turn, failed: dict[str, str]) -> np.ndarray | None:
         """Decode the picture that a turn edits."""

@@ -16,6 +16,7 @@ ROWS, RESULT, REPORT = "measures.jsonl", "evaluation.json", "evaluation.md"
 """Files in the folder of an evaluation: values of each comparison, means, and the tables to read."""
 DIGITS = 8
 """Decimals in JSON."""
+LEGEND = "In brackets: 95 % bootstrap intervals over sessions or edits. ↓ lower and ↑ higher is better."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,7 @@ def markdown(evaluation: Evaluation, baselines: Sequence[Baseline]) -> str:
 
 def _table(evaluation: Evaluation, table: str, name: str, baselines: Sequence[Baseline]) -> str:
     columns = list(evaluation.columns)
-    headings = [f"{HEADINGS[column]} {'↓' if column in LOWER_IS_BETTER else '↑'}" for column in columns]
+    headings = [heading(column) for column in columns]
     count = sum(each.table == table for each in evaluation.edits.comparisons)
     lines = [["", *headings], ["---"] * (len(columns) + 1)]
     lines.append([f"{name}, {count} pictures", *_cells(evaluation.means(table), columns)])
@@ -170,19 +171,25 @@ def _table(evaluation: Evaluation, table: str, name: str, baselines: Sequence[Ba
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def heading(column: str) -> str:
+    """Name a measure, and say which way is better."""
+    return f"{HEADINGS[column]} {'↓' if column in LOWER_IS_BETTER else '↑'}"
+
+
 def _cells(means: Mapping[str, Interval], columns: Sequence[str]) -> list[str]:
-    return [_cell(means[column], DECIMALS.get(column, 4)) for column in columns]
+    return [cell(means[column], column) for column in columns]
 
 
-def _cell(mean: Interval, decimals: int) -> str:
+def cell(mean: Interval, column: str) -> str:
+    """Format a mean of a measure with its interval; empty where there are no values."""
     if not mean.count:
         return ""
-    middle, low, high = (f"{value:.{decimals}f}" for value in (mean.mean, mean.low, mean.high))
+    middle, low, high = (f"{value:.{DECIMALS.get(column, 4)}f}" for value in (mean.mean, mean.low, mean.high))
     return f"{middle} ({low}..{high})"
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
-    notes = ["In brackets: 95 % bootstrap intervals over sessions or edits. ↓ lower and ↑ higher is better."]
+    notes = [LEGEND]
     if weights := evaluation.measured.weights:
         notes.append(f"Backbones: {', '.join(f'{name} `{weight[:20]}`' for name, weight in sorted(weights.items()))}.")
     if evaluation.measured.truncated:

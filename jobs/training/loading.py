@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from fireedit.jobs.training.recipe import FRESH, TrainRecipe
-from fireedit.jobs.training.sizes import apply_settings, resize_lora
+from fireedit.jobs.training.sizes import apply_settings, renew_hvca, resize_lora
 from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import FireEdit
 from fireedit.models.pipeline import FireEditPipeline
@@ -25,7 +25,7 @@ def load_pipeline(recipe: TrainRecipe, init_from: str, device: torch.device | st
     Args:
         init_from: pipeline folder, or FRESH.
     Raises:
-        ValueError: the saved pipeline lacks a part that the stage runs.
+        ValueError: the saved pipeline lacks a part that the stage runs; HVCA may be lacking, and then begins.
     """
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -37,6 +37,8 @@ def load_pipeline(recipe: TrainRecipe, init_from: str, device: torch.device | st
             pipeline = FireEditPipeline.from_pretrained(folder, dtype=AS_SAVED)
     pipeline.register_modules(**dict.fromkeys(part for idea in recipe.without for part in PARTS_OF[idea]))
     stage = STAGES[recipe.stage].without(recipe.without)
+    if "hvca" in stage.parts:
+        renew_hvca(pipeline, recipe.model, recipe.seed)
     for part in stage.parts:
         if getattr(pipeline, part) is None:
             raise ValueError(f"{init_from} has no {part}; write without=[...] as the run did that saved it")

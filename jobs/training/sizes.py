@@ -1,7 +1,7 @@
 """Sizes of the model in a recipe: a preset with overrides, and the weights that fit them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import BeforeValidator
 
+from fireedit.models.hvca import HVCA, HVCAConfig
 from fireedit.models.model import FireEditConfig, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.vlm import VLM
@@ -23,6 +24,8 @@ WEIGHTS_DECIDE = ("region_encoder.groma_compat", "vlm.norm_eps")
 """Settings that convert.py takes from published weights; a pipeline folder keeps them."""
 RECIPE_DECIDES = ("hvca.null_detail",)
 """Settings that a recipe decides whatever the weights were trained with; `apply_settings` gives them to the parts."""
+SOURCES = "hvca.sources"
+"""Setting that may change while HVCA is untrained, as it is before stage 3, which then begins one of these sources."""
 BASE, LORA_INFIX = ".base_layer.", ".lora_"
 """Infixes of the names of weights below a LoRA, and of its own."""
 
@@ -64,18 +67,41 @@ def differences(
             yield key, found, value
 
 
-def same_sizes(saved: Any, sizes: FireEditConfig) -> bool:
-    """Compare the `model` of a saved recipe with sizes; older recipes, which hold a name only, match none."""
-    return isinstance(saved, Mapping) and all(key in RECIPE_DECIDES for key, *_ in differences(saved, to_plain(sizes)))
+def same_sizes(saved: Any, sizes: FireEditConfig, but: Sequence[str] = RECIPE_DECIDES) -> bool:
+    """Compare the `model` of a saved recipe with sizes, but for some keys; older recipes, which hold a name only, match
+    none."""
+    return isinstance(saved, Mapping) and all(key in but for key, *_ in differences(saved, to_plain(sizes)))
 
 
 def require_sizes(sizes: ModelConfig, folder: str) -> None:
-    """Raise RecipeError if a pipeline folder was saved with other sizes than a recipe's, LoRA's apart."""
+    """Raise RecipeError if a pipeline folder was saved with other sizes than a recipe's, LoRA's apart, or with an HVCA
+    that was trained on other sources."""
     paths = {part: storage.join(folder, part, "config.json") for part in to_plain(sizes)}
     saved = {part: json.loads(storage.read_bytes(path)) for part, path in paths.items() if storage.exists(path)}
+    if "hvca" in saved:
+        saved["hvca"].setdefault("sources", HVCAConfig.sources)
     for key, found, wanted in differences(saved, to_plain(sizes)):
-        if not key.startswith((LORA, *WEIGHTS_DECIDE, *RECIPE_DECIDES)):
+        if key == SOURCES and not _saved_hvca(folder).untrained:
+            raise RecipeError(
+                f"init_from: {folder} has an HVCA trained with {key} {found}, not {wanted}; write model.{key}={found}, "
+                "or weights without a trained HVCA, such as --stage 2 without=[hvca] saves"
+            )
+        if not key.startswith((LORA, *WEIGHTS_DECIDE, *RECIPE_DECIDES, SOURCES)):
             raise RecipeError(f"init_from: {folder} has {key} {found}, not {wanted}; write model.{key}={found}")
+
+
+def _saved_hvca(folder: str) -> HVCA:
+    with storage.reading_folder(storage.join(folder, "hvca")) as part:
+        return HVCA.from_pretrained(part)
+
+
+def renew_hvca(pipeline: FireEditPipeline, sizes: FireEditConfig, seed: int) -> None:
+    """Begin an HVCA where there is none, or one of other sources, which `require_sizes` found untrained."""
+    if pipeline.hvca is not None and pipeline.hvca.config.sources == sizes.hvca.sources:
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        pipeline.register_modules(hvca=HVCA(sizes.hvca).eval().requires_grad_(False))
 
 
 def apply_settings(pipeline: FireEditPipeline, sizes: FireEditConfig) -> None:

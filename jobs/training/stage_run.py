@@ -12,7 +12,7 @@ from fireedit.jobs.planning.levers import flops_of
 from fireedit.jobs.planning.step_cost import measure_step
 from fireedit.jobs.training import validation
 from fireedit.jobs.training.recipe import AUTO, FRESH, TrainRecipe
-from fireedit.jobs.training.sizes import require_sizes, same_sizes
+from fireedit.jobs.training.sizes import RECIPE_DECIDES, SOURCES, require_sizes, same_sizes
 from fireedit.jobs.training.stage_task import StageSettings, open_corpora, train_stage
 from fireedit.models.model import NANO
 from fireedit.platform import config, storage
@@ -88,7 +88,8 @@ def starting_weights(recipe: TrainRecipe, run: Run) -> str:
 def _automatic(recipe: TrainRecipe) -> str:
     """Choose the last finished run of the stage before, or nano's weights that ship."""
     model, before = recipe.model.preset, recipe.stage - 1
-    found = runs.latest_finished(recipe.home, before, partial(same_sizes, sizes=recipe.model))
+    has_sizes = partial(same_sizes, sizes=recipe.model, but=(*RECIPE_DECIDES, SOURCES))
+    found = runs.latest_finished(recipe.home, before, has_sizes)
     if found is not None:
         return found.weights
     if model == "nano":

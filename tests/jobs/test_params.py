@@ -1,12 +1,14 @@
 """The counts add up to the paper's Table 1 and to the parameters that the stages train."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fireedit.jobs.params import count, main
 from fireedit.models.model import preset
+from fireedit.models.vision import Sources
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,13 @@ def test_trained_parameters_are_the_papers_with_new_rows_in_place_of_a_table(pap
     assert paper["new_rows"] == 2 * 36 * 4096
     assert paper["trained"] - paper["new_rows"] == paper["paper_total"] - 32035 * 4096
     assert paper["trained_mi"] == 968.92
+
+
+@pytest.mark.parametrize("sources", ["coarse", "fine"])
+def test_an_hvca_of_one_view_lacks_two_projections(paper: dict[str, Any], sources: Sources) -> None:
+    sizes = preset("paper")
+    one = count(replace(sizes, hvca=replace(sizes.hvca, sources=sources)), stage=3)
+    assert paper["trained"] - one["trained"] == 2 * (1024 * 1024 + 1024)
 
 
 def test_the_job_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:

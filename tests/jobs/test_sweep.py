@@ -17,3 +17,5 @@ def test_a_wrong_sweep_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFix
     words = ["--editor", "copy", "--set", "reasonedit", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main([*words, "--vary", "scale=1"]) == 1
     assert "sweep.py: --vary scale=1: write NAME=VALUE" in capsys.readouterr().err
+    assert main([*words, "--vary", "weights=a=/nowhere"]) == 1
+    assert "/nowhere is no folder; write one of weights for a" in capsys.readouterr().err

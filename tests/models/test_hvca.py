@@ -1,11 +1,16 @@
-"""HVCA's detail tokens depend on the text and on each of the four sources."""
+"""HVCA's detail tokens depend on the text and on each of the sources that its config selects."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from fireedit.models.hvca import HVCA, CrossAttention, HVCAConfig
-from fireedit.models.model import preset
+from fireedit.models.model import NANO, preset
+from fireedit.models.vision import Sources
+from fireedit.models.weights import WeightsError
 
 LENGTHS = (16, 64, 16, 64)
 
@@ -49,6 +54,36 @@ def test_the_queries_read_the_text_before_the_image(hvca: HVCA, sources: list[Te
             module.register_forward_pre_hook(lambda *_, name=name: order.append(name))
     hvca(sources, edit_tokens)
     assert order == [f"layers.{layer}.read_{what}" for layer in range(2) for what in ("text", "picture")]
+
+
+@pytest.mark.parametrize(("selected", "places"), [("coarse", (0, 2)), ("fine", (1, 3))])
+def test_the_sources_of_one_view_have_projections_and_gradients_alone(
+    sources: list[Tensor], edit_tokens: Tensor, selected: Sources, places: tuple[int, ...]
+) -> None:
+    both, hvca = HVCA(preset("nano").hvca), HVCA(replace(preset("nano").hvca, sources=selected))
+    lacking = {f"source_in.{place}.{kind}" for place in {0, 1, 2, 3} - {*places} for kind in ("weight", "bias")}
+    assert both.state_dict().keys() - hvca.state_dict().keys() == lacking
+    counts = [sum(parameter.numel() for parameter in each.parameters()) for each in (both, hvca)]
+    assert counts[0] - counts[1] == 2 * (96 * 96 + 96)
+    hvca([sources[place] for place in places], edit_tokens).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in hvca.parameters())
+    with pytest.raises(ValueError, match="zip"):
+        hvca(sources, edit_tokens)
+
+
+def test_weights_of_other_sources_do_not_load(tmp_path: Path) -> None:
+    HVCA(replace(preset("nano").hvca, sources="coarse")).save_pretrained(tmp_path)
+    assert HVCA.from_pretrained(tmp_path).config.sources == "coarse"
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"coarse"', '"fine"'))
+    with pytest.raises(WeightsError, match=r"lacks 4 tensors of HVCA, such as source_in\.1\.bias"):
+        HVCA.from_pretrained(tmp_path)
+
+
+def test_the_shipped_weights_read_both_views_and_are_trained(hvca: HVCA) -> None:
+    shipped = HVCA.from_pretrained(NANO / "hvca")
+    assert shipped.config.sources == "both" and len(shipped.source_in) == 4
+    assert hvca.untrained and not shipped.untrained
 
 
 def test_weights_from_before_the_switch_let_the_instruction_show_where_text_is_dropped() -> None:

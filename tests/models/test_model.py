@@ -222,8 +222,8 @@ def test_percepts_split_and_join_without_loss(nano: FireEditPipeline) -> None:
 
 
 def test_percepts_without_details_split_and_join_too(nano: FireEditPipeline) -> None:
-    percepts = nano.model.perceive(views(2), detail=False)
-    assert percepts_equal(Percepts.join(percepts.split()), percepts)
+    percepts = FireEdit(vision=nano.vision).perceive(views(2))
+    assert percepts.detail == () and percepts_equal(Percepts.join(percepts.split()), percepts)
     assert percepts.to("meta").image_tokens.is_meta
 
 

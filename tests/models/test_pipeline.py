@@ -4,6 +4,7 @@ import copy
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from fireedit.jobs.evaluation.cases import Cases
+from fireedit.models.hvca import HVCA
 from fireedit.models.model import NANO, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline, FireEditPipelineOutput
 from fireedit.models.processor import squash
@@ -23,6 +25,7 @@ from fireedit.models.sampling import SamplingState
 from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.vae import encode_pixels, source_latents
+from fireedit.models.vision import Sources
 from fireedit.platform.images import Picture
 from tests.factories import PAPERLIKE, files_of, picture, shaken
 
@@ -107,6 +110,25 @@ def test_perceiving_understanding_and_painting_load_separately(saved: Path) -> N
     state = painting.prepare(canvases, percepts, edit_tokens, settings, seeded(0))
     (separate,) = painting.restore(state, painting.paint(state), [source], canvases)
     assert np.array_equal(separate, np.asarray(edit(loaded(saved)).images[0]))
+
+
+@pytest.mark.parametrize("sources", ["coarse", "fine"])
+def test_a_process_without_hvca_computes_the_sources_that_the_saved_one_reads(
+    editor: FireEditPipeline, tmp_path: Path, sources: Sources
+) -> None:
+    hvca = shaken(HVCA(replace(preset("nano").hvca, sources=sources)))
+    FireEditPipeline(**{**editor.components, "hvca": hvca}).save_pretrained(tmp_path)
+    whole, part = loaded(tmp_path), loaded(tmp_path, parts=FireEditPipeline.PERCEIVING)
+    own, served = (pipeline.perceive([picture(1, 64, 64)]).detail for pipeline in (whole, part))
+    assert len(own) == 2 and all(torch.equal(*pair) for pair in zip(own, served, strict=True))
+    edit_tokens = torch.randn(1, 77, 96, generator=seeded(0))
+    assert whole.hvca(served, edit_tokens).shape == (1, 16, 96)
+
+
+def test_an_ablation_without_hvca_computes_no_sources(editor: FireEditPipeline, tmp_path: Path) -> None:
+    FireEditPipeline(**{**editor.components, "hvca": None}).save_pretrained(tmp_path)
+    for pipeline in (loaded(tmp_path), loaded(tmp_path, parts=FireEditPipeline.PERCEIVING)):
+        assert pipeline.perceive([picture(1, 64, 64)]).detail == ()
 
 
 def test_settings_are_saved_with_the_weights(nano: FireEditPipeline, saved: Path) -> None:

@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from fireedit.models.draws import Draws
+from fireedit.models.hvca import HVCA
 from fireedit.models.model import FireEdit, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import Batch
@@ -28,6 +29,7 @@ from fireedit.models.stages import (
 )
 from fireedit.models.text import text_states
 from fireedit.models.vae import encode_pixels, target_latents
+from fireedit.models.vision import Sources
 from tests.factories import batch_of, caption_sample, diffusers_sizes, edit_sample, vqa_sample
 
 KEEP_ALL = DropoutConfig(text=0.0, image=0.0, both=0.0)
@@ -120,6 +122,14 @@ def test_an_ablation_trains_the_remaining_components(nano: FireEditPipeline, wit
         expected -= {name for name in expected if ".image_attention." in name}
     assert {name for name, p in module.model.named_parameters() if p.requires_grad} == expected
     assert missing_gradients(module, mixed(nano, 3), steps=3)[-1] == set()
+
+
+@pytest.mark.parametrize("sources", ["coarse", "fine"])
+def test_hvca_trains_on_one_view_alone(nano: FireEditPipeline, sources: Sources) -> None:
+    module = staged(3)
+    module.model.hvca = HVCA(replace(preset("nano").hvca, sources=sources))
+    assert missing_gradients(module, mixed(nano, 3), steps=3)[-1] == set()
+    assert len(module.model.perceive(mixed(nano, 3).view).detail) == 2 and not module.model.hvca.untrained
 
 
 def test_without_a_detector_the_vlm_reads_no_regions(nano: FireEditPipeline) -> None:

@@ -1,4 +1,6 @@
-"""Vision tower: raw states, Groma's 2 x 2 merge, and four detail sources at two resolutions."""
+"""Vision tower: raw states, Groma's 2 x 2 merge, and detail sources at one resolution or two."""
+
+from typing import get_args
 
 import pytest
 import torch
@@ -6,7 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fireedit.models.model import preset
-from fireedit.models.vision import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Vision, VisionConfig, merge_patches
+from fireedit.models.vision import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Sources,
+    Vision,
+    VisionConfig,
+    merge_patches,
+)
 from tests.factories import picture, shaken
 
 
@@ -29,7 +40,7 @@ def normalised(view: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) ->
 
 @torch.no_grad()
 def test_maps_are_the_last_four_raw_states_without_the_class_token(vision: Vision, view: Tensor) -> None:
-    maps = vision(view, detail=False).maps
+    maps = vision(view).maps
     states = vision.dino(normalised(view, IMAGENET_MEAN, IMAGENET_STD), output_hidden_states=True)
     assert len(maps) == 4
     for actual, expected in zip(maps, states.hidden_states[-4:], strict=True):
@@ -41,7 +52,7 @@ def test_maps_are_the_last_four_raw_states_without_the_class_token(vision: Visio
 
 @torch.no_grad()
 def test_image_tokens_are_the_merged_deepest_map(vision: Vision, view: Tensor) -> None:
-    features = vision(view, detail=False)
+    features = vision(view)
     assert torch.equal(features.image_tokens, merge_patches(features.maps[-1]))
     assert features.image_tokens.shape == (2, 16, 4 * 96) and features.detail == ()
 
@@ -60,7 +71,7 @@ def test_the_merge_puts_the_lower_patch_before_the_right_one() -> None:
 
 @torch.no_grad()
 def test_details_come_from_both_encoders_at_two_sizes(vision: Vision, view: Tensor) -> None:
-    detail = vision(view).detail
+    detail = vision(view, detail="both").detail
     assert [tuple(source.shape) for source in detail] == [(2, 16, 96), (2, 64, 96), (2, 16, 96), (2, 64, 96)]
     clip = vision.clip(
         normalised(view, CLIP_MEAN, CLIP_STD), output_hidden_states=True, interpolate_pos_encoding=True
@@ -73,7 +84,7 @@ def test_details_come_from_both_encoders_at_two_sizes(vision: Vision, view: Tens
 @torch.no_grad()
 def test_the_coarse_sources_encode_the_image_at_half_its_size(vision: Vision, view: Tensor) -> None:
     small = F.interpolate(view.permute(0, 3, 1, 2) / 255, size=(32, 32), mode="bicubic", antialias=True).clamp(0, 1)
-    detail = vision(view).detail
+    detail = vision(view, detail="both").detail
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     assert torch.allclose(detail[2], vision.dino((small - mean) / std).last_hidden_state[:, 1:], atol=1e-5)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
@@ -81,12 +92,36 @@ def test_the_coarse_sources_encode_the_image_at_half_its_size(vision: Vision, vi
     assert torch.allclose(detail[0], clip[:, 1:], atol=1e-5), "CLIP's own size: nothing is interpolated"
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("detail", "places", "dino", "clip"),
+    [(None, (), [64], []), ("coarse", (0, 2), [64, 32], [32]), ("fine", (1, 3), [64], [64])],
+)
+def test_features_that_nobody_reads_are_not_computed(
+    vision: Vision, view: Tensor, detail: Sources | None, places: tuple[int, ...], dino: list[int], clip: list[int]
+) -> None:
+    sides: dict[str, list[int]] = {"dino": [], "clip": []}
+    hooks = [
+        getattr(vision, name).register_forward_pre_hook(lambda _, inputs, own=own: own.append(inputs[0].shape[-1]))
+        for name, own in sides.items()
+    ]
+    alone = vision(view, detail=detail)
+    for hook in hooks:
+        hook.remove()
+    assert sides == {"dino": dino, "clip": clip}
+    both = vision(view, detail="both")
+    assert len(alone.detail) == len(places) and torch.equal(alone.image_tokens, both.image_tokens)
+    assert all(torch.equal(own, both.detail[place]) for own, place in zip(alone.detail, places, strict=True))
+
+
 def test_paper_sizes_give_256_image_tokens_and_2560_details() -> None:
     with torch.device("meta"):
         vision = Vision(VisionConfig())
-        features = vision(torch.empty(1, 448, 448, 3, dtype=torch.uint8))
-    assert features.image_tokens.shape == (1, 256, 4096)
-    assert [source.shape[1] for source in features.detail] == [256, 1024, 256, 1024]
+        view = torch.empty(1, 448, 448, 3, dtype=torch.uint8)
+        features = {sources: vision(view, detail=sources) for sources in get_args(Sources)}
+    assert features["both"].image_tokens.shape == (1, 256, 4096)
+    lengths = {sources: [source.shape[1] for source in each.detail] for sources, each in features.items()}
+    assert lengths == {"both": [256, 1024, 256, 1024], "coarse": [256, 256], "fine": [1024, 1024]}
 
 
 @pytest.mark.parametrize(

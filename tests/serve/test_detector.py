@@ -1,17 +1,23 @@
 """The first deployment, without Ray around it but for one test."""
 
+import asyncio
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fireedit.models.hvca import HVCA
+from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.serve.detector import DetectorDeployment, content_key, detail_of, tokens_of
+from fireedit.serve.engine import EngineConfig
 from fireedit.serve.part import BatchingConfig, WeightsConfig
-from fireedit.serve.schema import DeadlineExceeded
+from fireedit.serve.schema import DeadlineExceeded, EditJob
+from fireedit.serve.unet import UNetDeployment
 from tests.serve.conftest import Client
 
 
@@ -34,6 +40,22 @@ def test_regions_given_replace_the_detectors_for_their_picture_alone(weights: Pa
     given, free = detector.run([(photos[0], box), (photos[0], None)])
     assert torch.equal(given.boxes[0], box) and given.scores[0].tolist() == [1]
     assert len(free.scores[0]) >= 1 and not torch.equal(free.boxes[0], box)
+
+
+def test_the_folders_config_decides_the_sources_that_an_hvca_elsewhere_reads(
+    pipeline: FireEditPipeline, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    coarse = HVCA(replace(preset("nano").hvca, sources="coarse"))
+    whole = FireEditPipeline(**{**pipeline.components, "hvca": coarse})
+    whole.save_pretrained(tmp_path)
+    weights = WeightsConfig(weights=str(tmp_path))
+    (served,) = DetectorDeployment(weights, BatchingConfig()).run([(photos[2], None)])
+    own = whole.perceive(photos[2:])
+    assert len(own.detail) == 2 and all(torch.equal(*pair) for pair in zip(own.detail, served.detail, strict=True))
+    unet = UNetDeployment(weights, threads=1, engine=EngineConfig())
+    job = EditJob(settings={"num_inference_steps": 1}, seeds=(4,), caller="")
+    painted = asyncio.run(unet.edit(photos[2], detail_of(served), torch.zeros(1, 77, 96), job))
+    assert painted.canvases[0].shape == (64, 64, 3)
 
 
 def test_vlm_and_unet_get_only_the_percepts_that_they_read(

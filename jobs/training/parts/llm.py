@@ -150,7 +150,7 @@ class LanguageTask:
         """Compute image tokens and tokens of the given regions, or else of the detector's."""
         counts = batch["given"].tolist()
         boxes = [own[:count] if count else None for own, count in zip(batch["boxes"].cpu(), counts, strict=True)]
-        percepts = self.perception.to(batch["view"].device).perceive(batch["view"], boxes, detail=False)
+        percepts = self.perception.to(batch["view"].device).perceive(batch["view"], boxes)
         return percepts.image_tokens, percepts.region_tokens
 
     @torch.no_grad()

@@ -84,7 +84,7 @@ class VisionWithProbes(nn.Module):
 
     def encode(self, view: Tensor) -> tuple[VisionFeatures, Tensor]:
         """Encode uint8 [B, S, S, 3]: features, and the last states after the final norm, [B, N, W]."""
-        features = self.vision(view, detail=False)
+        features = self.vision(view)
         return features, self.vision.dino.layernorm(features.maps[-1].flatten(2).transpose(1, 2))
 
     def propose(self, features: VisionFeatures) -> tuple[Tensor, Tensor, list[Tensor]]:

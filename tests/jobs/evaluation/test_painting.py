@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fireedit.jobs.evaluation.painting import Painter, Replica
+from fireedit.jobs.evaluation.painting import Painter, Replica, read_seconds
 from fireedit.jobs.evaluation.sets.evaluation_set import Turn
 from fireedit.models.editors.editor import EditorName
 from fireedit.models.editors.fireedit import FireEdit
 from fireedit.models.pictures import Boxes
 from fireedit.models.settings import PaintSettings
+from fireedit.platform import images
 from tests.factories import picture
 
 
@@ -99,6 +100,31 @@ def test_pictures_that_are_there_are_not_painted_again(replica: Replica, source:
     assert paint(replica, chain[:1]) == (1, {})
     assert paint(replica, chain) == (1, {}) and paint(replica, chain) == (0, {})
     assert len(replica.editor.calls) == 2
+
+
+def test_the_seconds_of_each_picture_are_kept_in_a_file_of_its_replica(replica: Replica, source: str) -> None:
+    out = replica.painter.out
+    assert read_seconds(out) == {}
+    paint(replica, [turn("a/1.png", source)], [turn("b/1.png", source)])
+    first = read_seconds(out)
+    assert first["a/1.png"] == first["b/1.png"] > 0, "painted together"
+    other = Replica(replica.painter)
+    other.editor = Darkening()
+    paint(other, [turn("a/1.png", source)], [turn("c/1.png", source)])
+    assert len(list(Path(out, "seconds").iterdir())) == 2
+    assert read_seconds(out) == first | {"c/1.png": read_seconds(out)["c/1.png"]}, "a/1.png was there"
+
+
+def test_a_picture_that_is_there_has_its_seconds(
+    replica: Replica, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: np.ndarray) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "encode_png", killed)
+    with pytest.raises(KeyboardInterrupt):
+        paint(replica, [turn("a/1.png", source)])
+    assert list(read_seconds(replica.painter.out)) == ["a/1.png"]
 
 
 def test_one_that_fails_takes_its_chain_along_and_nobody_else(replica: Replica, source: str, tmp_path: Path) -> None:

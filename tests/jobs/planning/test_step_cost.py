@@ -77,6 +77,14 @@ def test_bfloat16_leaves_exact_parts_alone(nano: TrainRecipe) -> None:
     assert {parameter.dtype for parameter in module.model.unet.parameters()} == {torch.bfloat16}
 
 
+def test_views_that_hvca_does_not_read_cost_nothing(nano: TrainRecipe, nano_costs: Mapping[bool, StepCost]) -> None:
+    model = replace(nano.model, hvca=replace(nano.model.hvca, sources="coarse"))
+    coarse = measure_step(replace(nano, model=model), checkpointing=False).flops
+    both = nano_costs[False].flops
+    assert coarse["forward", "vision"] < 0.7 * both["forward", "vision"]
+    assert coarse["forward", "hvca"] < both["forward", "hvca"]
+
+
 def test_an_ablation_of_stage_2_is_measured(nano: TrainRecipe) -> None:
     cost = measure_step(replace(nano, stage=2, without=("regions",)), checkpointing=False)
     assert "region_encoder" not in {part for _, part in cost.flops}

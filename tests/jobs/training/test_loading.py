@@ -8,7 +8,7 @@ import torch
 
 from fireedit.jobs.training.loading import load_pipeline
 from fireedit.jobs.training.recipe import FRESH, read_recipe
-from fireedit.jobs.training.sizes import ModelConfig
+from fireedit.jobs.training.sizes import ModelConfig, require_sizes
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.stages import STAGES
@@ -34,6 +34,15 @@ def test_an_ablation_is_saved_without_its_parts_and_resumes_only_without_them(tm
     assert load_pipeline(ablation, str(tmp_path)).unet is not None
     with pytest.raises(ValueError, match=r"has no detector; write without=\[...\]"):
         load_pipeline(read_recipe(["--stage", "3"]), str(tmp_path))
+
+
+def test_stage_3_begins_an_hvca_on_weights_without_one(tmp_path: Path) -> None:
+    load_pipeline(read_recipe(["--stage", "2", "without=[hvca]"]), str(NANO)).save_pretrained(tmp_path)
+    recipe = read_recipe(["--stage", "3", "model.hvca.sources=fine"])
+    require_sizes(recipe.model, str(tmp_path))
+    pipeline = load_pipeline(recipe, str(tmp_path))
+    assert pipeline.hvca.untrained and pipeline.hvca.config.sources == "fine"
+    require_precisions(pipeline, 3, torch.float32)
 
 
 @pytest.mark.parametrize(("stage", "words"), [(1, MIXED), (2, ()), (3, MIXED)])

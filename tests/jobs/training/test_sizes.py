@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import TypeAdapter
 
 from fireedit.jobs.training.loading import load_pipeline
@@ -13,6 +15,7 @@ from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.vlm import VLM
 from fireedit.platform.config import RecipeError, to_plain
+from tests.factories import batch_of, edit_sample, picture, shaken
 
 
 def sizes(**changes: object) -> ModelConfig:
@@ -75,6 +78,46 @@ def test_a_recipe_decides_what_dropped_text_reads_whatever_the_weights_were_trai
     assert same_sizes(to_plain(changed.model), plain.model), "a stage starts from a run of either"
     require_sizes(plain.model, str(tmp_path))
     assert not load_pipeline(plain, str(tmp_path)).hvca.config.null_detail
+
+
+@pytest.mark.parametrize("selected", ["coarse", "fine"])
+def test_stage_3_trains_an_hvca_of_the_recipes_sources_in_the_place_of_an_untrained_one(
+    fresh: Path, tmp_path: Path, selected: str
+) -> None:
+    recipe = read_recipe(["--stage", "3", f"model.hvca.sources={selected}", "dropout.image=0", "dropout.both=0"])
+    require_sizes(recipe.model, str(fresh))
+    pipeline = load_pipeline(recipe, str(fresh))
+    again = load_pipeline(recipe, str(fresh)).hvca
+    assert all(torch.equal(*pair) for pair in zip(pipeline.hvca.parameters(), again.parameters(), strict=True))
+    module = recipe.staged(pipeline)
+    shaken(pipeline.unet, scale=0.02)
+    module(batch_of(pipeline, edit_sample(1))).total.backward()
+    with torch.no_grad():
+        for parameter in pipeline.hvca.parameters():
+            parameter -= 0.1 * parameter.grad.sign()
+    pipeline.save_pretrained(tmp_path)
+
+    saved = FireEditPipeline.from_pretrained(tmp_path)
+    assert saved.hvca.config.sources == selected and not saved.hvca.untrained
+    edited = [
+        each("make it red", Image.fromarray(picture(1)), generator=torch.Generator().manual_seed(0), output_type="np")
+        for each in (pipeline, saved)
+    ]
+    assert np.allclose(edited[0].images, edited[1].images, atol=1e-4)
+    require_sizes(recipe.model, str(tmp_path))
+    with pytest.raises(
+        RecipeError, match=f"an HVCA trained with hvca.sources {selected}, not both; write .*={selected}"
+    ):
+        require_sizes(sizes(), str(tmp_path))
+
+
+def test_a_trained_hvca_is_not_replaced_by_one_of_other_sources() -> None:
+    changed = sizes(hvca={"sources": "coarse"})
+    with pytest.raises(
+        RecipeError, match="nano has an HVCA trained with hvca.sources both, not coarse; write model.hvca"
+    ):
+        require_sizes(changed, str(NANO))
+    assert not same_sizes(to_plain(sizes()), changed)
 
 
 def test_fresh_weights_have_the_recipes_sizes() -> None:

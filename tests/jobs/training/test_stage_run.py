@@ -40,6 +40,8 @@ def test_a_run_starts_from_what_ships_or_from_the_stage_before_of_its_sizes(tmp_
     finish(wider)
     assert starting_weights(recipe, run) == before.weights
     assert starting_weights(recipe_in(tmp_path, "model.vlm.lora_rank=16"), run) == wider.weights
+    one_view = recipe_in(tmp_path, "model.hvca.sources=coarse")
+    assert starting_weights(one_view, run) == before.weights, "HVCA is trained in stage 3"
 
     save(run, recipe, init_from="where-it-began")
     assert starting_weights(recipe, run) == "where-it-began", "a run that resumes"
