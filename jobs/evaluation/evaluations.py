@@ -22,6 +22,8 @@ from fireedit.platform.job_folder import require_settings, save_settings
 
 SCENES = "scenes"
 SETS = ("magicbrush-dev", "magicbrush-test", "emu-edit", "reasonedit", SCENES)
+SET = "set"
+"""Folder of a set's unpacked or drawn pictures, below that of an evaluation."""
 BESIDE = "beside"
 """Folder of the evaluations of other editors, below that of an evaluation."""
 FOLDER = "folder="
@@ -39,6 +41,8 @@ class EvaluationConfig:
     data: str
     """Folder of the set; empty for scenes, which are drawn."""
     out: str
+    unpacked: str = ""
+    """Folder for pictures that a set keeps in archives, or that are drawn; empty for `SET` in `out`."""
     backbones: str = ""
     """Folder of the backbones of measures, each in a folder of its name."""
     baselines: Sequence[str] = ()
@@ -156,14 +160,14 @@ def open_edits(config: EvaluationConfig) -> EvaluationSet:
 
 
 def _open_set(config: EvaluationConfig) -> EvaluationSet:
+    unpacked = config.unpacked or storage.join(config.out, SET)
     if config.set == SCENES:
-        return scenes.open_set(storage.join(config.out, "set"), config.drawn)
+        return scenes.open_set(unpacked, config.drawn)
     if not config.data:
         raise SetError(f"--set {config.set}: found no folder of it; write --data FOLDER")
     if config.set.startswith("magicbrush-"):
         return magicbrush.open_set(config.data, config.set.removeprefix("magicbrush-"), config.partial)
     if config.set == "emu-edit":
-        unpacked = storage.join(config.out, "set")
         return emu_edit.open_set(config.data, unpacked, config.emu_set, config.against, config.partial)
     return reasonedit.open_set(config.data)
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fireedit.jobs.evaluation.comparing import compared_edits, edit_sheet
-from fireedit.jobs.evaluation.evaluations import EvaluationConfig, evaluate, open_edits
+from fireedit.jobs.evaluation.evaluations import SET, EvaluationConfig, evaluate, open_edits
 from fireedit.jobs.evaluation.measuring import HEADINGS, LOWER_IS_BETTER
 from fireedit.jobs.evaluation.metrics import Interval
 from fireedit.jobs.evaluation.painting import PICTURES, read_seconds
@@ -53,13 +53,14 @@ class Sweep:
 
     def config(self, config: EvaluationConfig, value: SettingValue) -> EvaluationConfig:
         """Set a value, and a folder of its own in the sweep's."""
-        out = storage.join(config.out, f"{self.name}-{value}")
+        out, drawn = storage.join(config.out, f"{self.name}-{value}"), storage.join(config.out, SET)
+        config = dataclasses.replace(config, unpacked=drawn, out=out)
         if self.name == SEED:
-            return dataclasses.replace(config, seed=int(value), out=out)
+            return dataclasses.replace(config, seed=int(value))
         if self.name == WEIGHTS:
             editor = config.editor.partition("=")[0]
-            return dataclasses.replace(config, editor=f"{editor}={self.folders[str(value)]}", out=out)
-        return dataclasses.replace(config, changes={**config.changes, self.name: value}, out=out)
+            return dataclasses.replace(config, editor=f"{editor}={self.folders[str(value)]}")
+        return dataclasses.replace(config, changes={**config.changes, self.name: value})
 
 
 def parse_sweep(text: str) -> Sweep:
@@ -134,9 +135,14 @@ def run_sweep(sweep: Sweep, config: EvaluationConfig, shown: int) -> list[dict[s
 def _rows(value: SettingValue, result: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {"value": value, "table": table, "measure": measure, **interval}
-        for table, means in result["tables"].items()
-        for measure, interval in means.items()
+        for table in _tables(result)
+        for measure, interval in result["tables"][table].items()
     ]
+
+
+def _tables(result: Mapping[str, Any]) -> list[str]:
+    """List the tables of an evaluation that a sweep shows: the totals where there are such."""
+    return list(result["totals"] or result["tables"])
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -154,7 +160,7 @@ def markdown(sweep: Sweep, results: Sequence[Mapping[str, Any]], seconds: Sequen
         results: content of `evaluation.json` for each value.
         seconds: of painting a picture, for each value; None where no picture was painted.
     """
-    first, tables = results[0], dict.fromkeys(table for result in results for table in result["tables"])
+    first, tables = results[0], dict.fromkeys(table for result in results for table in _tables(result))
     partial = ", part of the published set" if any(result["partial"] for result in results) else ""
     same = [item for item in first["settings"].items() if all(item in each["settings"].items() for each in results)]
     names = [_row_name(sweep, value, result, same) for value, result in zip(sweep.values, results, strict=True)]

@@ -36,7 +36,12 @@ class Evaluation:
 
     @property
     def tables(self) -> list[str]:
-        return list(dict.fromkeys(each.table for each in self.edits.comparisons))
+        return [*self.edits.totals, *dict.fromkeys(each.table for each in self.edits.comparisons)]
+
+    def in_table(self, table: str) -> list[bool]:
+        """Return whether each comparison counts in a table."""
+        members = self.edits.totals.get(table, (table,))
+        return [comparison.table in members for comparison in self.edits.comparisons]
 
     def means(self, table: str, values: Sequence[Values] | None = None) -> dict[str, Interval]:
         """Mean of each measure with its bootstrap interval, which draws sessions or edits.
@@ -48,9 +53,10 @@ class Evaluation:
 
     def _mean(self, table: str, column: str, values: Sequence[Values]) -> Interval:
         sums, counts = dict[str, float](), dict[str, int]()
-        for comparison, measured in zip(self.edits.comparisons, values, strict=True):
+        counted = zip(self.edits.comparisons, values, self.in_table(table), strict=True)
+        for comparison, measured, counts_here in counted:
             value = measured.get(column, math.nan)
-            if comparison.table == table and not math.isnan(value):
+            if counts_here and not math.isnan(value):
                 sums[comparison.unit] = sums.get(comparison.unit, 0.0) + value
                 counts[comparison.unit] = counts.get(comparison.unit, 0) + 1
         return ratio(list(sums.values()), [counts[unit] for unit in sums])
@@ -140,6 +146,7 @@ def _result(evaluation: Evaluation) -> dict[str, Any]:
         "partial": evaluation.edits.partial,
         "backbones": evaluation.measured.weights,
         "truncated_captions": evaluation.measured.truncated,
+        "totals": list(evaluation.edits.totals),
         "tables": tables,
     }
 
@@ -159,7 +166,7 @@ def markdown(evaluation: Evaluation, baselines: Sequence[Baseline]) -> str:
 def _table(evaluation: Evaluation, table: str, name: str, baselines: Sequence[Baseline]) -> str:
     columns = list(evaluation.columns)
     headings = [heading(column) for column in columns]
-    count = sum(each.table == table for each in evaluation.edits.comparisons)
+    count = sum(evaluation.in_table(table))
     lines = [["", *headings], ["---"] * (len(columns) + 1)]
     lines.append([f"{name}, {count} pictures", *_cells(evaluation.means(table), columns)])
     for baseline in baselines:

@@ -1,6 +1,6 @@
 """Published sets of edits as evaluations use them: the pictures to paint, and those to compare with what."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -60,6 +60,8 @@ class EvaluationSet:
     comparisons: Sequence[Comparison] = field(repr=False)
     columns: Sequence[str]
     """Measures, of those in `measuring.COLUMNS`."""
+    totals: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Tables that take the comparisons of several tables together, by name."""
     partial: bool = False
     """True for fewer edits than the published set has."""
 

@@ -33,8 +33,9 @@ def open_set(root: str) -> EvaluationSet:
         name="reasonedit",
         fingerprint=digest.hexdigest(),
         turns=[_turn(root, case) for case in cases],
-        comparisons=[_comparison(root, case, table) for case in cases for table in (ALL, case.category)],
+        comparisons=[_comparison(root, case) for case in cases],
         columns=COLUMNS,
+        totals={ALL: list(dict.fromkeys(case.category for case in cases))},
     )
 
 
@@ -42,9 +43,9 @@ def _turn(root: str, case: ReasonEditCase) -> Turn:
     return Turn(output=case.picture, instruction=case.instruction, source=storage.join(root, case.picture))
 
 
-def _comparison(root: str, case: ReasonEditCase, table: str) -> Comparison:
+def _comparison(root: str, case: ReasonEditCase) -> Comparison:
     return Comparison(
-        table=table,
+        table=case.category,
         unit=case.picture,
         output=case.picture,
         reference=storage.join(root, case.picture),

@@ -1,7 +1,8 @@
 """Held-out scenes drawn by this project, whose truth is known: single edits by split and family, and sessions.
 
 Pictures are drawn into a folder before they are edited. Each edit has noise of its own seed. The scene reader judges
-every output, see scene_measuring.py; tables are called SPLIT/FAMILY, those of sessions SPLIT/session_TURN.
+every output, see scene_measuring.py; tables are called SPLIT/FAMILY, those of sessions SPLIT/session_TURN,
+and SPLIT is that of all its families.
 """
 
 import hashlib
@@ -66,6 +67,10 @@ def open_set(drawn: str, choice: SceneChoice) -> EvaluationSet:
         turns=[turn for chain in chains for turn in _turns(drawn, chain)],
         comparisons=[_comparison(drawn, chain, place) for chain in chains for place in range(len(chain))],
         columns=COLUMNS,
+        totals={
+            split: [f"{split}/{family}" for family in choice.families if family in families_of(split)]
+            for split in choice.splits
+        },
     )
 
 

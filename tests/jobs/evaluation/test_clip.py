@@ -17,7 +17,7 @@ def test_pictures_are_normalized_as_the_vision_tower_does() -> None:
     vision = Vision(SIZES).eval()
     view = torch.randint(256, (2, SIZES.image_size, SIZES.image_size, 3), dtype=torch.uint8)
     with torch.no_grad():
-        coarse, fine, *_ = vision(view).detail
+        coarse, fine, *_ = vision(view, detail="both").detail
         for states, side in ((coarse, SIZES.detail_size), (fine, SIZES.image_size)):
             pixels = normalized(view, side, CLIP_MEAN, CLIP_STD)
             output = vision.clip(pixels, output_hidden_states=True, interpolate_pos_encoding=True)

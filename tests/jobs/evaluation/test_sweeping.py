@@ -91,7 +91,7 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Evaluatio
         tables = {table: means for table in ("single-turn", "multi-turn")}
         settings = {"guidance_scale": 2.0, "seed": config.seed, "num_inference_steps": 3 + len(evaluated)}
         facts = {"editor": "copy", "weights": "ab12", "settings": settings, "set": "magicbrush-test", "partial": True}
-        (Path(config.out) / "evaluation.json").write_text(json.dumps({**facts, "tables": tables}))
+        (Path(config.out) / "evaluation.json").write_text(json.dumps({**facts, "totals": [], "tables": tables}))
         return {}
 
     monkeypatch.setattr(sweeping, "evaluate", evaluate)
@@ -101,6 +101,7 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Evaluatio
 def test_each_value_is_evaluated_and_shown(tmp_path: Path, evaluated: list[EvaluationConfig]) -> None:
     rows = run_sweep(parse_sweep("seed=1,2,4"), asked(tmp_path), shown=2)
     assert [config.seed for config in evaluated] == [1, 2, 4] and len(rows) == 6
+    assert {config.unpacked for config in evaluated} == {str(tmp_path / "sweep" / "set")}, "a set is unpacked once"
     table = list(csv.DictReader(io.StringIO((tmp_path / "sweep" / "sweep.csv").read_text())))
     assert table[2] == {
         "value": "2",
@@ -138,6 +139,14 @@ def test_weights_have_a_row_each_with_their_hash_own_settings_and_seconds(
     assert table in report and "Seconds per picture: the median" in report and "95 % bootstrap" in report
     with Image.open(tmp_path / "sweep" / "sweep.png") as plot, Image.open(tmp_path / "sweep" / "grid.png") as grid:
         assert plot.width > 300 and grid.width > 3 * 256
+
+
+def test_totals_stand_for_their_tables() -> None:
+    means = {"l1": {"mean": 0.1, "low": 0.0, "high": 0.5, "count": 3}}
+    facts = {"editor": "copy", "weights": "ab12", "settings": {}, "set": "scenes", "partial": False}
+    result = {**facts, "totals": ["all"], "tables": {"all": means, "add": means, "remove": means}}
+    report = sweeping.markdown(Sweep(name="seed", values=(1,)), [result], [None])
+    assert "## all" in report and "## add" not in report
 
 
 def test_labels_get_points_and_numbers_get_lines() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,15 @@ def test_figures_of_the_papers_are_theirs() -> None:
     assert PUBLISHED["emu-edit-3589"]["all edits"][FIREEDIT]["clip_t"] == 0.2783
     multi = PUBLISHED["magicbrush-test"]["multi-turn"]
     assert [values["dino"] for values in multi.values()] == [0.8010, 0.8273]
+
+
+def test_a_total_takes_several_tables_together(tmp_path: Path) -> None:
+    own = evaluation()
+    comparisons = [replace(each, table=f"{each.unit}s") for each in own.edits.comparisons]
+    edits = replace(own.edits, comparisons=comparisons, totals={"both": ["as", "bs"]})
+    own = replace(own, edits=edits)
+    assert own.tables == ["both", "as", "bs", "cs"]
+    assert own.means("both")["l1"].mean == pytest.approx((0.1 + 0.2 + 0.3 + 0.9) / 4)
+    assert save(own, tmp_path)["as"]["l1"] == pytest.approx(0.2)
+    assert "| fireedit `ab12`, 4 pictures |" in (tmp_path / "evaluation.md").read_text()
+    assert json.loads((tmp_path / "evaluation.json").read_text())["totals"] == ["both"]

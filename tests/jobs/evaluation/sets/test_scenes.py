@@ -24,6 +24,10 @@ def test_edits_have_seeds_of_their_own_and_sessions_are_chains(tmp_path: Path) -
     tables = list(dict.fromkeys(each.table for each in edits.comparisons))
     turns = [f"unseen_seeds/session_{turn}" for turn in (1, 2, 3)]
     assert tables == ["unseen_seeds/remove", "unseen_seeds/reasoning", *turns, "knowledge/reasoning"]
+    assert edits.totals == {
+        "unseen_seeds": ["unseen_seeds/remove", "unseen_seeds/reasoning"],
+        "knowledge": ["knowledge/reasoning"],
+    }
     session = [each for each in edits.comparisons if "session" in each.table]
     assert len({each.unit for each in session}) == 1 and {each.source for each in session} == {first.source}
 

@@ -68,5 +68,5 @@ def test_trained_weights_are_saved_and_perceive(tmp_path: Path) -> None:
     loaded = {name: kind.from_pretrained(tmp_path / name, torch_dtype=torch.float32) for name, kind in kinds.items()}
     torch.testing.assert_close(loaded["vision"].clip.state_dict(), before.clip.state_dict(), atol=1e-3, rtol=1e-3)
     assert not torch.equal(loaded["vision"].dino.layernorm.weight, before.dino.layernorm.weight)
-    percepts = FireEdit(**loaded).perceive(torch.zeros(1, 64, 64, 3, dtype=torch.uint8), detail=False)
+    percepts = FireEdit(**loaded).perceive(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert percepts.region_tokens[0].shape == (len(percepts.boxes[0]), SIZES.region_encoder.width_out)
