@@ -6,7 +6,7 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo stop test test-fast soak check observe bench bench-data bench-train bench-autoscale bench-plan bench-edit \
-	bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
+	bench-detectors bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ bench-plan: $(INSTALLED)  ## memory that jobs/plan.py foretells beside that of r
 
 bench-edit: $(INSTALLED)  ## success of edits on held-out scenes, with baselines and ablations; ARGS="--rows ..."
 	@$(BIN)/python jobs/benchmark.py $(ARGS)
+
+bench-detectors: $(INSTALLED)  ## seconds per picture of region detectors, in turn; ARGS="nano sam=FOLDER hf=FOLDER ..."
+	@$(BIN)/python benchmarks/detectors.py $(ARGS)
 
 bench-offline: $(INSTALLED)  ## 1,000 edits by a job that is killed five times, against an unbroken one; ARGS="--pictures ..."
 	@$(BIN)/python benchmarks/offline.py $(ARGS)

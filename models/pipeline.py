@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.models.callbacks import TENSORS, StepCallback, StepProperties, call_back, check_tensor_names
 from fireedit.models.checkpoint_files import check_pipeline
-from fireedit.models.detector import Detector
+from fireedit.models.detectors.proposals import RegionDetector
 from fireedit.models.hvca import HVCA
 from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
@@ -85,7 +85,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     def __init__(
         self,
         vision: Vision,
-        detector: Detector,
+        detector: RegionDetector,
         region_encoder: RegionEncoder,
         vlm: VLM,
         vlm_tokenizer: PreTrainedTokenizerBase,
@@ -123,6 +123,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
                 saved. Tensors saved in it are mapped from their files, which the processes of a machine share.
         Raises:
             CheckpointFileError: a file is missing, damaged or not what its name says.
+            DetectorError: the same of a published detector in it.
         """
         folder = NANO if pretrained_model_name_or_path == "nano" else Path(pretrained_model_name_or_path)
         check_pipeline(folder, parts or cls._optional_components)
