@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr, save_tiny_sam
@@ -39,6 +39,8 @@ from fireedit.platform.scenes.world import WORLDS
 PAPER_SECONDS = 0.2
 """The paper's seconds per picture for its proposals."""
 KINDS = ("sam", "hf", "yolov10")
+TINY_SIDE = 64
+"""Side of the view of the tiny ones, pixels, which is nano's too."""
 
 
 @dataclass
@@ -96,15 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         names = args.detectors or tiny_ones(Path(folder))
         try:
-            contestants = [enter(name, args.side) for name in names]
-        except (DetectorError, OSError, ValidationError) as error:
+            contestants = [enter(name, args.side if args.detectors else TINY_SIDE) for name in names]
+        except (DetectorError, OSError) as error:
             sys.exit(f"detectors.py: {error}")
     for contestant in contestants:
         contestant.look(args.pictures, args.batch, args.device)
     for _ in range(args.rounds + 1):
         for contestant in contestants:
             contestant.run()
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name() if args.device != "cpu" else f"CPU, threads: {torch.get_num_threads()}"
     rows = [contestant.row() for contestant in contestants]
     show(rows, device)
     report = {"benchmark": "detectors", "device": device, "pictures": args.pictures, "batch": args.batch}
@@ -122,13 +124,17 @@ def enter(name: str, side: int) -> Contestant:
 
     Raises:
         DetectorError: it is missing, damaged or of another kind.
-        OSError: the folder holds no pipeline.
+        OSError: a file of the pipeline is missing or damaged.
     """
     kind, equals, source = name.partition("=")
     if equals and kind in KINDS:
         settings = {"kind": f"hf:{source}"} if kind == "hf" else {"kind": kind, "folder": source}
         config = TypeAdapter(AnyDetectorConfig).validate_python(settings)
         return Contestant(name, load_detector(config), None, side)
+    if name != "nano" and not Path(name).is_dir():
+        raise DetectorError(
+            f"{name}: no such folder; write nano, a pipeline's folder, sam=FOLDER, hf=NAME or yolov10=FOLDER"
+        )
     pipeline = FireEditPipeline.from_pretrained(name, parts=("vision", "detector"))
     return Contestant(name, pipeline.detector, pipeline.vision, pipeline.vision.config.image_size)
 
@@ -152,7 +158,9 @@ def show(rows: Sequence[dict[str, Any]], device: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    of_names = "`nano`, the folder of a pipeline, or sam=FOLDER, hf=FOLDER, hf=NAME, yolov10=FOLDER of published weights"
+    of_names = (
+        "`nano`, the folder of a pipeline, or sam=FOLDER, hf=FOLDER, hf=NAME, yolov10=FOLDER of published weights"
+    )
     parser.add_argument("detectors", nargs="*", help=f"{of_names} (default: nano, and tiny ones of random weights)")
     parser.add_argument("--side", type=int, default=448, help="pixels of the view of published ones (default: 448)")
     parser.add_argument("--pictures", type=int, default=8, help="scenes (default: %(default)s)")

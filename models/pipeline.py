@@ -122,8 +122,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
             kwargs: those of diffusers; `dtype` is float32 for every part by default, and "auto" is as each tensor is
                 saved. Tensors saved in it are mapped from their files, which the processes of a machine share.
         Raises:
-            CheckpointFileError: a file is missing, damaged or not what its name says.
-            DetectorError: the same of a published detector in it.
+            CheckpointFileError, DetectorError: a file is missing, damaged or not what its name says.
         """
         folder = NANO if pretrained_model_name_or_path == "nano" else Path(pretrained_model_name_or_path)
         check_pipeline(folder, parts or cls._optional_components)

@@ -53,7 +53,7 @@ class ObjectDetector(PretrainedDetector, ModelMixin):
 
     def propose(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """Propose the boxes of all queries, cut at the image's edges."""
-        output = self.model(pixel_values=self.preprocess(view))
+        output = self.model(pixel_values=self.pixels(view))
         probabilities = output.logits.sigmoid() if self.sigmoid else output.logits.softmax(dim=-1)[..., :-1]
         return to_xyxy(output.pred_boxes).clamp(0, 1), probabilities.amax(dim=-1)
 

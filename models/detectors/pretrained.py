@@ -21,7 +21,7 @@ from fireedit.models.vision import VisionFeatures
 
 PUBLISHED = "published"
 """Subfolder of a saved detector with the weights and their settings, in the layout in which others publish them."""
-MODES = {Resampling.NEAREST: "nearest-exact", Resampling.BILINEAR: "bilinear", Resampling.BICUBIC: "bicubic"}
+MODES = {Resampling.BILINEAR: "bilinear", Resampling.BICUBIC: "bicubic"}
 """Torch's names of Pillow's filters."""
 
 
@@ -51,7 +51,7 @@ class Preprocessing:
         if not processor.do_resize or not torch.equal(white, white[:, :1, :1].expand_as(white)):
             raise DetectorError("its preprocessor_config.json keeps the size of a square picture, or pads it")
         if processor.resample not in MODES:
-            raise DetectorError(f"its preprocessor_config.json has resample {processor.resample}; write 0, 2 or 3")
+            raise DetectorError(f"its preprocessor_config.json has resample {processor.resample}; write 2 or 3")
         normalized: dict[str, Any] = {}
         if processor.do_normalize:
             normalized = {"mean": tuple(processor.image_mean), "std": tuple(processor.image_std)}
@@ -63,9 +63,9 @@ class Preprocessing:
         )
 
     def __call__(self, view: Tensor) -> Tensor:
-        """Resize and normalize uint8 RGB [B, V, V, 3] -> float32 [B, 3, h, w]; rounded in between, as Pillow's are."""
-        pixels, smooth = view.permute(0, 3, 1, 2).float(), self.mode != "nearest-exact"
-        pixels = F.interpolate(pixels, size=self.size, mode=self.mode, antialias=smooth).round().clamp(0, 255)
+        """Resize and normalize uint8 RGB [B, V, V, 3] -> float32 [B, 3, h, w], within a level of Pillow's."""
+        pixels = view.permute(0, 3, 1, 2).float()
+        pixels = F.interpolate(pixels, size=self.size, mode=self.mode, antialias=True).round().clamp(0, 255)
         channels = zip(pixels.unbind(dim=1), self.mean, self.std, strict=True)
         return torch.stack([(channel * self.factor - mean) / std for channel, mean, std in channels], dim=1)
 
@@ -82,7 +82,8 @@ class PretrainedDetector(RegionDetector):
     published: ClassVar[str]
     """Words for the weights in errors."""
     batched: ClassVar[bool] = True
-    """Whether a GPU gets a batch whole; one image fills it otherwise."""
+    """True lets a GPU run a batch whole; one image fills it otherwise."""
+    _keep_in_fp32_modules = ["model"]  # all of it
     model: nn.Module
     processor: Any
     preprocess: Preprocessing
@@ -105,7 +106,11 @@ class PretrainedDetector(RegionDetector):
         """Propose regions from the view alone; image by image on a CPU, whose sums depend on the batch's size."""
         whole = self.batched and view.device.type != "cpu"
         proposed = [self.propose(part) for part in ((view,) if whole else view.split(1))]
-        return Proposals(*(torch.cat(tensors) for tensors in zip(*proposed, strict=True)))
+        return Proposals(*(torch.cat(tensors).float() for tensors in zip(*proposed, strict=True)))
+
+    def pixels(self, view: Tensor) -> Tensor:
+        """Make the model's pixels, in the precision of its weights if a caller has changed it."""
+        return self.preprocess(view).to(self.dtype)
 
     def propose(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """Propose boxes and scores, as `Proposals` has them, of the images that run together."""

@@ -64,7 +64,7 @@ class SAMDetector(PretrainedDetector, ModelMixin):
 
     def propose(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """Propose three boxes per point of one image, Q = 3 * points_per_side ** 2, in batches of points."""
-        model, config, pixels = self.model, self.config, self.preprocess(view)
+        model, config, pixels = self.model, self.config, self.pixels(view)
         embeddings = model.get_image_embeddings(pixels)  # type: ignore[operator]
         centers = (torch.arange(config.points_per_side, device=pixels.device) + 0.5) / config.points_per_side
         points = torch.cartesian_prod(centers, centers).flip(-1) * pixels.shape[-1]  # row by row, x before y

@@ -65,5 +65,5 @@ class YOLOv10Detector(PretrainedDetector, ModelMixin):
 
     def propose(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """Propose the head's best boxes, at most 300, cut at the image's edges."""
-        found, _ = self.model(self.preprocess(view))  # [B, Q, 6]: xyxy in pixels, score, class
+        found, _ = self.model(self.pixels(view))  # [B, Q, 6]: xyxy in pixels, score, class
         return (found[..., :4] / SIDE).clamp(0, 1), found[..., 4]
