@@ -1,6 +1,7 @@
 """The first deployment, without Ray around it but for one test."""
 
 import pickle
+import shutil
 import time
 from pathlib import Path
 
@@ -8,9 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr, save_tiny_sam
+from fireedit.models.detectors.kinds import AnyDetectorConfig, load_detector
+from fireedit.models.detectors.object_detector import ObjectDetectorConfig
+from fireedit.models.detectors.proposals import ProposalConfig
+from fireedit.models.detectors.sam import SAMConfig
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.serve.detector import DetectorDeployment, content_key, detail_of, tokens_of
 from fireedit.serve.part import BatchingConfig, WeightsConfig
+from fireedit.serve.prompts import served_model
 from fireedit.serve.schema import DeadlineExceeded
 from tests.serve.conftest import Client
 
@@ -34,6 +41,32 @@ def test_regions_given_replace_the_detectors_for_their_picture_alone(weights: Pa
     given, free = detector.run([(photos[0], box), (photos[0], None)])
     assert torch.equal(given.boxes[0], box) and given.scores[0].tolist() == [1]
     assert len(free.scores[0]) >= 1 and not torch.equal(free.boxes[0], box)
+
+
+@pytest.mark.parametrize("kind", ["sam", "rt-detr"])
+def test_the_weights_alone_say_which_detector_is_served(
+    kind: str, weights: Path, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    proposals = ProposalConfig(max_regions=5)
+    if kind == "sam":
+        folder = str(save_tiny_sam(tmp_path / "tiny"))
+        thresholds = {"pred_iou_threshold": 0.3, "stability_threshold": 0.5}
+        settings: AnyDetectorConfig = SAMConfig(folder=folder, points_per_side=4, proposals=proposals, **thresholds)
+    else:
+        settings = ObjectDetectorConfig(kind=f"hf:{save_tiny_rt_detr(tmp_path / 'tiny')}", proposals=proposals)
+    pipeline = FireEditPipeline.from_pretrained(weights)
+    pipeline.register_modules(detector=load_detector(settings))
+    pipeline.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "tiny")
+
+    served = DetectorDeployment(WeightsConfig(weights=str(tmp_path / "saved"), precision="bf16"), BatchingConfig())
+    assert type(served.pipeline.detector) is type(pipeline.detector)
+    assert served_model(str(tmp_path / "saved")).max_regions == 5
+    together = served.run([(photo, None) for photo in photos])
+    for photo, percepts in zip(photos, together, strict=True):
+        (alone,) = served.run([(photo, None)])
+        assert 1 <= len(alone.boxes[0]) <= 5 and torch.equal(alone.boxes[0], percepts.boxes[0])
+        assert torch.equal(alone.boxes[0], pipeline.perceive([photo]).boxes[0])
 
 
 def test_vlm_and_unet_get_only_the_percepts_that_they_read(

@@ -23,7 +23,7 @@ MIXED = ("engine.precision=bf16", "optimizer.muon_lr=null")
 def require_precisions(pipeline: FireEditPipeline, stage: int, frozen: torch.dtype) -> None:
     """Require float32 of what the stage trains and of the detector, `frozen` of its other weights."""
     for name, tensor in pipeline.model.state_dict().items():
-        if name.split(".")[0] in STAGES[stage].parts:
+        if name.split(".")[0] in STAGES[stage].parts and tensor.is_floating_point():
             exact = STAGES[stage].learns(name) or name.startswith("detector.")
             assert tensor.dtype == (torch.float32 if exact else frozen), name
 
