@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.models.callbacks import TENSORS, StepCallback, StepProperties, call_back, check_tensor_names
 from fireedit.models.checkpoint_files import check_pipeline
-from fireedit.models.detectors.proposals import RegionDetector
+from fireedit.models.detectors.kinds import AnyDetector
 from fireedit.models.hvca import HVCA
 from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
@@ -85,7 +85,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     def __init__(
         self,
         vision: Vision,
-        detector: RegionDetector,
+        detector: AnyDetector,
         region_encoder: RegionEncoder,
         vlm: VLM,
         vlm_tokenizer: PreTrainedTokenizerBase,

@@ -16,6 +16,9 @@ OWN, HUB = "ddetr", "hf"
 PRETRAINED: dict[str, type[PretrainedDetector]] = {"sam": SAMDetector, HUB: ObjectDetector, "yolov10": YOLOv10Detector}
 """Detectors that others have published."""
 
+AnyDetector = Detector | SAMDetector | ObjectDetector | YOLOv10Detector
+"""Every class of a detector, by name: diffusers' `from_pipe` takes no subclass of the type that it finds."""
+
 
 def kind_of(config: Any) -> str:
     """Return the kind of a detector's settings, plain or parsed; those without one are `ddetr`."""

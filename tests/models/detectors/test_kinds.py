@@ -82,6 +82,7 @@ def test_a_pipeline_edits_with_it_and_is_saved_whole(name: str, tmp_path: Path, 
     pipeline = FireEditPipeline.from_pretrained("nano")
     own = edited(pipeline)
     pipeline.register_modules(detector=detector)
+    assert FireEditPipeline.from_pipe(pipeline).detector is detector
     before = edited(pipeline)
     assert before[0].shape == (60, 80, 3) and len(before[1]) >= 1 and not np.array_equal(before[1], own[1])
     pipeline.save_pretrained(tmp_path)
