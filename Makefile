@@ -6,7 +6,7 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo stop test test-fast soak check observe bench bench-data bench-train bench-autoscale bench-plan bench-edit \
-	eval-demo bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
+	eval-demo bench-detectors bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ bench-edit: $(INSTALLED)  ## renew results/scenes: success of edits on held-out 
 
 eval-demo: $(INSTALLED)  ## every evaluation small, with its commands: sets, sweep, comparison, study (3 minutes on 2 cores)
 	@$(BIN)/python jobs/eval_demo.py
+
+bench-detectors: $(INSTALLED)  ## seconds per picture of region detectors, in turn; ARGS="nano sam=FOLDER hf=FOLDER ..."
+	@$(BIN)/python benchmarks/detectors.py $(ARGS)
 
 bench-offline: $(INSTALLED)  ## 1,000 edits by a job that is killed five times, against an unbroken one; ARGS="--pictures ..."
 	@$(BIN)/python benchmarks/offline.py $(ARGS)

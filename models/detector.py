@@ -1,8 +1,11 @@
-"""D: Groma's class-agnostic Deformable DETR head, which proposes regions from the vision tower's maps."""
+"""D of kind `ddetr`: Groma's class-agnostic Deformable DETR head, which proposes regions from the vision tower's maps.
+
+Other kinds are in detectors/.
+"""
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import ModelMixin
@@ -16,23 +19,14 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
     MultiScaleDeformableAttention,
 )
 
-from fireedit.models.layers.boxes import nms, to_xyxy
-from fireedit.models.layers.component import Component
+from fireedit.models.detectors.proposals import ProposalConfig, Proposals, RegionDetector
+from fireedit.models.layers.boxes import to_xyxy
 from fireedit.models.vision import VisionFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProposalConfig:
-    nms_iou: float = 0.6
-    """Intersection over union above which the lower-scored of two boxes is dropped."""
-    min_score: float = 0.15
-    """Score that a region must exceed."""
-    max_regions: int = 100
-    """Maximum number of regions for the VLM, L_r in the paper."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
+    kind: Literal["ddetr"] = "ddetr"
     feature_width: int = 1024
     """Channels of the vision tower's maps (DINOv2-L)."""
     width: int = 256
@@ -53,16 +47,6 @@ class DetectorConfig:
 
 
 @dataclass(frozen=True)
-class Proposals:
-    """Candidate regions of B images, unsorted and overlapping; `select_proposals` picks from them."""
-
-    boxes: Tensor
-    """[B, Q, 4] xyxy in [0, 1] of the image's sides, float32."""
-    scores: Tensor
-    """[B, Q] in [0, 1], confidence that the box holds one object, float32."""
-
-
-@dataclass(frozen=True)
 class Detections:
     """Outputs of the encoder and of every decoder layer, as a set loss reads them; float32."""
 
@@ -78,7 +62,7 @@ class Detections:
     """[L, B, Q], objectness as annotated in SA-1B, parts included; trained on SA-1B only."""
 
 
-class Detector(Component, ModelMixin):
+class Detector(RegionDetector, ModelMixin):
     """Class-agnostic Deformable DETR on one map of DINOv2 features; 11,377,833 parameters at the paper's size.
 
     Groma's changes to the stock model: one feature level, the mean of DINOv2's last four raw states; three binary heads
@@ -97,7 +81,7 @@ class Detector(Component, ModelMixin):
     def __init__(self, config: DetectorConfig):
         super().__init__(config)
         width, layers = config.width, config.decoder_layers
-        self.coco_share, self.proposal_config = config.coco_share, config.proposals
+        self.coco_share = config.coco_share
         project = nn.Conv2d(config.feature_width, width, kernel_size=1)
         self.input_proj = nn.ModuleList([nn.Sequential(project, _ChannelNorm(width, eps=1e-6))])
         self.encoder = DeformableDetrEncoder(_layer_config(config))
@@ -119,8 +103,8 @@ class Detector(Component, ModelMixin):
                 module.attn = _PreciseDeformableAttention()
         self._initialize()
 
-    def forward(self, features: VisionFeatures) -> Proposals:
-        """Propose Q boxes per image: those of the last decoder layer."""
+    def forward(self, features: VisionFeatures, view: Tensor | None = None) -> Proposals:
+        """Propose Q boxes per image, those of the last decoder layer, from the tower's features alone."""
         detections = self.detect(features)
         coco, sa1b = detections.coco_logits[-1].sigmoid(), detections.sa1b_logits[-1].sigmoid()
         return Proposals(boxes=detections.boxes[-1], scores=coco**self.coco_share * sa1b ** (1 - self.coco_share))
@@ -207,22 +191,6 @@ class Detector(Component, ModelMixin):
             elif parameter.dim() > 1 and not name.endswith(("sampling_offsets.weight", "attention_weights.weight")):
                 nn.init.xavier_uniform_(parameter)
         nn.init.normal_(self.level_embed)
-
-
-def select_proposals(boxes: Tensor, scores: Tensor, config: ProposalConfig) -> Tensor:
-    """Pick the regions for the VLM, best first.
-
-    Args:
-        boxes: [Q, 4] xyxy in [0, 1] of the image's sides.
-        scores: [Q] in [0, 1], confidence that the box holds one object.
-    Returns:
-        [R] indices into `boxes`, 1 <= R <= config.max_regions: the best one if none scores above config.min_score.
-    Source: Groma (arXiv 2404.13013), proposal selection. Departure: Groma shuffles the regions; here they stay in order
-        of score, so that an edit can be repeated.
-    """
-    order = nms(boxes, scores, config.nms_iou)
-    passing = order[scores[order] > config.min_score][: config.max_regions]
-    return passing if len(passing) > 0 else order[:1]
 
 
 class _ChannelNorm(nn.LayerNorm):

@@ -6,7 +6,7 @@ Shapes at the paper's size, for B images of R regions each (at most 100):
                  mu       DINOv2 and CLIP, frozen                         -> image tokens I [B, 256, 4096], maps of
                                                                              DINOv2 [B, 1024, 32, 32] x 4, detail
                                                                              sources [B, N, 1024] that HVCA reads
-                 D        DETR on the mean of the maps                    -> boxes [R, 4], best first
+                 D        DETR on the mean of the maps, or another kind   -> boxes [R, 4], best first
                  R        pyramid on the last three maps, RoIAlign        -> region tokens P [R, 4096]
     understand   prompt   instruction around I and P, then 32 [IMG] tokens
                  VLM      LLaMA with LoRA, one prefill                    -> [IMG] states e [B, 32, 4096]
@@ -32,7 +32,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 from transformers.modeling_utils import local_torch_dtype
 
-from fireedit.models.detector import Detector, DetectorConfig, select_proposals
+from fireedit.models.detector import DetectorConfig
+from fireedit.models.detectors.kinds import AnyDetectorConfig, build_detector, load_detector
+from fireedit.models.detectors.proposals import RegionDetector, select_proposals
 from fireedit.models.hvca import HVCA, HVCAConfig
 from fireedit.models.layers.device import to_device
 from fireedit.models.qformer import QFormer, QFormerConfig
@@ -55,7 +57,8 @@ class FireEditConfig:
     """Sizes of every component, noise schedule and sampler settings; the defaults are the paper's."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
-    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    detector: AnyDetectorConfig = field(default_factory=DetectorConfig)
+    """DDETR, or the detector that `kind` names."""
     region_encoder: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
     vlm: VLMConfig = field(default_factory=VLMConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
@@ -150,7 +153,7 @@ class FireEdit(nn.Module):
     """
 
     vision: Vision
-    detector: Detector
+    detector: RegionDetector
     region_encoder: RegionEncoder
     vlm: VLM
     qformer: QFormer
@@ -169,10 +172,10 @@ class FireEdit(nn.Module):
 
     @classmethod
     def from_config(cls, config: FireEditConfig) -> Self:
-        """Build a model of fresh weights from torch's current random state."""
+        """Build a model of fresh weights from torch's current random state; a published detector has none yet."""
         return cls(
             vision=Vision(config.vision),
-            detector=Detector(config.detector),
+            detector=build_detector(config.detector),
             region_encoder=RegionEncoder(config.region_encoder),
             vlm=VLM(config.vlm),
             qformer=QFormer(config.qformer),
@@ -187,12 +190,16 @@ class FireEdit(nn.Module):
     def fresh(cls, config: FireEditConfig, seed: int, dtype: torch.dtype = torch.float32) -> Self:
         """Build a frozen model of fresh weights, equal for equal seeds, whatever torch's random state, which stays.
 
+        A published detector has its published weights.
+
         Args:
             dtype: of all weights but the detector's, which are float32. They are drawn in it, and take no more memory.
         """
         with torch.random.fork_rng(), local_torch_dtype(dtype):
             torch.manual_seed(seed)
             model = cls.from_config(config)
+        if not isinstance(config.detector, DetectorConfig):
+            model.detector = load_detector(config.detector)
         model.detector.float()
         return model.eval().requires_grad_(False)
 
@@ -212,7 +219,7 @@ class FireEdit(nn.Module):
             empty = features.image_tokens.new_zeros(0)
             tokens, regions, scores = ((empty.view(*shape),) * len(view) for shape in ((0, 0), (0, 4), (0,)))
         else:
-            regions, scores = self._select_regions(features, boxes or [None] * len(view))
+            regions, scores = self._select_regions(features, view, boxes or [None] * len(view))
             tokens = tuple(self.region_encoder(features, regions))
         return Percepts(features.image_tokens, tokens, boxes=regions, scores=scores, detail=features.detail)
 
@@ -268,7 +275,7 @@ class FireEdit(nn.Module):
         return self.unet.predict(noisy, source, timesteps, conditions.timed_tokens, conditions.detail_tokens)
 
     def _select_regions(
-        self, features: VisionFeatures, given: Sequence[Tensor | None]
+        self, features: VisionFeatures, view: Tensor, given: Sequence[Tensor | None]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return boxes [R_b, 4] and scores [R_b] of each image: given ones, or the best of the detector's.
 
@@ -277,7 +284,7 @@ class FireEdit(nn.Module):
         device, boxes, scores = features.image_tokens.device, [], []
         if any(image_boxes is None for image_boxes in given):
             with torch.autocast(device.type, enabled=False):  # rounding would swap the ranks of the queries
-                proposals = self.detector(features)
+                proposals = self.detector(features, view)
             all_boxes, all_scores = proposals.boxes.cpu(), proposals.scores.cpu()
         for index, image_boxes in enumerate(given):
             if image_boxes is None:

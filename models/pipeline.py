@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from fireedit.models.callbacks import TENSORS, StepCallback, StepProperties, call_back, check_tensor_names
 from fireedit.models.checkpoint_files import check_pipeline, read_json
-from fireedit.models.detector import Detector
+from fireedit.models.detectors.kinds import AnyDetector
 from fireedit.models.hvca import HVCA, HVCAConfig
 from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
@@ -88,7 +88,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     def __init__(
         self,
         vision: Vision,
-        detector: Detector,
+        detector: AnyDetector,
         region_encoder: RegionEncoder,
         vlm: VLM,
         vlm_tokenizer: PreTrainedTokenizerBase,
@@ -125,7 +125,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
             kwargs: those of diffusers; `dtype` is float32 for every part by default, and "auto" is as each tensor is
                 saved. Tensors saved in it are mapped from their files, which the processes of a machine share.
         Raises:
-            CheckpointFileError: a file is missing, damaged or not what its name says.
+            CheckpointFileError, DetectorError: a file is missing, damaged or not what its name says.
         """
         folder = NANO if pretrained_model_name_or_path == "nano" else Path(pretrained_model_name_or_path)
         check_pipeline(folder, parts or cls._optional_components)

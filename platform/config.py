@@ -125,7 +125,7 @@ def _defaults_of(section: type) -> dict[str, Any]:
 
 def _dataclasses_in(hint: Any) -> list[type]:
     """List the dataclasses of a union, or of a hint that is one."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     return [each for each in options if isinstance(each, type) and dataclasses.is_dataclass(each)]
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from fireedit.jobs.training.recipe import TrainRecipe
-from fireedit.models.detector import Detector, Proposals
+from fireedit.models.detectors.proposals import Proposals, RegionDetector
 from fireedit.models.model import NANO, FireEditConfig
 from fireedit.models.processor import Batch, InputRow, Processor
 from fireedit.models.tokens import PADDING
@@ -42,7 +42,7 @@ def example_batch(recipe: TrainRecipe, samples: int, text_tokens: int = TEXT_TOK
     return processor.batch(stacked([row(words)] * samples))
 
 
-def propose_most_regions(detector: Detector) -> None:
+def propose_most_regions(detector: RegionDetector) -> None:
     """Let a detector return as many boxes as a prompt takes, a grid of equal scores, whatever it finds.
 
     It computes its own proposals nevertheless, so that their cost counts; fake tensors hold no scores to select from.

@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from fireedit.jobs.training.recipe import FRESH, TrainRecipe
-from fireedit.jobs.training.sizes import apply_settings, renew_hvca, resize_lora
+from fireedit.jobs.training.sizes import apply_settings, renew_hvca, replace_detector, resize_lora
 from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import FireEdit
 from fireedit.models.pipeline import FireEditPipeline
@@ -26,6 +26,7 @@ def load_pipeline(recipe: TrainRecipe, init_from: str, device: torch.device | st
         init_from: pipeline folder, or FRESH.
     Raises:
         ValueError: the saved pipeline lacks a part that the stage runs; HVCA may be lacking, and then begins.
+        DetectorError: the published detector that the recipe names cannot be loaded.
     """
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -36,6 +37,7 @@ def load_pipeline(recipe: TrainRecipe, init_from: str, device: torch.device | st
         with storage.reading_folder(init_from) as folder:
             pipeline = FireEditPipeline.from_pretrained(folder, dtype=AS_SAVED)
     pipeline.register_modules(**dict.fromkeys(part for idea in recipe.without for part in PARTS_OF[idea]))
+    replace_detector(pipeline, recipe.model)
     stage = STAGES[recipe.stage].without(recipe.without)
     if "hvca" in stage.parts:
         renew_hvca(pipeline, recipe.model, recipe.seed)
@@ -53,4 +55,5 @@ def place(pipeline: FireEditPipeline, stage: Stage, frozen: torch.dtype, device:
     parts = FireEdit(**{name: getattr(pipeline, name) for name in stage.parts})
     for name, tensor in parts.state_dict(keep_vars=True).items():
         exact = stage.learns(name) or name.startswith("detector.")
-        tensor.data = tensor.data.to(device, torch.float32 if exact else frozen)
+        dtype = torch.float32 if exact else frozen
+        tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() else tensor.dtype)

@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fireedit.models import weights
 from fireedit.models.checkpoint_files import CheckpointFileError, read_json, read_tensors, read_tokenizer, tensor_files
+from fireedit.models.detector import DetectorConfig
+from fireedit.models.detectors.kinds import load_detector
 from fireedit.models.hvca import HVCA
 from fireedit.models.model import FireEdit, FireEditConfig
 from fireedit.models.pipeline import FireEditPipeline
@@ -59,6 +61,7 @@ def convert(paths: PublishedPaths, config: FireEditConfig, seed: int = 0) -> Fir
     Raises:
         CheckpointFileError: a file is missing, damaged or not what its name says.
         WeightsError: the tensors of a file do not fit.
+        DetectorError: a config names a published detector that cannot be loaded.
     """
     _check_files(paths)
     # The tokenizers are read first: an unreadable one should not cost the minutes that the tensors take.
@@ -127,7 +130,10 @@ def _fill_unet(model: FireEdit, paths: PublishedPaths) -> None:
 def _fill_vlm(model: FireEdit, paths: PublishedPaths, smartedit: Mapping[str, Tensor], config: FireEditConfig) -> None:
     """Fill all that Groma trained together: detector, region encoder, and the VLM with Groma's adapter."""
     groma = read_tensors(paths.groma)
-    _fill(model, "detector", weights.groma_detector(groma), paths.groma)
+    if isinstance(config.detector, DetectorConfig):
+        _fill(model, "detector", weights.groma_detector(groma), paths.groma)
+    else:
+        model.detector = load_detector(config.detector)
     _fill(model, "region_encoder", weights.groma_region_encoder(groma), paths.groma)
     sizes = config.vlm
     llm = groma if paths.llm == paths.groma else read_tensors(paths.llm)

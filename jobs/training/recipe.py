@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fireedit.jobs.training.sizes import ModelSizes
+from fireedit.models.detectors.proposals import DetectorError
 from fireedit.models.model import FireEdit
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.speed import Compiled
@@ -181,6 +182,8 @@ def check(recipe: TrainRecipe, name: str) -> None:
     try:
         with torch.device("meta"):  # no memory for the weights
             model = FireEdit.from_config(recipe.model)
+    except DetectorError as error:
+        raise RecipeError(f"{name}: model.detector: {error}") from error
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RecipeError(f"{name}: model: no model has these sizes: {error}") from error
     build_optimizers(named_trained(recipe.staged(model)), recipe.optimizer)

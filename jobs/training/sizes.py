@@ -10,6 +10,8 @@ from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import BeforeValidator
 
+from fireedit.models.detector import DetectorConfig
+from fireedit.models.detectors.kinds import kind_of, load_detector
 from fireedit.models.hvca import HVCA, HVCAConfig
 from fireedit.models.model import FireEditConfig, preset
 from fireedit.models.pipeline import FireEditPipeline
@@ -22,6 +24,9 @@ LORA = "vlm.lora_"
 """Prefix of sizes that may change between stages: the weights' LoRA is merged into the LLM, and a fresh one begins."""
 WEIGHTS_DECIDE = ("region_encoder.groma_compat", "vlm.norm_eps")
 """Settings that convert.py takes from published weights; a pipeline folder keeps them."""
+DETECTOR, PROPOSALS = "detector.", "detector.proposals."
+"""Prefixes of the detector's settings, which a recipe decides if its detector is a published one, and of those that all
+kinds share."""
 RECIPE_DECIDES = ("hvca.null_detail",)
 """Settings that a recipe decides whatever the weights were trained with; `apply_settings` gives them to the parts."""
 SOURCES = "hvca.sources"
@@ -38,10 +43,17 @@ class ModelConfig(FireEditConfig):
 
 
 def _with_preset(model: Any) -> Any:
-    """Fill in the preset's sizes: `{preset: nano, vlm: {lora_rank: 16}}` becomes every size."""
+    """Fill in the preset's sizes: `{preset: nano, vlm: {lora_rank: 16}}` becomes every size.
+
+    A detector of another kind than the preset's has only the selection of regions from it.
+    """
     if not isinstance(model, Mapping) or not isinstance(model.get("preset"), str):
         return model
-    return _merged(to_plain(preset(model["preset"])), model)
+    sizes = to_plain(preset(model["preset"]))
+    changed = model.get("detector")
+    if isinstance(changed, Mapping) and kind_of(sizes["detector"] | changed) != kind_of(sizes["detector"]):
+        sizes["detector"] = {"proposals": sizes["detector"]["proposals"]}
+    return _merged(sizes, model)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +82,9 @@ def differences(
 def same_sizes(saved: Any, sizes: FireEditConfig, but: Sequence[str] = RECIPE_DECIDES) -> bool:
     """Compare the `model` of a saved recipe with sizes, but for some keys; older recipes, which hold a name only, match
     none."""
-    return isinstance(saved, Mapping) and all(key in but for key, *_ in differences(saved, to_plain(sizes)))
+    return isinstance(saved, Mapping) and all(
+        key in but or _of_new_detector(key, sizes) for key, *_ in differences(saved, to_plain(sizes))
+    )
 
 
 def require_sizes(sizes: ModelConfig, folder: str) -> None:
@@ -86,7 +100,8 @@ def require_sizes(sizes: ModelConfig, folder: str) -> None:
                 f"init_from: {folder} has an HVCA trained with {key} {found}, not {wanted}; write model.{key}={found}, "
                 "or weights without a trained HVCA, such as --stage 2 without=[hvca] saves"
             )
-        if not key.startswith((LORA, *WEIGHTS_DECIDE, *RECIPE_DECIDES, SOURCES)):
+        decided = key.startswith((LORA, *WEIGHTS_DECIDE, *RECIPE_DECIDES, SOURCES)) or _of_new_detector(key, sizes)
+        if not decided:
             raise RecipeError(f"init_from: {folder} has {key} {found}, not {wanted}; write model.{key}={found}")
 
 
@@ -102,6 +117,25 @@ def renew_hvca(pipeline: FireEditPipeline, sizes: FireEditConfig, seed: int) -> 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         pipeline.register_modules(hvca=HVCA(sizes.hvca).eval().requires_grad_(False))
+
+
+def _of_new_detector(key: str, sizes: FireEditConfig) -> bool:
+    """Return true for settings of a detector that `replace_detector` can load if the weights have another."""
+    own = isinstance(sizes.detector, DetectorConfig)
+    return not own and key.startswith(DETECTOR) and not key.startswith(PROPOSALS)
+
+
+def replace_detector(pipeline: FireEditPipeline, sizes: FireEditConfig) -> None:
+    """Load the published detector that a recipe names, unless the pipeline has the same one, or none.
+
+    Raises:
+        DetectorError: it is missing, damaged or of another kind.
+    """
+    wanted, present = sizes.detector, pipeline.detector
+    if isinstance(wanted, DetectorConfig) or present is None:
+        return
+    if any(differences(dict(present.config), to_plain(wanted.trimmed()))):
+        pipeline.register_modules(detector=load_detector(wanted))
 
 
 def apply_settings(pipeline: FireEditPipeline, sizes: FireEditConfig) -> None:

@@ -1,4 +1,4 @@
-"""The detector is Groma's: sizes, fixed references, learned queries, scores, selection of regions."""
+"""The detector is Groma's: sizes, fixed references, learned queries, scores."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
     inverse_sigmoid,
 )
 
-from fireedit.models.detector import Detector, DetectorConfig, ProposalConfig, select_proposals
+from fireedit.models.detector import Detector, DetectorConfig
 from fireedit.models.layers.boxes import to_cxcywh, to_xyxy
 from fireedit.models.vision import VisionFeatures
 from tests.factories import features_of
@@ -155,31 +155,3 @@ def test_no_tensor_is_left_on_the_cpu() -> None:
     proposals = detector(features_of(torch.empty(2, 96, SIDE, SIDE, device="meta")))
     assert proposals.boxes.shape == (2, 20, 4)
     assert proposals.boxes.is_meta and proposals.scores.is_meta
-
-
-def spread_boxes(count: int) -> Tensor:
-    """Build boxes [count, 4] xyxy in a row, without overlap."""
-    left = torch.arange(count) / count
-    return torch.stack([left, torch.zeros(count), left + 0.9 / count, torch.ones(count)], dim=1)
-
-
-def test_selection_keeps_scores_above_the_threshold_best_first() -> None:
-    scores = torch.tensor([0.2, 0.15, 0.9, 0.1, 0.5])
-    assert select_proposals(spread_boxes(5), scores, ProposalConfig()).tolist() == [2, 4, 0]
-
-
-def test_selection_keeps_the_best_one_if_none_passes() -> None:
-    scores = torch.tensor([0.02, 0.01, 0.12, 0.1])
-    assert select_proposals(spread_boxes(4), scores, ProposalConfig()).tolist() == [2]
-
-
-def test_selection_drops_the_worse_of_two_that_overlap() -> None:
-    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.45], [0.0, 0.0, 0.5, 0.25]])
-    assert select_proposals(boxes, torch.tensor([0.5, 0.8, 0.7]), ProposalConfig()).tolist() == [1, 2]
-
-
-def test_selection_stops_at_the_most_regions_and_repeats_itself() -> None:
-    scores = torch.rand(300, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
-    first = select_proposals(spread_boxes(300), scores, ProposalConfig())
-    assert first.tolist() == scores.argsort(descending=True)[:100].tolist()
-    assert torch.equal(first, select_proposals(spread_boxes(300), scores, ProposalConfig()))

@@ -11,7 +11,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter
 
-from fireedit.models.detector import select_proposals
+from fireedit.models.detectors.proposals import select_proposals
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.tokens import PromptTokenizer

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr, save_tiny_sam
+from fireedit.models.detectors.kinds import AnyDetectorConfig, load_detector
+from fireedit.models.detectors.object_detector import ObjectDetectorConfig
+from fireedit.models.detectors.proposals import ProposalConfig
+from fireedit.models.detectors.sam import SAMConfig
 from fireedit.models.hvca import HVCA
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.serve.detector import DetectorDeployment, content_key, detail_of, tokens_of
 from fireedit.serve.engine import EngineConfig
 from fireedit.serve.part import BatchingConfig, WeightsConfig
+from fireedit.serve.prompts import served_model
 from fireedit.serve.schema import DeadlineExceeded, EditJob
 from fireedit.serve.unet import UNetDeployment
 from tests.serve.conftest import Client
@@ -56,6 +63,32 @@ def test_the_folders_config_decides_the_sources_that_an_hvca_elsewhere_reads(
     job = EditJob(settings={"num_inference_steps": 1}, seeds=(4,), caller="")
     painted = asyncio.run(unet.edit(photos[2], detail_of(served), torch.zeros(1, 77, 96), job))
     assert painted.canvases[0].shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("kind", ["sam", "rt-detr"])
+def test_the_weights_alone_say_which_detector_is_served(
+    kind: str, weights: Path, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    proposals = ProposalConfig(max_regions=5)
+    if kind == "sam":
+        folder = str(save_tiny_sam(tmp_path / "tiny"))
+        thresholds = {"pred_iou_threshold": 0.3, "stability_threshold": 0.5}
+        settings: AnyDetectorConfig = SAMConfig(folder=folder, points_per_side=4, proposals=proposals, **thresholds)
+    else:
+        settings = ObjectDetectorConfig(kind=f"hf:{save_tiny_rt_detr(tmp_path / 'tiny')}", proposals=proposals)
+    pipeline = FireEditPipeline.from_pretrained(weights)
+    pipeline.register_modules(detector=load_detector(settings))
+    pipeline.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "tiny")
+
+    served = DetectorDeployment(WeightsConfig(weights=str(tmp_path / "saved"), precision="bf16"), BatchingConfig())
+    assert type(served.pipeline.detector) is type(pipeline.detector)
+    assert served_model(str(tmp_path / "saved")).max_regions == 5
+    together = served.run([(photo, None) for photo in photos])
+    for photo, percepts in zip(photos, together, strict=True):
+        (alone,) = served.run([(photo, None)])
+        assert 1 <= len(alone.boxes[0]) <= 5 and torch.equal(alone.boxes[0], percepts.boxes[0])
+        assert torch.equal(alone.boxes[0], pipeline.perceive([photo]).boxes[0])
 
 
 def test_vlm_and_unet_get_only_the_percepts_that_they_read(

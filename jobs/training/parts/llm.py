@@ -21,7 +21,7 @@ from fireedit.jobs.training.conversations import KNOWLEDGE, Conversation, conver
 from fireedit.jobs.training.held_out import HELD_OUT, RIGHT, SHOWN, WRONG
 from fireedit.jobs.training.nano_folder import frozen, load_weights
 from fireedit.jobs.training.pretraining import PretrainRecipe
-from fireedit.models.detector import Detector
+from fireedit.models.detectors.kinds import build_detector
 from fireedit.models.model import FireEdit, FireEditConfig
 from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.tokens import IGNORED, PADDING, Prompt, PromptTokenizer
@@ -55,7 +55,7 @@ class LanguageTask:
         vlm = VLM(sizes.vlm)
         self.perception = FireEdit(
             vision=frozen(Vision(sizes.vision), out / "vision"),
-            detector=frozen(Detector(sizes.detector), out / "detector"),
+            detector=frozen(build_detector(sizes.detector), out / "detector"),
             region_encoder=frozen(RegionEncoder(sizes.region_encoder), out / "region_encoder"),
         )
         for name, parameter in vlm.named_parameters():

@@ -22,7 +22,8 @@ from fireedit.jobs.training.detection_loss import SetLoss
 from fireedit.jobs.training.held_out import HELD_OUT, SHOWN, accuracy, held_out_batches, known_cross_entropy
 from fireedit.jobs.training.nano_folder import load_weights, saved
 from fireedit.jobs.training.pretraining import PretrainRecipe
-from fireedit.models.detector import Detections, Detector, select_proposals
+from fireedit.models.detector import Detections, Detector, DetectorConfig
+from fireedit.models.detectors.proposals import select_proposals
 from fireedit.models.layers.boxes import box_iou
 from fireedit.models.model import FireEditConfig
 from fireedit.models.region_encoder import RegionEncoder
@@ -72,6 +73,7 @@ class VisionWithProbes(nn.Module):
 
     def __init__(self, sizes: FireEditConfig):
         super().__init__()
+        assert isinstance(sizes.detector, DetectorConfig), "no other kind is trained"
         self.vision, self.detector = Vision(sizes.vision), Detector(sizes.detector)
         self.region_encoder = RegionEncoder(sizes.region_encoder)
         self.vision.clip.requires_grad_(False)

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr, save_tiny_sam
 from fireedit.jobs.planning.example_batch import example_batch, propose_most_regions
 from fireedit.jobs.planning.step_cost import StepCost, build_on_meta, measure_step
-from fireedit.jobs.training.recipe import TrainRecipe
+from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
 from fireedit.models.pipeline import FireEditPipeline
 
 
@@ -89,3 +91,17 @@ def test_an_ablation_of_stage_2_is_measured(nano: TrainRecipe) -> None:
     cost = measure_step(replace(nano, stage=2, without=("regions",)), checkpointing=False)
     assert "region_encoder" not in {part for _, part in cost.flops}
     assert cost.tokens == measure_step(replace(nano, stage=1), checkpointing=False).tokens + 16  # its image
+
+
+@pytest.mark.parametrize("kind", ["sam", "rt-detr"])
+def test_the_cost_of_a_published_detector_is_measured(
+    tmp_path: Path, nano_costs: Mapping[bool, StepCost], kind: str
+) -> None:
+    if kind == "sam":
+        words = [f"model.detector={{kind: sam, folder: {save_tiny_sam(tmp_path)}, points_per_side: 4}}"]
+    else:
+        words = [f"model.detector.kind=hf:{save_tiny_rt_detr(tmp_path)}"]
+    recipe = read_recipe(["--stage", "3", *words])
+    cost, own = measure_step(recipe, checkpointing=False), nano_costs[False]
+    assert 0 < cost.flops["forward", "detector"] != own.flops["forward", "detector"]
+    assert cost.tokens == own.tokens and not cost.flops.get(("backward", "detector"))

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr, save_tiny_sam
+from fireedit.jobs.training import sizes
 from fireedit.jobs.training.loading import load_pipeline
 from fireedit.jobs.training.recipe import FRESH, read_recipe
 from fireedit.jobs.training.sizes import ModelConfig, require_sizes
@@ -13,7 +15,7 @@ from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.stages import STAGES
 from fireedit.platform import storage
-from tests.factories import PAPERLIKE, files_of
+from tests.factories import PAPERLIKE, batch_of, edit_sample, files_of
 
 MIXED = ("engine.precision=bf16", "optimizer.muon_lr=null")
 
@@ -21,7 +23,7 @@ MIXED = ("engine.precision=bf16", "optimizer.muon_lr=null")
 def require_precisions(pipeline: FireEditPipeline, stage: int, frozen: torch.dtype) -> None:
     """Require float32 of what the stage trains and of the detector, `frozen` of its other weights."""
     for name, tensor in pipeline.model.state_dict().items():
-        if name.split(".")[0] in STAGES[stage].parts:
+        if name.split(".")[0] in STAGES[stage].parts and tensor.is_floating_point():
             exact = STAGES[stage].learns(name) or name.startswith("detector.")
             assert tensor.dtype == (torch.float32 if exact else frozen), name
 
@@ -80,3 +82,51 @@ def test_weights_in_a_bucket_are_loaded_from_the_nodes_copy(
         FireEditPipeline.fresh().save_pretrained(folder)
     pipeline = load_pipeline(read_recipe(["--stage", "3"]), address)
     assert all(file.startswith(str(tmp_path / "copies")) for file in files_of(pipeline.unet.state_dict()).values())
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Words of a recipe that choose a tiny published detector."""
+    folder = tmp_path_factory.mktemp("published")
+    sam = [f"model.detector.folder={save_tiny_sam(folder / 'sam')}", "model.detector.points_per_side=4"]
+    thresholds = ["model.detector.pred_iou_threshold=0.3", "model.detector.stability_threshold=0.5"]
+    rt_detr = [f"model.detector.kind=hf:{save_tiny_rt_detr(folder / 'rt-detr')}"]
+    return {"SAMDetector": ["model.detector.kind=sam", *sam, *thresholds], "ObjectDetector": rt_detr}
+
+
+@pytest.mark.parametrize("kind", ["SAMDetector", "ObjectDetector"])
+def test_stages_2_and_3_train_with_a_published_detector(
+    published: dict[str, list[str]], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*published[kind], "objective={denoise_weight: 1, align_weight: 0}"]
+    recipe = read_recipe(["--stage", "2", *words])
+    pipeline = load_pipeline(recipe, str(NANO))
+    assert type(pipeline.detector).__name__ == kind
+    require_precisions(pipeline, 2, torch.float32)
+    before = {name: tensor.clone() for name, tensor in pipeline.detector.state_dict().items()}
+    module = recipe.staged(pipeline)
+    optimizer = torch.optim.SGD([part for part in module.parameters() if part.requires_grad], lr=0.1)
+    module(batch_of(pipeline, edit_sample(1), edit_sample(2))).total.backward()
+    optimizer.step()
+    assert not pipeline.detector.training and pipeline.unet.conv_in.weight.grad.abs().sum() > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in pipeline.detector.state_dict().items())
+    pipeline.save_pretrained(tmp_path)
+
+    monkeypatch.setattr(sizes, "load_detector", None)  # the weights have it
+    recipe = read_recipe(["--stage", "3", *words])
+    sizes.require_sizes(recipe.model, str(tmp_path))
+    resumed = load_pipeline(recipe, str(tmp_path))
+    assert type(resumed.detector).__name__ == kind
+    assert recipe.staged(resumed)(batch_of(resumed, edit_sample(1))).total.isfinite()
+
+
+def test_fresh_weights_and_bfloat16_have_the_published_detector_in_float32(published: dict[str, list[str]]) -> None:
+    for words in published.values():
+        pipeline = load_pipeline(read_recipe(["--stage", "3", *MIXED, *words, "init_from=fresh"]), FRESH)
+        assert {tensor.dtype for tensor in pipeline.detector.parameters()} == {torch.float32}
+        assert not any(tensor.is_meta for tensor in pipeline.detector.state_dict().values())
+
+
+def test_an_ablation_without_regions_loads_no_detector(published: dict[str, list[str]]) -> None:
+    recipe = read_recipe(["--stage", "3", *published["SAMDetector"], "without=[regions]"])
+    assert load_pipeline(recipe, str(NANO)).detector is None

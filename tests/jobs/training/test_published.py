@@ -11,7 +11,9 @@ import pytest
 import sentencepiece
 import torch
 
+from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr
 from fireedit.jobs.training.published import PublishedPaths, convert
+from fireedit.models.detectors.object_detector import ObjectDetector, ObjectDetectorConfig
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from tests.factories import picture
@@ -84,6 +86,13 @@ def test_lora_and_tati_start_as_no_ops(converted: FireEditPipeline) -> None:
 def test_settings_come_from_the_published_files(converted: FireEditPipeline) -> None:
     assert converted.region_encoder.config.groma_compat
     assert converted.vlm.llm.config.rms_norm_eps == converted.vlm.config.norm_eps == 2e-5
+
+
+def test_another_detector_takes_the_place_of_gromas(paths: PublishedPaths, tmp_path: Path) -> None:
+    kind = f"hf:{save_tiny_rt_detr(tmp_path)}"
+    config = dataclasses.replace(preset("nano"), detector=ObjectDetectorConfig(kind=kind))
+    detector = convert(paths, config).detector
+    assert isinstance(detector, ObjectDetector) and not any(tensor.is_meta for tensor in detector.parameters())
 
 
 def test_the_result_edits(converted: FireEditPipeline) -> None:

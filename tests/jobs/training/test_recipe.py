@@ -7,8 +7,10 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from fireedit.benchmarks.tiny_detectors import save_tiny_sam
 from fireedit.jobs.pretrain import TRAINED
 from fireedit.jobs.training.recipe import CONFIGS, TrainRecipe, ValidationConfig, read_recipe
+from fireedit.models.detectors.sam import SAMConfig
 from fireedit.models.model import preset
 from fireedit.models.stages import STAGES
 from fireedit.platform import config
@@ -69,6 +71,20 @@ def test_sections_of_the_recipes_that_ship_have_their_classes_own_defaults(path:
         (["model.vlm.lora_rang=16"], "unknown key 'model.vlm.lora_rang'; did you mean 'lora_rank'?"),
         (["model.vlm.lora_rank=-1"], "model: no model has these sizes"),
         (["model.vlm.heads=0"], "model: no model has these sizes"),
+        (["model.detector.kind=san"], "model.detector: found kind 'san'; write ddetr, sam, hf:NAME or yolov10"),
+        (["model.detector.kind=sam"], "model.detector.sam.folder: Field required"),
+        (
+            ["model.detector={kind: sam, folder: /none}"],
+            "model.detector: /none: no such folder; write model.detector.folder=FOLDER of a SamModel",
+        ),
+        (
+            ["model.detector.kind=hf:/none"],
+            "model.detector: /none: no such folder; write model.detector.kind=hf:FOLDER",
+        ),
+        (
+            ["model.detector={kind: sam, folder: /none, points_per_sid: 3}"],
+            "unknown key 'model.detector.sam.points_per_sid'; did you mean 'points_per_side'?",
+        ),
         (["engine.zero_stage=2"], "muon_lr: found ZeRO 2, which flattens matrices; write"),
         (["engine.zero_stage=0"], "engine.zero_stage: Input should be 1, 2 or 3, found 0"),
         (["workers.count=[3, 1]"], "workers: count: found [3, 1]; write the smaller number first"),
@@ -115,6 +131,15 @@ def test_sizes_are_overridden_and_the_saved_recipe_is_whole(tmp_path: Path, over
     assert recipe.model.unet == nano.unet
     path.write_text(config.dump(recipe))
     assert "lora_rank: 16" in path.read_text() and "block_out_channels" in path.read_text()
+    assert read_recipe(["--stage", "2", "--config", str(path)]) == recipe
+
+
+def test_a_published_detector_is_named_and_the_saved_recipe_is_whole(tmp_path: Path) -> None:
+    folder, path = save_tiny_sam(tmp_path / "sam"), tmp_path / "mine.yaml"
+    recipe = read_recipe(["--stage", "2", "model.detector.kind=sam", f"model.detector.folder={folder}"])
+    assert recipe.model.detector == SAMConfig(folder=str(folder), proposals=preset("nano").detector.proposals)
+    path.write_text(config.dump(recipe))
+    assert "points_per_side: 32" in path.read_text()
     assert read_recipe(["--stage", "2", "--config", str(path)]) == recipe
 
 

@@ -1,4 +1,4 @@
-"""Weights and runs of other sizes are refused; a LoRA of another rank begins on the merged LLM."""
+"""Weights and runs of other sizes are refused; a LoRA of another rank begins on the merged LLM; detectors change."""
 
 from pathlib import Path
 
@@ -6,11 +6,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr, save_tiny_sam
+from fireedit.jobs.training import sizes as sizes_module
 from fireedit.jobs.training.loading import load_pipeline
 from fireedit.jobs.training.recipe import read_recipe
-from fireedit.jobs.training.sizes import ModelConfig, ModelSizes, require_sizes, resize_lora, same_sizes
+from fireedit.jobs.training.sizes import (
+    ModelConfig,
+    ModelSizes,
+    replace_detector,
+    require_sizes,
+    resize_lora,
+    same_sizes,
+)
+from fireedit.models.detector import Detector
+from fireedit.models.detectors.object_detector import ObjectDetector
+from fireedit.models.detectors.sam import SAMConfig, SAMDetector
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.vlm import VLM
@@ -123,3 +135,52 @@ def test_a_trained_hvca_is_not_replaced_by_one_of_other_sources() -> None:
 def test_fresh_weights_have_the_recipes_sizes() -> None:
     recipe = read_recipe(["--stage", "1", "model.qformer.layers=2", "init_from=fresh"])
     assert load_pipeline(recipe, "fresh").qformer.config["layers"] == 2
+
+
+def test_another_detector_keeps_the_selection_of_the_preset() -> None:
+    assert sizes(detector={"kind": "sam", "folder": "/sam"}).detector == SAMConfig(
+        folder="/sam", proposals=sizes().detector.proposals
+    )
+    again = TypeAdapter(ModelSizes).validate_python(to_plain(sizes(detector={"kind": "hf:rt-detr"})))
+    assert again.detector.kind == "hf:rt-detr" and again.detector.proposals.max_regions == 8
+    with pytest.raises(ValidationError, match="found kind 'san'; write ddetr, sam, hf:NAME or yolov10"):
+        sizes(detector={"kind": "san"})
+
+
+def test_weights_with_another_detector_are_taken_for_a_published_one_alone(tmp_path: Path) -> None:
+    sam, other = sizes(detector={"kind": "sam", "folder": "/sam"}), sizes(detector={"kind": "hf:/data/rt-detr"})
+    for published in (sam, other):
+        require_sizes(published, str(NANO))
+        assert same_sizes(to_plain(sizes()), published) and same_sizes(to_plain(sam), published)
+    assert not same_sizes(to_plain(sam), sizes())
+    (tmp_path / "detector").mkdir()
+    (tmp_path / "detector" / "config.json").write_text('{"kind": "hf:rt-detr", "proposals": {"max_regions": 8}}')
+    require_sizes(sam, str(tmp_path))
+    with pytest.raises(
+        RecipeError, match="has detector.kind hf:rt-detr, not ddetr; write model.detector.kind=hf:rt-detr"
+    ):
+        require_sizes(sizes(), str(tmp_path))
+    fewer = {"kind": "sam", "folder": "/sam", "proposals": {"max_regions": 4}}
+    with pytest.raises(RecipeError, match="detector.proposals.max_regions 8, not 4"):
+        require_sizes(sizes(detector=fewer), str(tmp_path))
+
+
+def test_a_detector_is_loaded_where_the_weights_have_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sam = sizes(detector={"kind": "sam", "folder": str(save_tiny_sam(tmp_path / "sam")), "points_per_side": 2})
+    rt_detr = sizes(detector={"kind": f"hf:{save_tiny_rt_detr(tmp_path / 'rt-detr')}"})
+    pipeline = FireEditPipeline.from_pretrained(NANO, parts=("detector",))
+    replace_detector(pipeline, sizes())
+    assert type(pipeline.detector) is Detector
+    for wanted, kind in ((sam, SAMDetector), (rt_detr, ObjectDetector), (sam, SAMDetector)):
+        replace_detector(pipeline, wanted)
+        assert type(pipeline.detector) is kind
+    monkeypatch.setattr(sizes_module, "load_detector", None)  # it would be called for another one
+    moved = sizes(detector={"kind": "sam", "folder": "/elsewhere/sam", "points_per_side": 2})
+    replace_detector(pipeline, moved)
+    with pytest.raises(TypeError, match="NoneType"):
+        replace_detector(pipeline, sizes(detector={"kind": "sam", "folder": "/elsewhere/sam"}))
+    pipeline.register_modules(detector=None)
+    replace_detector(pipeline, sam)
+    assert pipeline.detector is None, "the ablation without regions"
