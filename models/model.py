@@ -171,36 +171,51 @@ class FireEdit(nn.Module):
             raise TypeError(f"unknown components {[*components]}; write some of {[*FireEdit.__annotations__]}")
 
     @classmethod
-    def from_config(cls, config: FireEditConfig) -> Self:
-        """Build a model of fresh weights from torch's current random state; a published detector has none yet."""
-        return cls(
-            vision=Vision(config.vision),
-            detector=build_detector(config.detector),
-            region_encoder=RegionEncoder(config.region_encoder),
-            vlm=VLM(config.vlm),
-            qformer=QFormer(config.qformer),
-            tati=TATI(config.tati),
-            hvca=HVCA(config.hvca),
-            unet=EditUNet(config.unet),
-            vae=build_vae(config.vae),
-            text_encoder=build_text_encoder(config.text),
-        )
+    def from_config(cls, config: FireEditConfig, parts: Sequence[str] | None = None) -> Self:
+        """Build a model of fresh weights from torch's current random state; a published detector has none yet.
+
+        Args:
+            parts: names of the components to build; None builds all.
+        """
+        build: dict[str, Callable[[], nn.Module]] = {
+            "vision": lambda: Vision(config.vision),
+            "detector": lambda: build_detector(config.detector),
+            "region_encoder": lambda: RegionEncoder(config.region_encoder),
+            "vlm": lambda: VLM(config.vlm),
+            "qformer": lambda: QFormer(config.qformer),
+            "tati": lambda: TATI(config.tati),
+            "hvca": lambda: HVCA(config.hvca),
+            "unet": lambda: EditUNet(config.unet),
+            "vae": lambda: build_vae(config.vae),
+            "text_encoder": lambda: build_text_encoder(config.text),
+        }
+        return cls(**{name: make() for name, make in build.items() if parts is None or name in parts})
 
     @classmethod
-    def fresh(cls, config: FireEditConfig, seed: int, dtype: torch.dtype = torch.float32) -> Self:
+    def fresh(
+        cls,
+        config: FireEditConfig,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        parts: Sequence[str] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Self:
         """Build a frozen model of fresh weights, equal for equal seeds, whatever torch's random state, which stays.
 
         A published detector has its published weights.
 
         Args:
             dtype: of all weights but the detector's, which are float32. They are drawn in it, and take no more memory.
+            parts: names of the components to build; None builds all.
+            device: on which they are drawn.
         """
-        with torch.random.fork_rng(), local_torch_dtype(dtype):
+        with torch.random.fork_rng(), local_torch_dtype(dtype), torch.device(device):
             torch.manual_seed(seed)
-            model = cls.from_config(config)
-        if not isinstance(config.detector, DetectorConfig):
-            model.detector = load_detector(config.detector)
-        model.detector.float()
+            model = cls.from_config(config, parts)
+        if model.detector is not None:
+            if not isinstance(config.detector, DetectorConfig):
+                model.detector = load_detector(config.detector).to(device)
+            model.detector.float()
         return model.eval().requires_grad_(False)
 
     @torch.no_grad()

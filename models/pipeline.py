@@ -146,17 +146,20 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         config: FireEditConfig | None = None,
         tokenizers: Path = NANO,
         dtype: torch.dtype | None = None,
+        parts: Sequence[str] | None = None,
+        device: torch.device | str = "cpu",
     ) -> Self:
         """Build a pipeline of fresh weights, equal for equal seeds, of nano's sizes or of `config`.
 
         Args:
             tokenizers: folder of `vlm_tokenizer` and `tokenizer`; the shipped ones by default. Their ids are within the
                 paper's vocabularies too, so they serve to measure the speed of its sizes.
+            dtype, parts, device: as of `FireEdit.fresh`.
         """
-        model = FireEdit.fresh(config := config or preset("nano"), seed, dtype or torch.float32)
-        parts: dict[str, Any] = dict(model.named_children()) | {"scheduler": sampler(config.schedule)}
-        parts |= {name: AutoTokenizer.from_pretrained(tokenizers / name) for name in ("vlm_tokenizer", "tokenizer")}
-        return cls(**parts, settings=asdict(config.painting))
+        model = FireEdit.fresh(config := config or preset("nano"), seed, dtype or torch.float32, parts, device)
+        made: dict[str, Any] = dict.fromkeys(cls._optional_components) | dict(model.named_children())
+        made |= {name: AutoTokenizer.from_pretrained(tokenizers / name) for name in ("vlm_tokenizer", "tokenizer")}
+        return cls(**made | {"scheduler": sampler(config.schedule)}, settings=asdict(config.painting))
 
     @property
     def components(self) -> dict[str, Any]:
