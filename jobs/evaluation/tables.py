@@ -94,7 +94,7 @@ def save(evaluation: Evaluation, report: str, out: str, figures: Mapping[str, An
     rows = zip(evaluation.edits.comparisons, evaluation.measured.values, remarks, strict=True)
     storage.write_bytes(storage.join(out, ROWS), "".join(_line(*each) for each in rows).encode())
     storage.write_bytes(storage.join(out, REPORT), report.encode())
-    storage.write_bytes(storage.join(out, RESULT), (json.dumps(result, indent=1) + "\n").encode())
+    storage.write_bytes(storage.join(out, RESULT), (compact(result) + "\n").encode())
     return {
         table: {column: each["mean"] for column, each in means.items()} for table, means in result["tables"].items()
     }
@@ -117,6 +117,14 @@ def read_baseline(evaluation: Evaluation, folder: str) -> Baseline:
         raise SetError(f"--baseline {folder}: its tables are others; write the same --set and --against for both")
     values = [{name: math.nan if value is None else value for name, value in row["values"].items()} for row in rows]
     return Baseline(result["editor"], result["weights"], result["settings"], values)
+
+
+def compact(value: Any, indent: str = "") -> str:
+    """Format JSON with each value that contains no object on one line."""
+    if isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values()):
+        lines = [f"{indent} {json.dumps(name)}: {compact(item, indent + ' ')}" for name, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    return json.dumps(value, allow_nan=False)
 
 
 def _line(comparison: Comparison, values: Values, remark: str) -> str:

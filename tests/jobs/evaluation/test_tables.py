@@ -86,6 +86,8 @@ def test_rows_and_result_hold_all_values(tmp_path: Path) -> None:
     assert rows[-1]["values"] == {"l1": None}
     result = json.loads((tmp_path / "evaluation.json").read_text())
     assert result["tables"]["single-turn"]["l1"]["mean"] == 0.375 and result["weights"] == "ab12"
+    lines = (tmp_path / "evaluation.json").read_text().splitlines()
+    assert sum('"l1": {"mean"' in line for line in lines) == 1 and len(lines) < 30, "each interval is on a line"
 
 
 def test_figures_of_the_papers_are_theirs() -> None:
