@@ -39,8 +39,13 @@ in pairs by edit.
 
 
 def results_of(evaluation: Evaluation, baselines: Sequence[Baseline]) -> Results:
-    """Collect the scores of the scene reader, of the baselines, and of the evaluation's editor as the last row."""
-    comparisons, own = evaluation.edits.comparisons, evaluation.measured
+    """Collect the scores of the scene reader, of the baselines, and of the evaluation's editor as the last row.
+
+    Edits that one of them has not painted are left out of all.
+    """
+    own, measured = evaluation.measured, [*(each.values for each in baselines), evaluation.measured.values]
+    common = [place for place, values in enumerate(zip(*measured, strict=True)) if all(values)]
+    comparisons = [evaluation.edits.comparisons[place] for place in common]
     editors: list[Baseline | Evaluation] = [*baselines, evaluation]
     names = [each.editor for each in editors]
     names = [
@@ -49,9 +54,9 @@ def results_of(evaluation: Evaluation, baselines: Sequence[Baseline]) -> Results
     ]
     rows = [Row(name, each.weights, _painting(each)) for name, each in zip(names, editors, strict=True)]
     results = Results([Row(REFERENCE), *rows], own.weights)
-    results.add_reader(comparisons, own.values)
-    for name, values in zip(names, [*(each.values for each in baselines), own.values], strict=True):
-        results.add(name, comparisons, values)
+    results.add_reader(comparisons, [own.values[place] for place in common])
+    for name, values in zip(names, measured, strict=True):
+        results.add(name, comparisons, [values[place] for place in common])
     return results
 
 

@@ -70,7 +70,7 @@ class Baseline:
     weights: str
     settings: Mapping[str, Any]
     values: list[Values]
-    """Values of the same comparisons."""
+    """Values of the same comparisons, empty where it has no picture."""
 
     @property
     def name(self) -> str:
@@ -101,21 +101,22 @@ def save(evaluation: Evaluation, report: str, out: str, figures: Mapping[str, An
 
 
 def read_baseline(evaluation: Evaluation, folder: str) -> Baseline:
-    """Read another editor's evaluation of the same edits.
+    """Read another editor's evaluation of the same edits; pictures that only one of both has are in no difference.
 
     Raises:
         OSError: the folder has no evaluation.
-        SetError: it is of other edits.
+        SetError: it is of other edits, or has no picture of these.
     """
     result = json.loads(storage.read_bytes(storage.join(folder, RESULT)))
     if result["fingerprint"] != evaluation.edits.fingerprint:
         raise SetError(f"--baseline {folder}: found an evaluation of {result['set']} with other edits")
     lines = storage.read_bytes(storage.join(folder, ROWS)).splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = {(row["table"], row["output"]): row["values"] for row in map(json.loads, lines)}
     keys = [(each.table, each.output) for each in evaluation.edits.comparisons]
-    if [(row["table"], row["output"]) for row in rows] != keys:
+    if not any(key in rows for key in keys):
         raise SetError(f"--baseline {folder}: its tables are others; write the same --set and --against for both")
-    values = [{name: math.nan if value is None else value for name, value in row["values"].items()} for row in rows]
+    found = [rows.get(key, {}) for key in keys]
+    values = [{name: math.nan if value is None else value for name, value in row.items()} for row in found]
     return Baseline(result["editor"], result["weights"], result["settings"], values)
 
 

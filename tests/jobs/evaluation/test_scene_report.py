@@ -72,6 +72,14 @@ def test_rows_are_the_reader_the_baselines_and_the_editor(tmp_path: Path) -> Non
     assert found.last_scene("unseen_seeds", "copy").mean == 1
 
 
+def test_edits_that_one_editor_has_not_painted_are_left_out_of_all(tmp_path: Path) -> None:
+    own = evaluation(tmp_path)
+    values = [{}, *own.measured.values[1:]]
+    found = results_of(own, [Baseline("copy", "", {}, values)])
+    assert [len(scores) for scores in found.scores["unseen_seeds"]["add"].values()] == [2, 2, 2]
+    assert found.lead("unseen_seeds", ["add"], "fireedit", "copy").mean == 0
+
+
 def test_galleries_show_the_first_edits_and_the_first_that_passed(tmp_path: Path) -> None:
     own, out = evaluation(tmp_path), tmp_path / "out"
     save_galleries(own, str(tmp_path / "pictures"), str(out))

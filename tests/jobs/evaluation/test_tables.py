@@ -106,3 +106,15 @@ def test_a_total_takes_several_tables_together(tmp_path: Path) -> None:
     assert save(own, tmp_path)["as"]["l1"] == pytest.approx(0.2)
     assert "| fireedit `ab12`, 4 pictures |" in (tmp_path / "evaluation.md").read_text()
     assert json.loads((tmp_path / "evaluation.json").read_text())["totals"] == ["both"]
+
+
+def test_pictures_that_a_baseline_lacks_are_in_no_difference(tmp_path: Path) -> None:
+    save(evaluation(), tmp_path / "other")
+    rows = (tmp_path / "other" / "measures.jsonl").read_text().splitlines()
+    (tmp_path / "other" / "measures.jsonl").write_text("\n".join(rows[1:]))
+    save(evaluation(shift=0.1), tmp_path / "own", tmp_path / "other")
+    report = (tmp_path / "own" / "evaluation.md").read_text()
+    assert "| less fireedit `ab12`, paired | 0.1000 (0.1000..0.1000) |" in report
+    (tmp_path / "other" / "measures.jsonl").write_text("")
+    with pytest.raises(SetError, match="its tables are others"):
+        save(evaluation(), tmp_path / "own", tmp_path / "other")
