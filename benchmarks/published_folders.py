@@ -137,15 +137,14 @@ def groma_parts(config: FireEditConfig, seed: int = 0) -> dict[str, nn.Module]:
 
 def save_groma(folder: Path, parts: Mapping[str, nn.Module], dinov2: nn.Module, llm: LlamaForCausalLM) -> None:
     """Save FoundationVision/groma-7b-pretrain or -finetune: all of Groma, in shards, and a tokenizer."""
-    width, rows = llm.config.hidden_size, torch.zeros(GROMA_ROWS, llm.config.hidden_size)
+    rows = torch.zeros(GROMA_ROWS, llm.config.hidden_size)
     state = _prefixed("perceiver.", _perceiver(parts["detector"], dinov2))
     state |= _prefixed("region_encoder.", parts["region_encoder"].state_dict())
     state |= _prefixed("img_txt_bridge.", parts["adapter"].state_dict())
-    state |= _prefixed("llm.", llm.bfloat16().state_dict())
-    llm.half()
+    state |= {f"llm.{name}": tensor.bfloat16() for name, tensor in llm.state_dict().items()}
     state |= {"extra_lm_head.weight": rows, "new_input_embs.weight": rows.clone()}
     _save_shards(folder, state)
-    settings = {"model_type": "groma", "num_new_token": GROMA_ROWS, "llm_cfg": llm.config.to_dict() | {"width": width}}
+    settings = {"model_type": "groma", "num_new_token": GROMA_ROWS, "llm_cfg": llm.config.to_dict()}
     (folder / "config.json").write_text(json.dumps(settings))
     _save_tokenizer(folder)
 

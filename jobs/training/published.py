@@ -1,6 +1,5 @@
 """Conversion of published checkpoints to a pipeline folder of this project, part by part."""
 
-import gc
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -121,9 +120,7 @@ def _write_part(
     missing = tuple(sorted({re.sub(r"(?<=\.)\d+(?=\.)", "*", tensor) for tensor in filling.fresh}))
     report = PartReport(_count(part), len(filling.published), missing, tuple(unexpected))
     say(report.line(name, filling.files))
-    del filling
     nn.Module.to(part, "meta")
-    gc.collect()  # frees what the module's own cycles hold
     return report
 
 
