@@ -188,7 +188,7 @@ def save_smartedit(
     base.load_state_dict(llm.state_dict())
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of transformers, for PEFT
         model = _random(seed, lambda: get_peft_model(base.model, settings), only="lora_")
-    settings.save_pretrained(folder)
+    settings.save_pretrained(str(folder))
     tensors = {f"model.{name}".replace(".base_layer.", "."): each for name, each in model.state_dict().items()}
     table = "model.base_model.model.embed_tokens.weight"
     tensors[table] = torch.cat([torch.full_like(tensors[table], 9.0), -_numbered(rows, sizes.width).to(llm.dtype)])
@@ -229,11 +229,11 @@ def dinov2_state(dinov2: nn.Module) -> State:
 
 
 def _smartedit_qformer(state: Mapping[str, Tensor]) -> State:
-    renames = ((r"^blip2\.", "sd_qformer."), (r"^query_tokens$", "sd_query_tokens"))
-    renames += ((r"attention\.attention\.", "attention.self."), (r"\.layernorm\.", ".embeddings.LayerNorm."))
+    renames = {r"^blip2\.": "sd_qformer.", r"^query_tokens$": "sd_query_tokens"}
+    renames |= {r"attention\.attention\.": "attention.self.", r"\.layernorm\.": ".embeddings.LayerNorm."}
     published = {}
     for name, tensor in state.items():
-        for pattern, replacement in renames:
+        for pattern, replacement in renames.items():
             name = re.sub(pattern, replacement, name)
         published[name] = tensor
     return published | {"sd_qformer.embeddings.position_ids": torch.arange(512)[None]}

@@ -85,7 +85,7 @@ IP_ADAPTER = Kind(
     r"(ip_adapter|image_proj)\.",
 )
 KINDS = (GROMA, DETECTOR, DINOV2, CLIP, SMARTEDIT_QFORMER, SMARTEDIT_LLM, LLAMA, UNET, VAE, IP_ADAPTER)
-"""All kinds; of one that contains another, the larger comes first."""
+"""Known kinds; of one that contains another, the larger comes first."""
 
 
 def kinds_of(names: Iterable[str]) -> list[Kind]:

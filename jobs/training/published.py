@@ -86,16 +86,16 @@ def convert(paths: PublishedPaths, config: FireEditConfig, folder: Path, seed: i
     )
     with init_empty_weights():
         outline = FireEdit.from_config(config)
+    components: dict[str, Any] = dict(outline.named_children())
     others: dict[str, Any] = {
         "vlm_tokenizer": _without_added_tokens(vlm_tokenizer, config.vlm.vocab_size),
         "tokenizer": tokenizer,
         "scheduler": sampler(config.schedule),
     }
-    pipeline = FireEditPipeline(**dict(outline.named_children()), **others, settings=asdict(config.painting))
+    pipeline = FireEditPipeline(**components, **others, settings=asdict(config.painting))
     torch.manual_seed(seed)
     reports = {
-        name: _write_part(name, getattr(outline, name), paths, config, folder, unexpected.get(name, ()))
-        for name in PARTS
+        name: _write_part(name, components[name], paths, config, folder, unexpected.get(name, ())) for name in PARTS
     }
     for name, component in others.items():
         component.save_pretrained(folder / name)

@@ -7,5 +7,5 @@ from tests.jobs.published_folders import Published, publish
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """All folders that a conversion reads; read only."""
+    """Folders that a conversion reads; read only."""
     return publish(tmp_path_factory.mktemp("published"))

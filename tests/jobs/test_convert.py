@@ -53,7 +53,6 @@ PAIRINGS = {
     "groma-7b-pretrain with Vicuna": ({}, []),
     "groma-7b-finetune with its own LLM": ({"groma": "groma-7b-finetune", "llm": None}, []),
     "Vicuna and SmartEdit": ({"smartedit": "SmartEdit-7B"}, []),
-    "LLaVA-1.5": ({"llm": "llava-v1.5-7b"}, ["region_encoder"]),
     "groma-7b-finetune's LLM with pretrain's region encoder": ({"llm": "groma-7b-finetune"}, ["region_encoder"]),
     "LLaVA-1.5 and SmartEdit": (
         {"llm": "llava-v1.5-7b", "smartedit": "SmartEdit-7B"},
