@@ -11,8 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fireedit.benchmarks.published_folders import save_groma_detector
 from fireedit.jobs.convert import main
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.vision import Vision
+from fireedit.platform import storage
 from tests.factories import PAPERLIKE, picture
 from tests.jobs.published_folders import Published, write
 
@@ -119,6 +122,30 @@ def test_swapped_file_is_named(
     given = published.root / name
     error = error_of(arguments(published, tmp_path / "out", **{option.replace("-", "_"): given}), capsys)
     assert re.match(rf"{part}: --{option} {given}: {found}.*, not {wanted}.*; give it .*{give}", error)
+
+
+def test_gromas_detector_alone_is_told_where_to_go(
+    published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "groma-det-pretrain"
+    save_groma_detector(folder, published.groma["detector"], published.dinov2)
+    error = error_of(arguments(published, tmp_path / "out", groma=folder), capsys)
+    assert error.startswith(f"region_encoder: --groma {folder}: found Groma's detector (")
+    assert "groma-det-pretrain goes to --detector" in error
+
+
+def test_a_bucket_gets_the_folder_or_nothing(
+    published: Published, s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = storage.join(s3, "published")
+    argv = arguments(published, tmp_path / "out")
+    argv[argv.index("--out") + 1] = out
+    wrong = [*argv, "--detector", str(published.root / "clip-vit-large-patch14")]
+    assert main(wrong, PAPERLIKE) == 1 and storage.names(out) == []
+    assert main(argv, PAPERLIKE) == 0
+    assert {"model_index.json", "vlm", "vlm_tokenizer", "scheduler"} < {*storage.names(out)}
+    with storage.reading_folder(storage.join(out, "vision")) as folder:
+        assert Vision.from_pretrained(folder).config.groma_compat
 
 
 def damaged(folder: Path, pattern: str, how: str) -> Path:
