@@ -6,7 +6,8 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo stop test test-fast soak check observe bench bench-data bench-train bench-autoscale bench-plan bench-edit \
-	eval-demo bench-detectors bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
+	eval-demo bench-convert bench-detectors bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate \
+	soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -59,6 +60,9 @@ eval-demo: $(INSTALLED)  ## every evaluation small, with its commands: sets, swe
 
 bench-detectors: $(INSTALLED)  ## seconds per picture of region detectors, in turn; ARGS="nano sam=FOLDER hf=FOLDER ..."
 	@$(BIN)/python benchmarks/detectors.py $(ARGS)
+
+bench-convert: $(INSTALLED)  ## memory that jobs/convert.py takes beside the largest part; ARGS="--width ..."
+	@$(BIN)/python benchmarks/convert.py $(ARGS)
 
 bench-offline: $(INSTALLED)  ## 1,000 edits by a job that is killed five times, against an unbroken one; ARGS="--pictures ..."
 	@$(BIN)/python benchmarks/offline.py $(ARGS)

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")
+STEMS = ("model", "diffusion_pytorch_model", "pytorch_model", "adapter_model")
 """Names of published weights without their suffix, in order of preference."""
+SUFFIXES = (".safetensors", ".bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Vocabularies of a tokenizer, in order of preference."""
 LFS_POINTER, WEB_PAGE = b"version https://git-lfs", (b"<!doctype", b"<html", b"<?xml")
@@ -79,7 +80,7 @@ def tensor_files(path: Path) -> list[Path]:
     Raises:
         CheckpointFileError: there are none, or one of them is not what its name says.
     """
-    files = [path] if path.is_file() else _weights_in(path)
+    files = [path] if path.is_file() or path.suffix in SUFFIXES else _weights_in(path)
     for file in files:
         check_file(file)
     return files
@@ -87,6 +88,9 @@ def tensor_files(path: Path) -> list[Path]:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a file or of a folder's weights (see `tensor_files`).
+
+    They are mapped from their files, but for pickles from before torch 1.6: a tensor takes memory once its values are
+    read, until nothing refers to any tensor of its file.
 
     Raises:
         CheckpointFileError: a file is missing, damaged, or holds more than tensors.
@@ -166,10 +170,26 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # bytes that are no pickle fail in any way
-        message = f"{path} is not a file of tensors alone ({_first_line(error)}); download it again from its publisher"
-        raise CheckpointFileError(message) from error
+        raise CheckpointFileError(_no_tensors(path, _first_line(error))) from error
+    tensors = dict(_flat(held)) if isinstance(held, Mapping) else {"": held}
+    if strange := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise CheckpointFileError(_no_tensors(path, f"{strange[0]!r} is a {type(tensors[strange[0]]).__name__}"))
+    return tensors
+
+
+def _no_tensors(path: Path, found: str) -> str:
+    return f"{path} is not a file of tensors alone ({found}); download it again from its publisher"
+
+
+def _flat(held: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Walk the tensors of a dict of dicts, as IP-Adapter's pickles are, under the names that its safetensors have."""
+    for name, value in held.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _first_line(error: Exception) -> str:

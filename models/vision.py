@@ -1,5 +1,6 @@
 """mu(x): the frozen image encoders, DINOv2 for tokens and regions and CLIP for HVCA's visual detail."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from diffusers import ModelMixin
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
+from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
 from fireedit.models.layers.component import Component
 
@@ -36,6 +38,9 @@ class VisionConfig:
     clip_layers: int = 24
     clip_heads: int = 16
     clip_image_size: int = 224
+    groma_compat: bool = False
+    """Interpolate DINOv2's position embeddings as transformers 4.32 did, with which Groma's released weights were
+    trained; the hidden states differ by about 1 %. See ScaledPositions."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ class Vision(Component, ModelMixin):
                 patch_size=config.patch_size,
             )
         )
+        if config.groma_compat:
+            self.dino.embeddings.__class__ = ScaledPositions
         self.clip = CLIPVisionModel(
             CLIPVisionConfig(
                 hidden_size=config.clip_width,
@@ -123,6 +130,28 @@ class Vision(Component, ModelMixin):
     def _normalize(self, pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
         channels = zip(pixels.unbind(dim=1), mean, std, strict=True)
         return torch.stack([(channel - center) / spread for channel, center, spread in channels], dim=1).to(self.dtype)
+
+
+class ScaledPositions(Dinov2Embeddings):
+    """Embeddings of DINOv2 whose positions are interpolated by a factor, as in transformers 4.32.
+
+    The factor is that of a grid larger by a tenth of a cell, which was to keep rounding errors from losing a cell.
+    Every position is sampled a little nearer to the upper left corner than one interpolated to a size.
+    """
+
+    def interpolate_pos_encoding(self, embeddings: Tensor, height: int, width: int) -> Tensor:
+        """Return position embeddings [1, 1 + h w, W] of an image of height x width pixels."""
+        table = self.position_embeddings
+        side = math.isqrt(table.shape[1] - 1)
+        cells = [
+            pixels // patch for pixels, patch in zip((height, width), self.patch_embeddings.patch_size, strict=True)
+        ]
+        if cells == [side, side]:
+            return table
+        grid = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
+        factors = [(count + 0.1) / side for count in cells]
+        scaled = F.interpolate(grid, scale_factor=factors, mode="bicubic", align_corners=False)
+        return torch.cat([table[:, :1], scaled.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
 
 
 def merge_patches(features: Tensor) -> Tensor:

@@ -12,6 +12,14 @@ from torch import Tensor, nn
 SMARTEDIT_TOKENS = ("<img>", "<im_start>", "<im_end>", *(f"<img_{index}>" for index in range(32)))
 """Tokens of the last 35 rows of SmartEdit's tables; its first stage had no marks of the image, so 33."""
 
+LLAMA_PREFIX, LLAMA_NAMES = (
+    r"((llm|language_model)\.)?",
+    r"(model\.(language_model\.)?(embed_tokens|layers|norm)|lm_head)\.",
+)
+"""Patterns of the names of a LLaMA's tensors, alone or inside Groma and LLaVA."""
+DELTA_NORM = 0.1
+"""Mean absolute weight of a norm, below which all norms of a delta are."""
+
 
 class WeightsError(Exception):
     """Tensors of a checkpoint do not fit the module."""
@@ -78,12 +86,29 @@ def language_model(state: Mapping[str, Tensor], vocab_size: int, lora_targets: S
     """
     tensors = _renamed(
         state,
-        (r"^((llm|language_model)\.)?(?=(model\.(language_model\.)?(embed_tokens|layers|norm)|lm_head)\.)", "llm."),
+        (rf"^{LLAMA_PREFIX}(?={LLAMA_NAMES})", "llm."),
         (r"\.language_model\.", "."),
         (rf"\.({'|'.join(lora_targets)})\.weight$", r".\1.base_layer.weight"),
     )
     tables = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
     return {name: tensor[:vocab_size] if name in tables else tensor for name, tensor in tensors.items()}
+
+
+def require_merged(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise WeightsError if a LLaMA is a delta: what is to be added to another LLaMA, as Vicuna 1.1 and LLaVA 1.1 are.
+
+    A finetuning hardly changes the weights of norms, so that the delta's are near 0, all of them; LLaMA's are 0.4 to 1.
+    """
+    norms = [tensor for name, tensor in state.items() if re.match(rf"{LLAMA_PREFIX}{LLAMA_NAMES}.*norm\.weight$", name)]
+    if not norms or max(float(norm.float().abs().mean()) for norm in norms) > DELTA_NORM:
+        return
+    is_llava = any("mm_projector" in name for name in state)
+    package, repository = ("llava", "haotian-liu/LLaVA") if is_llava else ("fastchat", "lm-sys/FastChat")
+    raise WeightsError(
+        f"{source}: found a delta, whose norms are near 0, not LLaMA's; merge it with the LLaMA-7B that it was made "
+        f"from by `python -m {package}.model.apply_delta --base-model-path LLAMA --target-model-path MERGED "
+        f"--delta-path DELTA` of github.com/{repository}, and give MERGED"
+    )
 
 
 def fresh_lora(module: nn.Module) -> dict[str, Tensor]:
@@ -106,6 +131,21 @@ def smartedit_qformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     )
 
 
+def smartedit_llm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name the tensors of SmartEdit's `LLM-*/adapter_model.bin` as LLaMA's with a LoRA; PEFT's own names fit too."""
+    tensors = {}
+    for name, tensor in state.items():
+        name = re.sub(r"^(model\.)?base_model\.model\.(model\.)?", "model.", name).replace(".base_layer.", ".")
+        tensors[re.sub(r"\.(lora_[AB])\.weight$", r".\1.default.weight", name)] = tensor
+    return tensors
+
+
+def smartedit_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name the tensors of SmartEdit's `unet-*/adapter_model.bin` as diffusers does; they may be so already."""
+    prefixed = {name: tensor for name, tensor in state.items() if name.startswith("unet.")}
+    return {name.removeprefix("unet."): tensor for name, tensor in (prefixed or state).items()}
+
+
 def new_rows(tokens: Sequence[str], old: Tensor, smartedit: Tensor | None = None) -> Tensor:
     """Initialize rows for `tokens`: SmartEdit's rows of the same tokens, otherwise the mean of the old rows.
 
@@ -115,7 +155,10 @@ def new_rows(tokens: Sequence[str], old: Tensor, smartedit: Tensor | None = None
     Raises:
         WeightsError: the table has another number of rows; in SmartEdit's first stage rows are of other tokens.
     """
-    rows = old.float().mean(dim=0).repeat(len(tokens), 1)
+    total = torch.zeros(old.shape[1])
+    for part in old.split(1024):  # the whole table in float32 would take much memory
+        total += part.float().sum(dim=0)
+    rows = (total / len(old)).repeat(len(tokens), 1)
     if smartedit is None:
         return rows
     count = len(SMARTEDIT_TOKENS)

@@ -22,7 +22,7 @@ from fireedit.platform.config import RecipeError, to_plain
 
 LORA = "vlm.lora_"
 """Prefix of sizes that may change between stages: the weights' LoRA is merged into the LLM, and a fresh one begins."""
-WEIGHTS_DECIDE = ("region_encoder.groma_compat", "vlm.norm_eps")
+WEIGHTS_DECIDE = ("vision.groma_compat", "region_encoder.groma_compat", "vlm.norm_eps")
 """Settings that convert.py takes from published weights; a pipeline folder keeps them."""
 DETECTOR, PROPOSALS = "detector.", "detector.proposals."
 """Prefixes of the detector's settings, which a recipe decides if its detector is a published one, and of those that all

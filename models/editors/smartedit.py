@@ -53,11 +53,12 @@ SIDE = 256
 LLAVA, VICUNA, CLIP, PAINTER = "LLaVA-7B-v1", "vicuna-7b-v1-1", "clip-vit-large-patch14", "instruct-pix2pix"
 TOKENIZERS = (VICUNA, LLAVA)
 """Folders that may hold LLaVA's tokenizer, in order of preference."""
-ADAPTER_CONFIG = "SmartEdit-7B/adapter_config.json"
-ADAPTER = "SmartEdit-7B/LLM-15000/adapter_model.bin"
-QFORMER = "SmartEdit-7B/embeddings_qformer/checkpoint-15000_embeddings_qformer.bin"
-BIM = "SmartEdit-7B/modulate-15000/adapter_model.bin"
-UNET = "SmartEdit-7B/unet-15000/adapter_model.bin"
+SMARTEDIT = "SmartEdit-7B"
+ADAPTER_CONFIG = f"{SMARTEDIT}/adapter_config.json"
+ADAPTER = f"{SMARTEDIT}/LLM-15000/adapter_model.bin"
+QFORMER = f"{SMARTEDIT}/embeddings_qformer/checkpoint-15000_embeddings_qformer.bin"
+BIM = f"{SMARTEDIT}/modulate-15000/adapter_model.bin"
+UNET = f"{SMARTEDIT}/unet-15000/adapter_model.bin"
 FILES = (
     *(f"{LLAVA}/config.json", f"{CLIP}/config.json", ADAPTER_CONFIG, ADAPTER, QFORMER, BIM, UNET),
     *(f"{PAINTER}/model_index.json", f"{PAINTER}/unet/config.json"),
@@ -213,7 +214,9 @@ def load_model(folder: Path) -> SmartEditModel:
     clip_config = CLIPVisionConfig.from_pretrained(folder / CLIP)
     clip = build_clip(clip_config, read_tensors(folder / CLIP), str(folder / CLIP))
     files, adapter = f"{folder / LLAVA} and {folder / ADAPTER}", read_json(folder / ADAPTER_CONFIG)
-    llm = build_llm(config, read_tensors(folder / LLAVA), adapter, read_tensors(folder / ADAPTER), files)
+    llava = read_tensors(folder / LLAVA)
+    weights.require_merged(llava, str(folder / LLAVA))
+    llm = build_llm(config, llava, adapter, read_tensors(folder / ADAPTER), files)
     qformer, projector = build_qformer(read_tensors(folder / QFORMER), str(folder / QFORMER))
     bim = build_bim(read_tensors(folder / BIM), str(folder / BIM))
     return SmartEditModel(clip, projector, llm, qformer, bim, layer=config.get("mm_vision_select_layer", -2))
@@ -226,8 +229,7 @@ def load_painter(folder: Path) -> FireEditPipeline:
     check_sizes(config)
     with init_empty_weights():
         unet = EditUNet.from_config(config)
-    prefix, state = "unet.", read_tensors(folder / UNET)
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    tensors = weights.smartedit_unet(read_tensors(folder / UNET))
     if not {"conv_in.weight", "conv_out.weight"} <= tensors.keys():
         raise weights.WeightsError(f"{folder / UNET}: found no unet.conv_in.weight; give it SmartEdit-7B's file")
     weights.load_strict(unet, weights.stable_diffusion_unet(tensors), source=str(folder / UNET))

@@ -205,7 +205,7 @@ def build_llm(
     Raises:
         WeightsError: tensors are missing or of another shape.
     """
-    own = {re.sub(r"^model\.base_model\.", "", name): tensor for name, tensor in state.items()}
+    own = weights.smartedit_llm(state)
     added = len(weights.SMARTEDIT_TOKENS)
     found = [len(tensors[EMBEDDINGS]) if EMBEDDINGS in tensors else 0 for tensors in (llava, own)]
     vocab_size = found[0] - LLAVA_TOKENS

@@ -1,25 +1,11 @@
-"""Published checkpoints at nano's sizes, for the tests of their conversion."""
-
-from pathlib import Path
+"""Published checkpoints at tiny sizes, for the tests of their conversion."""
 
 import pytest
 
-from fireedit.models.pipeline import FireEditPipeline
-from tests.factories import shaken
-from tests.jobs.published_folders import publish
+from tests.jobs.published_folders import Published, publish
 
 
 @pytest.fixture(scope="session")
-def trained() -> FireEditPipeline:
-    """A pipeline with the weights that the published checkpoints hold."""
-    pipeline = FireEditPipeline.fresh(seed=11)
-    shaken(pipeline.vlm)
-    return pipeline
-
-
-@pytest.fixture(scope="session")
-def published(trained: FireEditPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folders groma, llm, dinov2, clip, instruct-pix2pix and the file qformer.bin (SmartEdit's)."""
-    root = tmp_path_factory.mktemp("published")
-    publish(trained, root)
-    return root
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Folders that a conversion reads; read only."""
+    return publish(tmp_path_factory.mktemp("published"))

@@ -69,6 +69,37 @@ def test_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
         read_tensors(tmp_path)
 
 
+def test_pickle_of_dicts_has_the_names_of_its_safetensors(tmp_path: Path) -> None:
+    """IP-Adapter's are dicts of dicts."""
+    held = {"image_proj": {"latents": torch.zeros(1)}, "ip_adapter": {"1.to_k_ip.weight": torch.ones(2)}}
+    torch.save(held, tmp_path / "ip-adapter.bin")
+    found = read_tensors(tmp_path / "ip-adapter.bin")
+    assert found.keys() == {"image_proj.latents", "ip_adapter.1.to_k_ip.weight"}
+    assert found["ip_adapter.1.to_k_ip.weight"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("held", "found"), [({"a": {"step": 3}}, "'a.step' is a int"), ([torch.zeros(1)], "is a list")]
+)
+def test_pickle_of_more_than_tensors_is_refused(tmp_path: Path, held: object, found: str) -> None:
+    torch.save(held, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointFileError, match=rf"pytorch_model.bin is not a file of tensors alone \(.*{found}\)"):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_adapter_of_peft_is_found_in_its_folder(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"adapter_model.{kind}"
+    if kind == "bin":
+        torch.save({"weight": torch.arange(6.0)}, path)
+    else:
+        path.write_bytes(TENSORS)
+    assert read_tensors(tmp_path)["weight"].tolist() == list(range(6))
+    path.unlink()
+    with pytest.raises(CheckpointFileError, match=f"{path} is missing; download it again"):
+        read_tensors(path)
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
 @pytest.mark.parametrize("content", [POINTER, PAGE, b"{}"])
 def test_damaged_tokenizer_is_named(tmp_path: Path, name: str, content: bytes) -> None:

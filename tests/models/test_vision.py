@@ -1,5 +1,7 @@
 """Vision tower: raw states, Groma's 2 x 2 merge, and detail sources at one resolution or two."""
 
+import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -18,7 +20,7 @@ from fireedit.models.vision import (
     VisionConfig,
     merge_patches,
 )
-from tests.factories import picture, shaken
+from tests.factories import PAPERLIKE, picture, shaken
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +135,47 @@ def test_views_of_another_shape_or_dtype_are_refused(
 ) -> None:
     with pytest.raises(AssertionError):
         vision(torch.zeros(shape, dtype=dtype))
+
+
+def interpolated_by_432(table: Tensor, height: int, width: int) -> Tensor:
+    """Interpolate DINOv2's table [1, 1 + 37 * 37, W] to cells as transformers 4.32: by a factor, with 0.1 added.
+
+    A plain bicubic: Catmull-Rom's family with a = -0.75, edges repeated, source = (target + 1/2) / factor - 1/2.
+    """
+    grid, rows = table[0, 1:].unflatten(0, (37, 37)).double(), []
+
+    def cubic(distance: float) -> float:
+        a, x = -0.75, abs(distance)
+        if x <= 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+    def taps(target: int, count: int) -> list[tuple[int, float]]:
+        source = (target + 0.5) / ((count + 0.1) / math.sqrt(37 * 37)) - 0.5
+        first = math.floor(source) - 1
+        return [(min(max(first + tap, 0), 36), cubic(source - first - tap)) for tap in range(4)]
+
+    for y in range(height):
+        for x in range(width):
+            weighted = [(v * u) * grid[j, i] for j, v in taps(y, height) for i, u in taps(x, width)]
+            rows.append(torch.stack(weighted).sum(dim=0))
+    return torch.cat([table[0, :1].double(), torch.stack(rows)])[None]
+
+
+@torch.no_grad()
+def test_groma_compat_interpolates_positions_as_transformers_432() -> None:
+    torch.manual_seed(0)
+    config = PAPERLIKE.vision
+    plain, compat = Vision(config).eval(), Vision(replace(config, groma_compat=True)).eval()
+    compat.load_state_dict(plain.state_dict())
+    table, pixels = compat.dino.embeddings.position_embeddings, torch.empty(1, 1 + 8 * 8, 64)
+    for side in (8, 4):
+        expected = interpolated_by_432(table, side, side)
+        found = compat.dino.embeddings.interpolate_pos_encoding(pixels, 14 * side, 14 * side)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+        by_size = plain.dino.embeddings.interpolate_pos_encoding(pixels, 14 * side, 14 * side)
+        assert (found - by_size).abs().max() > 0.01
+    whole = compat.dino.embeddings.interpolate_pos_encoding(torch.empty(1, 1 + 37 * 37, 64), 518, 518)
+    assert torch.equal(whole, table), "at its own size nothing is interpolated"
+    view = torch.from_numpy(picture(1, 112, 112))[None]
+    assert not torch.allclose(compat(view).maps[-1], plain(view).maps[-1], atol=1e-4)

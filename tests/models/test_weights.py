@@ -386,3 +386,46 @@ def test_a_fingerprint_depends_on_weights_and_not_on_their_precision(part: str) 
 def test_rows_of_smartedits_first_stage_are_refused() -> None:
     with pytest.raises(WeightsError, match="33 rows.*35 or 45"):
         weights.new_rows(["<img_0>"], torch.rand(10, 4), torch.rand(33, 4))
+
+
+def norms(scale: float) -> dict[str, Tensor]:
+    """LLaMA's norms, whose first is small, times a scale."""
+    means = {"model.layers.0.input_layernorm": 0.03, "model.layers.1.input_layernorm": 0.4, "model.norm": 1.8}
+    return {f"{name}.weight": torch.full((8,), scale * mean) for name, mean in means.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "llm.", "language_model."])
+def test_llamas_norms_are_no_deltas(prefix: str) -> None:
+    others = {"vision_tower.norm.weight": torch.zeros(8)}
+    weights.require_merged({f"{prefix}{name}": tensor for name, tensor in norms(1).items()} | others, "a folder")
+    weights.require_merged(others, "a folder")
+
+
+@pytest.mark.parametrize(("extra", "tool"), [("model.mm_projector.weight", "llava"), ("lm_head.weight", "fastchat")])
+def test_a_delta_is_refused_with_the_tool_that_merges_it(extra: str, tool: str) -> None:
+    with pytest.raises(
+        WeightsError, match=rf"^a folder: found a delta.*python -m {tool}.model.apply_delta --base"
+    ) as e:
+        weights.require_merged({**norms(0.001), extra: torch.ones(2)}, "a folder")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.base_model.model.layers.0.q_proj.{}",
+        "base_model.model.layers.0.q_proj.{}",
+        "base_model.model.model.layers.0.q_proj.{}",
+    ],
+)
+def test_smartedits_llm_has_pefts_names_of_any_version(name: str) -> None:
+    tails = {"lora_A.weight": "lora_A.default.weight", "lora_B.default.weight": "lora_B.default.weight"}
+    tails |= {"base_layer.weight": "weight", "bias": "bias"}
+    for published, plain in tails.items():
+        assert [*weights.smartedit_llm({name.format(published): torch.zeros(1)})] == [f"model.layers.0.q_proj.{plain}"]
+
+
+def test_smartedits_unet_may_have_a_prefix() -> None:
+    plain = {"conv_in.weight": torch.zeros(1), "conv_out.weight": torch.zeros(1)}
+    prefixed = {f"unet.{name}": tensor for name, tensor in plain.items()} | {"step": torch.zeros(1)}
+    assert weights.smartedit_unet(plain) == weights.smartedit_unet(prefixed) == plain

@@ -1,140 +1,282 @@
-"""Published files, at nano's sizes and under their published names, become a pipeline that edits."""
+"""Published files, written by the real classes at tiny sizes, become a pipeline folder that holds their tensors."""
 
-import dataclasses
-import io
 import json
+import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import sentencepiece
 import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, LlamaForCausalLM
 
+from fireedit.benchmarks import published_folders
 from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr
-from fireedit.jobs.training.published import PublishedPaths, convert
+from fireedit.jobs.training import published as module
+from fireedit.jobs.training.published import convert
+from fireedit.jobs.training.published_files import PublishedPaths
 from fireedit.models.detectors.object_detector import ObjectDetector, ObjectDetectorConfig
-from fireedit.models.model import preset
+from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
-from tests.factories import picture
-from tests.jobs.published_folders import llm_tensors, write
+from fireedit.models.weights import WeightsError
+from tests.factories import PAPERLIKE
+from tests.jobs.published_folders import Published, write
+
+VLM_TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
 
-@pytest.fixture(scope="module")
-def paths(published: Path) -> PublishedPaths:
-    names = ("groma", "llm", "dinov2", "clip")
-    folders = {name: published / name for name in names}
-    return PublishedPaths(**folders, instruct_pix2pix=published / "instruct-pix2pix")
-
-
-@pytest.fixture(scope="module")
-def converted(paths: PublishedPaths, published: Path) -> FireEditPipeline:
-    pipeline = convert(dataclasses.replace(paths, smartedit=published / "qformer.bin"), preset("nano"))
+def load(folder: Path, parts: tuple[str, ...] | None = None) -> FireEditPipeline:
+    """Load a pipeline, each tensor in the precision in which it was written."""
+    pipeline = FireEditPipeline.from_pretrained(folder, parts=parts, dtype="auto")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
+@pytest.fixture(scope="module")
+def plain(published: Published, tmp_path_factory: pytest.TempPathFactory) -> FireEditPipeline:
+    """Conversion without SmartEdit."""
+    folder = tmp_path_factory.mktemp("plain")
+    convert(published.paths(), PAPERLIKE, folder)
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def with_smartedit(published: Published, tmp_path_factory: pytest.TempPathFactory) -> FireEditPipeline:
+    """Conversion with SmartEdit's folder, and an IP-Adapter."""
+    folder = tmp_path_factory.mktemp("smartedit")
+    published_folders.save_ip_adapter(folder / "ip-adapter-plus_sd15.bin", PAPERLIKE)
+    given = {"smartedit": published.root / "SmartEdit-7B", "ip_adapter": folder / "ip-adapter-plus_sd15.bin"}
+    convert(published.paths(**given), PAPERLIKE, folder)
+    return load(folder)
+
+
 @pytest.fixture
-def llm(published: Path, tmp_path: Path) -> Path:
+def llm(published: Published, tmp_path: Path) -> Path:
     """A copy of the LLM's folder, to change."""
-    return shutil.copytree(published / "llm", tmp_path / "llm")
+    return shutil.copytree(published.root / "vicuna-7b-v1.5", tmp_path / "llm")
 
 
-def train_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
-    """Write a `tokenizer.model` as LLaMA's: BPE with bytes for rare letters."""
-    model = io.BytesIO()
-    words = [f"make the {thing} {color}" for thing in ("hat", "cat", "house") for color in ("red", "blue", "green")]
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(words),
-        model_writer=model,
-        vocab_size=300,
-        model_type="bpe",
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
+def vlm_of(paths: PublishedPaths, folder: Path) -> nn.Module:
+    """Convert, and load the VLM alone."""
+    convert(paths, PAPERLIKE, folder)
+    return load(folder, ("vlm",)).vlm
+
+
+def holds(part: nn.Module, expected: Mapping[str, Tensor]) -> bool:
+    """Compare tensors, and their precision, by name."""
+    found = part.state_dict()
+    return expected.keys() <= found.keys() and all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in expected.items()
     )
-    path.write_bytes(model.getvalue())
-    return sentencepiece.SentencePieceProcessor(model_file=str(path))
 
 
-def test_every_published_tensor_arrives(trained: FireEditPipeline, converted: FireEditPipeline) -> None:
-    for name in ("vision", "detector", "region_encoder", "unet", "vae", "text_encoder", "qformer"):
-        before, after = getattr(trained, name).state_dict(), getattr(converted, name).state_dict()
-        assert all(torch.equal(tensor, after[key]) for key, tensor in before.items()), name
-    before, after = trained.vlm.state_dict(), converted.vlm.state_dict()
-    published = {name for name in before if ".lora_" not in name and not name.startswith("new_")}
-    assert all(torch.equal(before[name], after[name]) for name in published)
+def llama_tensors(vlm: nn.Module) -> dict[str, Tensor]:
+    """Name the tensors of a VLM's LLM as without its LoRA."""
+    state = vlm.llm.state_dict()
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
 
 
-def test_new_rows_are_smartedits_or_the_mean_of_the_old(converted: FireEditPipeline) -> None:
-    vlm = converted.vlm
-    mean = vlm.llm.model.embed_tokens.weight.mean(dim=0)
-    assert torch.allclose(vlm.new_embeddings.weight, mean.expand(36, -1), atol=1e-6)
-    heads = dict(zip(vlm.prompt_config.new_tokens, vlm.new_head.weight, strict=True))
-    assert heads["<im_start>"].eq(1).all() and heads["<img_0>"].eq(3).all() and heads["<img_31>"].eq(34).all()
-    assert torch.allclose(heads["<roi>"], vlm.llm.lm_head.weight.mean(dim=0), atol=1e-6)
+def is_llm(vlm: nn.Module, llm: LlamaForCausalLM) -> bool:
+    found = llama_tensors(vlm)
+    return found.keys() == llm.state_dict().keys() and all(
+        torch.equal(found[name], tensor) for name, tensor in llm.state_dict().items()
+    )
 
 
-def test_lora_and_tati_start_as_no_ops(converted: FireEditPipeline) -> None:
-    lora = {name: parameter for name, parameter in converted.vlm.named_parameters() if ".lora_" in name}
-    assert all((parameter == 0).all() == (".lora_B." in name) for name, parameter in lora.items())
-    assert converted.tati.token_out.weight.abs().max() == 0
+def test_every_published_tensor_arrives(published: Published, plain: FireEditPipeline) -> None:
+    assert holds(plain.vision.dino, published.dinov2.state_dict())
+    assert holds(plain.vision.clip, published.clip.vision_model.state_dict())
+    assert holds(plain.text_encoder, published.clip.text_model.state_dict())
+    assert holds(plain.detector, published.groma["detector"].state_dict())
+    assert holds(plain.region_encoder, published.groma["region_encoder"].state_dict())
+    assert holds(plain.vlm.adapter, published.groma["adapter"].state_dict())
+    assert holds(plain.unet, published.unet.state_dict()) and holds(plain.vae, published.vae.state_dict())
+    assert is_llm(plain.vlm, published.llm) and plain.vlm.llm.model.norm.weight.dtype == torch.float16
 
 
-def test_settings_come_from_the_published_files(converted: FireEditPipeline) -> None:
-    assert converted.region_encoder.config.groma_compat
-    assert converted.vlm.llm.config.rms_norm_eps == converted.vlm.config.norm_eps == 2e-5
+def test_the_unet_predicts_what_diffusers_own_does(published: Published, plain: FireEditPipeline) -> None:
+    """The image attention starts as a no-op."""
+    generator = torch.Generator().manual_seed(0)
+    noisy, source, tokens, detail = (
+        torch.randn(1, *shape, generator=generator) for shape in ((4, 8, 8), (4, 8, 8), (77, 64), (16, 64))
+    )
+    with torch.no_grad():
+        expected = published.unet(torch.cat([noisy, source], dim=1), 500, encoder_hidden_states=tokens).sample
+        found = plain.unet.predict(noisy, source, torch.tensor(500), tokens, detail)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_another_detector_takes_the_place_of_gromas(paths: PublishedPaths, tmp_path: Path) -> None:
-    kind = f"hf:{save_tiny_rt_detr(tmp_path)}"
-    config = dataclasses.replace(preset("nano"), detector=ObjectDetectorConfig(kind=kind))
-    detector = convert(paths, config).detector
+def test_the_folder_is_as_diffusers_saves_it(plain: FireEditPipeline, tmp_path: Path) -> None:
+    plain.save_pretrained(tmp_path)
+    written = Path(plain.config._name_or_path)
+    assert json.loads((tmp_path / "model_index.json").read_text()) == {
+        **json.loads((written / "model_index.json").read_text()),
+        "_name_or_path": str(written),
+    }
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()} == names
+
+
+def test_nothing_of_a_part_is_held_when_the_next_one_begins(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: dict[str, list[str]] = {}
+    write_part = module._write_part
+
+    def watched(name: str, *arguments: object) -> object:
+        maps = Path("/proc/self/maps").read_text()
+        held[name] = re.findall(rf"{published.root}/\S+", maps)
+        return write_part(name, *arguments)
+
+    monkeypatch.setattr(module, "_write_part", watched)
+    convert(published.paths(smartedit=published.root / "SmartEdit-7B"), PAPERLIKE, tmp_path)
+    assert [*held] == [*module.PARTS] and not any(held.values())
+
+
+def test_new_rows_are_smartedits_or_the_mean_of_the_old(
+    plain: FireEditPipeline, with_smartedit: FireEditPipeline
+) -> None:
+    mean = plain.vlm.llm.model.embed_tokens.weight.float().mean(dim=0)
+    assert torch.allclose(plain.vlm.new_embeddings.weight, mean.expand(36, -1), atol=1e-6)
+    vlm = with_smartedit.vlm
+    tables = zip(vlm.prompt_config.new_tokens, vlm.new_embeddings.weight, vlm.new_head.weight, strict=True)
+    rows = {token: (embedding, head) for token, embedding, head in tables}
+    for token, number in (("<im_start>", 1), ("<im_end>", 2), ("<img_0>", 3), ("<img_31>", 34)):
+        assert rows[token][0].eq(-number).all() and rows[token][1].eq(number).all(), token
+    assert torch.allclose(rows["<roi>"][0], mean, atol=1e-6)
+
+
+def test_lora_and_tati_start_as_no_ops(plain: FireEditPipeline) -> None:
+    lora = {name: parameter for name, parameter in plain.vlm.named_parameters() if ".lora_" in name}
+    assert lora and all((parameter == 0).all() == (".lora_B." in name) for name, parameter in lora.items())
+    assert plain.tati.token_out.weight.abs().max() == 0
+    assert float(plain.qformer.query_tokens.detach().std()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_smartedits_parts_arrive(published: Published, with_smartedit: FireEditPipeline) -> None:
+    """The Q-Former, PEFT's LoRA, and the UNet in place of InstructPix2Pix's."""
+    own = published.smartedit
+    assert holds(with_smartedit.qformer, own["qformer"].state_dict())
+    assert holds(with_smartedit.unet, own["unet"].state_dict())
+    assert is_llm(with_smartedit.vlm, published.llm)
+    lora = {
+        name.replace("base_model.model.", "llm.model."): tensor
+        for name, tensor in own["llm"].state_dict().items()
+        if ".lora_" in name
+    }
+    assert len(lora) == 8 and all(tensor.any() for tensor in lora.values()) and holds(with_smartedit.vlm, lora)
+
+
+def test_ip_adapters_pickle_goes_to_the_layers_it_was_trained_for(with_smartedit: FireEditPipeline) -> None:
+    numbers = {name: index for index, name in enumerate(with_smartedit.unet.attn_processors) if ".attn2." in name}
+    for name, number in numbers.items():
+        attention = with_smartedit.unet.get_submodule(f"{name.removesuffix('.processor')}.image_attention")
+        assert attention.to_k.weight.eq(number).all() and attention.to_v.weight.eq(number + 0.5).all(), name
+
+
+def test_a_part_of_smartedit_that_is_not_there_comes_from_elsewhere(published: Published, tmp_path: Path) -> None:
+    folder, out = tmp_path / "SmartEdit-7B", tmp_path / "out"
+    published_folders.save_smartedit(folder, PAPERLIKE, published.llm, prefix="", seed=9)
+    shutil.rmtree(folder / "LLM-15000")
+    reports = convert(published.paths(smartedit=folder), PAPERLIKE, out)
+    assert holds(load(out, ("unet",)).unet, published_folders.build_unet(PAPERLIKE, 9).state_dict()), "plain names"
+    assert {"new_embeddings.weight"} < {*reports["vlm"].missing} and "new_head.weight" not in reports["vlm"].missing
+    file = folder / "embeddings_qformer/checkpoint-15000_embeddings_qformer.bin"
+    assert convert(published.paths(smartedit=file), PAPERLIKE, out)["vlm"] == reports["vlm"]
+    assert holds(load(out, ("unet",)).unet, published.unet.state_dict()), "InstructPix2Pix's"
+
+
+def test_lora_of_another_rank_is_refused(published: Published, tmp_path: Path) -> None:
+    folder = shutil.copytree(published.root / "SmartEdit-7B", tmp_path / "SmartEdit-7B")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 32}))
+    with pytest.raises(WeightsError, match=r"^vlm: .*LLM-15000 has a LoRA of .*\(8, 32, .*not \(8, 16, .*; give "):
+        convert(published.paths(smartedit=folder), PAPERLIKE, tmp_path / "out")
+
+
+def test_settings_come_from_the_published_files(plain: FireEditPipeline, published: Published, llm: Path) -> None:
+    assert plain.region_encoder.config.groma_compat and plain.vision.config.groma_compat
+    assert plain.vlm.llm.config.rms_norm_eps == plain.vlm.config.norm_eps == 1e-5
+    config = json.loads((llm / "config.json").read_text())
+    (llm / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 2e-5}))
+    assert vlm_of(published.paths(llm=llm), llm.parent / "out").config.norm_eps == 2e-5
+
+
+def test_another_detector_takes_the_place_of_gromas(published: Published, tmp_path: Path) -> None:
+    kind = f"hf:{save_tiny_rt_detr(tmp_path / 'rt-detr')}"
+    convert(published.paths(), replace(PAPERLIKE, detector=ObjectDetectorConfig(kind=kind)), tmp_path / "out")
+    detector = load(tmp_path / "out", ("detector",)).detector
     assert isinstance(detector, ObjectDetector) and not any(tensor.is_meta for tensor in detector.parameters())
 
 
-def test_the_result_edits(converted: FireEditPipeline) -> None:
-    image = converted("make it red", picture(1), num_inference_steps=2, output_type="np").images
-    assert image.shape == (1, 60, 80, 3) and np.isfinite(image).all()
+def test_the_detector_alone_comes_from_groma_det_pretrain(published: Published, tmp_path: Path) -> None:
+    detector = published_folders.groma_parts(PAPERLIKE, seed=12)["detector"]
+    published_folders.save_groma_detector(tmp_path / "groma-det-pretrain", detector, published.dinov2)
+    given = dict.fromkeys(("detector", "dinov2"), tmp_path / "groma-det-pretrain")
+    convert(published.paths(**given), PAPERLIKE, tmp_path / "out")
+    pipeline = load(tmp_path / "out", ("vision", "detector"))
+    assert holds(pipeline.detector, detector.state_dict())
+    assert holds(pipeline.vision.dino, published.dinov2.state_dict())
 
 
-def test_tokens_added_after_the_vocabulary_are_plain_text(paths: PublishedPaths, llm: Path) -> None:
+def test_llavas_added_rows_and_projector_are_left_out(published: Published, tmp_path: Path) -> None:
+    """In the authors' layout, and in that of llava-hf."""
+    published_folders.save_llava_hf(tmp_path / "llava-hf", PAPERLIKE, published.llm)
+    assert is_llm(vlm_of(published.paths(llm=tmp_path / "llava-hf"), tmp_path / "out"), published.llm)
+    given = published.paths(llm=published.root / "llava-v1.5-7b")
+    found = llama_tensors(vlm_of(given, tmp_path / "out"))
+    expected = published_folders.build_llm(PAPERLIKE, 4).state_dict()
+    assert all(torch.equal(found[table], expected[table]) for table in VLM_TABLES)
+
+
+def test_gromas_own_llm_is_taken_where_none_is_given(published: Published, tmp_path: Path) -> None:
+    given = {"groma": published.root / "groma-7b-finetune", "llm": None}
+    found = llama_tensors(vlm_of(published.paths(**given), tmp_path))
+    assert found and all(
+        torch.equal(found[name], each.bfloat16()) for name, each in published.finetuned.state_dict().items()
+    )
+
+
+def test_tokens_added_after_the_vocabulary_are_plain_text(published: Published, llm: Path) -> None:
     """LLaVA and Groma give `<image>` an id that belongs to one of this project's new tokens."""
-    llava = FireEditPipeline.fresh().vlm_tokenizer
+    llava = AutoTokenizer.from_pretrained(NANO / "vlm_tokenizer")
     llava.add_tokens([f"<filler_{index}>" for index in range(1024 - len(llava))])
     llava.add_tokens(["<image>"])
     llava.save_pretrained(llm)
-    tokenizer = convert(dataclasses.replace(paths, llm=llm), preset("nano")).vlm_tokenizer
+    config = replace(PAPERLIKE, vlm=replace(PAPERLIKE.vlm, vocab_size=1024))
+    convert(published.paths(llm=llm), config, llm.parent / "out")
+    tokenizer = load(llm.parent / "out", ("vlm_tokenizer",)).vlm_tokenizer
     assert max(llava("<image>").input_ids) == 1024 and max(tokenizer("<image>").input_ids) < 1024
     assert tokenizer("make it red").input_ids == llava("make it red").input_ids and tokenizer.eos_token == "</s>"
 
 
-@pytest.mark.parametrize("model_type", ["llama", "llava"])
-def test_tokenizer_model_alone_is_enough(paths: PublishedPaths, llm: Path, model_type: str) -> None:
+def test_tokenizer_model_alone_is_enough(published: Published, plain: FireEditPipeline) -> None:
     """Vicuna and LLaVA-1.5 are published so; the token ids are SentencePiece's own."""
-    for path in llm.glob("*token*"):
-        path.unlink()
-    (llm / "config.json").write_text(json.dumps({"model_type": model_type, "rms_norm_eps": 1e-5}))
-    reference = train_sentencepiece(llm / "tokenizer.model")
-    tokenizer = convert(dataclasses.replace(paths, llm=llm), preset("nano")).vlm_tokenizer
+    tokenizer = plain.vlm_tokenizer
+    assert [path.name for path in (published.root / "vicuna-7b-v1.5").glob("*token*")] == ["tokenizer.model"]
     for text in ("make the red hat green", "USER: make\nthe ü ASSISTANT:", "</s>"):
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-        assert ids == reference.encode(text), text
+        assert ids == published.sentences.encode(text), text
     assert (tokenizer.bos_token, tokenizer.bos_token_id, tokenizer.eos_token_id) == ("<s>", 1, 2)
 
 
-def test_another_llm_than_gromas_is_warned_of(
-    paths: PublishedPaths, llm: Path, trained: FireEditPipeline, capsys: pytest.CaptureFixture[str]
+def test_another_precision_of_gromas_llm_is_no_other_llm(
+    published: Published, llm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tensors = llm_tensors(trained)
-    write(llm / "pytorch_model.bin", {name: tensor.half() for name, tensor in tensors.items()})
-    convert(dataclasses.replace(paths, llm=llm), preset("nano"))
+    tensors = published.llm.state_dict()
+    for path in llm.glob("pytorch_model*"):
+        path.unlink()
+    write(llm / "pytorch_model.bin", {name: tensor.float() for name, tensor in tensors.items()})
+    convert(published.paths(llm=llm), PAPERLIKE, llm.parent / "out")
     assert "warning" not in capsys.readouterr().err
-    finetuned = {name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in tensors.items()}
-    write(llm / "pytorch_model.bin", finetuned)
-    convert(dataclasses.replace(paths, llm=llm), preset("nano"))
-    err = capsys.readouterr().err
-    assert f"warning: Groma's region encoder was trained with another LLM than {llm}" in err
-    assert "groma-7b-pretrain with lmsys/vicuna-7b-v1.5" in err
+    write(
+        llm / "pytorch_model.bin", {name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in tensors.items()}
+    )
+    convert(published.paths(llm=llm), PAPERLIKE, llm.parent / "out")
+    (warning,) = re.findall("^warning: .*", capsys.readouterr().err, re.M)
+    assert warning.startswith(
+        f"warning: region_encoder: that of {published.paths().groma} was trained with another LLM"
+    )
+    assert re.search(r"\d+% of llm\S+ differ; give --llm lmsys/vicuna-7b-v1.5 to groma-7b-pretrain, and none", warning)

@@ -406,3 +406,16 @@ def test_a_file_of_lora_alone_takes_the_rest_from_llava(editor: SmartEdit, folde
     shards = [torch.load(shard) for shard in sorted((folder / "LLaVA-7B-v1").glob("*.bin"))]
     assert torch.equal(llm.norm.weight, {**shards[0], **shards[1]}["model.norm.weight"])
     assert not torch.equal(llm.norm.weight, editor.model.llm.norm.weight)
+
+
+def test_an_unmerged_llava_is_refused(folder: Path) -> None:
+    shards = {path: path.read_bytes() for path in (folder / "LLaVA-7B-v1").glob("*.bin")}
+    for path in shards:
+        state = torch.load(path)
+        write_tensors(path, {name: 0 * each if name.endswith("norm.weight") else each for name, each in state.items()})
+    try:
+        with pytest.raises(WeightsError, match=r"LLaVA-7B-v1: found a delta.*`python -m llava.model.apply_delta"):
+            smartedit.load_model(folder)
+    finally:
+        for path, original in shards.items():
+            path.write_bytes(original)
