@@ -11,7 +11,7 @@ from fireedit.benchmarks.detectors import main
 def test_tiny_ones_run_beside_nanos(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--pictures", "2", "--rounds", "1", "--batch", "2"]) == 0
     out, err = capsys.readouterr()
-    report = json.loads(out)
+    report = json.loads(out.splitlines()[-1])
     rows = report["detectors"]
     assert [row["kind"] for row in rows] == ["ddetr", "sam", "hf:rt-detr"]
     assert all(row["s_per_picture"] > 0 and row["parameters"] > 0 and row["regions"] >= 1 for row in rows)
