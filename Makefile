@@ -6,7 +6,7 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo stop test test-fast soak check observe bench bench-data bench-train bench-autoscale bench-plan bench-edit \
-	eval-demo bench-detectors bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
+	eval-demo bench-detectors bench-gpu bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -59,6 +59,10 @@ eval-demo: $(INSTALLED)  ## every evaluation small, with its commands: sets, swe
 
 bench-detectors: $(INSTALLED)  ## seconds per picture of region detectors, in turn; ARGS="nano sam=FOLDER hf=FOLDER ..."
 	@$(BIN)/python benchmarks/detectors.py $(ARGS)
+
+bench-gpu: MINUTES = 5
+bench-gpu: $(INSTALLED)  ## one card for MINUTES (5): edits with each switch, diffusers', memory, training; ARGS="--device cpu --tiny"
+	@$(BIN)/python benchmarks/gpu.py --minutes $(MINUTES) $(ARGS)
 
 bench-offline: $(INSTALLED)  ## 1,000 edits by a job that is killed five times, against an unbroken one; ARGS="--pictures ..."
 	@$(BIN)/python benchmarks/offline.py $(ARGS)

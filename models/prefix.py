@@ -68,7 +68,7 @@ def percepts_key(picture: Percepts) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for tensor in (picture.image_tokens, *picture.region_tokens):
         digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

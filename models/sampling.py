@@ -100,9 +100,9 @@ class Projected:
     """Keys and values in the UNet's attentions that no denoising step changes."""
 
     null: KeysValues | None
-    """Of the null tokens [1, 77, W_i], which two branches share; None without guidance."""
+    """Pairs of the null tokens, [1, 77, W_i], which two branches share; None without guidance."""
     detail: KeysValues | None
-    """Of the detail tokens of each branch, [3 N or N, 16, W_i]; None without HVCA."""
+    """Pairs of the detail tokens of each branch, [3 N or N, 16, W_i]; None without HVCA."""
 
     @classmethod
     def of(cls, unet: EditUNet, state: SamplingState) -> "Projected":
@@ -192,12 +192,16 @@ def _project(
             null_row += 1
     order = torch.cat(rows)
     texts = zip(model.unet.project_tokens(timed_tokens), *nulls, strict=True)
-    text = [(_gather(keys, order), _gather(values, order)) for keys, values in (zip(*each, strict=True) for each in texts)]
+    text = [
+        (_gather(keys, order), _gather(values, order)) for keys, values in (zip(*each, strict=True) for each in texts)
+    ]
     if any(each.detail is None for each in kept):
         return text, None
     details = zip(*(each.detail for each in kept if each.detail is not None), strict=True)
     sizes = [state.branches for state in states]
-    return text, [(_join(keys, sizes), _join(values, sizes)) for keys, values in (zip(*d, strict=True) for d in details)]
+    return text, [
+        (_join(keys, sizes), _join(values, sizes)) for keys, values in (zip(*d, strict=True) for d in details)
+    ]
 
 
 def _gather(parts: Sequence[Tensor], order: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class SpeedConfig:
     """Switches of inference, all off but the first; each says how far its pictures are those without it.
 
-    `exact`: on a CPU in float32 byte for byte, elsewhere within the rounding of the device's kernels. `within rounding`:
-    the same mathematics, summed in another order. `approximate`: other pictures; docs/speed.md has the drift.
+    Exact: on a CPU in float32 byte for byte, elsewhere within the rounding of the device's kernels. Within rounding:
+    the same mathematics, summed in another order. Approximate: other pictures; docs/speed.md has the drift.
     """
 
     share_keys: bool = True
@@ -86,7 +86,7 @@ def accelerate(pipeline: FireEditPipeline, config: SpeedConfig) -> None:
     if config.channels_last:
         for part in (pipeline.unet, pipeline.vae):
             if isinstance(part, UNet2DConditionModel | AutoencoderKL):
-                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                part.to(memory_format=torch.channels_last)
     parts = (pipeline.vae.decoder, pipeline.vae.encoder) if isinstance(pipeline.vae, AutoencoderKL) else ()
     chosen: dict[str, tuple[Any, ...]] = {"unet": (pipeline.unet,), "tati": (pipeline.tati,), "vae": parts}
     for part in (part for name in config.compile for part in chosen[name]):

@@ -192,12 +192,14 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
             deep: features to reuse, or an empty place that gets those of this step; None keeps none.
         """
         latents = torch.cat([noisy, source], dim=1).to(self.dtype)
-        context: Any = projected or (tokens, detail_tokens)
-        labels = tokens[:, -1] if self.config.reads_last_token else None
+        conditions: Any = {
+            "encoder_hidden_states": projected or (tokens, detail_tokens),
+            "class_labels": tokens[:, -1] if self.config.reads_last_token else None,
+        }
         if deep is None:
-            output = self(latents, timesteps, context, labels).sample
+            output = self(latents, timesteps, **conditions).sample
         else:
-            output, deep.features = self(latents, timesteps, context, labels, deep=deep.features, keep_deep=True)
+            output, deep.features = self(latents, timesteps, **conditions, deep=deep.features, keep_deep=True)
         output = output.float()
         return source + output if self.config.adds_source else output
 

@@ -128,7 +128,7 @@ class VLM(Component, ModelMixin):
         return VLMOutput(img_states=self._img_states(hidden, layout), losses=self._losses(hidden, layout, ids.shape))
 
     def begin(self, input_ids: Tensor, image_tokens: Tensor, region_tokens: Sequence[Tensor]) -> Prefix:
-        """Read the beginning of one prompt, which `resume` continues; arguments as those of `forward`, of one prompt."""
+        """Read the beginning of one prompt, which `resume` continues; arguments are those of `forward`."""
         ids = input_ids.cpu()
         values, layout = self._lay_out(ids, torch.full_like(ids, IGNORED), image_tokens, region_tokens)
         read = self.llm.model(inputs_embeds=_arrange(values, layout), use_cache=True).past_key_values

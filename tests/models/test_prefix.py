@@ -15,7 +15,7 @@ PROMPTS = ["make it red", "add a much larger dog beside the cat", "remove it"]
 
 @pytest.fixture(scope="module")
 def percepts(nano: FireEditPipeline) -> Percepts:
-    """Of two pictures, with as many regions as they have."""
+    """Percepts of two pictures, with as many regions as they have."""
     return nano.perceive([picture(1), picture(2)])
 
 

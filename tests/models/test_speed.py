@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pydantic import TypeAdapter, ValidationError
 from diffusers.models.attention_processor import AttnProcessor
+from pydantic import TypeAdapter, ValidationError
 
 from fireedit.models.model import FireEdit
 from fireedit.models.pipeline import FireEditPipeline
