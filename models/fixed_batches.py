@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 class FixedBatches:
-    """Call of a compiled module whose tensors all have the batch as their first dimension.
+    """Call of a compiled module whose tensors, but for numbers, all have the batch as their first dimension.
 
     Padding repeats the last sample, whose results are dropped. Results are copies: a CUDA graph writes the next ones
     into the same memory.
@@ -37,7 +37,7 @@ class FixedBatches:
 
 
 def _padded(leaf: Any, size: int) -> Any:
-    """Repeat the last sample of a tensor up to `size` samples; anything else stays."""
-    if not isinstance(leaf, Tensor) or len(leaf) == size:
+    """Repeat the last sample of a tensor up to `size` samples; a number, and what is no tensor, stays."""
+    if not isinstance(leaf, Tensor) or leaf.ndim == 0 or len(leaf) == size:
         return leaf
     return torch.cat([leaf, leaf[-1:].expand(size - len(leaf), *leaf.shape[1:])])

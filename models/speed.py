@@ -118,7 +118,8 @@ def quantize(vlm: VLM, weights: Literal["int8", "fp8"]) -> None:
         raise ImportError(
             f"llm_weights={weights!r} needs torchao, which is not installed; run: pip install torchao"
         ) from error
-    quantize_(vlm.llm.model, Int8WeightOnlyConfig() if weights == "int8" else Float8WeightOnlyConfig())
+    config = Int8WeightOnlyConfig() if weights == "int8" else Float8WeightOnlyConfig()
+    quantize_(vlm.llm.model, config, lambda part, name: isinstance(part, nn.Linear) and "lora_" not in name)
 
 
 def attention_in_words(model: FireEdit) -> str:

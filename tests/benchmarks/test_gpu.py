@@ -17,7 +17,10 @@ from fireedit.benchmarks.speed.report import begin
 CPU = torch.device("cpu")
 
 
-def test_parts_of_a_tiny_run_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parts_of_a_tiny_run_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)  # tests of models/speed.py compile
     parts = ["roofline", "edit", "edit, all switches", "diffusers", "memory", "throughput"]
     assert main(["--device", "cpu", "--tiny", "--out", str(tmp_path), "--only", *parts]) == 0
     result = json.loads((tmp_path / "cpu-tiny.json").read_text())
@@ -55,7 +58,11 @@ def fails() -> None:
 @pytest.mark.parametrize("end", [lambda: signal.pause(), lambda: os.kill(os.getpid(), signal.SIGTERM)])
 def test_a_run_that_is_cut_off_keeps_its_rows(tmp_path: Path, end: Any) -> None:
     handler = signal.getsignal(signal.SIGTERM)
-    parts = [Part("whole", rows_then(lambda: None), 0), Part("half", rows_then(end), 0), Part("none", rows_then(end), 0)]
+    parts = [
+        Part("whole", rows_then(lambda: None), 0),
+        Part("half", rows_then(end), 0),
+        Part("none", rows_then(end), 0),
+    ]
     result = run_parts(tmp_path, 0.01, *parts)
     assert result["parts"] == {"whole": [{"done": 1}, {"done": 2}], "half": [{"done": 1}]}
     assert result["left_out"] == {"half": "cut off", "none": "cut off"}
