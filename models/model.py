@@ -190,15 +190,22 @@ class FireEdit(nn.Module):
         )
 
     @classmethod
-    def fresh(cls, config: FireEditConfig, seed: int, dtype: torch.dtype = torch.float32) -> Self:
+    def fresh(
+        cls,
+        config: FireEditConfig,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Self:
         """Build a frozen model of fresh weights, equal for equal seeds, whatever torch's random state, which stays.
 
         A published detector has its published weights.
 
         Args:
             dtype: of all weights but the detector's, which are float32. They are drawn in it, and take no more memory.
+            device: draws the weights, others than a CPU does.
         """
-        with torch.random.fork_rng(), local_torch_dtype(dtype):
+        with torch.random.fork_rng(), local_torch_dtype(dtype), torch.device(device):
             torch.manual_seed(seed)
             model = cls.from_config(config)
         if not isinstance(config.detector, DetectorConfig):

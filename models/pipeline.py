@@ -144,6 +144,7 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
         config: FireEditConfig | None = None,
         tokenizers: Path = NANO,
         dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
     ) -> Self:
         """Build a pipeline of fresh weights, equal for equal seeds, of nano's sizes or of `config`.
 
@@ -151,7 +152,7 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
             tokenizers: folder of `vlm_tokenizer` and `tokenizer`; the shipped ones by default. Their ids are within the
                 paper's vocabularies too, so they serve to measure the speed of its sizes.
         """
-        model = FireEdit.fresh(config := config or preset("nano"), seed, dtype or torch.float32)
+        model = FireEdit.fresh(config := config or preset("nano"), seed, dtype or torch.float32, device)
         parts: dict[str, Any] = dict(model.named_children()) | {"scheduler": sampler(config.schedule)}
         parts |= {name: AutoTokenizer.from_pretrained(tokenizers / name) for name in ("vlm_tokenizer", "tokenizer")}
         return cls(**parts, settings=asdict(config.painting))

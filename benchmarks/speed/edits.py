@@ -69,10 +69,9 @@ class Edits:
     @classmethod
     def fresh(cls, config: FireEditConfig, device: torch.device, dtype: torch.dtype) -> "Edits":
         """Draw the weights on the device."""
-        with device:
-            pipeline = FireEditPipeline.fresh(config=config, dtype=dtype)
+        pipeline = FireEditPipeline.fresh(config=config, dtype=dtype, device=device)
         pipeline.set_progress_bar_config(disable=True)
-        return cls(pipeline.to(device), device)
+        return cls(pipeline, device)
 
     def edit(self, steps: int, count: int = 1, timed: Callable[[str, Callable[[], Any]], Any] | None = None) -> None:
         """Edit `count` pictures with full guidance, each stage through `timed`, which calls it."""
@@ -146,6 +145,7 @@ class Edits:
         """Take compiled calls and layouts back; what else switches do is not in the weights."""
         for part in self.pipeline.model.modules():
             part._compiled_call_impl = None
+        torch.compiler.reset()  # and the memory of CUDA graphs
         for name in ("unet", "vae"):
             getattr(self.pipeline, name).to(memory_format=torch.contiguous_format)
         accelerate(self.pipeline, SpeedConfig(share_keys=False))

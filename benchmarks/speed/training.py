@@ -16,9 +16,11 @@ import torch
 from fireedit.benchmarks.speed.card import peak_gib, restart_peak, seconds_of
 from fireedit.jobs.planning.example_batch import example_batch, propose_most_regions
 from fireedit.jobs.planning.step_cost import measure_step
-from fireedit.jobs.training.loading import load_pipeline
-from fireedit.jobs.training.recipe import FRESH, TrainRecipe, read_recipe
+from fireedit.jobs.training.loading import DTYPES, place
+from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
+from fireedit.models.model import FireEdit
 from fireedit.models.processor import Batch
+from fireedit.models.stages import STAGES
 from fireedit.platform.cluster import start_ray
 from fireedit.platform.train.engine import Engine, build_engine
 from fireedit.platform.train.launcher import RaySession, launch
@@ -113,9 +115,10 @@ def measure(step: Step, device: torch.device) -> dict[str, Any]:
 def _begin(step: Step, device: torch.device) -> tuple[Engine, Batch]:
     """Build the engine of fresh weights, drawn on the device, and a batch of prompts with the most regions."""
     recipe = step.recipe
-    with device:
-        pipeline = load_pipeline(recipe, FRESH, device)
-    module = recipe.staged(pipeline)
+    precision = DTYPES[recipe.engine.precision]
+    model: Any = FireEdit.fresh(recipe.model, recipe.seed, precision, device)
+    place(model, STAGES[step.stage], precision, device)
+    module = recipe.staged(model)
     if module.model.detector is not None:
         propose_most_regions(module.model.detector)
     engine = build_engine(module, recipe.engine, recipe.optimizer, module.exact)

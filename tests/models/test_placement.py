@@ -23,6 +23,12 @@ def test_a_stage_elsewhere_and_offloaded_parts_follow_the_pipeline(nano: FireEdi
     assert painting.device_of("perceive") == painting.device_of("paint") == torch.device("cpu")
 
 
+def test_weights_are_drawn_on_their_device() -> None:
+    pipeline = FireEditPipeline.fresh(seed=0, device="meta")
+    assert all(pipeline.device_of(stage).type == "meta" for stage in ("perceive", "understand", "paint"))
+    assert pipeline.scheduler.alphas_cumprod.device.type == "cpu"
+
+
 def test_a_map_without_a_stage_is_refused(nano: FireEditPipeline) -> None:
     with pytest.raises(ValueError, match=r"device_map names \['paint'\]; write a device for each of \['paint', 'perce"):
         nano.place_stages({"paint": "cpu"})

@@ -33,8 +33,6 @@ def test_the_page_has_units_and_shares(result: dict[str, Any]) -> None:
     result["left_out"]["training"] = "cut off"
     page = to_markdown(result)
     assert "| edit of 50 steps, s | at most 0.8 | 0.7 | met |" in page and "| missed |" in page
-    assert (
-        "| switches | steps | edit, s | step, ms | flops, TFLOP/s | peak, GiB | share of the measured matmul |" in page
-    )
+    assert "| switches | steps | edit, s | step, ms | flops, TFLOP/s | peak, GiB | share of the measured" in page
     assert "| matmul flops, TFLOP/s | copy, GB/s | peak flops, TFLOP/s |" in page and "- training: cut off" in page
     assert [goal["met"] for goal in result["goals"]] == [True, False, True, True]
