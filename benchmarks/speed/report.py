@@ -119,7 +119,7 @@ def _shown(row: Row, result: dict[str, Any]) -> Row:
             end = next((end for end in UNITS if name.endswith(end)), "")
             label = name.removesuffix(end).replace("_", " ")
             shown[f"{label} {unit}" if unit == "a second" else f"{label}, {unit}" if unit else label] = value
-    if "flops_per_s" in row and measured.get("matmul_flops"):
+    if row.get("flops_per_s") and measured.get("matmul_flops"):
         shown[SHARE] = row["flops_per_s"] / measured["matmul_flops"]
     if "llm_unet_flops_per_s" in row and (peak := _peak(result)):
         shown["MFU of LLM and UNet"] = row["llm_unet_flops_per_s"] / peak

@@ -14,7 +14,7 @@ def result() -> dict[str, Any]:
     result["parts"] = {
         "roofline": [{"matmul_flops": 7e14, "copy_bytes": 2e12, "peak_flops": 1e15}],
         "edit": [edit],
-        "edit, all switches": [edit | {"edit_s": 0.7, "step_ms": 10.0}, edit | {"steps": 100}],
+        "edit, all switches": [edit | {"edit_s": 0.7, "step_ms": 10.0}, edit | {"steps": 100, "flops_per_s": None}],
         "diffusers": [{"pipeline": "float16", "steps": 50, "edit_s": 2.5, "step_ms": 40.0}],
         "memory": [{"stage": "whole", "weights_gib": 16.0, "peak_gib": 21.0}],
         "training": [{"stage": 3, "zero": 1, "llm_unet_flops_per_s": 5e14, "flops_per_s": 5.5e14}],

@@ -13,6 +13,7 @@ from fireedit.jobs.planning.step_cost import StepCost
 def test_stages_are_measured_with_zero_1_and_2() -> None:
     steps = steps_to_measure(tiny=False)
     assert [(step.stage, step.zero) for step in steps] == [(3, 1), (3, 2), (2, 1), (2, 2)]
+    assert [(step.stage, step.zero) for step in steps_to_measure(tiny=True)] == [(3, 1), (2, 2)]
     recipe = steps[0].recipe
     assert (recipe.name, recipe.engine.precision, recipe.engine.micro_batch) == ("paper-stage3", "bf16", 8)
     assert recipe.workers.count == 1 and recipe.engine.accumulate == 1
