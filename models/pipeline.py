@@ -266,7 +266,7 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
             guided_steps=[self.speed.guides(timestep, noise_levels) for timestep in scheduler.timesteps.tolist()],
             reuse_every=self.speed.reuse_every,
         )
-        if self.speed.share_keys:
+        if self.speed.share_keys and not hasattr(self.unet, "_hf_hook") and self.unet.device == device:  # no offloading
             state.projected = Projected.of(self.unet, state)
         return state
 

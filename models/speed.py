@@ -39,7 +39,7 @@ class SpeedConfig:
 
     share_keys: bool = True
     """Compute keys and values of null text and detail tokens once per edit, and those of the timed tokens once for all
-    branches and copies that read them. Exact."""
+    branches and copies that read them. Exact. A UNet that diffusers offloads computes them in each step."""
     channels_last: bool = False
     """Lay out UNet and VAE with the channels last, as the convolutions of tensor cores want them. Within rounding."""
     compile: tuple[Literal["unet", "tati", "vae"], ...] = ()
@@ -56,7 +56,7 @@ class SpeedConfig:
     """Steps for which the UNet's deep features serve; 1 computes them in each. Approximate (arXiv 2312.00858)."""
     prefixes: NonNegativeInt = 0
     """Pictures whose beginning of the prompt the LLM keeps for further edits of them, 0.2 GB each at the paper's size
-    in bfloat16. Within rounding."""
+    in bfloat16. Within rounding. Not with diffusers' offloading."""
     llm_weights: Literal["int8", "fp8"] | None = None
     """Precision in which the LLM's weights are stored, by torchao; None leaves them as they are. Approximate."""
 

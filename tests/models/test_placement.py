@@ -1,5 +1,7 @@
 """Each stage runs on the device that its weights are on."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 
@@ -18,9 +20,11 @@ def test_stages_have_devices_of_their_own() -> None:
     assert pipeline.paint(state).device.type == "cpu"
 
 
-def test_a_stage_elsewhere_and_offloaded_parts_follow_the_pipeline(nano: FireEditPipeline) -> None:
+def test_offloaded_parts_and_stages_elsewhere_follow_the_pipeline(nano: FireEditPipeline) -> None:
     painting = FireEditPipeline(**(nano.components | dict.fromkeys(nano.PERCEIVING + nano.UNDERSTANDING)))
     assert painting.device_of("perceive") == painting.device_of("paint") == torch.device("cpu")
+    with patch.object(FireEditPipeline, "_execution_device", torch.device("cuda")):
+        assert painting.device_of("perceive") == painting.device_of("paint") == torch.device("cuda")
 
 
 def test_weights_are_drawn_on_their_device() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from torch import Tensor
 
 from fireedit.models.deep_features import run_split
@@ -63,6 +64,13 @@ def test_shared_keys_change_no_bit(editor: FireEditPipeline) -> None:
     with switched(editor, share_keys=False):
         plain = together(editor)
     assert all(torch.equal(*each) for each in zip(plain, shared, strict=True))
+
+
+def test_an_offloaded_unet_is_run_by_its_forward_alone(editor: FireEditPipeline) -> None:
+    assert begin(editor, 1, 1).projected is not None
+    add_hook_to_module(editor.unet, ModelHook())
+    assert begin(editor, 1, 1).projected is None
+    remove_hook_from_module(editor.unet)
 
 
 @pytest.mark.parametrize(
