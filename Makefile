@@ -6,8 +6,8 @@ MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo stop test test-fast soak check observe bench bench-data bench-train bench-autoscale bench-plan bench-edit \
-	eval-demo bench-convert bench-detectors bench-offline bench-serve bench-clients chaos chaos-train chaos-evaluate \
-	soak-serve nano help
+	eval-demo bench-convert bench-detectors bench-gpu bench-offline bench-serve bench-clients chaos chaos-train \
+	chaos-evaluate soak-serve nano help
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -63,6 +63,10 @@ bench-detectors: $(INSTALLED)  ## seconds per picture of region detectors, in tu
 
 bench-convert: $(INSTALLED)  ## memory that jobs/convert.py takes beside the largest part; ARGS="--width ..."
 	@$(BIN)/python benchmarks/convert.py $(ARGS)
+
+bench-gpu: MINUTES = 5
+bench-gpu: $(INSTALLED)  ## one card for MINUTES (5): edits with each switch, diffusers', memory, training; ARGS="--device cpu --tiny"
+	@$(BIN)/python benchmarks/gpu.py --minutes $(MINUTES) $(ARGS)
 
 bench-offline: $(INSTALLED)  ## 1,000 edits by a job that is killed five times, against an unbroken one; ARGS="--pictures ..."
 	@$(BIN)/python benchmarks/offline.py $(ARGS)

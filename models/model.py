@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 from transformers.modeling_utils import local_torch_dtype
 
+from fireedit.models.deep_features import DeepFeatures
 from fireedit.models.detector import DetectorConfig
 from fireedit.models.detectors.kinds import AnyDetectorConfig, build_detector, load_detector
 from fireedit.models.detectors.proposals import RegionDetector, select_proposals
@@ -43,7 +44,7 @@ from fireedit.models.schedule import ScheduleConfig
 from fireedit.models.settings import PaintSettings
 from fireedit.models.tati import TATI, TATIConfig
 from fireedit.models.text import TextConfig, build_text_encoder
-from fireedit.models.unet import EditUNet, UNetConfig
+from fireedit.models.unet import EditUNet, KeysValues, UNetConfig
 from fireedit.models.vae import Codec, PatchCodecConfig, VAEConfig, build_vae
 from fireedit.models.vision import Sources, Vision, VisionConfig, VisionFeatures
 from fireedit.models.vlm import VLM, VLMConfig, VLMOutput
@@ -144,6 +145,8 @@ class Conditions:
     """c_t [B, 77, 768]."""
     detail_tokens: Tensor | None
     """v [B, 16, 768]; None leaves the UNet's image attention out."""
+    projected: tuple[KeysValues, KeysValues | None] | None = None
+    """Keys and values of both in the UNet's attentions; None: the UNet computes them."""
 
 
 class FireEdit(nn.Module):
@@ -207,7 +210,7 @@ class FireEdit(nn.Module):
         Args:
             dtype: of all weights but the detector's, which are float32. They are drawn in it, and take no more memory.
             parts: names of the components to build; None builds all.
-            device: on which they are drawn.
+            device: draws the weights, others than a CPU does.
         """
         with torch.random.fork_rng(), local_torch_dtype(dtype), torch.device(device):
             torch.manual_seed(seed)
@@ -280,14 +283,23 @@ class FireEdit(nn.Module):
         """True if v is made from the null tokens where text is dropped: `HVCAConfig.null_detail`."""
         return self.hvca is not None and self.hvca.config.null_detail
 
-    def predict(self, noisy: Tensor, source: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
+    def predict(
+        self,
+        noisy: Tensor,
+        source: Tensor,
+        timesteps: Tensor,
+        conditions: Conditions,
+        deep: DeepFeatures | None = None,
+    ) -> Tensor:
         """Predict noise, velocity or clean latents, as the schedule calls for: UNet. float32 in and out.
 
         Args:
             noisy: [B, 4, h, w] latents at `timesteps`, [B] or a scalar.
             source: [B, 4, h, w] unscaled latents of the source; zeros where the image condition is dropped.
+            deep: the UNet's features of an earlier step to reuse, or an empty place for those of this step.
         """
-        return self.unet.predict(noisy, source, timesteps, conditions.timed_tokens, conditions.detail_tokens)
+        tokens, detail_tokens = conditions.timed_tokens, conditions.detail_tokens
+        return self.unet.predict(noisy, source, timesteps, tokens, detail_tokens, conditions.projected, deep)
 
     def _select_regions(
         self, features: VisionFeatures, view: Tensor, given: Sequence[Tensor | None]

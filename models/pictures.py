@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
@@ -28,6 +29,14 @@ class Regions:
     """[R, 4] xyxy in [0, 1] of the image's sides, best first."""
     scores: np.ndarray
     """[R] in [0, 1]."""
+
+
+@dataclass
+class FireEditPipelineOutput(BaseOutput):
+    images: list[Image.Image] | np.ndarray | Tensor
+    """`num_images_per_prompt` for each source, of its size; latents for output_type="latent"."""
+    regions: list[Regions]
+    """Regions of each source."""
 
 
 def regions_of(percepts: Percepts) -> list[Regions]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
@@ -24,6 +22,7 @@ from fireedit.models.layers.component import AS_SAVED
 from fireedit.models.model import NANO, FireEdit, FireEditConfig, Percepts, preset
 from fireedit.models.pictures import (
     Boxes,
+    FireEditPipelineOutput,
     ImageInput,
     Regions,
     as_type,
@@ -33,13 +32,16 @@ from fireedit.models.pictures import (
     result_sizes,
     tensors_of,
 )
+from fireedit.models.placement import StageDevices
+from fireedit.models.prefix import Prefixes
 from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.sampler import Generators, Sampler, check_sampler, started
-from fireedit.models.sampling import SamplingState, predict_guided
+from fireedit.models.sampling import Projected, SamplingState, predict_guided
 from fireedit.models.schedule import sampler
 from fireedit.models.settings import PaintSettings
+from fireedit.models.speed import SpeedConfig
 from fireedit.models.tati import TATI
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.tokens import PADDING, PromptTokenizer
@@ -59,15 +61,7 @@ from fireedit.platform.images import Picture
 from fireedit.platform.restoration import Edit, restore
 
 
-@dataclass
-class FireEditPipelineOutput(BaseOutput):
-    images: list[Image.Image] | np.ndarray | Tensor
-    """`num_images_per_prompt` for each source, of its size; latents for output_type="latent"."""
-    regions: list[Regions]
-    """Regions of each source."""
-
-
-class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
+class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, DiffusionPipeline):
     """Edits images by instructions: `perceive`, `understand`, `prepare`, `denoise` (one step), `finish`, `decode`.
 
     Perceiving, understanding and the rest (painting) can run in processes of their own, with the components below.
@@ -84,6 +78,10 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
     _callback_tensor_inputs = [*TENSORS]
     sources_elsewhere: Sources | None = None
     """Sources that an HVCA in another process reads: that of the folder from which this one loaded other parts."""
+    speed = SpeedConfig()
+    """Switches that `accelerate` applied."""
+    prefixes: Prefixes | None = None
+    """Beginnings of prompts that the LLM has read."""
 
     def __init__(
         self,
@@ -195,20 +193,24 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
         """
         side = self.vision.config.image_size
         view = torch.from_numpy(np.stack([squash(image, side) for image in images]))
-        return self.model.perceive(view.to(self._execution_device), boxes, self.sources_elsewhere)
+        return self.model.perceive(view.to(self.device_of("perceive")), boxes, self.sources_elsewhere)
 
     @torch.no_grad()
-    def understand(self, percepts: Percepts, prompts: Sequence[str]) -> Tensor:
+    def understand(self, percepts: Percepts, prompts: Sequence[str], keys: Sequence[str] | None = None) -> Tensor:
         """Compute edit tokens e_t [B, 77, 768] of B images and their prompts.
 
+        Args:
+            keys: contents of the images and their regions, for the prefixes kept; None computes them.
         Raises:
             PromptError: a prompt is too long.
         """
-        device = self._execution_device
+        percepts = percepts.to(self.device_of("understand"))
         tokenizer = PromptTokenizer(self.vlm_tokenizer, self.vlm.config.vocab_size, self.vlm.prompt_config)
         ids = [torch.tensor(tokenizer.edit(prompt).input_ids) for prompt in prompts]
+        if self.prefixes is not None:
+            return self.prefixes.understand(self.model, percepts, ids, keys)
         input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PADDING)
-        edit_tokens, _ = self.model.understand(percepts.to(device), input_ids)
+        edit_tokens, _ = self.model.understand(percepts, input_ids)
         return edit_tokens
 
     @torch.no_grad()
@@ -231,7 +233,7 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
             latents: [N, C, h, w] of unit variance, in place of noise from the generators.
             copies: number of outputs for each source, N in total; one each by default.
         """
-        device, dtype = self._execution_device, self.unet.dtype
+        device, dtype = self.device_of("paint"), self.unet.dtype
         scheduler = started(self.scheduler, settings.num_inference_steps, device)
         generators = list(generators) if isinstance(generators, Sequence) else generators
         counts = torch.tensor(copies or [1] * len(canvases))
@@ -250,7 +252,8 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
             detail_tokens = self.model.gather_detail(edit_tokens, percepts)
             if null_tokens is not None and self.model.null_detail:
                 null_detail = self.model.gather_detail(null_tokens.expand_as(edit_tokens), percepts)
-        return SamplingState(
+        noise_levels = scheduler.config.num_train_timesteps
+        state = SamplingState(
             settings=settings,
             scheduler=scheduler,
             generators=generators,
@@ -262,7 +265,12 @@ class FireEditPipeline(StepProperties, StableDiffusionMixin, DiffusionPipeline):
             null_detail=null_detail,
             # In float32 whatever the UNet's dtype: rounding errors would accumulate over the steps.
             latents=latents.to(device, torch.float32) * scheduler.init_noise_sigma,
+            guided_steps=[self.speed.guides(timestep, noise_levels) for timestep in scheduler.timesteps.tolist()],
+            reuse_every=self.speed.reuse_every,
         )
+        if self.speed.share_keys and not hasattr(self.unet, "_hf_hook") and self.unet.device == device:  # no offloading
+            state.projected = Projected.of(self.unet, state)
+        return state
 
     @torch.no_grad()
     def denoise(self, *states: SamplingState) -> None:

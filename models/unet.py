@@ -1,5 +1,6 @@
 """UNet: Stable Diffusion's, with the source's latents as extra input channels and a second, image cross-attention."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -9,8 +10,12 @@ from diffusers import ModelMixin, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from fireedit.models.deep_features import DeepFeatures, run_split
 from fireedit.models.layers.component import FromSizes
 from fireedit.models.layers.invariant import make_invariant
+
+KeysValues = Sequence[tuple[Tensor, Tensor]]
+"""Keys and values, [B, T, W_i] each, of some tokens in each cross-attention i."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +58,13 @@ class ImageAttention(nn.Module):
         self.to_k = nn.Linear(text.cross_attention_dim, text.inner_dim, bias=False)
         self.to_v = nn.Linear(text.cross_attention_dim, text.inner_dim, bias=False)
 
-    def forward(self, query: Tensor, detail_tokens: Tensor) -> Tensor:
-        """Attend [B, N, W] to [B, 16, 768]; the output projection is the text attention's."""
-        projected = (query, self.to_k(detail_tokens), self.to_v(detail_tokens))
-        query, key, value = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in projected)
+    def project(self, detail_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute keys and values [B, 16, W] of detail tokens [B, 16, 768]."""
+        return self.to_k(detail_tokens), self.to_v(detail_tokens)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend [B, N, W] to keys and values [B, 16, W]; the output projection is the text attention's."""
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
@@ -68,12 +76,21 @@ class DecoupledAttention(Attention):
 
     image_attention: ImageAttention
     detail_scale: float
+    place: int
+    """Number among the UNet's cross-attentions: index of its `KeysValues`."""
 
     @classmethod
-    def extend(cls, text: Attention, detail_scale: float) -> None:
+    def extend(cls, text: Attention, detail_scale: float, place: int) -> None:
         """Turn a text attention into a decoupled one; its weights and their names stay."""
         text.__class__ = cls
-        text.image_attention, text.detail_scale = ImageAttention(text), detail_scale
+        text.image_attention, text.detail_scale, text.place = ImageAttention(text), detail_scale, place
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute keys and values [B, T, W] of tokens [B, T, 768]."""
+        if self.fused_projections:
+            key, value = self.to_kv(tokens).chunk(2, dim=-1)
+            return key, value
+        return self.to_k(tokens), self.to_v(tokens)
 
     def start_as_no_op(self) -> None:
         """Initialize the image attention with the text attention's keys and zero values."""
@@ -84,32 +101,45 @@ class DecoupledAttention(Attention):
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: tuple[Tensor, Tensor | None] | None = None,
+        encoder_hidden_states: tuple[Tensor | KeysValues, Tensor | KeysValues | None] | None = None,
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Attend to (tokens, detail tokens); None for the latter leaves the image attention out."""
+        """Attend to (tokens, detail tokens), or to their keys and values; no detail leaves the image attention out."""
         assert encoder_hidden_states is not None
-        tokens, detail_tokens = encoder_hidden_states
+        tokens, detail = encoder_hidden_states
         query = self.to_q(hidden_states)
-        attended = self.processor(_Unprojected(self, query), hidden_states, tokens, attention_mask, **kwargs)
-        if detail_tokens is not None:
-            attended = attended + self.detail_scale * self.image_attention(query, detail_tokens)
+        key, value = self.project(tokens) if isinstance(tokens, Tensor) else tokens[self.place]
+        attended = self.processor(_Projected(self, query, key, value), hidden_states, key, attention_mask, **kwargs)
+        if detail is not None:
+            image = self.image_attention
+            of_image = image.project(detail) if isinstance(detail, Tensor) else detail[self.place]
+            attended = attended + self.detail_scale * image(query, *of_image)
         for layer in self.to_out:
             attended = layer(attended)
         return attended
 
 
-class _Unprojected:
-    """An attention as its processor sees it: with its queries computed, and without its output projection."""
+class _Projected:
+    """An attention as its processor sees it: queries, keys and values are computed, and nothing is projected after."""
 
     to_out = (nn.Identity(), nn.Identity())
 
-    def __init__(self, attention: Attention, query: Tensor):
-        self._attention, self._query = attention, query
+    def __init__(self, attention: Attention, query: Tensor, key: Tensor, value: Tensor):
+        self._attention, self._query, self._key, self._value = attention, query, key, value
 
     def to_q(self, hidden_states: Tensor) -> Tensor:
         return self._query
+
+    def to_k(self, tokens: Tensor) -> Tensor:
+        return self._key
+
+    def to_v(self, tokens: Tensor) -> Tensor:
+        return self._value
+
+    def to_kv(self, tokens: Tensor) -> Tensor:
+        """Return both as the fused projection of diffusers does."""
+        return torch.cat([self._key, self._value], dim=-1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._attention, name)
@@ -133,8 +163,8 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
             sizes["projection_class_embeddings_input_dim"] = config.cross_attention_dim
         super().__init__(**sizes)
         self.register_to_config(**extra)
-        for attention in self._cross_attentions():
-            DecoupledAttention.extend(attention, config.detail_scale)
+        for place, attention in enumerate(self._cross_attentions()):
+            DecoupledAttention.extend(attention, config.detail_scale, place)
         self.reset_image_attention()
         if config.adds_source:
             nn.init.zeros_(self.conv_out.weight)
@@ -142,7 +172,14 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
         make_invariant(self)
 
     def predict(
-        self, noisy: Tensor, source: Tensor, timesteps: Tensor, tokens: Tensor, detail_tokens: Tensor | None
+        self,
+        noisy: Tensor,
+        source: Tensor,
+        timesteps: Tensor,
+        tokens: Tensor,
+        detail_tokens: Tensor | None,
+        projected: tuple[KeysValues, KeysValues | None] | None = None,
+        deep: DeepFeatures | None = None,
     ) -> Tensor:
         """Predict as `FireEdit.predict`: only the network itself runs in its weights' precision.
 
@@ -151,14 +188,43 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
             timesteps: [B] or a scalar, 0 = clean; may be fractional.
             tokens: [B, T, cross_attention_dim], timed tokens or, in stage 2, edit tokens.
             detail_tokens: [B, detail_tokens, cross_attention_dim]; None omits the image attention (stage 2).
+            projected: keys and values of both, which are else computed from them.
+            deep: features to reuse, or an empty place that gets those of this step; None keeps none.
         """
-        output = self(
-            torch.cat([noisy, source], dim=1).to(self.dtype),
-            timesteps,
-            encoder_hidden_states=(tokens, detail_tokens),
-            class_labels=tokens[:, -1] if self.config.reads_last_token else None,
-        ).sample.float()
+        latents = torch.cat([noisy, source], dim=1).to(self.dtype)
+        conditions: Any = {
+            "encoder_hidden_states": projected or (tokens, detail_tokens),
+            "class_labels": tokens[:, -1] if self.config.reads_last_token else None,
+        }
+        if deep is None:
+            output = self(latents, timesteps, **conditions).sample
+        else:
+            output, deep.features = self(latents, timesteps, **conditions, deep=deep.features, keep_deep=True)
+        output = output.float()
         return source + output if self.config.adds_source else output
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Any,
+        class_labels: Tensor | None = None,
+        deep: Tensor | None = None,
+        keep_deep: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Run as diffusers does, or with `keep_deep` as `run_split`, and return what that returns."""
+        if keep_deep:
+            return run_split(self, sample, timestep, encoder_hidden_states, class_labels, deep)
+        return super().forward(sample, timestep, encoder_hidden_states, class_labels, **kwargs)
+
+    def project_tokens(self, tokens: Tensor) -> KeysValues:
+        """Compute the keys and values of tokens [B, T, cross_attention_dim], which no other sample changes."""
+        return [attention.project(tokens) for attention in self._cross_attentions()]
+
+    def project_detail(self, detail_tokens: Tensor) -> KeysValues:
+        """Compute the keys and values of detail tokens [B, detail_tokens, cross_attention_dim]."""
+        return [attention.image_attention.project(detail_tokens) for attention in self._cross_attentions()]
 
     def reset_image_attention(self) -> None:
         """Make the image attention the exact no-op that it starts as."""

@@ -9,7 +9,7 @@ from diffusers import ModelMixin
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, DynamicCache, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from fireedit.models.layers.component import Component
@@ -50,6 +50,18 @@ class VLMOutput:
     """e [B, 32, width]: normed last hidden states at the [IMG] tokens; zeros for a prompt without them."""
     losses: Tensor
     """float32 [B]: mean cross entropy of each prompt's own labelled tokens; 0 for a prompt without any."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Beginning of a prompt that the LLM has read."""
+
+    keys_values: tuple[tuple[Tensor, Tensor], ...]
+    """Keys and values of each layer, [1, heads, length, width / heads] each."""
+
+    @property
+    def length(self) -> int:
+        return self.keys_values[0][0].shape[2]
 
 
 class VLM(Component, ModelMixin):
@@ -108,14 +120,47 @@ class VLM(Component, ModelMixin):
             image_tokens: [B, N, image_width], inserted after `<im_start>`.
             region_tokens: B tensors [R_b, width], inserted after `<roi>`.
         """
-        ids, device = input_ids.cpu(), self.new_embeddings.weight.device
+        ids = input_ids.cpu()
         labels = torch.full_like(ids, IGNORED) if labels is None else labels.cpu()
-        visual, counts = self._visual_tokens(image_tokens, region_tokens)
-        layout = PromptLayout.of(ids, labels, counts, self.first_img).to(device)
-        values = torch.cat([self._embed(to_device(ids, device)), *visual], dim=1)
+        values, layout = self._lay_out(ids, labels, image_tokens, region_tokens)
         # Causal attention never looks at the padding, which is on the right: it needs no mask.
         hidden = self.llm.model(inputs_embeds=_arrange(values, layout), use_cache=False).last_hidden_state
         return VLMOutput(img_states=self._img_states(hidden, layout), losses=self._losses(hidden, layout, ids.shape))
+
+    def begin(self, input_ids: Tensor, image_tokens: Tensor, region_tokens: Sequence[Tensor]) -> Prefix:
+        """Read the beginning of one prompt, which `resume` continues; arguments are those of `forward`."""
+        ids = input_ids.cpu()
+        values, layout = self._lay_out(ids, torch.full_like(ids, IGNORED), image_tokens, region_tokens)
+        read = self.llm.model(inputs_embeds=_arrange(values, layout), use_cache=True).past_key_values
+        return Prefix(tuple((layer.keys, layer.values) for layer in read.layers))
+
+    def resume(self, prefix: Prefix, input_ids: Tensor) -> Tensor:
+        """Read B continuations of one beginning; returns the [IMG] states e [B, 32, width].
+
+        Args:
+            input_ids: [B, T] text on the CPU, right-padded with PADDING.
+        """
+        ids, device = input_ids.cpu(), self.new_embeddings.weight.device
+        values, layout = self._lay_out(ids, torch.full_like(ids, IGNORED), None, None)
+        rows, columns = ids.shape
+        kept = [tuple(each.expand(rows, -1, -1, -1) for each in layer) for layer in prefix.keys_values]
+        seen = torch.ones(columns, prefix.length + columns, dtype=torch.bool, device=device).tril(prefix.length)
+        hidden = self.llm.model(
+            inputs_embeds=values,
+            attention_mask=seen[None, None],
+            position_ids=torch.arange(prefix.length, prefix.length + columns, device=device)[None],
+            past_key_values=DynamicCache(kept),
+        ).last_hidden_state
+        return self._img_states(hidden, layout)
+
+    def _lay_out(
+        self, ids: Tensor, labels: Tensor, image_tokens: Tensor | None, region_tokens: Sequence[Tensor] | None
+    ) -> tuple[Tensor, PromptLayout]:
+        """Embed text and visual tokens, [B, T + N, width], and compute their places."""
+        device = self.new_embeddings.weight.device
+        visual, counts = self._visual_tokens(image_tokens, region_tokens)
+        layout = PromptLayout.of(ids, labels, counts, self.first_img).to(device)
+        return torch.cat([self._embed(to_device(ids, device)), *visual], dim=1), layout
 
     def _embed(self, ids: Tensor) -> Tensor:
         vocab_size = self.config.vocab_size

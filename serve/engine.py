@@ -279,9 +279,9 @@ class Engine:
         """Do one step; returns the pictures of each edit that is done. A repeated last step decodes them only."""
         states = [edit.state or self._begin(edit) for edit in batch]
         if unfinished := [state for state in states if state.steps_left]:
-            started = time.monotonic()
+            started, branches = time.monotonic(), sum(state.branches for state in unfinished)
             self.pipeline.denoise(*unfinished)
-            seconds = (time.monotonic() - started) / sum(state.branches for state in unfinished)
+            seconds = (time.monotonic() - started) / branches
             kept = SMOOTHING if self.branch_seconds else 0
             self.branch_seconds = kept * self.branch_seconds + (1 - kept) * seconds
         return [self._pictures(edit) if edit.steps_left == 0 else None for edit in batch]

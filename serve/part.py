@@ -17,6 +17,7 @@ from ray import ObjectRef, serve
 
 from fireedit.models.editors.instruct_pix2pix import load_instruct_pix2pix
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.speed import SpeedConfig, accelerate
 from fireedit.platform import storage
 from fireedit.serve import metrics
 from fireedit.serve.cache import Cache, Demand
@@ -44,6 +45,8 @@ class WeightsConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     editor: Editor = "fireedit"
     """`instruct-pix2pix` runs a text encoder and an 8-channel UNet alone, from FireEdit's folder or diffusers' own."""
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
+    """Switches of inference; each stage applies those of its own parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,4 +246,6 @@ def load(components: Sequence[str], config: WeightsConfig) -> FireEditPipeline:
     with nullcontext("nano") if config.weights == "nano" else storage.reading_folder(config.weights) as folder:
         pipeline = from_folder(folder, parts=components, dtype=DTYPES[config.precision])
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(config.device)
+    pipeline.to(config.device)
+    accelerate(pipeline, config.speed)
+    return pipeline

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from contextvars import Context
 
@@ -42,7 +42,7 @@ class UNetDeployment(ModelDeployment):
         super().__init__(weights, threads)
         self.engine = Engine(self.pipeline, engine, self.in_thread)
         self._watch: asyncio.Task[None] | None = None
-        self.warm_up(self._paint_largest_batch)
+        self.warm_up(self._paint_batches)
 
     async def edit(self, canvas: np.ndarray, detail: Percepts | None, edit_tokens: Tensor, job: EditJob) -> Painted:
         """Edit one picture; a caller that is cancelled or dies takes its edit out before the next step.
@@ -92,21 +92,32 @@ class UNetDeployment(ModelDeployment):
                 self.engine.drop(dead)
             await asyncio.sleep(WATCH_INTERVAL_S)
 
-    def _paint_largest_batch(self) -> None:
-        """Run one step of as many guided edits of an empty picture as a batch takes.
+    def _paint_batches(self) -> None:
+        """Paint as many empty pictures as a batch takes, and before that each smaller batch that is compiled.
 
         A device without the memory for them fails here, not under load, and later batches find the memory taken.
         """
-        hvca, side = self.pipeline.hvca, self.pipeline.vae.config.sample_size
+        most, speed = self.engine.config.max_branches, self.pipeline.speed
+        if speed.compile:
+            sizes = sorted(speed.batch_sizes)
+            needed = [size for size, below in zip(sizes, [0, *sizes], strict=False) if below < most]
+            for size in needed:
+                self._paint_empty([1] * min(size, most), guided=False)  # as many edits, for TATI
+        self._paint_empty([max(1, most // 3)], guided=True)
+
+    def _paint_empty(self, copies: Sequence[int], guided: bool) -> None:
+        """Edit empty pictures, some copies of each, in so many steps that each kind of step is run, and decode one."""
+        hvca, side, count = self.pipeline.hvca, self.pipeline.vae.config.sample_size, len(copies)
         canvas = np.zeros((side, side, 3), np.uint8)
-        edit_tokens = torch.zeros(1, 77, self.pipeline.unet.config.cross_attention_dim)
+        edit_tokens = torch.zeros(count, 77, self.pipeline.unet.config.cross_attention_dim)
         detail = None
         if hvca is not None:
-            sources = tuple(torch.zeros(1, 1, each.in_features, dtype=hvca.dtype) for each in hvca.source_in.values())
-            detail = Percepts(torch.zeros(1, 0), (), (), (), sources)
-        settings = self.pipeline.settings.but(num_inference_steps=1, guidance_scale=2.0)
-        copies = max(1, self.engine.config.max_branches // 3)
-        state = self.pipeline.prepare([canvas], detail, edit_tokens, settings, copies=[copies])
+            widths = [each.in_features for each in hvca.source_in.values()]
+            sources = tuple(torch.zeros(count, 1, width, dtype=hvca.dtype) for width in widths)
+            detail = Percepts(torch.zeros(count, 0), (), (), (), sources)
+        scales = {"guidance_scale": 2.0 if guided else 1.0, "image_guidance_scale": 1.0}
+        settings = self.pipeline.settings.but(num_inference_steps=min(2, self.pipeline.speed.reuse_every), **scales)
+        state = self.pipeline.prepare([canvas] * count, detail, edit_tokens, settings, copies=copies)
         self.pipeline.decode(self.pipeline.paint(state)[:1])
 
 

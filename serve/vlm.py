@@ -46,21 +46,21 @@ class VLMDeployment(BatchedDeployment):
         metrics.count_bytes("detector", self.stage, nbytes(tokens))
         read: Prompt = check_text(self.prompt_tokenizer.edit, "prompt", prompt)
         of_both = hashlib.blake2b(f"{key} {prompt}".encode(), digest_size=16).hexdigest()
-        published, times = await self.submit(of_both, (tokens, prompt), deadline, request_id)
+        published, times = await self.submit(of_both, (tokens, prompt, key), deadline, request_id)
         output = self.prompt_tokenizer.config.img_tokens
         image = tokens.image_tokens.shape[1] + len(tokens.region_tokens[0])
         return Understood(
             published.tensor, Tokens(text=len(read.input_ids) - output, image=image, output=output), times
         )
 
-    def example(self) -> tuple[Percepts, str]:
+    def example(self) -> tuple[Percepts, str, str]:
         config = self.pipeline.vlm.config
         image, regions = torch.zeros(1, 64, config.image_width), torch.zeros(8, config.width)
         percepts = Percepts(image, (regions,), (torch.zeros(8, 4),), (torch.zeros(8),), detail=())
-        return percepts.map(lambda tensor: tensor.to(self.pipeline.vlm.dtype)), "make it red"
+        return percepts.map(lambda tensor: tensor.to(self.pipeline.vlm.dtype)), "make it red", "example"
 
-    def run(self, requests: Sequence[tuple[Percepts, str]]) -> list[Tensor]:
-        """Understand a batch of percepts and prompts."""
-        percepts, prompts = zip(*requests, strict=True)
-        edit_tokens = self.pipeline.understand(Percepts.join(percepts), prompts).cpu()
+    def run(self, requests: Sequence[tuple[Percepts, str, str]]) -> list[Tensor]:
+        """Understand a batch of percepts and prompts; the third of each is the key of its picture and regions."""
+        percepts, prompts, keys = zip(*requests, strict=True)
+        edit_tokens = self.pipeline.understand(Percepts.join(percepts), prompts, keys).cpu()
         return [tokens.clone() for tokens in edit_tokens.split(1)]  # a slice would be pickled with the whole batch

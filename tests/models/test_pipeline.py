@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import diffusers
 import numpy as np
@@ -439,16 +440,10 @@ def test_guidance_is_the_papers_formula_step_by_step(
 
 def read_by_the_unet(editor: FireEditPipeline, **settings: float) -> tuple[Tensor, Tensor, Tensor]:
     """Record latents, tokens and details of the last step of an edit."""
-    read: list[Any] = []
-
-    def record(_: torch.nn.Module, inputs: tuple, keywords: dict) -> None:
-        read[:] = [inputs[0], keywords["encoder_hidden_states"]]
-
-    hook = editor.unet.register_forward_pre_hook(record, with_kwargs=True)
-    edit(editor, **settings)
-    hook.remove()
-    latents, (tokens, details) = read
-    return latents, tokens, details
+    with patch.object(editor.unet, "predict", wraps=editor.unet.predict) as predict:
+        edit(editor, **settings)
+    noisy, source, _, tokens, details, *_ = predict.call_args.args
+    return torch.cat([noisy, source], dim=1), tokens, details
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import yaml
 from ray.serve._private.build_app import build_app
 
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.speed import SpeedConfig
 from fireedit.platform import config, images
 from fireedit.serve.graph import GraphRecipe, ReplicasConfig, build
 from tests.serve.conftest import Client
@@ -57,6 +58,8 @@ def test_the_other_defaults_of_a_section_survive_one_key() -> None:
     assert recipe.gateway == replace(GraphRecipe().gateway, cpus=0.1)
     assert recipe.unet == replace(GraphRecipe().unet, max_replicas=2)
     assert recipe.detector == replace(GraphRecipe().detector, max_batch_size=2)
+    speed = config.parse(GraphRecipe, {"speed": {"compile": ["unet"], "batch_sizes": [3, 6]}}, where="args").speed
+    assert speed == SpeedConfig(compile=("unet",), batch_sizes=(3, 6))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,8 @@ def test_the_other_defaults_of_a_section_survive_one_key() -> None:
         ({"limits": {"min_body_bytes_per_s": 0}}, "limits.min_body_bytes_per_s.*0"),
         ({"limits": {"unit_s": 0}}, "limits.unit_s.*0"),
         ({"edits": {"keep_s": 0}}, "edits.keep_s.*0"),
+        ({"speed": {"reuse_every": 0}}, "speed.reuse_every.*0"),
+        ({"speed": {"guidance_interval": [0.8, 0.2]}}, "speed.*write the smaller share first"),
     ],
 )
 def test_wrong_key_or_value_of_a_recipe_is_named(args: dict[str, Any], key: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
+from fireedit.models.speed import SpeedConfig
 from fireedit.serve import unet as unet_module
 from fireedit.serve.detector import detail_of
 from fireedit.serve.engine import EngineConfig, Load
@@ -47,6 +49,33 @@ def test_edit_is_the_pipelines(
         assert np.array_equal(painted.canvases[0], pipeline.decode(expected)[0])
     assert "1 pictures" in caplog.text and "blurry" not in caplog.text
     assert asyncio.run(unet.load()) == Load(running=0, waiting=0, steps=3) and unet.queue_seconds() == 0
+
+
+def test_every_batch_that_is_compiled_is_painted_before_the_first_edit(
+    weights: Path, pipeline: FireEditPipeline, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: dict[str, list[int]] = {"UNet2DConditionOutput": [], "Tensor": []}
+
+    def compile_call(call: Any, **options: Any) -> Any:
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            batches[type(output).__name__].append(len(args[0]))
+            return output
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_call)
+    speed = SpeedConfig(compile=("unet", "tati", "vae"), batch_sizes=(12, 2, 6, 4), backend="eager")
+    unet = UNetDeployment(WeightsConfig(weights=str(weights), speed=speed), 1, EngineConfig(max_branches=5))
+    assert batches == {"UNet2DConditionOutput": [2, 4, 6, 4], "Tensor": [2, 4, 6, 2]}
+    canvas = squash(photos[0], 64)
+    percepts = pipeline.perceive([canvas])
+    tokens = pipeline.understand(percepts, ["make it red"])
+    painted = asyncio.run(unet.edit(canvas, detail_of(percepts), tokens, EditJob(settings=SETTINGS, seeds=(4,))))
+    assert set(batches["UNet2DConditionOutput"][4:]) == {4}, "three branches are padded to four"
+    settings, generators = pipeline.settings.but(**SETTINGS), [torch.Generator().manual_seed(4)]
+    expected = pipeline.paint(pipeline.prepare([canvas], percepts, tokens, settings, generators))
+    assert np.array_equal(painted.canvases[0], pipeline.decode(expected)[0]), "the padding changes nothing"
 
 
 def test_edits_of_dead_gateways_are_dropped_also_after_failed_lookups(

@@ -11,6 +11,7 @@ import torch
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.speed import SpeedConfig
 from fireedit.serve.detector import tokens_of
 from fireedit.serve.part import BatchingConfig, WeightsConfig
 from fireedit.serve.schema import BadRequest, DeadlineExceeded
@@ -35,12 +36,24 @@ def test_edit_tokens_are_the_pipelines(
     loaded = {name for name, part in vlm.pipeline.components.items() if part is not None}
     assert loaded == set(FireEditPipeline.UNDERSTANDING) and vlm.request_seconds > 0
     prompts = ["make it red", "add a much larger dog beside the cat"]
-    batch = vlm.run(list(zip(percepts, prompts, strict=True)))
+    batch = vlm.run(list(zip(percepts, prompts, "ab", strict=True)))
     for each, prompt, together in zip(percepts, prompts, batch, strict=True):
         expected = pipeline.understand(each, [prompt])
-        (alone,) = vlm.run([(each, prompt)])
+        (alone,) = vlm.run([(each, prompt, "c")])
         assert torch.equal(alone, expected) and torch.allclose(together, expected, atol=1e-5)
         assert len(pickle.dumps(together)) < 1.2 * together.nbytes, "without the rest of its batch"
+
+
+def test_a_pictures_prefix_is_kept_by_its_key(
+    weights: Path, pipeline: FireEditPipeline, percepts: list[Percepts]
+) -> None:
+    keeping = VLMDeployment(WeightsConfig(weights=str(weights), speed=SpeedConfig(prefixes=2)), BatchingConfig())
+    prefixes = keeping.pipeline.prefixes
+    assert prefixes is not None
+    for prompt, hits in (("make it red", 0), ("remove the dog", 1)):
+        (tokens,) = keeping.run([(percepts[0], prompt, "key")])
+        assert prefixes.hits == hits
+        assert torch.allclose(tokens, pipeline.understand(percepts[0], [prompt]), atol=1e-5)
 
 
 def test_too_long_a_prompt_fails_alone(vlm: VLMDeployment, percepts: list[Percepts]) -> None:

@@ -1,0 +1,56 @@
+"""Drift of nano's pictures by each switch: difference to those without it, and success, on held-out scenes."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fireedit.jobs.evaluation.cases import FAMILIES, Cases, stacked
+from fireedit.jobs.evaluation.judges import Judges
+from fireedit.models.editors.fireedit import FireEdit
+from fireedit.models.model import NANO
+from fireedit.models.pipeline import FireEditPipeline
+from fireedit.models.speed import SpeedConfig, accelerate
+
+STEPS, GUIDANCE = 10, {"guidance_scale": 3.0, "image_guidance_scale": 1.5}
+SWITCHES: Sequence[dict[str, Any]] = (
+    {},
+    {"channels_last": True},
+    {"prefixes": 2},
+    {"guidance_interval": (0.0, 0.8)},
+    {"guidance_interval": (0.2, 0.8)},
+    {"reuse_every": 2},
+    {"reuse_every": 3},
+    {"reuse_every": 5},
+    {"guidance_interval": (0.2, 0.8), "reuse_every": 2},
+)
+SPLIT = "unseen_seeds"
+
+
+def measure_drift(device: torch.device, of_each_family: int) -> Iterator[dict[str, Any]]:
+    """Edit the same scenes with each switch; the first row is without any."""
+    pipeline = FireEditPipeline.from_pretrained("nano").to(device)
+    side = pipeline.vae.config.sample_size
+    cases = [case for family in FAMILIES for case in Cases(side).of(SPLIT, family, of_each_family)]
+    judges, settings = Judges.load(NANO), pipeline.settings.but(num_inference_steps=STEPS, **GUIDANCE)
+    sources, texts, seeds = (
+        list(stacked(cases, "source")),
+        [each.instruction for each in cases],
+        [c.seed for c in cases],
+    )
+    reference: np.ndarray | None = None
+    for switches in SWITCHES:
+        accelerate(pipeline, SpeedConfig(share_keys=bool(switches), **switches))
+        begun = time.monotonic()
+        edited = np.stack(FireEdit(pipeline).edit(sources, texts, seeds, settings))
+        seconds = time.monotonic() - begun
+        reference = edited if reference is None else reference
+        yield {
+            "switches": ", ".join(f"{name} {value}" for name, value in switches.items()) or "none",
+            "edits": len(cases),
+            "difference_of_255": float(np.abs(edited.astype(float) - reference).mean()),
+            "success": float(np.mean([score.success for score in judges.scores(cases, edited)])),
+            "edit_s": seconds / len(cases),
+        }

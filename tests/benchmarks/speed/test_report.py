@@ -1,0 +1,38 @@
+"""The page has the goals beside what was measured, and units on every figure."""
+
+from typing import Any
+
+import pytest
+
+from fireedit.benchmarks.speed.report import begin, goals, to_markdown
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    result = begin("NVIDIA-H100", False, "bfloat16", 5)
+    edit = {"switches": "plain", "steps": 50, "edit_s": 2.0, "step_ms": 30.0, "flops_per_s": 8e13, "peak_gib": 18.0}
+    result["parts"] = {
+        "roofline": [{"matmul_flops": 7e14, "copy_bytes": 2e12, "peak_flops": 1e15}],
+        "edit": [edit],
+        "edit, all switches": [edit | {"edit_s": 0.7, "step_ms": 10.0}, edit | {"steps": 100, "flops_per_s": None}],
+        "diffusers": [{"pipeline": "float16", "steps": 50, "edit_s": 2.5, "step_ms": 40.0}],
+        "memory": [{"stage": "whole", "weights_gib": 16.0, "peak_gib": 21.0}],
+        "training": [{"stage": 3, "zero": 1, "llm_unet_flops_per_s": 5e14, "flops_per_s": 5.5e14}],
+    }
+    return result
+
+
+def test_goals_are_compared(result: dict[str, Any]) -> None:
+    assert [(goal.value, goal.met) for goal in goals(result)] == [(0.7, True), (21.0, False), (4.0, True), (0.5, True)]
+    result["parts"] = {"edit": result["parts"]["edit"]}
+    assert [goal.met for goal in goals(result)] == [False, None, None, None]
+    assert goals(result | {"sizes": "tiny"}) == []
+
+
+def test_the_page_has_units_and_shares(result: dict[str, Any]) -> None:
+    result["left_out"]["training"] = "cut off"
+    page = to_markdown(result)
+    assert "| edit of 50 steps, s | at most 0.8 | 0.7 | met |" in page and "| missed |" in page
+    assert "| switches | steps | edit, s | step, ms | flops, TFLOP/s | peak, GiB | share of the measured" in page
+    assert "| matmul flops, TFLOP/s | copy, GB/s | peak flops, TFLOP/s |" in page and "- training: cut off" in page
+    assert [goal["met"] for goal in result["goals"]] == [True, False, True, True]

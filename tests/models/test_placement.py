@@ -1,0 +1,38 @@
+"""Each stage runs on the device that its weights are on."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from fireedit.models.pipeline import FireEditPipeline
+from tests.factories import picture
+
+
+def test_stages_have_devices_of_their_own() -> None:
+    pipeline = FireEditPipeline.fresh(seed=0)
+    before = pipeline.perceive([picture(1)])
+    pipeline.place_stages({"perceive": "cpu", "understand": "meta", "paint": "cpu"})
+    assert [str(pipeline.device_of(stage)) for stage in ("perceive", "understand", "paint")] == ["cpu", "meta", "cpu"]
+    assert torch.equal(pipeline.perceive([picture(1)]).image_tokens, before.image_tokens)
+    settings = pipeline.settings.but(num_inference_steps=1)
+    state = pipeline.prepare([picture(1, 64, 64)], before, torch.zeros(1, 77, 96), settings)
+    assert pipeline.paint(state).device.type == "cpu"
+
+
+def test_offloaded_parts_and_stages_elsewhere_follow_the_pipeline(nano: FireEditPipeline) -> None:
+    painting = FireEditPipeline(**(nano.components | dict.fromkeys(nano.PERCEIVING + nano.UNDERSTANDING)))
+    assert painting.device_of("perceive") == painting.device_of("paint") == torch.device("cpu")
+    with patch.object(FireEditPipeline, "_execution_device", torch.device("cuda")):
+        assert painting.device_of("perceive") == painting.device_of("paint") == torch.device("cuda")
+
+
+def test_weights_are_drawn_on_their_device() -> None:
+    pipeline = FireEditPipeline.fresh(seed=0, device="meta")
+    assert all(pipeline.device_of(stage).type == "meta" for stage in ("perceive", "understand", "paint"))
+    assert pipeline.scheduler.alphas_cumprod.device.type == "cpu"
+
+
+def test_a_map_without_a_stage_is_refused(nano: FireEditPipeline) -> None:
+    with pytest.raises(ValueError, match=r"device_map names \['paint'\]; write a device for each of \['paint', 'perce"):
+        nano.place_stages({"paint": "cpu"})
