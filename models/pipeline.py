@@ -150,8 +150,7 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
         """Build a pipeline of fresh weights, equal for equal seeds, of nano's sizes or of `config`.
 
         Args:
-            tokenizers: folder of `vlm_tokenizer` and `tokenizer`; the shipped ones by default. Their ids are within the
-                paper's vocabularies too, so they serve to measure the speed of its sizes.
+            tokenizers: folder of `vlm_tokenizer` and `tokenizer`; ids of the shipped ones fit the paper's sizes too.
             dtype, parts, device: as of `FireEdit.fresh`.
         """
         model = FireEdit.fresh(config := config or preset("nano"), seed, dtype or torch.float32, parts, device)

@@ -117,7 +117,7 @@ def _begin(step: Step, device: torch.device) -> tuple[Engine, Batch]:
     """Build the engine of fresh weights, drawn on the device, and a batch of prompts with the most regions."""
     recipe = step.recipe
     precision = DTYPES[recipe.engine.precision]
-    model: Any = FireEdit.fresh(recipe.model, recipe.seed, precision, device)
+    model: Any = FireEdit.fresh(recipe.model, recipe.seed, precision, device=device)
     place(model, STAGES[step.stage], precision, device)
     module = recipe.staged(model)
     if module.model.detector is not None:
