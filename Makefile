@@ -24,7 +24,7 @@ test: $(INSTALLED)  ## the whole suite but for soak (at most 15 minutes on 2 idl
 test-fast: $(INSTALLED)  ## the tests that need no Ray and take less than 20 seconds each (at most 3 minutes)
 	$(BIN)/python -m pytest -m 'not ray and not slow and not soak'
 
-soak: $(INSTALLED)  ## the long tests that `make test` leaves out (15 minutes on 2 idle cores)
+soak: $(INSTALLED)  ## the long tests that `make test` leaves out (25 minutes on 2 idle cores)
 	$(BIN)/python -m pytest -m soak
 
 check: $(INSTALLED)  ## lint and types: ruff and mypy
