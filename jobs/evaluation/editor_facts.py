@@ -1,12 +1,13 @@
 """Settings of an editor and the hash of its weights, read once in another process."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import ray
 
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import EditorError, EditorName, load_editor
-from fireedit.models.settings import PaintSettings
+from fireedit.models.settings import PaintSettings, SettingValue
 from fireedit.platform.cluster import start_ray
 
 
@@ -19,20 +20,24 @@ class EditorFacts:
     settings: PaintSettings
 
 
-def read_facts(name: EditorName, cpus: float) -> EditorFacts:
+def read_facts(name: EditorName, cpus: float, changes: Mapping[str, SettingValue | None]) -> EditorFacts:
     """Load an editor in another process, as its weights may be most of the driver's memory.
 
     Args:
         cpus: logical CPUs of that process.
+        changes: sampler settings in place of the editor's own, checked before a process starts; None leaves one.
     Raises:
         EditorError: it cannot be loaded.
+        ValueError: a setting is out of its range.
     """
+    PaintSettings().but(**changes)  # raises
     start_ray()
     task = ray.remote(num_cpus=cpus, max_retries=0)(_load).options(name="read weights")
     try:
-        return ray.get(task.remote(name))
+        facts = ray.get(task.remote(name))
     except ray.exceptions.RayTaskError as error:
         raise EditorError(f"--editor {name.name}={name.folder}: {error.cause}") from None
+    return replace(facts, settings=facts.settings.but(**changes))
 
 
 def _load(name: EditorName) -> EditorFacts:

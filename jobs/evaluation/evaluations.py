@@ -15,7 +15,7 @@ from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError
 from fireedit.jobs.evaluation.turns import save_turns
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import EditorError, EditorName
-from fireedit.models.settings import PaintSettings, SettingValue
+from fireedit.models.settings import SettingValue
 from fireedit.platform import storage
 from fireedit.platform.console import say
 from fireedit.platform.job_folder import require_settings, save_settings
@@ -181,11 +181,9 @@ def _facts(config: EvaluationConfig, edits: EvaluationSet) -> EditorFacts:
         ValueError: a setting is out of its range.
     """
     name = EditorName.parse(config.editor)
-    PaintSettings().but(**config.changes)
     if name.name == "vae" and not all(turn.target for turn in edits.turns):
         raise SetError(f"--editor vae: {edits.name} has no targets to reconstruct; write another editor")
-    facts = read_facts(name, config.replicas.cpus)
-    return replace(facts, settings=facts.settings.but(**config.changes))
+    return read_facts(name, config.replicas.cpus, config.changes)
 
 
 def paint(config: EvaluationConfig, edits: EvaluationSet, facts: EditorFacts) -> None:

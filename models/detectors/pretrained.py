@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor
 
 from fireedit.models.checkpoint_files import check_folder, read_json
-from fireedit.models.detectors.proposals import DetectorError, Proposals, RegionDetector
+from fireedit.models.detectors.proposals import DetectorError, ProposalConfig, Proposals, RegionDetector
 from fireedit.models.vision import VisionFeatures
 
 PUBLISHED = "published"
@@ -68,6 +68,24 @@ class Preprocessing:
         pixels = F.interpolate(pixels, size=self.size, mode=self.mode, antialias=True).round().clamp(0, 255)
         channels = zip(pixels.unbind(dim=1), self.mean, self.std, strict=True)
         return torch.stack([(channel * self.factor - mean) / std for channel, mean, std in channels], dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFolder:
+    """Settings of a detector whose weights lie in a folder."""
+
+    folder: str
+    """Folder of the published weights."""
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+
+    @property
+    def source(self) -> str:
+        """Folder of the weights."""
+        return self.folder
+
+    def trimmed(self) -> Self:
+        """Leave the path out, but for the folder's own name."""
+        return replace(self, folder=Path(self.folder).name)
 
 
 class PretrainedDetector(RegionDetector):

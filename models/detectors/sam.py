@@ -1,8 +1,7 @@
 """D of kind `sam`: the boxes of Segment Anything's automatic masks, for transformers' SamModel."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +10,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from transformers import AutoModel, SamConfig
 
-from fireedit.models.detectors.pretrained import PretrainedDetector
-from fireedit.models.detectors.proposals import DetectorError, ProposalConfig
+from fireedit.models.detectors.pretrained import PretrainedDetector, WeightsFolder
+from fireedit.models.detectors.proposals import DetectorError
 
 MASK_THRESHOLD, STABILITY_OFFSET = 0.0, 1.0
 """Logit of a mask's edge, and its move either way over which a stable mask hardly changes."""
@@ -21,7 +20,7 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAMConfig:
+class SAMConfig(WeightsFolder):
     """Settings of the automatic masks; the defaults are those of the published generator."""
 
     kind: Literal["sam"] = "sam"
@@ -35,16 +34,6 @@ class SAMConfig:
     """Intersection over union with the true mask, as SAM predicts it, that a mask must exceed."""
     stability_threshold: Ratio = 0.95
     """Intersection over union of a mask cut a little lower and higher that it must exceed."""
-    proposals: ProposalConfig = field(default_factory=ProposalConfig)
-
-    @property
-    def source(self) -> str:
-        """Folder of the weights."""
-        return self.folder
-
-    def trimmed(self) -> Self:
-        """Leave the path out, but for the folder's own name."""
-        return replace(self, folder=Path(self.folder).name)
 
 
 class SAMDetector(PretrainedDetector, ModelMixin):

@@ -1,14 +1,14 @@
 """D of kind `yolov10`: YOLOv10 by the package ultralytics, which is optional: its licence is AGPL-3.0."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from diffusers import ModelMixin
 from torch import Tensor
 
-from fireedit.models.detectors.pretrained import Preprocessing, PretrainedDetector
-from fireedit.models.detectors.proposals import DetectorError, ProposalConfig
+from fireedit.models.detectors.pretrained import Preprocessing, PretrainedDetector, WeightsFolder
+from fireedit.models.detectors.proposals import DetectorError
 
 SIDE = 640
 """Side of the pictures that the published weights were trained on, pixels."""
@@ -19,20 +19,10 @@ MISSING = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class YOLOv10Config:
+class YOLOv10Config(WeightsFolder):
     kind: Literal["yolov10"] = "yolov10"
     folder: str
     """Folder with one file of weights, such as yolov10n.pt. It is a pickle, which runs code: take the publisher's."""
-    proposals: ProposalConfig = field(default_factory=ProposalConfig)
-
-    @property
-    def source(self) -> str:
-        """Folder of the weights."""
-        return self.folder
-
-    def trimmed(self) -> Self:
-        """Leave the path out, but for the folder's own name."""
-        return replace(self, folder=Path(self.folder).name)
 
 
 class YOLOv10Detector(PretrainedDetector, ModelMixin):

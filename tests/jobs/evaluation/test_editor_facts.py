@@ -11,6 +11,13 @@ from fireedit.models.settings import PaintSettings
 
 @pytest.mark.ray
 def test_facts_are_read_and_failures_are_named(ray_session: None, tmp_path: Path) -> None:
-    assert read_facts(EditorName("copy", ""), 0.1).settings == PaintSettings()
+    copy = EditorName("copy", "")
+    assert read_facts(copy, 0.1, {"guidance_scale": None}).settings == PaintSettings()
+    assert read_facts(copy, 0.1, {"guidance_scale": 3.0}).settings == PaintSettings(guidance_scale=3.0)
     with pytest.raises(EditorError, match=f"--editor magicbrush={tmp_path}: .*model_index.json"):
-        read_facts(EditorName("magicbrush", str(tmp_path)), 0.1)
+        read_facts(EditorName("magicbrush", str(tmp_path)), 0.1, {})
+
+
+def test_settings_are_checked_before_a_process_starts() -> None:
+    with pytest.raises(ValueError, match="num_inference_steps is 0"):
+        read_facts(EditorName("copy", ""), 0.1, {"num_inference_steps": 0})
