@@ -85,21 +85,20 @@ export class Studio {
     if (!read) return this.view.notify(texts.notPicture);
     if (blob.size > bytes) return this.view.notify(texts.tooManyBytes(bytes));
     if (read.width * read.height > pixels) return this.view.notify(texts.tooManyPixels(pixels));
-    this.add({ id: `${Date.now()}-${Math.random()}`, parent: null, title, name, sample, blob, ...read });
+    await this.add({ id: `${Date.now()}-${Math.random()}`, parent: null, title, name, sample, blob, ...read });
     byId("instruction").focus();
   }
 
-  /** Add a picture to the history and show it. */
-  add(node, shown = true) {
-    this.keep({ request: null, regions: [], marks: {}, mask: null, created: Date.now(), ...node }, true);
+  /** Add a picture to the history, and show it once it is kept. */
+  async add(node, shown = true) {
+    await this.keep({ request: null, regions: [], marks: {}, mask: null, created: Date.now(), ...node }, true);
     if (shown) this.select(node.id);
   }
 
   /** Put a node into the history, and keep it for the next visit; its picture, which never changes, if it is new. */
-  keep({ blob, ...node }, isNew = false) {
+  async keep({ blob, ...node }, isNew = false) {
     this.nodes.set(node.id, { ...node, blob });
-    this.#put("nodes", node.id, node);
-    if (isNew) this.#put("blobs", node.id, blob);
+    await Promise.all([this.#put("nodes", node.id, node), isNew && this.#put("blobs", node.id, blob)]);
   }
 
   #put = (...value) => this.store.put(...value).catch(() => this.view.notify(texts.notKept));
@@ -193,7 +192,7 @@ export class Studio {
     try {
       if (!job.id) {
         job.id = run.id = (await this.withKey(async () => submit(this.api, await form, abort.signal, on))).id;
-        this.keepValue("job", job);
+        await this.keepValue("job", job);
       }
       await this.finish(job, await this.withKey(() => follow(this.api, job.id, abort.signal, on)));
     } catch (error) {
@@ -220,17 +219,25 @@ export class Studio {
     this.view.notify(message, locked ? texts.enterKey : texts.tryAgain, act);
   }
 
-  /** Take the pictures of a finished edit into the history, or offer them if there are several. */
+  /**
+   * Take the pictures of a finished edit into the history, or offer them if there are several. The job is forgotten
+   * after they are kept: a reload in between takes it up again.
+   */
   async finish(job, { pictures, regions }) {
-    this.store.remove("values", "job");
     if (regions.length && !job.request.boxes) this.limit({ regions, marks: {} }, job.parent);
     if (this.view.draft().instruction === job.request.instruction) byId("instruction").value = "";
     this.keepDraft();
-    if (pictures.length === 1) return this.pick({ job, regions }, pictures[0]);
-    this.picks = { job, pictures, regions };
-    this.keepValue("picks", this.picks);
+    if (pictures.length === 1) await this.pick({ job, regions }, pictures[0]);
+    else await this.offer({ job, pictures, regions });
+    this.store.remove("values", "job");
+  }
+
+  /** Let one of several pictures be picked. */
+  async offer(picks) {
+    await this.keepValue("picks", picks);
+    this.picks = picks;
     this.view.render();
-    this.view.say(texts.donePicks(pictures.length));
+    this.view.say(texts.donePicks(picks.pictures.length));
     byId("pick-list").querySelector("button")?.focus();
   }
 
@@ -243,7 +250,8 @@ export class Studio {
     const known = { request, regions: regions.length ? regions : parent?.regions ?? [], sample: parent?.sample };
     const shown = this.current === job.parent || !parent;
     if (shown) Object.assign(this, { comparing: true, masking: false });
-    this.add({ id, parent: parent?.id ?? null, title, name, blob, ...known, ...(await readPicture(blob)) }, shown);
+    const read = await readPicture(blob);
+    await this.add({ id, parent: parent?.id ?? null, title, name, blob, ...known, ...read }, shown);
     if (this.picks?.job.id === job.id) this.discard();
     if (shown) this.view.say(texts.done(title));
     else this.view.notify(texts.done(title), texts.showIt, () => this.select(id));

@@ -16,13 +16,21 @@ export class Store {
     return this;
   }
 
+  // Each resolves when its transaction is complete, so that what was put is there after a reload.
   all = (kind) => this.#run(kind, "readonly", (store) => store.getAll());
   get = (kind, key) => this.#run(kind, "readonly", (store) => store.get(key));
   put = (kind, key, value) => this.#run(kind, "readwrite", (store) => store.put(value, key));
   remove = (kind, key) => this.#run(kind, "readwrite", (store) => store.delete(key));
 
   async #run(kind, mode, work) {
-    return this.database && settled(work(this.database.transaction(kind, mode).objectStore(kind)));
+    if (!this.database) return null;
+    const transaction = this.database.transaction(kind, mode);
+    const request = work(transaction.objectStore(kind));
+    await new Promise((resolve, reject) => {
+      transaction.oncomplete = resolve;
+      transaction.onabort = () => reject(transaction.error); // an error of the request, or no room for the data
+    });
+    return request.result;
   }
 }
 

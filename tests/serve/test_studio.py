@@ -31,6 +31,18 @@ LIVE_URLS = """
   URL.revokeObjectURL = (url) => { live.delete(url); revoke.call(URL, url); };
 """
 
+SLOW_STORE = """(name) => {
+  const put = IDBObjectStore.prototype.put;
+  IDBObjectStore.prototype.put = function (value, key) {
+    const request = put.call(this, value, key);
+    const end = Date.now() + 1_000;
+    const hold = () => Date.now() < end && (this.get(key).onsuccess = hold);
+    if ([this.name, key].includes(name)) hold();
+    return request;
+  };
+}"""
+"""Keeps transactions open for a second that put into the store, or under the key, of a name."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -232,6 +244,22 @@ def test_one_of_several_variations_becomes_a_picture_of_the_history(
     expect(page.locator("#nodes li")).to_have_count(2)
     expect(node(page, "Remove the camera.")).to_contain_text(f"Seed {int(standin.last['seed']) + 1}")
     assert standin.last["n"] == "3"
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, "blobs"), (3, "picks")])
+def test_a_picture_that_is_shown_outlives_a_reload_at_once(
+    visit: Callable[..., Page], standin: StandIn, count: int, kept: str
+) -> None:
+    page = visit()
+    start(page)
+    page.evaluate(SLOW_STORE, kept)
+    page.get_by_label("Variations").select_option(str(count))
+    edit(page, "Remove the camera.")
+    last = page.get_by_role("button", name=re.compile("Variation 3")) if count > 1 else node(page, "Remove the camera.")
+    expect(last).to_be_visible()
+    page.reload()
+    expect(last).to_be_visible()
+    assert len(standin.edits) == 1
 
 
 def test_a_reload_keeps_everything_and_takes_the_running_edit_up(visit: Callable[..., Page], standin: StandIn) -> None:
