@@ -94,7 +94,6 @@ function unreachable(error) {
 
 async function errorOf(response) {
   const { error } = (await response.json().catch(() => null)) ?? {};
-  const retryAfter = Number(response.headers.get("retry-after")) || null;
   const message = sentence(error?.message) || texts.status(response.status);
-  return new ApiError(message, response.status, error?.code, retryAfter);
+  return new ApiError(message, response.status, error?.code, Number(response.headers.get("retry-after")) || null);
 }

@@ -69,13 +69,10 @@ export class Studio {
 
   /** Call the server; where it asks for a key, ask for one and call again. */
   async withKey(call) {
-    for (;;) {
-      try {
-        return await call();
-      } catch (error) {
-        if (error.status !== 401 || !(await askKey(this, error.message))) throw error;
-      }
-    }
+    return call().catch(async (error) => {
+      if (error.status !== 401 || !(await askKey(this, error.message))) throw error;
+      return this.withKey(call);
+    });
   }
 
   /** Take a picture as the beginning of a history. */
@@ -117,10 +114,7 @@ export class Studio {
     this.limit({ mask: await this.saving }, id);
   }
 
-  clearMask() {
-    this.limit({ mask: null });
-    this.mask.load(this.node);
-  }
+  clearMask = () => (this.limit({ mask: null }), this.mask.load(this.node));
 
   /** Show a picture of the history. */
   select(id) {
@@ -219,16 +213,13 @@ export class Studio {
     this.view.notify(message, locked ? texts.enterKey : texts.tryAgain, act);
   }
 
-  /**
-   * Take the pictures of a finished edit into the history, or offer them if there are several. The job is forgotten
-   * after they are kept: a reload in between takes it up again.
-   */
+  /** Take the picture of a finished edit into the history, or offer several; once kept, they need no job any more. */
   async finish(job, { pictures, regions }) {
     if (regions.length && !job.request.boxes) this.limit({ regions, marks: {} }, job.parent);
     if (this.view.draft().instruction === job.request.instruction) byId("instruction").value = "";
     this.keepDraft();
-    if (pictures.length === 1) await this.pick({ job, regions }, pictures[0]);
-    else await this.offer({ job, pictures, regions });
+    const picks = { job, pictures, regions };
+    await (pictures.length === 1 ? this.pick(picks, pictures[0]) : this.offer(picks));
     this.store.remove("values", "job");
   }
 
@@ -247,11 +238,10 @@ export class Studio {
     const request = { ...job.request, n: 1, seed: seed ?? job.request.seed };
     const [id, title] = [`${job.id}-${request.seed}`, request.instruction];
     const name = `fireedit-${request.seed}.${blob.type.split("/")[1]}`;
-    const known = { request, regions: regions.length ? regions : parent?.regions ?? [], sample: parent?.sample };
+    const known = { name, request, regions: regions.length ? regions : parent?.regions ?? [], sample: parent?.sample };
     const shown = this.current === job.parent || !parent;
     if (shown) Object.assign(this, { comparing: true, masking: false });
-    const read = await readPicture(blob);
-    await this.add({ id, parent: parent?.id ?? null, title, name, blob, ...known, ...read }, shown);
+    await this.add({ id, parent: parent?.id ?? null, title, blob, ...known, ...(await readPicture(blob)) }, shown);
     if (this.picks?.job.id === job.id) this.discard();
     if (shown) this.view.say(texts.done(title));
     else this.view.notify(texts.done(title), texts.showIt, () => this.select(id));

@@ -17,8 +17,7 @@ export function make(tag, properties = {}, ...children) {
 
 /** Fill a button with an icon and a label that CSS hides where there is no room. */
 export function label(button, icon, text, hint = text) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
   use.setAttribute("href", new URL(`icons.svg#${icon}`, import.meta.url));
   svg.setAttribute("aria-hidden", "true");
   svg.append(use);

@@ -80,8 +80,7 @@ export function connectPage(studio) {
   connectKeys(studio.store);
   connectPictures(studio);
   for (const change of ["online", "offline"]) addEventListener(change, () => studio.connect());
-  const closes = document.querySelectorAll("[data-close]");
-  for (const button of closes) button.onclick = () => button.closest("dialog").close("");
+  addEventListener("click", ({ target }) => target.closest("[data-close]")?.closest("dialog").close(""));
 }
 
 function connectForms(studio) {

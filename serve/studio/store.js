@@ -16,7 +16,6 @@ export class Store {
     return this;
   }
 
-  // Each resolves when its transaction is complete, so that what was put is there after a reload.
   all = (kind) => this.#run(kind, "readonly", (store) => store.getAll());
   get = (kind, key) => this.#run(kind, "readonly", (store) => store.get(key));
   put = (kind, key, value) => this.#run(kind, "readwrite", (store) => store.put(value, key));
@@ -26,16 +25,14 @@ export class Store {
     if (!this.database) return null;
     const transaction = this.database.transaction(kind, mode);
     const request = work(transaction.objectStore(kind));
-    await new Promise((resolve, reject) => {
-      transaction.oncomplete = resolve;
-      transaction.onabort = () => reject(transaction.error); // an error of the request, or no room for the data
-    });
+    await settled(transaction); // what was put is there after a reload
     return request.result;
   }
 }
 
-const settled = (request) =>
+/** Wait for a request, or for all of a transaction. */
+const settled = (it) =>
   new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
+    it.onsuccess = it.oncomplete = () => resolve(it.result);
+    it.onerror = it.onabort = ({ target }) => reject(target.error);
   });

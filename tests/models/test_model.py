@@ -64,8 +64,7 @@ def test_the_paper_preset_has_the_papers_sizes() -> None:
 
 
 def test_fresh_weights_have_one_precision_but_for_the_detectors() -> None:
-    with torch.device("meta"):
-        model = FireEdit.fresh(preset("paper"), seed=0, dtype=torch.bfloat16)
+    model = FireEdit.fresh(preset("paper"), seed=0, dtype=torch.bfloat16, device="meta")
     dtypes = {name: {x.dtype for x in part.parameters()} for name, part in model.named_children()}
     assert dtypes.pop("detector") == {torch.float32}
     assert [*dtypes.values()] == len(dtypes) * [{torch.bfloat16}]

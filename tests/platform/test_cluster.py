@@ -34,7 +34,9 @@ print("CODE", sample.__file__, getattr(sample, "MARK", None), platform.system())
 
 THREE_JOBS = """
 import sys, threading
+from fireedit.platform import cluster
 from fireedit.platform.cluster import require_resources, start_ray
+cluster.LONGEST_SILENCE_S = 1  # less than a node takes to start
 start_ray()
 jobs = [[{"CPU": 1, "GPU": 1}], [{"CPU": 9}], [{"CPU": 0.6}, {"CPU": 0.6}]]
 threads = [threading.Thread(target=require_resources, args=(bundles, "write less", 1)) for bundles in jobs]
