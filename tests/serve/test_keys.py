@@ -92,7 +92,11 @@ def test_keys_come_from_file_or_environment(tmp_path: Path, monkeypatch: pytest.
         Keys.load(KeysConfig(file=str(file)))
 
 
-@pytest.mark.parametrize("line", [SECRET, f"ann:{SECRET}:0:0", LINE.rpartition(":")[0], LINE + ":1", "a b" + LINE])
+@pytest.mark.parametrize(
+    "line",
+    [SECRET, f"ann:{SECRET}:0:0", LINE.rpartition(":")[0], LINE + ":1", "a b" + LINE],
+    ids=["the key itself", "the key as its hash", "three fields", "five fields", "a name with a space"],
+)
 def test_bad_line_is_named_and_not_shown(line: str) -> None:
     with pytest.raises(KeysError, match="here: line 2: write name:sha256") as error:
         parse_keys(f"{OTHER_LINE}\n{line}", "here")
