@@ -30,7 +30,10 @@ SWAPPED = {
         "SmartEdit-7B/unet-15000/adapter_model.bin",
         *("qformer", "found Stable Diffusion's UNet", "SmartEdit's Q-Former", "TencentARC/SmartEdit-7B"),
     ),
-    "ip-adapter": ("instruct-pix2pix/vae", "unet", "found Stable Diffusion's VAE", "IP-Adapter", "h94/IP-Adapter"),
+    "ip-adapter": (
+        "instruct-pix2pix/vae/diffusion_pytorch_model.safetensors",
+        *("unet", "found Stable Diffusion's VAE", "IP-Adapter", "h94/IP-Adapter"),
+    ),
 }
 """For each option the folder that is given instead, and words of the sentence."""
 
@@ -55,8 +58,9 @@ def error_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 PAIRINGS = {
     "groma-7b-pretrain with Vicuna": ({}, []),
     "groma-7b-finetune with its own LLM": ({"groma": "groma-7b-finetune", "llm": None}, []),
-    "Vicuna and SmartEdit": ({"smartedit": "SmartEdit-7B"}, []),
+    "Vicuna and SmartEdit": ({"smartedit": "SmartEdit-7B"}, ["vlm"]),
     "groma-7b-finetune's LLM with pretrain's region encoder": ({"llm": "groma-7b-finetune"}, ["region_encoder"]),
+    "LLaVA-1.1 and SmartEdit": ({"llm": "LLaVA-7B-v1", "smartedit": "SmartEdit-7B"}, ["region_encoder"]),
     "LLaVA-1.5 and SmartEdit": (
         {"llm": "llava-v1.5-7b", "smartedit": "SmartEdit-7B"},
         ["region_encoder", "vlm"],
@@ -88,10 +92,10 @@ def test_published_folders_become_an_edit(
 def test_each_part_is_reported(published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A published file may have tensors that nobody knows; those known to be of no use are left out in silence."""
     groma = shutil.copytree(published.root / "groma-7b-pretrain", tmp_path / "groma")
-    index = groma / "model.safetensors.index.json"
+    index = groma / "pytorch_model.bin.index.json"
     places = json.loads(index.read_text())
-    write(groma / "model-00009.safetensors", {"surprise.weight": torch.zeros(1)})
-    index.write_text(json.dumps({"weight_map": places["weight_map"] | {"surprise.weight": "model-00009.safetensors"}}))
+    write(groma / "pytorch_model-00009.bin", {"surprise.weight": torch.zeros(1)})
+    index.write_text(json.dumps({"weight_map": places["weight_map"] | {"surprise.weight": "pytorch_model-00009.bin"}}))
     assert main(arguments(published, tmp_path / "out", groma=groma), PAPERLIKE) == 0
     out, err = capsys.readouterr()
     parts = json.loads(out.splitlines()[-1])["parts"]
@@ -163,9 +167,9 @@ def damaged(folder: Path, pattern: str, how: str) -> Path:
 @pytest.mark.parametrize(
     ("option", "name", "pattern", "how", "said"),
     [
-        ("groma", "groma-7b-pretrain", "model-00002*.safetensors", "pointer", "run `git lfs pull` in its folder"),
-        ("groma", "groma-7b-pretrain", "model-00001*.safetensors", "cut", "download it again"),
-        ("groma", "groma-7b-pretrain", "model-00002*.safetensors", "gone", "download it again"),
+        ("groma", "groma-7b-pretrain", "pytorch_model-00002*.bin", "pointer", "run `git lfs pull` in its folder"),
+        ("groma", "groma-7b-pretrain", "pytorch_model-00001*.bin", "cut", "download it again"),
+        ("groma", "groma-7b-pretrain", "pytorch_model-00002*.bin", "gone", "download it again"),
         ("llm", "vicuna-7b-v1.5", "*-00001*.bin", "cut", "download it again"),
         ("llm", "vicuna-7b-v1.5", "*-00002*.bin", "gone", "download it again"),
         ("llm", "vicuna-7b-v1.5", "tokenizer.model", "cut", "download it again"),
