@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from fireedit.benchmarks import published_folders
 from fireedit.jobs.training import published as module
-from fireedit.jobs.training.published import convert
+from fireedit.jobs.training.published import PARTS, convert
 from fireedit.jobs.training.published_files import PublishedPaths
+from fireedit.models.checkpoint_files import CheckpointFileError, check_pipeline, read_tokenizer
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.weights import WeightsError
@@ -232,10 +234,13 @@ def test_llavas_added_rows_and_projector_are_left_out(published: Published, tmp_
 
 def test_gromas_own_llm_is_taken_where_none_is_given(published: Published, tmp_path: Path) -> None:
     given = {"groma": published.root / "groma-7b-finetune", "llm": None}
-    found = llama_tensors(vlm_of(published.paths(**given), tmp_path))
+    vlm = vlm_of(published.paths(**given), tmp_path)
+    expected = {name: each.bfloat16() for name, each in published.finetuned.state_dict().items()}
+    found = llama_tensors(vlm)
     assert found and all(
-        torch.equal(found[name], each.bfloat16()) for name, each in published.finetuned.state_dict().items()
+        torch.equal(found[name], each) and found[name].dtype == torch.bfloat16 for name, each in expected.items()
     )
+    assert vlm.adapter[0].weight.dtype == torch.float32, "Groma's is in float32"
 
 
 def test_tokens_added_after_the_vocabulary_are_plain_text(published: Published, llm: Path) -> None:
@@ -279,3 +284,40 @@ def test_another_precision_of_gromas_llm_is_no_other_llm(
         f"warning: region_encoder: that of {published.paths().groma} was trained with another LLM"
     )
     assert re.search(r"\d+% of llm\S+ differ; give --llm lmsys/vicuna-7b-v1.5 to groma-7b-pretrain, and none", warning)
+
+
+def test_large_parts_are_in_shards(published: Published, plain: FireEditPipeline, tmp_path: Path) -> None:
+    convert(published.paths(), PAPERLIKE, tmp_path, shard_bytes=500_000)
+    written = {path.name: path.stat().st_size for path in (tmp_path / "vlm").glob("*.safetensors")}
+    assert len(written) > 3 and sorted(written.values())[-3] < 550_000, "but for the two tables"
+    assert len({*(tmp_path / "text_encoder").glob("*.safetensors")}) > 1
+    check_pipeline(tmp_path, PARTS)
+    for sharded in (load(tmp_path), FireEditPipeline.from_pretrained(tmp_path)):
+        for name in PARTS:
+            own, other = getattr(plain, name).state_dict(), getattr(sharded, name).state_dict()
+            assert own.keys() == other.keys()
+            assert all(torch.equal(tensor.float(), other[each].float()) for each, tensor in own.items()), name
+    next((tmp_path / "vlm").glob("*-00002-*")).unlink()
+    with pytest.raises(CheckpointFileError, match="-00002-of-"):
+        load(tmp_path, ("vlm",))
+
+
+def test_gromas_added_tokens_are_left_out(published: Published, tmp_path: Path) -> None:
+    """Its folders hold a tokenizer.model and an added_tokens.json."""
+    vocab_size = published.sentences.vocab_size()
+    config = replace(PAPERLIKE, vlm=replace(PAPERLIKE.vlm, vocab_size=vocab_size))
+    convert(published.paths(llm=None), config, tmp_path)
+    tokenizer = load(tmp_path, ("vlm_tokenizer",)).vlm_tokenizer
+    assert len(tokenizer) == vocab_size and max(tokenizer("make <r7> red").input_ids) < vocab_size
+    assert len(read_tokenizer(published.root / "groma-7b-pretrain")) == vocab_size + published_folders.GROMA_ROWS
+
+
+def test_stable_diffusions_source_channels_are_reported_as_fresh(published: Published, tmp_path: Path) -> None:
+    folder = tmp_path / "stable-diffusion"
+    shutil.copytree(published.root / "instruct-pix2pix", folder)
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    write(path, state | {"conv_in.weight": state["conv_in.weight"][:, :4]})
+    path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    report = convert(published.paths(instruct_pix2pix=folder), PAPERLIKE, tmp_path / "out")["unet"]
+    assert report.partly == ("conv_in.weight (4 of 8 channels fresh)",) and report.loaded == len(state) - 1
