@@ -45,7 +45,7 @@ class Trial:
     steps: int = 2
     """Denoising steps."""
     in_float32: bool = False
-    """Compute in float32, as a CPU without instructions for bfloat16 must; otherwise all but the detector in bfloat16."""
+    """Compute in float32, as a CPU without instructions for bfloat16 must; else in bfloat16, but for the detector."""
 
     @property
     def sizes(self) -> FireEditConfig:
