@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -163,8 +164,24 @@ def writing_folder(path: str, last: str) -> Iterator[Path]:
         draft.rename(local)
 
 
+def begin_folder(path: str, mark: str) -> Path:
+    """Make an empty local folder to work in, in place of an earlier one only: one that is empty or holds `mark`.
+
+    Args:
+        mark: file that is written first.
+    Raises:
+        OSError: `path` holds other files, or cannot be replaced.
+    """
+    target = Path(path).expanduser().resolve()
+    _require_replaceable(str(target), mark)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / mark).touch()
+    return target
+
+
 def _require_replaceable(path: str, last: str) -> None:
-    """Raise FileExistsError or OSError unless `writing_folder` may put a folder at `path`."""
+    """Raise FileExistsError or OSError unless a folder at `path` may be replaced."""
     found = info(path)
     if is_remote(path) and "/" not in filesystem(path)[1].strip("/"):
         raise OSError(f"{path} is a whole bucket; write a folder in it, such as {join(path, 'weights')}")

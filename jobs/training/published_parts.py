@@ -112,13 +112,13 @@ def vlm(paths: PublishedPaths, config: FireEditConfig) -> Filling:
     llm = groma if paths.llm is None else read_tensors(paths.llm)
     llm = weights.language_model(llm, sizes.vocab_size, sizes.lora_targets)
     if not {*weights.TABLES} <= llm.keys():
-        tables = " or ".join(weights.TABLES)
-        raise weights.WeightsError(f"vlm: found no {tables} in {paths.language_model}; give a LLaMA")
+        wanted = " or ".join(weights.TABLES)
+        raise weights.WeightsError(f"vlm: found no {wanted} in {paths.language_model}; give a LLaMA")
     notes = _note_on_another_llm(weights.language_model(groma, sizes.vocab_size, sizes.lora_targets), llm, paths)
     lora, tables, more = _smartedit_lora(paths, llm, sizes)
     tokens, published, fresh = sizes.prompt.new_tokens, dict[str, Tensor](), dict[str, Tensor]()
-    for name, old, table in zip(NEW_TABLES, weights.TABLES, tables, strict=True):
-        (fresh if table is None else published)[name] = weights.new_rows(tokens, llm[old], table)
+    for new, old, rows in zip(NEW_TABLES, weights.TABLES, tables, strict=True):
+        (fresh if rows is None else published)[new] = weights.new_rows(tokens, llm[old], rows)
     unknown = sum(token not in weights.SMARTEDIT_TOKENS for token in tokens)
     partly = dict.fromkeys(published, f"{unknown} of {len(tokens)} rows fresh") if unknown else {}
     if not lora:

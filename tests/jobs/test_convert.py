@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fireedit.benchmarks.published_folders import save_groma_detector, save_ip_adapter
@@ -320,3 +321,18 @@ def test_an_llm_in_float32_stays_so_where_that_is_asked_for(published: Published
     found = load_file(tmp_path / "out/vlm/diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
     assert torch.equal(found["llm.lm_head.weight"], published.llm.lm_head.weight.float())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error")])
+def test_a_disk_that_fails_is_one_sentence(
+    published: Published,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fireedit.jobs.training.published.write_tensors", fail)
+    assert error_of(arguments(published, tmp_path / "out"), capsys) == str(error)

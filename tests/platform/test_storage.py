@@ -99,6 +99,17 @@ def test_an_interrupted_upload_is_begun_again(s3: str, monkeypatch: pytest.Monke
     assert storage.names(path) == ["index"]
 
 
+def test_a_folder_is_begun_again_by_the_one_who_began_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        folder = storage.begin_folder(str(tmp_path / "out"), ".mine")
+        assert storage.names(str(folder)) == [".mine"]
+        (folder / "file").touch()
+    for path, mark in ((tmp_path, ".mine"), (folder, ".yours"), (Path("/"), ".mine")):
+        with pytest.raises(OSError, match="write"):
+            storage.begin_folder(str(path), mark)
+    assert (folder / "file").exists()
+
+
 def test_a_link_keeps_pointing_to_the_folder(tmp_path: Path) -> None:
     (tmp_path / "disk" / "weights").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "weights")
