@@ -39,8 +39,13 @@ from fireedit.models.weights import SMARTEDIT_TOKENS
 
 SHARDS, GROMA_SHARDS = 2, 3
 """Number of shards, about, of every checkpoint that is published in some."""
-LLAVA_ROWS, GROMA_ROWS = 3, 114
-"""Rows of tokens that the authors added to the LLM's tables."""
+LLAVA_ROWS = 3
+"""Rows of tokens that LLaVA's authors added to the LLM's tables."""
+GROMA_TOKENS = (
+    *("[PAD]", "<sep>", "<img>", "</img>", "<roi>", "</roi>", "<p>", "</p>", "<image>", "<region>", "<refer_box>"),
+    *("<ground_box>", "<refer_feat>", "[grounding]", *(f"<r{index}>" for index in range(100))),
+)
+"""Tokens that Groma's authors added after the LLM's vocabulary."""
 State = dict[str, Tensor]
 
 
@@ -147,19 +152,22 @@ def save_groma(
     Args:
         tokenizer: a tokenizer.model to copy, beside which the added tokens have a file; None saves nano's.
     """
-    rows = torch.zeros(GROMA_ROWS, llm.config.hidden_size)
+    rows = torch.zeros(len(GROMA_TOKENS), llm.config.hidden_size)
     state = _prefixed("perceiver.", _perceiver(parts["detector"], dinov2))
-    state |= _prefixed("region_encoder.", parts["region_encoder"].state_dict())
-    state |= _prefixed("img_txt_bridge.", parts["adapter"].state_dict())
     state |= {f"llm.{name}": tensor.float() for name, tensor in llm.state_dict().items()}
+    state |= _prefixed("img_txt_bridge.", parts["adapter"].state_dict())
+    state |= _prefixed("region_encoder.", parts["region_encoder"].state_dict())
     state |= {"extra_lm_head.weight": rows, "new_input_embs.weight": rows.clone()}
     _save_shards(folder, state, pickled=True, shards=GROMA_SHARDS)
-    settings = {"model_type": "groma", "num_new_token": GROMA_ROWS, "llm_cfg": llm.config.to_dict()}
+    settings = {"model_type": "groma", "num_new_token": len(GROMA_TOKENS), "llm_cfg": llm.config.to_dict()}
     (folder / "config.json").write_text(json.dumps(settings))
     _save_tokenizer(folder, tokenizer)
     if tokenizer is not None:
-        added = {f"<r{index}>": llm.config.vocab_size + index for index in range(GROMA_ROWS)}
+        added = {token: llm.config.vocab_size + index for index, token in enumerate(GROMA_TOKENS)}
         (folder / "added_tokens.json").write_text(json.dumps(added))
+        bos, eos = ({"__type": "AddedToken", "content": token, "normalized": True} for token in ("<s>", "</s>"))
+        named = {"bos_token": bos, "eos_token": eos, "pad_token": "[PAD]", "tokenizer_class": "LlamaTokenizer"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(named))
 
 
 def save_groma_detector(folder: Path, detector: nn.Module, dinov2: nn.Module) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from diffusers import ModelMixin
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -19,7 +20,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokeniz
 from fireedit.jobs.training import published_parts as parts
 from fireedit.jobs.training.published_files import PublishedPaths, check_sources, sources_of
 from fireedit.models import weights
-from fireedit.models.checkpoint_files import read_json, read_tokenizer, write_tensors
+from fireedit.models.checkpoint_files import CheckpointFileError, read_json, read_tokenizer, write_tensors
 from fireedit.models.model import FireEdit, FireEditConfig
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.schedule import sampler
@@ -199,9 +200,17 @@ def _report(part: nn.Module, filling: parts.Filling, unexpected: Iterable[str]) 
 
 
 def _llm_config(folder: Path) -> LlamaConfig:
-    """Read the settings of an LLM, alone or inside LLaVA or Groma; those that are left out are LLaMA-7B's."""
-    config = read_json(folder / "config.json")
-    return LlamaConfig.from_dict(config.get("text_config") or config.get("llm_cfg") or config)
+    """Read the settings of an LLM, alone or inside LLaVA or Groma; those that are left out are LLaMA-7B's.
+
+    Raises:
+        CheckpointFileError: they are not there, or of another kind.
+    """
+    config = read_json(path := folder / "config.json")
+    try:
+        return LlamaConfig.from_dict(config.get("text_config") or config.get("llm_cfg") or config)
+    except (StrictDataclassError, TypeError) as error:
+        found = " ".join(str(error).split())[:200]
+        raise CheckpointFileError(f"{path} holds no settings of a LLaMA ({found}); download it again") from None
 
 
 def _check_llm_config(found: LlamaConfig, own: LlamaConfig, path: Path) -> None:

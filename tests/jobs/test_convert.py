@@ -276,6 +276,15 @@ def test_an_llm_that_computes_otherwise_is_refused(
     assert re.match(rf"vlm: {folder}/config.json: {found}.*; give an LLM without it", error)
 
 
+def test_settings_of_no_llama_are_named(
+    published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(published.root / "vicuna-7b-v1.5", tmp_path / "llm")
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 128, "num_attention_heads": 3}))
+    error = error_of(arguments(published, tmp_path / "out", llm=folder), capsys)
+    assert re.match(rf"{folder}/config.json holds no settings of a LLaMA \(.*hidden size .128.*\); download", error)
+
+
 @pytest.mark.parametrize("wrong", ["short", "wide", "folder"])
 def test_another_ip_adapter_is_told_which_one_fits(
     published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
@@ -323,16 +332,16 @@ def test_an_llm_in_float32_stays_so_where_that_is_asked_for(published: Published
     assert torch.equal(found["llm.lm_head.weight"], published.llm.lm_head.weight.float())
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error")])
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
 def test_a_disk_that_fails_is_one_sentence(
     published: Published,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
+    kind: type[Exception],
 ) -> None:
     def fail(*_: object) -> None:
-        raise error
+        raise kind("No space left on device")
 
     monkeypatch.setattr("fireedit.jobs.training.published.write_tensors", fail)
-    assert error_of(arguments(published, tmp_path / "out"), capsys) == str(error)
+    assert error_of(arguments(published, tmp_path / "out"), capsys) == "No space left on device"

@@ -303,13 +303,17 @@ def test_large_parts_are_in_shards(published: Published, plain: FireEditPipeline
 
 
 def test_gromas_added_tokens_are_left_out(published: Published, tmp_path: Path) -> None:
-    """Its folders hold a tokenizer.model and an added_tokens.json."""
+    """Its folders hold a tokenizer.model and an added_tokens.json, in which `<roi>` has another id than here."""
     vocab_size = published.sentences.vocab_size()
     config = replace(PAPERLIKE, vlm=replace(PAPERLIKE.vlm, vocab_size=vocab_size))
     convert(published.paths(llm=None), config, tmp_path)
     tokenizer = load(tmp_path, ("vlm_tokenizer",)).vlm_tokenizer
-    assert len(tokenizer) == vocab_size and max(tokenizer("make <r7> red").input_ids) < vocab_size
-    assert len(read_tokenizer(published.root / "groma-7b-pretrain")) == vocab_size + published_folders.GROMA_ROWS
+    own = read_tokenizer(published.root / "groma-7b-pretrain")
+    assert len(own) == vocab_size + 114 and max(own("<roi> <r7>").input_ids) >= vocab_size
+    assert len(tokenizer) == vocab_size and max(tokenizer("<roi> <r7>").input_ids) < vocab_size
+    for text in ("make the red hat", "<roi>red"):
+        assert tokenizer(text, add_special_tokens=False).input_ids == published.sentences.encode(text), text
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token) == (1, 2, "</s>")
 
 
 def test_stable_diffusions_source_channels_are_reported_as_fresh(published: Published, tmp_path: Path) -> None:
