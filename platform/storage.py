@@ -161,7 +161,12 @@ def writing_folder(path: str, last: str) -> Iterator[Path]:
         _require_replaceable(target, last)
         if local.exists():
             local.rename(old)
-        draft.rename(local)
+        try:
+            draft.rename(local)
+        except OSError:
+            if old.exists():
+                old.rename(local)
+            raise
 
 
 def begin_folder(path: str, mark: str) -> Path:
@@ -189,7 +194,7 @@ def _require_replaceable(path: str, last: str) -> None:
         raise OSError(f"{path} is a mount point, which no folder can replace; write {join(path, 'weights')} or another")
     if found.type == fs.FileType.File:
         raise FileExistsError(f"{path} is a file; write a folder that is new, or that was written so before")
-    present = names(path)
+    present = [name for name in names(path) if name != PROBE]
     if present and not {last, UNFINISHED} & {*present}:
         such = f"{present[0]} and {len(present) - 1} more" if len(present) > 1 else present[0]
         raise FileExistsError(

@@ -99,6 +99,23 @@ def test_an_interrupted_upload_is_begun_again(s3: str, monkeypatch: pytest.Monke
     assert storage.names(path) == ["index"]
 
 
+def test_the_old_folder_stays_where_the_new_one_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move(source: Path, target: Path) -> Path:
+        if source.name == "draft":
+            raise OSError("no right")
+        return rename(source, target)
+
+    rename = Path.rename
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "index").write_text("old")
+    monkeypatch.setattr(Path, "rename", move)
+    with pytest.raises(OSError, match="no right"), storage.writing_folder(str(tmp_path / "weights"), "index") as draft:
+        (draft / "index").write_text("new")
+    assert (tmp_path / "weights" / "index").read_text() == "old" and storage.names(str(tmp_path)) == ["weights"]
+
+
 def test_a_folder_is_begun_again_by_the_one_who_began_it(tmp_path: Path) -> None:
     for _ in range(2):
         folder = storage.begin_folder(str(tmp_path / "out"), ".mine")
