@@ -166,7 +166,7 @@ def _smartedit_lora(
     if paths.lora is None or paths.smartedit is None or paths.qformer is None:
         return {}, (None, None), ()
     config = read_json(adapter_config(paths.smartedit), "r", "lora_alpha", "target_modules")
-    found = (config["r"], config["lora_alpha"], sorted(config["target_modules"]))
+    found = (config["r"], config["lora_alpha"], sorted(config["target_modules"] or ()))
     wanted = (sizes.lora_rank, sizes.lora_alpha, sorted(sizes.lora_targets))
     if found != wanted:
         given = f"{paths.lora} has a LoRA of rank, alpha and targets {found}"
