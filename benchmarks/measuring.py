@@ -1,21 +1,16 @@
 """Measurements of processes: CPU time, memory, open files, and functions that run in a process of their own."""
 
 import contextlib
-import multiprocessing
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psutil
 
+from fireedit.platform.processes import in_new_process as in_new_process
+from fireedit.platform.processes import peak_bytes
+
 T = TypeVar("T")
-
-
-def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a new process, whose children end with it."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def family() -> list[psutil.Process]:
@@ -70,8 +65,7 @@ def peak_growth_mb(resident: Mapping[int, float], processes: Iterable[psutil.Pro
 
 
 def _peak_mb(process: psutil.Process) -> float:
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")), 0.0)
+    return peak_bytes(process.pid) / 1e6
 
 
 def _read(processes: Iterable[psutil.Process], value: Callable[[psutil.Process], T]) -> dict[int, T]:

@@ -37,10 +37,15 @@ from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
 from fireedit.models.weights import SMARTEDIT_TOKENS
 
-SHARDS = 2
+SHARDS, GROMA_SHARDS = 2, 3
 """Number of shards, about, of every checkpoint that is published in some."""
-LLAVA_ROWS, GROMA_ROWS = 3, 114
-"""Rows of tokens that the authors added to the LLM's tables."""
+LLAVA_ROWS = 3
+"""Rows of tokens that LLaVA's authors added to the LLM's tables."""
+GROMA_TOKENS = (
+    *("[PAD]", "<sep>", "<img>", "</img>", "<roi>", "</roi>", "<p>", "</p>", "<image>", "<region>", "<refer_box>"),
+    *("<ground_box>", "<refer_feat>", "[grounding]", *(f"<r{index}>" for index in range(100))),
+)
+"""Tokens that Groma's authors added after the LLM's vocabulary."""
 State = dict[str, Tensor]
 
 
@@ -135,18 +140,34 @@ def groma_parts(config: FireEditConfig, seed: int = 0) -> dict[str, nn.Module]:
     }
 
 
-def save_groma(folder: Path, parts: Mapping[str, nn.Module], dinov2: nn.Module, llm: LlamaForCausalLM) -> None:
-    """Save FoundationVision/groma-7b-pretrain or -finetune: all of Groma, in shards, and a tokenizer."""
-    rows = torch.zeros(GROMA_ROWS, llm.config.hidden_size)
+def save_groma(
+    folder: Path,
+    parts: Mapping[str, nn.Module],
+    dinov2: nn.Module,
+    llm: LlamaForCausalLM,
+    tokenizer: Path | None = None,
+) -> None:
+    """Save FoundationVision/groma-7b-pretrain or -finetune: all of Groma in float32, as its training does with bf16.
+
+    Args:
+        tokenizer: a tokenizer.model to copy, beside which the added tokens have a file; None saves nano's.
+    """
+    rows = torch.zeros(len(GROMA_TOKENS), llm.config.hidden_size)
     state = _prefixed("perceiver.", _perceiver(parts["detector"], dinov2))
-    state |= _prefixed("region_encoder.", parts["region_encoder"].state_dict())
+    state |= {f"llm.{name}": tensor.float() for name, tensor in llm.state_dict().items()}
     state |= _prefixed("img_txt_bridge.", parts["adapter"].state_dict())
-    state |= {f"llm.{name}": tensor.bfloat16() for name, tensor in llm.state_dict().items()}
+    state |= _prefixed("region_encoder.", parts["region_encoder"].state_dict())
     state |= {"extra_lm_head.weight": rows, "new_input_embs.weight": rows.clone()}
-    _save_shards(folder, state)
-    settings = {"model_type": "groma", "num_new_token": GROMA_ROWS, "llm_cfg": llm.config.to_dict()}
+    _save_shards(folder, state, pickled=True, shards=GROMA_SHARDS)
+    settings = {"model_type": "groma", "num_new_token": len(GROMA_TOKENS), "llm_cfg": llm.config.to_dict()}
     (folder / "config.json").write_text(json.dumps(settings))
-    _save_tokenizer(folder)
+    _save_tokenizer(folder, tokenizer)
+    if tokenizer is not None:
+        added = {token: llm.config.vocab_size + index for index, token in enumerate(GROMA_TOKENS)}
+        (folder / "added_tokens.json").write_text(json.dumps(added))
+        bos, eos = ({"__type": "AddedToken", "content": token, "normalized": True} for token in ("<s>", "</s>"))
+        named = {"bos_token": bos, "eos_token": eos, "pad_token": "[PAD]", "tokenizer_class": "LlamaTokenizer"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(named))
 
 
 def save_groma_detector(folder: Path, detector: nn.Module, dinov2: nn.Module) -> None:
@@ -286,10 +307,10 @@ def _prefixed(prefix: str, state: Mapping[str, Tensor]) -> State:
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
-def _save_shards(folder: Path, state: Mapping[str, Tensor], pickled: bool = False) -> None:
+def _save_shards(folder: Path, state: Mapping[str, Tensor], pickled: bool = False, shards: int = SHARDS) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     size = sum(tensor.nbytes for tensor in state.values())
-    save_torch_state_dict(dict(state), folder, max_shard_size=size // SHARDS + 1, safe_serialization=not pickled)
+    save_torch_state_dict(dict(state), folder, max_shard_size=size // shards + 1, safe_serialization=not pickled)
 
 
 def _save_pickle(path: Path, state: Mapping[str, Tensor]) -> None:

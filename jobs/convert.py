@@ -18,9 +18,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from fireedit.jobs.training.published import convert
-from fireedit.jobs.training.published_files import PublishedPaths
-from fireedit.models.checkpoint_files import CheckpointFileError, quiet_loading
+from fireedit.jobs.training.published_files import PublishedPaths, check_out
+from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.model import FireEditConfig
 from fireedit.models.weights import WeightsError
 from fireedit.platform import storage
@@ -30,13 +32,15 @@ from fireedit.platform.console import say
 def main(argv: Sequence[str] | None = None, config: FireEditConfig | None = None) -> int:
     """Convert and print one line of JSON; `config` has sizes other than the paper's."""
     args = vars(build_parser().parse_args(argv))
-    out, seed = args.pop("out"), args.pop("seed")
+    out, seed, keep_float32 = args.pop("out"), args.pop("seed"), args.pop("llm_precision") == "saved"
     started = time.monotonic()
     quiet_loading()
     try:
+        paths = PublishedPaths(**args)
+        check_out(out, paths)
         with storage.writing_folder(out, last="model_index.json") as folder:
-            reports = convert(PublishedPaths(**args), config or FireEditConfig(), folder, seed)
-    except (CheckpointFileError, WeightsError) as error:
+            reports = convert(paths, config or FireEditConfig(), folder, seed, keep_float32)
+    except (OSError, SafetensorError, WeightsError) as error:
         say(f"convert: {error}")
         return 1
     report = {
@@ -54,7 +58,18 @@ def build_parser() -> argparse.ArgumentParser:
     for field in dataclasses.fields(PublishedPaths):
         flag, required = f"--{field.name.replace('_', '-')}", field.default is dataclasses.MISSING
         parser.add_argument(flag, type=Path, required=required, metavar="PATH", help=field.metadata["help"])
-    parser.add_argument("--out", required=True, metavar="DIR", help="a folder, or s3://bucket/folder")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="a new folder, or an earlier one of this job, here or s3://bucket/folder (its draft is in $TMPDIR)",
+    )
+    parser.add_argument(
+        "--llm-precision",
+        choices=("half", "saved"),
+        default="half",
+        help="of an LLM that is published in float32: half writes it in bfloat16 (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the fresh weights (default: %(default)s)")
     return parser
 

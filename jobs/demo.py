@@ -13,13 +13,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fireedit.jobs.demonstration import steps
+from fireedit.platform import storage
 from fireedit.platform.cluster import HOST, LocalRay, free_port, read_variables
 from fireedit.platform.console import say, show
 from fireedit.platform.train.progress import duration
@@ -34,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         say("the demo's Ray is stopped" if was_running else "no demo is running")
         return
     started = time.monotonic()
-    if out.exists() and any(out.iterdir()) and not (out / "home").is_dir():
-        sys.exit(f"--out: {out} was not made by the demo; write a new folder")
-    shutil.rmtree(out, ignore_errors=True)
+    try:
+        storage.begin_folder(str(out), ".demo")
+    except OSError as error:
+        sys.exit(f"--out: {error}")
     try:
         report = demo(ray, out, args.rows, args.stages, args.steps)
     except BaseException:

@@ -15,13 +15,13 @@ import contextlib
 import io
 import json
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fireedit.jobs import compare, evaluate, study, sweep
+from fireedit.platform import storage
 from fireedit.platform.console import say
 from fireedit.platform.scenes.world import WORLDS
 from fireedit.platform.scenes.writers import emu_edit, magicbrush, reasonedit
@@ -36,9 +36,10 @@ NANO = ("--editor", "fireedit=nano", "--partial", "--device", "cpu", "--cpus", "
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     out, began = args.out.expanduser().resolve(), time.monotonic()
-    if out.exists() and any(out.iterdir()) and not (out / "sets").is_dir():
-        sys.exit(f"--out: {out} was not made by this demo; write a new folder")
-    shutil.rmtree(out, ignore_errors=True)
+    try:
+        storage.begin_folder(str(out), ".eval_demo")
+    except OSError as error:
+        sys.exit(f"--out: {error}")
     sets, found = write_sets(out / "sets"), dict[str, Any]()
     choice = ["--families", "remove,recolor,style", "--edits", "2", "--sessions", "1", "--batch", "8"]
     drawn = ["--set", "scenes", *choice, "--beside", "copy", "--out", str(out / "scenes")]

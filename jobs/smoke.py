@@ -13,12 +13,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
 import json
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,9 +26,9 @@ from fireedit.jobs.params import count
 from fireedit.jobs.planning.full_size import EDITING, PARTS, Ran, Trial, run_part
 from fireedit.models.model import preset
 from fireedit.platform.console import say
+from fireedit.platform.processes import in_new_process
 
 GIB = 2**30
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,16 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         trial = Trial(
             config=args.config,
             device=args.device,
-            dtype=torch.bfloat16,
             folder=Path(folder),
             in_float32=in_float32,
         )
         say(f"{'part':11s} {'build':>7s} {'run':>7s} {'peak':>8s}  outputs")
         for part in args.parts.split(","):
             try:
-                ran = _in_own_process(part, trial)
-            except (BrokenProcessPool, OSError, RuntimeError, ValueError) as error:
-                say(f"{part:11s} failed: {error or 'its process was killed, perhaps for want of memory'}")
+                ran = in_new_process(run_part, part, trial)
+            except Exception as error:  # a part may fail in any way, and the others are to run
+                say(f"{part:11s} failed: {error or type(error).__name__}")
                 parts[part] = {"failed": str(error) or type(error).__name__}
                 continue
             parts[part] = asdict(ran) | {"as_counted": _as_counted(ran, sizes)}
@@ -66,16 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     report |= {"peak_gib": round(peak / GIB, 2), "failed": failed, "parts": parts}
     print(json.dumps(report | {"seconds": round(time.monotonic() - began, 1)}))
     return int(bool(failed))
-
-
-def _in_own_process(part: str, trial: Trial) -> Ran:
-    """Run a part in a fresh process, which gives all its memory back.
-
-    Raises:
-        BrokenProcessPool: the process was killed.
-    """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(run_part, part, trial).result()
 
 
 def _as_counted(ran: Ran, sizes: dict[str, Any]) -> bool:

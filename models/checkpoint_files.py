@@ -9,6 +9,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -17,6 +18,8 @@ from transformers.utils import logging as transformers_logging
 
 STEMS = ("model", "diffusion_pytorch_model", "pytorch_model", "adapter_model")
 """Names of published weights without their suffix, in order of preference."""
+VARIANTS = ("", ".fp16")
+"""Ends of these names, in order of preference."""
 SUFFIXES = (".safetensors", ".bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Vocabularies of a tokenizer, in order of preference."""
@@ -128,10 +131,43 @@ class _StandIn:
         pass
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a config."""
+def write_tensors(
+    tensors: dict[str, Tensor], folder: Path, stem: str, dtypes: Mapping[str, torch.dtype], shard_bytes: int
+) -> None:
+    """Write `STEM.safetensors` into an existing folder or, if that were larger than a shard, shards and their index.
+
+    Memory holds one shard. Tensors leave the dict as they are written, so that a file from which they are mapped is
+    let go after the last of them: those of one file should follow each other.
+
+    Args:
+        dtypes: precision of each tensor in the file.
+        shard_bytes: size of a file, larger only for a single tensor.
+    """
+    planned = {name: torch.empty(each.shape, dtype=dtypes[name], device="meta") for name, each in tensors.items()}
+    pattern = f"{stem}{{suffix}}.safetensors"
+    plan = split_torch_state_dict_into_shards(planned, filename_pattern=pattern, max_shard_size=shard_bytes)
+    for name, held in plan.filename_to_tensors.items():
+        shard = {tensor: tensors.pop(tensor).to(dtypes[tensor]).contiguous() for tensor in held}
+        safetensors.torch.save_file(shard, folder / name, metadata={"format": "pt"})
+        del shard
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a config, which must have the given keys.
+
+    Raises:
+        CheckpointFileError: it is missing, damaged, or of another kind.
+    """
     check_file(path)
-    return json.loads(path.read_bytes())
+    held = json.loads(path.read_bytes())
+    if not isinstance(held, dict):
+        raise CheckpointFileError(f"{path} holds a {type(held).__name__}, not an object; download it again")
+    if absent := [key for key in keys if key not in held]:
+        raise CheckpointFileError(f"{path} has no {absent[0]!r}, so it is of another kind; download it again")
+    return held
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -154,14 +190,23 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise CheckpointFileError(f"{path}: no tokenizer can be read from it ({error}); download it again") from error
 
 
+def check_no_cache(folder: Path) -> None:
+    """Raise CheckpointFileError for the root of a repository in the Hugging Face Hub's cache, above its files."""
+    if snapshots := sorted(folder.glob("snapshots/*/")):
+        raise CheckpointFileError(f"{folder} is the Hub's cache, not the folder of the files; give it {snapshots[-1]}")
+
+
 def _weights_in(folder: Path) -> list[Path]:
-    for kind in ("safetensors", "bin"):
-        for stem in STEMS:
-            index = folder / f"{stem}.{kind}.index.json"
-            if index.is_file():
-                return [folder / shard for shard in sorted(set(read_json(index)["weight_map"].values()))]
-            if (folder / f"{stem}.{kind}").is_file():
-                return [folder / f"{stem}.{kind}"]
+    check_no_cache(folder)
+    for variant in VARIANTS:
+        for kind in ("safetensors", "bin"):
+            for stem in STEMS:
+                index = folder / f"{stem}.{kind}.index{variant}.json"
+                if index.is_file():
+                    places = read_json(index, "weight_map")["weight_map"]
+                    return [folder / shard for shard in sorted(set(places.values()))]
+                if (folder / f"{stem}{variant}.{kind}").is_file():
+                    return [folder / f"{stem}{variant}.{kind}"]
     names = ", ".join(f"{stem}.safetensors" for stem in STEMS)
     raise CheckpointFileError(f"{folder}: found no weights; it should hold one of {names}, their index, or .bin files")
 

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,6 +16,8 @@ LLAMA_PREFIX, LLAMA_NAMES = (
     r"(model\.(language_model\.)?(embed_tokens|layers|norm)|lm_head)\.",
 )
 """Patterns of the names of a LLaMA's tensors, alone or inside Groma and LLaVA."""
+TABLES = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
+"""The VLM's tables with a row for each old token."""
 DELTA_NORM = 0.1
 """Mean absolute weight of a norm, below which all norms of a delta are."""
 
@@ -90,8 +91,7 @@ def language_model(state: Mapping[str, Tensor], vocab_size: int, lora_targets: S
         (r"\.language_model\.", "."),
         (rf"\.({'|'.join(lora_targets)})\.weight$", r".\1.base_layer.weight"),
     )
-    tables = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
-    return {name: tensor[:vocab_size] if name in tables else tensor for name, tensor in tensors.items()}
+    return {name: tensor[:vocab_size] if name in TABLES else tensor for name, tensor in tensors.items()}
 
 
 def require_merged(state: Mapping[str, Tensor], source: str) -> None:
@@ -179,7 +179,11 @@ def stable_diffusion_unet(
     Args:
         ip_adapter: `h94/IP-Adapter`, `models/ip-adapter-plus_sd15.safetensors`, for the image attention; if None,
             that starts as a no-op: keys of the text attention and zero values.
+    Raises:
+        WeightsError: there is no input or output layer, or the IP-Adapter has not the matrices of this UNet's layers.
     """
+    if absent := [name for name in ("conv_in.weight", "conv_out.weight") if name not in state]:
+        raise WeightsError(f"found no {absent[0]}; give the UNet of timbrooks/instruct-pix2pix or Stable Diffusion 1.5")
     tensors, conv_in, latents = dict(state), state["conv_in.weight"], len(state["conv_out.weight"])
     source = conv_in.new_zeros(len(conv_in), 2 * latents - conv_in.shape[1], *conv_in.shape[2:])
     tensors["conv_in.weight"] = torch.cat([conv_in, source], dim=1)
@@ -188,7 +192,10 @@ def stable_diffusion_unet(
         if ip_adapter is None:
             keys, values = state[f"{layer}.to_k.weight"].clone(), torch.zeros_like(state[f"{layer}.to_v.weight"])
         else:  # it counts self-attentions too
-            keys, values = (ip_adapter[f"ip_adapter.{2 * index + 1}.to_{kind}_ip.weight"] for kind in "kv")
+            keys, values = (
+                _ip_adapter_matrix(ip_adapter, 2 * index + 1, kind, state[f"{layer}.to_{kind}.weight"].shape)
+                for kind in "kv"
+            )
         tensors[f"{layer}.image_attention.to_k.weight"] = keys
         tensors[f"{layer}.image_attention.to_v.weight"] = values
     return tensors
@@ -211,12 +218,39 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ass
     Raises:
         WeightsError: tensors are missing, unexpected or of another shape.
     """
+    require_fit(module, state, type(module).__name__, "", f"it the tensors of {source}")
     on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
-    try:
-        module.load_state_dict(dict(state), assign=assign or on_meta)
-    except RuntimeError as error:
-        lines = [textwrap.shorten(line, 300) for line in str(error).splitlines()[:6]]
-        raise WeightsError("\n".join([*lines, f"  give it the tensors of {source}"])) from None
+    module.load_state_dict(dict(state), assign=assign or on_meta)
+
+
+def require_fit(module: nn.Module, state: Mapping[str, Tensor], name: str, places: str, give: str) -> None:
+    """Raise WeightsError, in one sentence, unless `state` has the names and shapes of the module's tensors.
+
+    Args:
+        name: of the module, for the error.
+        places: of the tensors' files, or "".
+        give: words for what fits.
+    """
+    wanted = {tensor: list(value.shape) for tensor, value in module.state_dict().items()}
+    found = {tensor: list(value.shape) for tensor, value in state.items()}
+    missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    wrong = [
+        f"{tensor} of shape {found[tensor]} in place of {shape}"
+        for tensor, shape in wanted.items()
+        if tensor in found and found[tensor] != shape
+    ]
+    faults = [f"no {listed(missing)}"] if missing else []
+    faults += [f"an unknown {listed(unknown)}"] if unknown else []
+    faults += [listed(wrong, 1)] if wrong else []
+    if faults:
+        place = f" in {places}" if places else ""
+        raise WeightsError(f"{name}: found {', '.join(faults)}{place}; give {give}")
+
+
+def listed(names: Sequence[str], most: int = 2) -> str:
+    """Write down the first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _renamed(state: Mapping[str, Tensor], *renames: tuple[str, str]) -> dict[str, Tensor]:
@@ -231,6 +265,15 @@ def _renamed(state: Mapping[str, Tensor], *renames: tuple[str, str]) -> dict[str
                 name = re.sub(pattern, replacement, name)
             tensors[name] = tensor
     return tensors
+
+
+def _ip_adapter_matrix(ip_adapter: Mapping[str, Tensor], number: int, kind: str, shape: torch.Size) -> Tensor:
+    tensor = ip_adapter.get(name := f"ip_adapter.{number}.to_{kind}_ip.weight")
+    if tensor is None or tensor.shape != shape:
+        found = f"no {name}" if tensor is None else f"{name} of shape {[*tensor.shape]}"
+        give = "h94/IP-Adapter's models/ip-adapter-plus_sd15.safetensors or .bin"
+        raise WeightsError(f"found {found} where Stable Diffusion 1.5 has one of {[*shape]}; give {give}")
+    return tensor
 
 
 def _ip_adapter_order(layer: str) -> tuple[int, ...]:

@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 from pyarrow import fs
 
 from fireedit.platform import copies
+
+UNFINISHED, PROBE = ".unfinished", ".probe"
+"""Objects that mark a remote folder in the middle of its upload, and that are written to see if it can be."""
 
 
 def home() -> str:
@@ -132,28 +136,96 @@ def remove_folder(path: str) -> None:
 def writing_folder(path: str, last: str) -> Iterator[Path]:
     """Give a local folder to fill, which becomes `path` at the end of the block; a failed block leaves nothing.
 
+    It takes the place of an earlier one of its kind only: a folder that is empty, or that holds `last`. A remote
+    folder's draft is in the folder for temporary files, $TMPDIR; a local one's is beside `path`, its links followed.
+
     Args:
         last: file that marks the folder complete; it is copied last where a folder cannot be renamed.
+    Raises:
+        OSError: `path` holds other files, is a whole bucket or disk, or cannot be written; before the block begins.
     """
-    if not is_remote(path):
-        target = Path(path).expanduser().absolute()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            draft = Path(folder) / target.name
-            draft.mkdir()
-            yield draft
-            if target.exists():
-                shutil.rmtree(target)
-            draft.rename(target)
+    target = path if is_remote(path) else str(Path(path).expanduser().resolve())
+    _require_replaceable(target, last)
+    if is_remote(path):
+        _probe(path)
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            _upload(Path(folder), path, last)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-        final = (Path(folder) / last).read_bytes()
-        (Path(folder) / last).unlink()
-        files, inner = filesystem(path)
-        files.delete_dir_contents(inner, missing_dir_ok=True)
-        fs.copy_files(folder, inner, source_filesystem=fs.LocalFileSystem(), destination_filesystem=files)
-        write_bytes(join(path, last), final)
+    local = Path(target)
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{local.name}.", dir=local.parent) as folder:
+        draft, old = Path(folder) / "draft", Path(folder) / "old"
+        draft.mkdir()
+        yield draft
+        _require_replaceable(target, last)
+        if local.exists():
+            local.rename(old)
+        try:
+            draft.rename(local)
+        except OSError:
+            if old.exists():
+                old.rename(local)
+            raise
+
+
+def begin_folder(path: str, mark: str) -> Path:
+    """Make an empty local folder to work in, in place of an earlier one only: one that is empty or holds `mark`.
+
+    Args:
+        mark: file that is written first.
+    Raises:
+        OSError: `path` holds other files, or cannot be replaced.
+    """
+    target = Path(path).expanduser().resolve()
+    _require_replaceable(str(target), mark)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / mark).touch()
+    return target
+
+
+def _require_replaceable(path: str, last: str) -> None:
+    """Raise FileExistsError or OSError unless a folder at `path` may be replaced."""
+    found = info(path)
+    if is_remote(path) and "/" not in filesystem(path)[1].strip("/"):
+        raise OSError(f"{path} is a whole bucket; write a folder in it, such as {join(path, 'weights')}")
+    if not is_remote(path) and (path == "/" or path in {each.mountpoint for each in psutil.disk_partitions(all=True)}):
+        raise OSError(f"{path} is a mount point, which no folder can replace; write {join(path, 'weights')} or another")
+    if found.type == fs.FileType.File:
+        raise FileExistsError(f"{path} is a file; write a folder that is new, or that was written so before")
+    present = [name for name in names(path) if name != PROBE]
+    if present and not {last, UNFINISHED} & {*present}:
+        such = f"{present[0]} and {len(present) - 1} more" if len(present) > 1 else present[0]
+        raise FileExistsError(
+            f"{path} holds {such}, but no {last}, and is left as it is; write a folder that is new or empty"
+        )
+
+
+def _probe(path: str) -> None:
+    """Write and remove a small object, so that a folder that cannot be written fails before any work."""
+    files, inner = filesystem(path)
+    absent = files.get_file_info(inner).type == fs.FileType.NotFound
+    write_bytes(join(path, PROBE), b"")
+    files.delete_file(f"{inner.rstrip('/')}/{PROBE}")
+    if absent:
+        remove_folder(path)
+
+
+def _upload(folder: Path, path: str, last: str) -> None:
+    """Replace the objects of a remote folder, under a mark that lets an interrupted upload be begun again."""
+    files, inner = filesystem(path)
+    final = (folder / last).read_bytes()
+    (folder / last).unlink()
+    write_bytes(join(path, UNFINISHED), b"")
+    for each in files.get_file_info(fs.FileSelector(inner)):
+        if each.type == fs.FileType.Directory:
+            files.delete_dir(each.path)
+        elif each.base_name != UNFINISHED:
+            files.delete_file(each.path)
+    fs.copy_files(str(folder), inner, source_filesystem=fs.LocalFileSystem(), destination_filesystem=files)
+    write_bytes(join(path, last), final)
+    remove_file(join(path, UNFINISHED))
 
 
 @contextmanager

@@ -4,13 +4,12 @@ A part hands its outputs to the next in files, so that each can run in a process
 part at a time.
 """
 
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +17,18 @@ from torch import Tensor, nn
 
 from fireedit.jobs.planning.example_batch import example_batch
 from fireedit.jobs.planning.layers_in_float32 import compute_in_float32
-from fireedit.jobs.planning.step_cost import measure_step
+from fireedit.jobs.planning.step_cost import DTYPES, measure_step
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
 from fireedit.models.model import FireEditConfig, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.stages import STAGES
+from fireedit.platform.processes import peak_bytes
 from fireedit.platform.train.optimizer import named_trained
 
 SEED = 0
 PROMPT = "Make the sky red, and remove the second person from the left."
-PERCEPTS, TOKENS = "percepts.pt", "edit-tokens.pt"
-"""Files that a part hands to the next."""
+PERCEPTS, TOKENS = "perceive.pt", "understand.pt"
+"""Files that parts hand to later ones, called like the part."""
 CPU_LAYERS = 4
 """Layers of the LLM in training steps on a CPU."""
 
@@ -40,14 +40,12 @@ class Trial:
     config: str
     """`paper` or `nano`."""
     device: str
-    dtype: torch.dtype
-    """Precision of the weights, but for the detector's."""
     folder: Path
     """Folder of what parts hand on."""
     steps: int = 2
     """Denoising steps."""
     in_float32: bool = False
-    """Compute in float32, as a CPU without instructions for bfloat16 must."""
+    """Compute in float32, as a CPU without instructions for bfloat16 must; else in bfloat16, but for the detector."""
 
     @property
     def sizes(self) -> FireEditConfig:
@@ -76,9 +74,16 @@ class Ran:
 
 
 def run_part(part: str, trial: Trial) -> Ran:
-    """Build a part with fresh weights, and run it."""
+    """Build a part with fresh weights, and run it.
+
+    Raises:
+        RuntimeError: a part whose output it reads did not run; or the device has too little memory, among others.
+    """
+    if absent := [name for name in READ.get(part, ()) if not (trial.folder / name).is_file()]:
+        before = absent[0].removesuffix(".pt")
+        raise RuntimeError(f"it reads what {before} hands on, which did not run; write {before} before it in --parts")
     if trial.device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(trial.device)
     if part.startswith("stage"):
         return _train(part, trial)
     names, run = EDITING[part]
@@ -93,7 +98,7 @@ def run_part(part: str, trial: Trial) -> Ran:
 
 
 def _fresh(trial: Trial, parts: tuple[str, ...]) -> FireEditPipeline:
-    pipeline = FireEditPipeline.fresh(SEED, trial.sizes, dtype=trial.dtype, parts=parts, device=trial.device)
+    pipeline = FireEditPipeline.fresh(SEED, trial.sizes, dtype=torch.bfloat16, parts=parts, device=trial.device)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.sources_elsewhere = trial.sizes.hvca.sources
     if trial.in_float32:
@@ -117,7 +122,7 @@ def _understand(pipeline: FireEditPipeline, trial: Trial) -> dict[str, Tensor]:
 
 
 def _paint(pipeline: FireEditPipeline, trial: Trial) -> dict[str, Tensor]:
-    edit_tokens = torch.load(trial.folder / TOKENS, weights_only=True).to(trial.device)
+    edit_tokens = _handed(trial, TOKENS).to(trial.device)
     settings = trial.sizes.painting.but(num_inference_steps=trial.steps)
     canvases, noise = [_picture(trial)], [torch.Generator().manual_seed(SEED)]
     state = pipeline.prepare(canvases, _percepts(trial).to(trial.device), edit_tokens, settings, noise)
@@ -131,15 +136,17 @@ EDITING: Mapping[str, tuple[tuple[str, ...], Callable[[FireEditPipeline, Trial],
     "paint": (FireEditPipeline.PAINTING, _paint),
 }
 """Components and function of each part of an edit."""
+READ: Mapping[str, tuple[str, ...]] = {"understand": (PERCEPTS,), "paint": (PERCEPTS, TOKENS)}
+"""Files that parts read of those before them."""
 PARTS = (*EDITING, "stage1", "stage2", "stage3")
 
 
 def _train(part: str, trial: Trial) -> Ran:
-    """Run forward and backward of a stage on one sample, weights in `trial.dtype`, the LLM cut on a CPU."""
-    cut = [f"model.vlm.layers={min(CPU_LAYERS, trial.sizes.vlm.layers)}"] if trial.device == "cpu" else []
-    recipe = read_recipe(["--stage", part.removeprefix("stage"), "--config", trial.config, "init_from=fresh", *cut])
-    recipe = replace(recipe, compile=())
-    dtype = torch.float32 if trial.in_float32 else trial.dtype
+    """Run forward and backward of a stage on one sample, the LLM cut on a CPU."""
+    changes = ["init_from=fresh", f"engine.precision={'fp32' if trial.in_float32 else 'bf16'}"]
+    changes += [f"model.vlm.layers={min(CPU_LAYERS, trial.sizes.vlm.layers)}"] if trial.device == "cpu" else []
+    recipe = read_recipe(["--stage", part.removeprefix("stage"), "--config", trial.config, *changes])
+    recipe, dtype = replace(recipe, compile=()), DTYPES[recipe.engine.precision]
     began, before = time.monotonic(), _peak_bytes(trial)
     parts = STAGES[recipe.stage].without(recipe.without).parts
     pipeline = FireEditPipeline.fresh(SEED, recipe.model, dtype=dtype, parts=parts, device=trial.device)
@@ -198,7 +205,11 @@ def _dtype(module: nn.Module) -> str:
 
 
 def _percepts(trial: Trial) -> Percepts:
-    return Percepts(**torch.load(trial.folder / PERCEPTS, weights_only=True))
+    return Percepts(**_handed(trial, PERCEPTS))
+
+
+def _handed(trial: Trial, name: str) -> Any:
+    return torch.load(trial.folder / name, weights_only=True)
 
 
 def _picture(trial: Trial) -> np.ndarray:
@@ -208,12 +219,9 @@ def _picture(trial: Trial) -> np.ndarray:
 
 def _wait(trial: Trial) -> None:
     if trial.device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(trial.device)
 
 
 def _peak_bytes(trial: Trial) -> int:
     """Highest memory so far, of this process or, on cuda, of its device."""
-    if trial.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return torch.cuda.max_memory_allocated(trial.device) if trial.device.startswith("cuda") else peak_bytes()

@@ -1,4 +1,8 @@
-"""Computation in float32 with weights kept in bfloat16, for a CPU without instructions for bfloat16."""
+"""Computation in float32 with weights kept in bfloat16, for a CPU without instructions for bfloat16.
+
+diffusers' layerwise casting is no substitute: it converts single linear layers and convolutions, and fails where code
+reads the precision of one before that runs.
+"""
 
 from typing import Any
 
@@ -15,9 +19,8 @@ def compute_in_float32(module: nn.Module) -> None:
     A layer's weights survive it unchanged: float32 holds every bfloat16 number.
     """
     large = sum(parameter.numel() for parameter in module.parameters()) >= LARGE
-    layers = (
-        [layer for child in module.modules() if isinstance(child, nn.ModuleList) for layer in child] if large else []
-    )
+    lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)] if large else []
+    layers = [layer for each in lists for layer in each if next(layer.parameters(), None) is not None]
     kept = {id(parameter) for layer in layers for parameter in layer.parameters()}
     for parameter in module.parameters():
         if id(parameter) not in kept:

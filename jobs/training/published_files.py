@@ -7,8 +7,15 @@ from typing import Any
 
 from fireedit.models import checkpoint_kinds as kinds
 from fireedit.models import weights
-from fireedit.models.checkpoint_files import CheckpointFileError, check_file, read_tensors, tensor_files
+from fireedit.models.checkpoint_files import (
+    CheckpointFileError,
+    check_file,
+    check_no_cache,
+    read_tensors,
+    tensor_files,
+)
 from fireedit.models.editors import smartedit
+from fireedit.platform import storage
 
 
 def _option(text: str, default: Any = MISSING) -> Any:
@@ -22,8 +29,8 @@ class PublishedPaths:
     groma: Path = _option("proposer, region encoder, adapter: FoundationVision/groma-7b-pretrain or groma-7b-finetune")
     llm: Path | None = _option(
         "lmsys/vicuna-7b-v1.5, which belongs with groma-7b-pretrain; left out, the LLM in Groma's own folder, which "
-        "alone belongs with groma-7b-finetune; any other LLaMA-7B (such as liuhaotian/llava-v1.5-7b or "
-        "llava-hf/llava-1.5-7b-hf) works after more training, and a warning says so",
+        "alone belongs with groma-7b-finetune; any other LLaMA-7B (such as LLaVA 1.1, merged, which alone belongs with "
+        "SmartEdit's LoRA) works after more training, and a warning says so",
         default=None,
     )
     dinov2: Path = _option("facebook/dinov2-large, or any folder of Groma's, which contain it")
@@ -35,8 +42,8 @@ class PublishedPaths:
         "proposer alone: FoundationVision/groma-det-pretrain; left out, the one in --groma", default=None
     )
     smartedit: Path | None = _option(
-        "TencentARC/SmartEdit-7B, the folder: Q-Former, LoRA, rows of the new tokens, UNet; or its "
-        "embeddings_qformer/checkpoint-15000_*.bin: Q-Former and rows of the head",
+        "TencentARC/SmartEdit-7B, the folder: Q-Former, UNet and, with its own LLM alone, LoRA and rows of the new "
+        "tokens; or its embeddings_qformer/checkpoint-15000_*.bin: Q-Former",
         default=None,
     )
     ip_adapter: Path | None = _option(
@@ -60,7 +67,7 @@ class PublishedPaths:
 
     @property
     def qformer(self) -> Path | None:
-        """File of SmartEdit's Q-Former and head."""
+        """File of SmartEdit's Q-Former, and of the rows of the head."""
         if self.smartedit is None or not self.smartedit.is_dir():
             return self.smartedit
         return self.smartedit / Path(smartedit.QFORMER).relative_to(smartedit.SMARTEDIT)
@@ -124,6 +131,9 @@ def check_sources(sources: Iterable[Source]) -> dict[str, list[str]]:
     for source in sources:
         if not source.given.exists():
             raise CheckpointFileError(f"{source.option}: {source.given} is missing")
+        if source.kind is kinds.IP_ADAPTER and source.given.is_dir():
+            raise CheckpointFileError(f"{source.option}: {source.given} is a folder; give the file {source.kind.give}")
+        check_no_cache(source.given)
         tensor_files(source.tensors)
     for source in sources:
         state = read_tensors(source.tensors)
@@ -135,6 +145,16 @@ def check_sources(sources: Iterable[Source]) -> dict[str, list[str]]:
         if source.kind is kinds.SMARTEDIT_LLM:
             check_file(adapter_config(source.given))
     return unexpected
+
+
+def check_out(out: str, paths: PublishedPaths) -> None:
+    """Raise CheckpointFileError if the folder to write is, holds or lies in one of those to read."""
+    target = Path(storage.absolute(out)).resolve()
+    for source in sources_of(paths) if not storage.is_remote(out) else ():
+        given = source.given.expanduser().resolve()
+        if target == given or target in given.parents or given in target.parents:
+            found = f"found {out}, which is, holds or lies in {source.option} {source.given}"
+            raise CheckpointFileError(f"--out: {found}; write a folder beside it")
 
 
 def adapter_config(folder: Path) -> Path:

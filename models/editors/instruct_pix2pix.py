@@ -153,7 +153,7 @@ def load_instruct_pix2pix(
 def _is_published(folder: str | os.PathLike[str]) -> bool:
     """Return whether a folder is diffusers'; the others are FireEdit's own."""
     index = Path(folder) / "model_index.json"
-    return index.is_file() and read_json(index)["_class_name"] == PIPELINE
+    return index.is_file() and read_json(index, "_class_name")["_class_name"] == PIPELINE
 
 
 def text_pipeline(parts: Mapping[str, Any], settings: PaintSettings | None = None) -> FireEditPipeline:
@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
 def _vae(folder: Path) -> EditVAE:
     """Load the VAE for pictures of the UNet's size; published VAEs name other sizes, of their own training."""
     config = read_json(folder / "config.json")
-    side = read_json(folder.parent / "unet" / "config.json")["sample_size"]
+    side = read_json(folder.parent / "unet" / "config.json", "sample_size")["sample_size"]
     with init_empty_weights():
         vae = EditVAE.from_config(config | {"sample_size": side * 2 ** (len(config["block_out_channels"]) - 1)})
     weights.load_strict(vae, weights.stable_diffusion_vae(read_tensors(folder)), source=str(folder))

@@ -213,7 +213,10 @@ def load_model(folder: Path) -> SmartEditModel:
     config = read_json(folder / LLAVA / "config.json")
     clip_config = CLIPVisionConfig.from_pretrained(folder / CLIP)
     clip = build_clip(clip_config, read_tensors(folder / CLIP), str(folder / CLIP))
-    files, adapter = f"{folder / LLAVA} and {folder / ADAPTER}", read_json(folder / ADAPTER_CONFIG)
+    files, adapter = (
+        f"{folder / LLAVA} and {folder / ADAPTER}",
+        read_json(folder / ADAPTER_CONFIG, "r", "lora_alpha", "target_modules"),
+    )
     llava = read_tensors(folder / LLAVA)
     weights.require_merged(llava, str(folder / LLAVA))
     llm = build_llm(config, llava, adapter, read_tensors(folder / ADAPTER), files)

@@ -67,15 +67,13 @@ def write_scenes(folder: str, settings: Mapping[str, Any], seeds: range, write: 
     """Write one corpus whole or not at all, unless it is there with the same settings.
 
     Raises:
-        PrepareError: the folder holds something that was not written here.
+        OSError: the folder holds something that was not written here.
     """
     name, present = settings["corpus"], storage.names(folder)
     manifest = storage.join(folder, catalog.MANIFEST)
     if catalog.MANIFEST in present and json.loads(storage.read_bytes(manifest)) == settings:
         say(f"{name}: already in {folder} with these settings, kept")
         return
-    if present and catalog.MANIFEST not in present:
-        raise PrepareError(f"{folder} was not written by this job; move it away or choose another --out")
     with storage.writing_folder(folder, last=catalog.MANIFEST) as draft:
         write(draft, _with_progress(name, seeds), settings["size"], WORLDS[settings["world"]])
         (draft / catalog.MANIFEST).write_text(json.dumps(settings))

@@ -27,6 +27,8 @@ class Published:
     """Vicuna, with which groma-7b-pretrain was trained."""
     finetuned: LlamaForCausalLM
     """LLM of groma-7b-finetune."""
+    llava: LlamaForCausalLM
+    """LLaVA 1.1, merged, on which SmartEdit's LoRA was trained."""
     groma: dict[str, nn.Module]
     unet: nn.Module
     vae: nn.Module
@@ -53,15 +55,17 @@ def publish(root: Path) -> Published:
     sentences = train_sentencepiece(root / "tokenizer.model")
     dinov2 = published.save_dinov2(root / "dinov2-large", PAPERLIKE)
     clip = published.save_clip(root / "clip-vit-large-patch14", PAPERLIKE, seed=1)
-    llm, finetuned = (published.build_llm(PAPERLIKE, seed) for seed in (2, 3))
+    llm, finetuned, llava = (published.build_llm(PAPERLIKE, seed) for seed in (2, 3, 9))
     published.save_vicuna(root / "vicuna-7b-v1.5", llm, root / "tokenizer.model")
     published.save_llava(root / "llava-v1.5-7b", published.build_llm(PAPERLIKE, 4), root / "tokenizer.model")
+    published.save_llava(root / "LLaVA-7B-v1", llava, root / "tokenizer.model")
     groma = published.groma_parts(PAPERLIKE, seed=5)
-    published.save_groma(root / "groma-7b-pretrain", groma, dinov2, llm)
-    published.save_groma(root / "groma-7b-finetune", published.groma_parts(PAPERLIKE, seed=6), dinov2, finetuned)
+    published.save_groma(root / "groma-7b-pretrain", groma, dinov2, llm, root / "tokenizer.model")
+    others = published.groma_parts(PAPERLIKE, seed=6)
+    published.save_groma(root / "groma-7b-finetune", others, dinov2, finetuned, root / "tokenizer.model")
     unet, vae = published.save_instruct_pix2pix(root / "instruct-pix2pix", PAPERLIKE, seed=8)
-    smartedit = published.save_smartedit(root / "SmartEdit-7B", PAPERLIKE, llm)
-    return Published(root, dinov2, clip, llm, finetuned, groma, unet, vae, smartedit, sentences)
+    smartedit = published.save_smartedit(root / "SmartEdit-7B", PAPERLIKE, llava)
+    return Published(root, dinov2, clip, llm, finetuned, llava, groma, unet, vae, smartedit, sentences)
 
 
 def write(path: Path, state: dict[str, Tensor]) -> Path:

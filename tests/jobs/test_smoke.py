@@ -19,9 +19,9 @@ def test_a_part_runs_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str])
 def test_a_part_that_fails_is_named_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(part: str, *_: object) -> Ran:
+    def run(_: object, part: str, *__: object) -> Ran:
         if part == "understand":
-            raise RuntimeError("out of memory")
+            raise KeyError("out of memory")
         return Ran(
             part=part,
             parameters={"vision": 1},
@@ -33,10 +33,10 @@ def test_a_part_that_fails_is_named_and_the_others_run(
             peak_bytes=2**30,
         )
 
-    monkeypatch.setattr(smoke, "_in_own_process", run)
+    monkeypatch.setattr(smoke, "in_new_process", run)
     assert smoke.main(["--config", "nano", "--parts", "perceive,understand,paint", "--device", "cpu"]) == 1
     output = capsys.readouterr()
-    assert "understand  failed: out of memory" in output.err and "NOT FINITE" in output.err
+    assert "understand  failed: 'out of memory'" in output.err and "NOT FINITE" in output.err
     assert json.loads(output.out)["failed"] == ["perceive", "understand", "paint"], "the first has other parameters"
 
 

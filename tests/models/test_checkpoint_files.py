@@ -8,7 +8,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from fireedit.models.checkpoint_files import CheckpointFileError, check_file, read_tensors, read_tokenizer
+from fireedit.models.checkpoint_files import (
+    CheckpointFileError,
+    check_file,
+    read_tensors,
+    read_tokenizer,
+    write_tensors,
+)
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 
@@ -56,6 +62,32 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointFileError, match="model-00001-of-00002.safetensors"):
         read_tensors(tmp_path)
+
+
+def test_half_precision_is_read_where_there_is_no_other(tmp_path: Path) -> None:
+    (tmp_path / "diffusion_pytorch_model.fp16.safetensors").write_bytes(TENSORS)
+    assert read_tensors(tmp_path)["weight"].tolist() == list(range(6))
+    torch.save({"whole": torch.zeros(1)}, tmp_path / "diffusion_pytorch_model.bin")
+    assert read_tensors(tmp_path).keys() == {"whole"}
+
+
+@pytest.mark.parametrize(("held", "found"), [({"metadata": {}}, "has no 'weight_map'"), ([], "holds a list")])
+def test_index_of_another_kind_is_named(tmp_path: Path, held: object, found: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(held))
+    with pytest.raises(CheckpointFileError, match=f"model.safetensors.index.json {found}"):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("shard_bytes", [100, 15])
+def test_written_tensors_are_read_back_in_their_precision(tmp_path: Path, shard_bytes: int) -> None:
+    tensors = {"a": torch.arange(6.0), "b": torch.arange(6), "c": torch.arange(4.0).half()}
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()} | {"a": torch.bfloat16}
+    given = dict(tensors)
+    write_tensors(given, tmp_path, "model", dtypes, shard_bytes)
+    found = read_tensors(tmp_path)
+    assert found.keys() == tensors.keys() and not given
+    assert all(torch.equal(found[name], tensor.to(dtypes[name])) for name, tensor in tensors.items())
+    assert len([*tmp_path.glob("*.safetensors")]) == (1 if shard_bytes == 100 else 3)
 
 
 def test_folder_without_weights_says_what_it_should_hold(tmp_path: Path) -> None:

@@ -65,6 +65,78 @@ def test_a_failed_folder_leaves_the_old_one(root: str) -> None:
     assert storage.names(root) == ["weights"]
 
 
+@pytest.mark.parametrize("where", [".", "file", "weights"])
+def test_what_was_not_written_so_is_left_as_it_is(root: str, where: str) -> None:
+    storage.write_bytes(storage.join(root, "weights", "file"), b"mine")
+    storage.write_bytes(storage.join(root, "file"), b"mine")
+    path = root if where == "." else storage.join(root, where)
+    with pytest.raises(FileExistsError, match="write a folder"), storage.writing_folder(path, last="index"):
+        pytest.fail("found out after the work")
+    assert storage.read_bytes(storage.join(root, "weights", "file")) == storage.read_bytes(storage.join(root, "file"))
+
+
+def test_a_bucket_a_disk_and_a_folder_without_rights_are_refused(s3: str, tmp_path: Path) -> None:
+    nowhere = s3.replace("s3://fireedit", "s3://nowhere/weights")
+    for path, found in ((s3, "whole bucket"), ("/", "mount point"), ("/proc", "mount point"), (nowhere, "nowhere")):
+        with pytest.raises(OSError, match=found), storage.writing_folder(path, last="index"):
+            pytest.fail("found out after the work")
+
+
+def test_an_interrupted_upload_is_begun_again(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = storage.join(s3, "interrupted")
+    for each in ("1", "2"):
+        with storage.writing_folder(path, last="index") as draft:
+            (draft / "part").mkdir()
+            (draft / "part" / each).write_text(each)
+            (draft / "index").write_text(each)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError), storage.writing_folder(path, "index") as draft:
+        patch.setattr(storage.fs, "copy_files", lambda *_, **__: (_ for _ in ()).throw(RuntimeError))
+        (draft / "index").write_text("3")
+    assert storage.names(path) == [storage.UNFINISHED]
+    storage.write_bytes(storage.join(path, "part", "x"), b"")
+    with storage.writing_folder(path, last="index") as draft:
+        (draft / "index").write_text("4")
+    assert storage.names(path) == ["index"]
+
+
+def test_the_old_folder_stays_where_the_new_one_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move(source: Path, target: Path) -> Path:
+        if source.name == "draft":
+            raise OSError("no right")
+        return rename(source, target)
+
+    rename = Path.rename
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "index").write_text("old")
+    monkeypatch.setattr(Path, "rename", move)
+    with pytest.raises(OSError, match="no right"), storage.writing_folder(str(tmp_path / "weights"), "index") as draft:
+        (draft / "index").write_text("new")
+    assert (tmp_path / "weights" / "index").read_text() == "old" and storage.names(str(tmp_path)) == ["weights"]
+
+
+def test_a_folder_is_begun_again_by_the_one_who_began_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        folder = storage.begin_folder(str(tmp_path / "out"), ".mine")
+        assert storage.names(str(folder)) == [".mine"]
+        (folder / "file").touch()
+    for path, mark in ((tmp_path, ".mine"), (folder, ".yours"), (Path("/"), ".mine")):
+        with pytest.raises(OSError, match="write"):
+            storage.begin_folder(str(path), mark)
+    assert (folder / "file").exists()
+
+
+def test_a_link_keeps_pointing_to_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "weights").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "weights")
+    for text in ("1", "2"):
+        with storage.writing_folder(str(tmp_path / "link"), last="index") as draft:
+            (draft / "index").write_text(text)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk/weights/index").read_text() == "2"
+    assert storage.names(str(tmp_path / "disk")) == ["weights"], "neither a draft nor the old one is left"
+
+
 def test_a_local_folder_is_read_in_place(tmp_path: Path) -> None:
     with storage.reading_folder(str(tmp_path)) as folder:
         assert folder == tmp_path

@@ -10,7 +10,7 @@ from fireedit.jobs.planning.full_size import EDITING, PARTS, Trial, run_part
 
 
 def trial(folder: Path, in_float32: bool = False) -> Trial:
-    return Trial(config="nano", device="cpu", dtype=torch.bfloat16, folder=folder, in_float32=in_float32)
+    return Trial(config="nano", device="cpu", folder=folder, in_float32=in_float32)
 
 
 @pytest.mark.parametrize("in_float32", [False, True])
@@ -29,6 +29,18 @@ def test_a_stage_gives_gradients_and_what_plan_foretells(part: str, tmp_path: Pa
     ran = run_part(part, trial(tmp_path))
     assert ran.finite and ran.figures["loss"] > 0 and ran.figures["planned_bytes"] > 2**20
     assert ("denoise" in ran.figures) == (part == "stage3"), "nano trains its UNet in stage 3 alone"
+
+
+def test_activations_are_foretold_in_the_precision_that_ran(tmp_path: Path) -> None:
+    half, whole = (run_part("stage1", trial(tmp_path, in_float32)) for in_float32 in (False, True))
+    assert whole.dtypes["vlm"] == "float32" and half.dtypes["vlm"] == "bfloat16"
+    assert whole.figures["planned_bytes"] > 1.5 * half.figures["planned_bytes"]
+
+
+@pytest.mark.parametrize(("part", "before"), [("understand", "perceive"), ("paint", "perceive")])
+def test_a_part_without_those_before_it_says_which(part: str, before: str, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=f"it reads what {before} hands on.*; write {before} before it in --parts"):
+        run_part(part, trial(tmp_path))
 
 
 def test_an_output_that_is_no_number_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ class Stack(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(8, 8)
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.GELU()) for _ in range(3))
+        self.layers = nn.ModuleList([*(nn.Sequential(nn.Linear(8, 8), nn.GELU()) for _ in range(3)), nn.Tanh()])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)

@@ -3,21 +3,21 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from fireedit.benchmarks import published_folders
-from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr
 from fireedit.jobs.training import published as module
-from fireedit.jobs.training.published import convert
+from fireedit.jobs.training.published import PARTS, convert
 from fireedit.jobs.training.published_files import PublishedPaths
-from fireedit.models.detectors.object_detector import ObjectDetector, ObjectDetectorConfig
+from fireedit.models.checkpoint_files import CheckpointFileError, check_pipeline, read_tokenizer
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.weights import WeightsError
@@ -44,10 +44,14 @@ def plain(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Fir
 
 @pytest.fixture(scope="module")
 def with_smartedit(published: Published, tmp_path_factory: pytest.TempPathFactory) -> FireEditPipeline:
-    """Conversion with SmartEdit's folder, and an IP-Adapter."""
+    """Conversion with SmartEdit's folder and the LLM of its LoRA, and with an IP-Adapter."""
     folder = tmp_path_factory.mktemp("smartedit")
     published_folders.save_ip_adapter(folder / "ip-adapter-plus_sd15.bin", PAPERLIKE)
-    given = {"smartedit": published.root / "SmartEdit-7B", "ip_adapter": folder / "ip-adapter-plus_sd15.bin"}
+    given = {
+        "llm": published.root / "LLaVA-7B-v1",
+        "smartedit": published.root / "SmartEdit-7B",
+        "ip_adapter": folder / "ip-adapter-plus_sd15.bin",
+    }
     convert(published.paths(**given), PAPERLIKE, folder)
     return load(folder)
 
@@ -122,17 +126,20 @@ def test_the_folder_is_as_diffusers_saves_it(plain: FireEditPipeline, tmp_path: 
 def test_nothing_of_a_part_is_held_when_the_next_one_begins(
     published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: dict[str, list[str]] = {}
-    write_part = module._write_part
+    held: list[tuple[str, list[str]]] = []
 
-    def watched(name: str, *arguments: object) -> object:
-        maps = Path("/proc/self/maps").read_text()
-        held[name] = re.findall(rf"{published.root}/\S+", maps)
-        return write_part(name, *arguments)
+    def watched(name: str) -> Callable[..., object]:
+        def fill(*arguments: object) -> object:
+            held.append((name, re.findall(rf"{published.root}/\S+", Path("/proc/self/maps").read_text())))
+            return fillings[name](*arguments)
 
-    monkeypatch.setattr(module, "_write_part", watched)
-    convert(published.paths(smartedit=published.root / "SmartEdit-7B"), PAPERLIKE, tmp_path)
-    assert [*held] == [*module.PARTS] and not any(held.values())
+        return fill
+
+    fillings = module.PARTS
+    monkeypatch.setattr(module, "PARTS", {name: watched(name) for name in fillings})
+    given = {"llm": published.root / "LLaVA-7B-v1", "smartedit": published.root / "SmartEdit-7B"}
+    convert(published.paths(**given), PAPERLIKE, tmp_path)
+    assert held == [(name, []) for name in (*fillings, *fillings)], "checked, then written"
 
 
 def test_new_rows_are_smartedits_or_the_mean_of_the_old(
@@ -141,6 +148,7 @@ def test_new_rows_are_smartedits_or_the_mean_of_the_old(
     mean = plain.vlm.llm.model.embed_tokens.weight.float().mean(dim=0)
     assert torch.allclose(plain.vlm.new_embeddings.weight, mean.expand(36, -1), atol=1e-6)
     vlm = with_smartedit.vlm
+    mean = vlm.llm.model.embed_tokens.weight.float().mean(dim=0)
     tables = zip(vlm.prompt_config.new_tokens, vlm.new_embeddings.weight, vlm.new_head.weight, strict=True)
     rows = {token: (embedding, head) for token, embedding, head in tables}
     for token, number in (("<im_start>", 1), ("<im_end>", 2), ("<img_0>", 3), ("<img_31>", 34)):
@@ -160,7 +168,7 @@ def test_smartedits_parts_arrive(published: Published, with_smartedit: FireEditP
     own = published.smartedit
     assert holds(with_smartedit.qformer, own["qformer"].state_dict())
     assert holds(with_smartedit.unet, own["unet"].state_dict())
-    assert is_llm(with_smartedit.vlm, published.llm)
+    assert is_llm(with_smartedit.vlm, published.llava)
     lora = {
         name.replace("base_model.model.", "llm.model."): tensor
         for name, tensor in own["llm"].state_dict().items()
@@ -182,7 +190,7 @@ def test_a_part_of_smartedit_that_is_not_there_comes_from_elsewhere(published: P
     shutil.rmtree(folder / "LLM-15000")
     reports = convert(published.paths(smartedit=folder), PAPERLIKE, out)
     assert holds(load(out, ("unet",)).unet, published_folders.build_unet(PAPERLIKE, 9).state_dict()), "plain names"
-    assert {"new_embeddings.weight"} < {*reports["vlm"].missing} and "new_head.weight" not in reports["vlm"].missing
+    assert {"new_embeddings.weight", "new_head.weight"} < {*reports["vlm"].missing}
     file = folder / "embeddings_qformer/checkpoint-15000_embeddings_qformer.bin"
     assert convert(published.paths(smartedit=file), PAPERLIKE, out)["vlm"] == reports["vlm"]
     assert holds(load(out, ("unet",)).unet, published.unet.state_dict()), "InstructPix2Pix's"
@@ -202,13 +210,6 @@ def test_settings_come_from_the_published_files(plain: FireEditPipeline, publish
     config = json.loads((llm / "config.json").read_text())
     (llm / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 2e-5}))
     assert vlm_of(published.paths(llm=llm), llm.parent / "out").config.norm_eps == 2e-5
-
-
-def test_another_detector_takes_the_place_of_gromas(published: Published, tmp_path: Path) -> None:
-    kind = f"hf:{save_tiny_rt_detr(tmp_path / 'rt-detr')}"
-    convert(published.paths(), replace(PAPERLIKE, detector=ObjectDetectorConfig(kind=kind)), tmp_path / "out")
-    detector = load(tmp_path / "out", ("detector",)).detector
-    assert isinstance(detector, ObjectDetector) and not any(tensor.is_meta for tensor in detector.parameters())
 
 
 def test_the_detector_alone_comes_from_groma_det_pretrain(published: Published, tmp_path: Path) -> None:
@@ -233,10 +234,13 @@ def test_llavas_added_rows_and_projector_are_left_out(published: Published, tmp_
 
 def test_gromas_own_llm_is_taken_where_none_is_given(published: Published, tmp_path: Path) -> None:
     given = {"groma": published.root / "groma-7b-finetune", "llm": None}
-    found = llama_tensors(vlm_of(published.paths(**given), tmp_path))
+    vlm = vlm_of(published.paths(**given), tmp_path)
+    expected = {name: each.bfloat16() for name, each in published.finetuned.state_dict().items()}
+    found = llama_tensors(vlm)
     assert found and all(
-        torch.equal(found[name], each.bfloat16()) for name, each in published.finetuned.state_dict().items()
+        torch.equal(found[name], each) and found[name].dtype == torch.bfloat16 for name, each in expected.items()
     )
+    assert vlm.adapter[0].weight.dtype == torch.float32, "Groma's is in float32"
 
 
 def test_tokens_added_after_the_vocabulary_are_plain_text(published: Published, llm: Path) -> None:
@@ -280,3 +284,44 @@ def test_another_precision_of_gromas_llm_is_no_other_llm(
         f"warning: region_encoder: that of {published.paths().groma} was trained with another LLM"
     )
     assert re.search(r"\d+% of llm\S+ differ; give --llm lmsys/vicuna-7b-v1.5 to groma-7b-pretrain, and none", warning)
+
+
+def test_large_parts_are_in_shards(published: Published, plain: FireEditPipeline, tmp_path: Path) -> None:
+    convert(published.paths(), PAPERLIKE, tmp_path, shard_bytes=500_000)
+    written = {path.name: path.stat().st_size for path in (tmp_path / "vlm").glob("*.safetensors")}
+    assert len(written) > 3 and sorted(written.values())[-3] < 550_000, "but for the two tables"
+    assert len({*(tmp_path / "text_encoder").glob("*.safetensors")}) > 1
+    check_pipeline(tmp_path, PARTS)
+    for sharded in (load(tmp_path), FireEditPipeline.from_pretrained(tmp_path)):
+        for name in PARTS:
+            own, other = getattr(plain, name).state_dict(), getattr(sharded, name).state_dict()
+            assert own.keys() == other.keys()
+            assert all(torch.equal(tensor.float(), other[each].float()) for each, tensor in own.items()), name
+    next((tmp_path / "vlm").glob("*-00002-*")).unlink()
+    with pytest.raises(CheckpointFileError, match="-00002-of-"):
+        load(tmp_path, ("vlm",))
+
+
+def test_gromas_added_tokens_are_left_out(published: Published, tmp_path: Path) -> None:
+    """Its folders hold a tokenizer.model and an added_tokens.json, in which `<roi>` has another id than here."""
+    vocab_size = published.sentences.vocab_size()
+    config = replace(PAPERLIKE, vlm=replace(PAPERLIKE.vlm, vocab_size=vocab_size))
+    convert(published.paths(llm=None), config, tmp_path)
+    tokenizer = load(tmp_path, ("vlm_tokenizer",)).vlm_tokenizer
+    own = read_tokenizer(published.root / "groma-7b-pretrain")
+    assert len(own) == vocab_size + 114 and max(own("<roi> <r7>").input_ids) >= vocab_size
+    assert len(tokenizer) == vocab_size and max(tokenizer("<roi> <r7>").input_ids) < vocab_size
+    for text in ("make the red hat", "<roi>red"):
+        assert tokenizer(text, add_special_tokens=False).input_ids == published.sentences.encode(text), text
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token) == (1, 2, "</s>")
+
+
+def test_stable_diffusions_source_channels_are_reported_as_fresh(published: Published, tmp_path: Path) -> None:
+    folder = tmp_path / "stable-diffusion"
+    shutil.copytree(published.root / "instruct-pix2pix", folder)
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    write(path, state | {"conv_in.weight": state["conv_in.weight"][:, :4]})
+    path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    report = convert(published.paths(instruct_pix2pix=folder), PAPERLIKE, tmp_path / "out")["unet"]
+    assert report.partly == ("conv_in.weight (4 of 8 channels fresh)",) and report.loaded == len(state) - 1

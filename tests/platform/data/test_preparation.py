@@ -56,7 +56,7 @@ def test_scenes_with_the_same_settings_are_kept_and_others_written_anew(
 def test_a_folder_of_real_data_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "cc12m").mkdir()
     (tmp_path / "cc12m" / "cc12m.tsv").write_text("precious")
-    with pytest.raises(preparation.PrepareError, match="cc12m was not written by this job; move it away"):
+    with pytest.raises(FileExistsError, match="cc12m holds .*, but no .*; write a folder that is new or empty"):
         preparation.prepare_scenes(str(tmp_path), ["cc12m"], rows=2, size=32, seed=0)
     assert (tmp_path / "cc12m" / "cc12m.tsv").read_text() == "precious"
 
