@@ -33,8 +33,10 @@ def test_offloaded_parts_and_stages_elsewhere_follow_the_pipeline(nano: FireEdit
 
 def test_diffusers_is_not_asked_about_parts_on_an_accelerator(nano: FireEditPipeline) -> None:
     class Placed(nn.Module):
+        device = torch.device("cuda:1")
+
         def parameters(self, recurse: bool = True) -> Iterator[Any]:
-            return iter([SimpleNamespace(device=torch.device("cuda:1"))])
+            return iter([SimpleNamespace(device=self.device)])
 
     pipeline = FireEditPipeline(**nano.components)
     asked = PropertyMock(return_value=torch.device("cuda:0"))
