@@ -31,7 +31,6 @@ from fireedit.models.model import preset
 from fireedit.platform.console import say
 
 GIB = 2**30
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
