@@ -58,7 +58,8 @@ class SpeedConfig:
     """Steps for which the UNet's deep features serve; 1 computes them in each. Approximate (arXiv 2312.00858)."""
     prefixes: NonNegativeInt = 0
     """Pictures whose beginning of the prompt the LLM keeps for further edits of them, 0.2 GB each at the paper's size
-    in bfloat16. Within rounding. Not with diffusers' offloading."""
+    in bfloat16. A picture that is not kept costs two passes for one: it pays where pictures are edited repeatedly.
+    Within rounding. Not with diffusers' offloading."""
     llm_weights: Literal["int8", "fp8"] | None = None
     """Precision in which the LLM's weights are stored, by torchao; None leaves them as they are. Approximate."""
 
