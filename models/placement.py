@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -24,11 +24,10 @@ class StageDevices:
     prefixes: Prefixes | None = None
     """Beginnings of prompts that the LLM has read."""
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self, *args: Any, **kwargs: Any) -> Any:
         """Move or cast as diffusers; prefixes of the LLM are dropped, which stay on its old device."""
         self._drop_prefixes()
-        moved: Self = super().to(*args, **kwargs)  # type: ignore[misc]
-        return moved
+        return super().to(*args, **kwargs)  # type: ignore[misc]
 
     def place_stages(self, device_map: Mapping[StageName, torch.device | str]) -> None:
         """Move each stage to its device: `{"perceive": "cuda:0", "understand": "cuda:1", "paint": "cuda:0"}`.
