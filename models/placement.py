@@ -25,7 +25,7 @@ class StageDevices:
     """Beginnings of prompts that the LLM has read."""
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Move or cast as diffusers; prefixes of the LLM are dropped, which stay on its old device."""
+        """Move or cast as diffusers, and drop the prefixes of the LLM, which would stay on its old device."""
         self._drop_prefixes()
         return super().to(*args, **kwargs)  # type: ignore[misc]
 
