@@ -33,7 +33,6 @@ from fireedit.models.pictures import (
     tensors_of,
 )
 from fireedit.models.placement import StageDevices
-from fireedit.models.prefix import Prefixes
 from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
@@ -80,8 +79,6 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
     """Sources that an HVCA in another process reads: that of the folder from which this one loaded other parts."""
     speed = SpeedConfig()
     """Switches that `accelerate` applied."""
-    prefixes: Prefixes | None = None
-    """Beginnings of prompts that the LLM has read."""
 
     def __init__(
         self,
@@ -277,7 +274,8 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
 
         On a CPU in float32 the result of a state is the same, byte for byte, in any company.
         """
-        for state, predicted in zip(states, predict_guided(self.model, states), strict=True):
+        model = FireEdit(tati=self.tati, unet=self.unet)
+        for state, predicted in zip(states, predict_guided(model, states), strict=True):
             state.advance(predicted)
 
     @torch.no_grad()

@@ -1,10 +1,13 @@
 """Places of the stages: perceiving, understanding and painting may each have a device of their own."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
+
+from fireedit.models.prefix import Prefixes
 
 StageName = Literal["perceive", "understand", "paint"]
 
@@ -18,6 +21,13 @@ class StageDevices:
     PERCEIVING: ClassVar[Sequence[str]]
     UNDERSTANDING: ClassVar[Sequence[str]]
     PAINTING: ClassVar[Sequence[str]]
+    prefixes: Prefixes | None = None
+    """Beginnings of prompts that the LLM has read."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or cast as diffusers, and drop the prefixes of the LLM, which would stay on its old device."""
+        self._drop_prefixes()
+        return super().to(*args, **kwargs)  # type: ignore[misc]
 
     def place_stages(self, device_map: Mapping[StageName, torch.device | str]) -> None:
         """Move each stage to its device: `{"perceive": "cuda:0", "understand": "cuda:1", "paint": "cuda:0"}`.
@@ -28,16 +38,29 @@ class StageDevices:
         stages = self._parts_of_stages()
         if set(device_map) != set(stages):
             raise ValueError(f"device_map names {sorted(device_map)}; write a device for each of {sorted(stages)}")
+        self._drop_prefixes()
         for stage, device in device_map.items():
             for part in stages[stage]:
                 part.to(device)
 
     def device_of(self, stage: StageName) -> torch.device:
-        """Find the device that a stage runs on; where diffusers offloads parts, the one that it brings them to."""
-        parts, running = self._parts_of_stages()[stage], self._execution_device  # type: ignore[attr-defined]
-        device: Any = next((part.device for part in parts), running)
-        # An offloaded part is on the CPU, or on meta, until it runs.
-        return device if running == self.device or not parts else running  # type: ignore[attr-defined]
+        """Find the device that a stage runs on; where diffusers offloads parts, the one that it brings them to.
+
+        diffusers looks for its hooks in every module, 20 ms at nano's size, and is asked only about parts on the CPU or
+        on meta, where those are that it offloads.
+        """
+        parts = self._parts_of_stages()[stage]
+        if parts:
+            weights = itertools.chain(parts[0].parameters(), parts[0].buffers())
+            if (device := next(weights).device).type not in ("cpu", "meta"):
+                return device
+        running: torch.device = self._execution_device  # type: ignore[attr-defined]
+        elsewhere = not parts or running != self.device  # type: ignore[attr-defined]
+        return running if elsewhere else parts[0].device
+
+    def _drop_prefixes(self) -> None:
+        if self.prefixes is not None:
+            self.prefixes.clear()
 
     def _parts_of_stages(self) -> dict[str, list[Any]]:
         names = {"perceive": self.PERCEIVING, "understand": self.UNDERSTANDING, "paint": self.PAINTING}

@@ -7,8 +7,10 @@ sums of attention are of other lengths.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -20,6 +22,9 @@ from fireedit.models.vlm import VLM, Prefix
 class Prefixes:
     """Prefixes of the pictures that were edited last.
 
+    They are those of one LLM in one state: another, one that was moved or cast, and one whose weights or adapters have
+    changed drops them. A change of a weight's `.data` in place goes unseen, but for the merge of an adapter.
+
     Args:
         most: pictures kept; at the paper's size one takes 0.2 GB in bfloat16, half a megabyte a token.
     """
@@ -29,6 +34,11 @@ class Prefixes:
         self.hits = 0
         """Prompts so far whose picture was kept."""
         self._kept = OrderedDict[str, Prefix]()
+        self._state = list[Any]()
+
+    def clear(self) -> None:
+        """Drop all prefixes, and their memory."""
+        self._kept.clear()
 
     def understand(
         self, model: FireEdit, percepts: Percepts, input_ids: Sequence[Tensor], keys: Sequence[str] | None = None
@@ -41,7 +51,10 @@ class Prefixes:
             keys: contents of the pictures and their regions; None computes them from `percepts`.
         Returns:
             [B, 77, 768].
+        Raises:
+            ValueError: diffusers offloads the VLM.
         """
+        self._follow(model.vlm)
         pictures = percepts.split()
         keys = [percepts_key(each) for each in pictures] if keys is None else keys
         states = dict[int, Tensor]()
@@ -53,6 +66,20 @@ class Prefixes:
             resumed = model.vlm.resume(prefix, pad_sequence(rest, batch_first=True, padding_value=PADDING))
             states |= zip(places, resumed, strict=True)
         return model.qformer(torch.stack([states[place] for place in range(len(keys))]))
+
+    def _follow(self, vlm: VLM) -> None:
+        """Drop the prefixes of another LLM, or of this one in another state.
+
+        Raises:
+            ValueError: the VLM has a hook of offloading, which `begin` and `resume` do not run.
+        """
+        if hasattr(vlm, "_hf_hook"):
+            raise ValueError(
+                "prefixes: found the VLM offloaded by diffusers; write prefixes=0, or pipe.to('cuda') instead"
+            )
+        if (state := _state(vlm)) != self._state:
+            self.clear()
+            self._state = state
 
     def _prefix(self, key: str, vlm: VLM, picture: Percepts, opening: Tensor) -> Prefix:
         found = self._kept.pop(key, None)
@@ -70,6 +97,20 @@ def percepts_key(picture: Percepts) -> str:
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _state(vlm: VLM) -> list[Any]:
+    """Tell one state of a VLM from another, in about a millisecond at the paper's size, without reading its weights."""
+    table = vlm.new_embeddings.weight
+    state: list[Any] = [id(vlm), table.device, table.dtype]
+    for module in vlm.modules():
+        state += [(id(weight), weight._version) for weight in module._parameters.values() if weight is not None]
+        if isinstance(module, BaseTunerLayer):
+            scales = tuple(getattr(module, "scaling", {}).items())
+            state.append(
+                (tuple(module.active_adapters), tuple(module.merged_adapters), module.disable_adapters, scales)
+            )
+    return state
 
 
 def _opening(input_ids: Tensor, vlm: VLM) -> int:

@@ -4,7 +4,7 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,8 +35,13 @@ def started(sampler: Sampler, steps: int, device: torch.device | str) -> Sampler
 
 def take_step(sampler: Sampler, predicted: Tensor, timestep: Tensor, latents: Tensor, generators: Generators) -> Any:
     """Run the sampler's `step`; those that add no noise of their own, such as UniPC, take no generator."""
-    noise = {"generator": generators} if "generator" in inspect.signature(sampler.step).parameters else {}
+    noise = {"generator": generators} if _takes_generator(type(sampler).step) else {}
     return sampler.step(predicted, timestep, latents, **noise)
+
+
+@functools.cache
+def _takes_generator(step: Callable[..., Any]) -> bool:
+    return "generator" in inspect.signature(step).parameters
 
 
 @functools.lru_cache(maxsize=64)

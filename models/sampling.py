@@ -68,6 +68,12 @@ class SamplingState:
         return len(self.latents) * (3 if self.guided else 1)
 
     @property
+    def branches_left(self) -> int:
+        """Samples of this state in all forwards of the UNet to come."""
+        guided = 0 if self.null_tokens is None else sum(self.guided_steps[self.step :])
+        return len(self.latents) * (self.steps_left + 2 * guided)
+
+    @property
     def reuses(self) -> bool:
         """True if the next step reads the deep features of an earlier one, of as many branches."""
         return self.step % self.reuse_every > 0 and self.deep is not None and len(self.deep) == self.branches

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -27,26 +27,28 @@ returns other hidden states of its middle layers if it is compiled, and detector
 WORDS = {"sdpa": "SDPA", CAUSAL_SDPA: "SDPA", "flash_attention_2": "flash attention 2", "AttnProcessor": "eager"}
 """Words for the names that transformers and diffusers give; others are told as they are."""
 Share = Annotated[float, Field(ge=0, le=1)]
+BatchedPart = Literal["unet", "tati", "encoder", "decoder"]
+"""Parts of painting that `SpeedConfig` compiles; encoder and decoder are the VAE's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedConfig:
-    """Switches of inference, all off but the first; each says how far its pictures are those without it.
+    """Switches of inference, all off; each says how far its pictures are those without it.
 
     Exact: on a CPU in float32 byte for byte, elsewhere within the rounding of the device's kernels. Within rounding:
-    the same mathematics, summed in another order. Approximate: other pictures; docs/speed.md has the drift.
+    the same mathematics, summed or rounded in another order. Approximate: other pictures; docs/speed.md has the drift.
     """
 
-    share_keys: bool = True
+    share_keys: bool = False
     """Compute keys and values of null text and detail tokens once per edit, and those of the timed tokens once for all
-    branches and copies that read them. Exact. A UNet that diffusers offloads computes them in each step."""
+    branches and copies that read them. Exact. It saves 0.4 % of a step's operations, but takes 32 projections out of
+    the compiled UNet, some 190 launches a step at the paper's size. A UNet that diffusers offloads ignores it."""
     channels_last: bool = False
     """Lay out UNet and VAE with the channels last, as the convolutions of tensor cores want them. Within rounding."""
-    compile: tuple[Literal["unet", "tati", "vae"], ...] = ()
-    """Parts that torch compiles for each of `batch_sizes`, on a GPU into CUDA graphs; the first call of each size takes
-    a minute or more, and needs a C compiler. Within rounding."""
-    batch_sizes: tuple[PositiveInt, ...] = (1, 3, 6, 12, 24)
-    """Samples of the batches that are compiled; smaller ones are padded, larger ones run as without `compile`."""
+    compile: Mapping[BatchedPart, tuple[PositiveInt, ...]] = field(default_factory=dict)
+    """Sizes of the batches that torch compiles each part for, on a GPU into CUDA graphs; smaller batches are padded,
+    larger ones run uncompiled. The first call of each size takes a minute or more, and needs a C compiler. Within
+    rounding: inductor keeps intermediates of fused kernels in float32 where the part's precision is bfloat16."""
     backend: str = "inductor"
     """Backend of torch.compile; `eager` compiles nothing, for tests."""
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)
@@ -56,7 +58,8 @@ class SpeedConfig:
     """Steps for which the UNet's deep features serve; 1 computes them in each. Approximate (arXiv 2312.00858)."""
     prefixes: NonNegativeInt = 0
     """Pictures whose beginning of the prompt the LLM keeps for further edits of them, 0.2 GB each at the paper's size
-    in bfloat16. Within rounding. Not with diffusers' offloading."""
+    in bfloat16. A picture that is not kept costs two passes for one: it pays where pictures are edited repeatedly.
+    Within rounding. Not with diffusers' offloading."""
     llm_weights: Literal["int8", "fp8"] | None = None
     """Precision in which the LLM's weights are stored, by torchao; None leaves them as they are. Approximate."""
 
@@ -64,8 +67,9 @@ class SpeedConfig:
         low, high = self.guidance_interval
         if low > high:
             raise ValueError(f"guidance_interval: found [{low:g}, {high:g}]; write the smaller share first")
-        if self.compile and not self.batch_sizes:
-            raise ValueError("batch_sizes: found none for compile; write some, such as [3, 6]")
+        for part, sizes in self.compile.items():
+            if not sizes:
+                raise ValueError(f"compile: found no sizes for {part}; write some, such as {part}: [1, 3]")
 
     def guides(self, timestep: float, timesteps: int) -> bool:
         """Tell whether a timestep of a schedule of so many is guided."""
@@ -74,44 +78,70 @@ class SpeedConfig:
 
 
 def accelerate(pipeline: FireEditPipeline, config: SpeedConfig) -> None:
-    """Apply switches to a pipeline in place, once, on the device and in the precision that it will run in.
+    """Set the switches of a pipeline in place; what an earlier call switched on and `config` does not is off again.
 
-    Parts that the pipeline lacks are left out.
+    The pipeline is on the device and in the precision that it will run in. Parts that it lacks are left out. Compiled
+    parts are compiled anew, and other compiled code of the process with them.
 
     Raises:
         ImportError: `llm_weights` needs torchao, which is not installed.
+        ValueError: the LLM's weights are stored in 8 bits, and `llm_weights` says otherwise.
     """
-    if config.llm_weights is not None and pipeline.vlm is not None:
+    if pipeline.vlm is not None:
         quantize(pipeline.vlm, config.llm_weights)
-    if config.channels_last:
-        for part in (pipeline.unet, pipeline.vae):
-            if isinstance(part, UNet2DConditionModel | AutoencoderKL):
-                part.to(memory_format=torch.channels_last)
-    parts = (pipeline.vae.decoder, pipeline.vae.encoder) if isinstance(pipeline.vae, AutoencoderKL) else ()
-    chosen: dict[str, tuple[Any, ...]] = {"unet": (pipeline.unet,), "tati": (pipeline.tati,), "vae": parts}
-    for part in (part for name in config.compile for part in chosen[name]):
-        if part is not None:
-            compile_batches(part, config.batch_sizes, config.backend)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    for part in (pipeline.unet, pipeline.vae):
+        if isinstance(part, UNet2DConditionModel | AutoencoderKL):
+            part.to(memory_format=layout)
+    found: dict[BatchedPart, nn.Module | None] = {"unet": pipeline.unet, "tati": pipeline.tati}
+    if isinstance(pipeline.vae, AutoencoderKL):
+        found |= {"encoder": pipeline.vae.encoder, "decoder": pipeline.vae.decoder}
+    parts = {name: part for name, part in found.items() if part is not None}
+    if compiled := [part for part in parts.values() if isinstance(part._compiled_call_impl, FixedBatches)]:
+        for part in compiled:
+            part._compiled_call_impl = None
+        torch.compiler.reset()  # frees the memory of CUDA graphs
+    for name, sizes in config.compile.items():
+        if name in parts:
+            compile_batches(parts[name], sizes, config.backend, layout)
     pipeline.speed, pipeline.prefixes = config, Prefixes(config.prefixes) if config.prefixes else None
 
 
-def compile_batches(module: nn.Module, sizes: Sequence[int], backend: str = "inductor") -> None:
-    """Compile a module in place for batches of fixed sizes, each at its first call; the names of its weights stay."""
+def compile_batches(
+    module: nn.Module,
+    sizes: Sequence[int],
+    backend: str = "inductor",
+    layout: torch.memory_format = torch.contiguous_format,
+) -> None:
+    """Compile a module in place for batches of fixed sizes, each at its first call; the names of its weights stay.
+
+    Args:
+        layout: memory format of the images and latents that the compiled calls get.
+    """
     options: dict[str, Any] = {"backend": backend, "fullgraph": True, "dynamic": False}
     if backend == "inductor" and next(module.parameters()).device.type == "cuda":
         options["mode"] = "reduce-overhead"  # CUDA graphs
-    limit, wanted = torch._dynamo.config.recompile_limit, 4 * len(sizes)  # with and without reuse, and spare
-    torch._dynamo.config.recompile_limit = max(limit, wanted)
     plain: Any = module._call_impl
-    module._compiled_call_impl = FixedBatches(torch.compile(plain, **options), plain, sizes)  # as nn.Module.compile
+    compiled = torch.compile(plain, **options)
+    module._compiled_call_impl = FixedBatches(compiled, plain, sizes, layout)  # as nn.Module.compile does
 
 
-def quantize(vlm: VLM, weights: Literal["int8", "fp8"]) -> None:
+def quantize(vlm: VLM, weights: Literal["int8", "fp8"] | None) -> None:
     """Store the weights of the LLM's linear layers in 8 bits, in place; they are computed with in their old precision.
 
+    Args:
+        weights: their precision; None leaves them as they are.
     Raises:
         ImportError: torchao is not installed.
+        ValueError: they are stored in 8 bits already, of another kind.
     """
+    if weights == vlm.stored_weights:
+        return
+    if vlm.stored_weights is not None:
+        raise ValueError(
+            f"llm_weights: found the LLM stored in {vlm.stored_weights}, which cannot be undone; write "
+            f"{vlm.stored_weights}, or load the pipeline again"
+        )
     try:
         from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
     except ImportError as error:
@@ -120,6 +150,7 @@ def quantize(vlm: VLM, weights: Literal["int8", "fp8"]) -> None:
         ) from error
     config = Int8WeightOnlyConfig() if weights == "int8" else Float8WeightOnlyConfig()
     quantize_(vlm.llm.model, config, lambda part, name: isinstance(part, nn.Linear) and "lora_" not in name)
+    vlm.stored_weights = weights
 
 
 def attention_in_words(model: FireEdit) -> str:

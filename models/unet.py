@@ -191,7 +191,8 @@ class EditUNet(FromSizes, UNet2DConditionModel, ModelMixin):
             projected: keys and values of both, which are else computed from them.
             deep: features to reuse, or an empty place that gets those of this step; None keeps none.
         """
-        latents = torch.cat([noisy, source], dim=1).to(self.dtype)
+        # As `self.dtype`, which looks for hooks for 0.7 ms at nano's size; diffusers' layerwise casting leaves norms.
+        latents = torch.cat([noisy, source], dim=1).to(self.conv_norm_out.weight.dtype)
         conditions: Any = {
             "encoder_hidden_states": projected or (tokens, detail_tokens),
             "class_labels": tokens[:, -1] if self.config.reads_last_token else None,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +76,8 @@ class VLM(Component, ModelMixin):
     """
 
     config_class = VLMConfig
+    stored_weights: Literal["int8", "fp8"] | None = None
+    """Precision in which the weights of the LLM's linear layers are stored; None: as they were built or loaded."""
 
     def __init__(self, config: VLMConfig):
         super().__init__(config)

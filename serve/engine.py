@@ -88,7 +88,15 @@ class QueuedEdit:
 
     @property
     def branches(self) -> int:
+        """Samples in the next forward of the UNet; before the first step, those of a guided one."""
+        if self.state is not None and self.state.steps_left:
+            return self.state.branches
         return len(self.job.seeds) * (3 if self.settings.guided else 1)
+
+    @property
+    def branches_left(self) -> int:
+        """Samples in all forwards of the UNet to come."""
+        return self.branches * self.steps_left if self.state is None else self.state.branches_left
 
     @property
     def steps_left(self) -> int:
@@ -205,7 +213,7 @@ class Engine:
     @property
     def queue_seconds(self) -> float:
         """Estimate the seconds until the edits of this moment are done."""
-        return self.branch_seconds * sum(edit.steps_left * edit.branches for edit in self._edits)
+        return self.branch_seconds * sum(edit.branches_left for edit in self._edits)
 
     async def _run(self) -> None:
         """Step until no edit is left."""
@@ -243,7 +251,6 @@ class Engine:
             return
         self._batches, self._steps = self._batches + 1, self._steps + len(batch)
         metrics.count_steps(len(batch))
-        metrics.observe_batch("unet", sum(edit.branches for edit in batch))
         for edit, pictures in zip(batch, done, strict=True):
             edit.alone = edit.job.reproducible
             if pictures is not None and not edit.result.done():
@@ -276,14 +283,20 @@ class Engine:
         return sum((each.steps_left, each.arrived) < (edit.steps_left, edit.arrived) for each in self._edits)
 
     def _advance(self, batch: Sequence[QueuedEdit]) -> list[Pictures | None]:
-        """Do one step; returns the pictures of each edit that is done. A repeated last step decodes them only."""
+        """Do one step and wait for the device; returns the pictures of each edit that is done.
+
+        A repeated last step decodes them only.
+        """
         states = [edit.state or self._begin(edit) for edit in batch]
         if unfinished := [state for state in states if state.steps_left]:
             started, branches = time.monotonic(), sum(state.branches for state in unfinished)
             self.pipeline.denoise(*unfinished)
+            if (device := unfinished[0].latents.device).type == "cuda":
+                torch.cuda.synchronize(device)  # else these would be the seconds of its launches
             seconds = (time.monotonic() - started) / branches
             kept = SMOOTHING if self.branch_seconds else 0
             self.branch_seconds = kept * self.branch_seconds + (1 - kept) * seconds
+            metrics.observe_batch("unet", branches)
         return [self._pictures(edit) if edit.steps_left == 0 else None for edit in batch]
 
     def _begin(self, edit: QueuedEdit) -> SamplingState:

@@ -16,6 +16,7 @@ from pydantic import Field
 from ray import ObjectRef, serve
 
 from fireedit.models.editors.instruct_pix2pix import load_instruct_pix2pix
+from fireedit.models.layers.component import DTYPES
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.speed import SpeedConfig, accelerate
 from fireedit.platform import storage
@@ -29,7 +30,6 @@ from fireedit.serve.stage import StageTimes
 logger = logging.getLogger("ray.serve")  # Ray Serve's log: each line has the id of its request
 T = TypeVar("T")
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 RECENT = 0.2
 """Weight of the newest batch in the moving average of seconds per request."""
 

@@ -30,6 +30,9 @@ logger = logging.getLogger("ray.serve")  # Ray Serve's log: each line has the id
 WATCH_INTERVAL_S = 0.5
 """Seconds between two looks at the callers: a dead gateway cancels nothing."""
 SERVE_NAMESPACE = "serve"
+WARM_UP_RUNS = 3
+"""Runs of each compiled batch before a replica is ready: torch compiles it in the first, records its CUDA graph in the
+second and replays that from the third."""
 
 
 class UNetDeployment(ModelDeployment):
@@ -93,32 +96,44 @@ class UNetDeployment(ModelDeployment):
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     def _paint_batches(self) -> None:
-        """Paint as many empty pictures as a batch takes, and before that each smaller batch that is compiled.
+        """Paint as many empty pictures as a batch takes, and before that run each compiled batch that may occur.
 
-        A device without the memory for them fails here, not under load, and later batches find the memory taken.
+        A device without the memory for them fails here, not under load, and later batches find the memory taken. The
+        UNet gets more branches than `max_branches` from a larger edit, TATI one sample of each edit, the encoder one
+        picture at a time. torch keeps CUDA graphs by thread: this is the one that paints later.
         """
-        most, speed = self.engine.config.max_branches, self.pipeline.speed
-        if speed.compile:
-            sizes = sorted(speed.batch_sizes)
-            needed = [size for size, below in zip(sizes, [0, *sizes], strict=False) if below < most]
-            for size in needed:
-                self._paint_empty([1] * min(size, most), guided=False)  # as many edits, for TATI
-        self._paint_empty([max(1, most // 3)], guided=True)
+        most, compiled = self.engine.config.max_branches, self.pipeline.speed.compile
+        for size in compiled.get("unet", ()):
+            self._paint_empty([size], guided=False)
+        sizes = sorted(compiled.get("tati", ()))
+        for size in (size for size, below in zip(sizes, [0, *sizes], strict=False) if below < most):
+            self._paint_empty([1] * min(size, most), guided=False)
+        for _ in range(WARM_UP_RUNS if compiled else 1):
+            latents = self._paint_empty([max(1, most // 3)], guided=True)
+            for size in compiled.get("decoder", (1,)):
+                self.pipeline.decode(latents[:1].expand(size, -1, -1, -1))
 
-    def _paint_empty(self, copies: Sequence[int], guided: bool) -> None:
-        """Edit empty pictures, some copies of each, in so many steps that each kind of step is run, and decode one."""
-        hvca, side, count = self.pipeline.hvca, self.pipeline.vae.config.sample_size, len(copies)
+    def _paint_empty(self, copies: Sequence[int], guided: bool) -> Tensor:
+        """Edit empty pictures together, some copies of each, in enough steps of each kind; returns the first's latents.
+
+        As the engine does, each edit is prepared by itself.
+        """
+        pipeline, speed = self.pipeline, self.pipeline.speed
+        hvca, side = pipeline.hvca, pipeline.vae.config.sample_size
         canvas = np.zeros((side, side, 3), np.uint8)
-        edit_tokens = torch.zeros(count, 77, self.pipeline.unet.config.cross_attention_dim)
+        edit_tokens = torch.zeros(1, 77, pipeline.unet.config.cross_attention_dim)
         detail = None
         if hvca is not None:
             widths = [each.in_features for each in hvca.source_in.values()]
-            sources = tuple(torch.zeros(count, 1, width, dtype=hvca.dtype) for width in widths)
-            detail = Percepts(torch.zeros(count, 0), (), (), (), sources)
+            sources = tuple(torch.zeros(1, 1, width, dtype=hvca.dtype) for width in widths)
+            detail = Percepts(torch.zeros(1, 0), (), (), (), sources)
         scales = {"guidance_scale": 2.0 if guided else 1.0, "image_guidance_scale": 1.0}
-        settings = self.pipeline.settings.but(num_inference_steps=min(2, self.pipeline.speed.reuse_every), **scales)
-        state = self.pipeline.prepare([canvas] * count, detail, edit_tokens, settings, copies=copies)
-        self.pipeline.decode(self.pipeline.paint(state)[:1])
+        steps = WARM_UP_RUNS * speed.reuse_every if speed.compile else min(2, speed.reuse_every)
+        settings = pipeline.settings.but(num_inference_steps=steps, **scales)
+        states = [pipeline.prepare([canvas], detail, edit_tokens, settings, copies=[count]) for count in copies]
+        while states[0].steps_left:
+            pipeline.denoise(*states)
+        return pipeline.finish(states[0])
 
 
 def _is_alive(actor: str) -> bool:

@@ -17,14 +17,13 @@ from fireedit.jobs.editing.pools import PoolConfig, PoolsConfig
 from fireedit.jobs.editing.sources import EditRow, Group, Sources
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import EditorName, load_editor
+from fireedit.models.layers.component import DTYPES
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import PaintSettings
 from fireedit.platform import images, storage
 from fireedit.platform.provenance import Provenance
 from fireedit.platform.restoration import Edit
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass

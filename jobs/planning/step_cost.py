@@ -11,13 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fireedit.jobs.planning.example_batch import TEXT_TOKENS, example_batch, propose_most_regions
 from fireedit.jobs.planning.meter import LiveBytes, Meter, Phase
 from fireedit.jobs.training.recipe import TrainRecipe
+from fireedit.models.layers.component import DTYPES
 from fireedit.models.model import FireEdit
 from fireedit.models.processor import Batch
 from fireedit.models.stages import StagedFireEdit
 
 PRIMES = (7, 5, 3)
 """Batch sizes to measure at. Pooling of regions takes images eight at a time, so that no prime above 8 grows evenly."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

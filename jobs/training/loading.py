@@ -6,13 +6,11 @@ import transformers
 
 from fireedit.jobs.training.recipe import FRESH, TrainRecipe
 from fireedit.jobs.training.sizes import apply_settings, renew_hvca, replace_detector, resize_lora
-from fireedit.models.layers.component import AS_SAVED
+from fireedit.models.layers.component import AS_SAVED, DTYPES
 from fireedit.models.model import FireEdit
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.stages import PARTS_OF, STAGES, Stage
 from fireedit.platform import storage
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_pipeline(recipe: TrainRecipe, init_from: str, device: torch.device | str = "cpu") -> FireEditPipeline:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from accelerate import init_empty_weights
 from diffusers import ConfigMixin, ModelMixin
 from pydantic import TypeAdapter
@@ -15,6 +16,8 @@ from fireedit.models.weights import WeightsError, load_strict
 
 AS_SAVED = "auto"
 """Value of `dtype` that keeps every tensor's own precision; transformers' word."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Precisions by the words that recipes have for them."""
 NOT_AS_SAVED = ("device_map", "quantization_config", "variant")
 """Options of diffusers that change precision or place."""
 

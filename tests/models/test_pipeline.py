@@ -34,16 +34,6 @@ QUICK = {"num_inference_steps": 3}
 
 
 @pytest.fixture(scope="module")
-def editor() -> FireEditPipeline:
-    """Pipeline whose TATI, HVCA and image attention affect the output, as after training; read only."""
-    pipeline = FireEditPipeline.fresh(seed=3)
-    for part in (pipeline.tati, pipeline.hvca, pipeline.unet):
-        shaken(part, scale=0.02)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.fixture(scope="module")
 def saved(editor: FireEditPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
     editor.save_pretrained(folder)

@@ -1,9 +1,13 @@
 """Each stage runs on the device that its weights are on."""
 
-from unittest.mock import patch
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import PropertyMock, patch
 
 import pytest
 import torch
+from torch import nn
 
 from fireedit.models.pipeline import FireEditPipeline
 from tests.factories import picture
@@ -25,6 +29,20 @@ def test_offloaded_parts_and_stages_elsewhere_follow_the_pipeline(nano: FireEdit
     assert painting.device_of("perceive") == painting.device_of("paint") == torch.device("cpu")
     with patch.object(FireEditPipeline, "_execution_device", torch.device("cuda")):
         assert painting.device_of("perceive") == painting.device_of("paint") == torch.device("cuda")
+
+
+def test_diffusers_is_not_asked_about_parts_on_an_accelerator(nano: FireEditPipeline) -> None:
+    class Placed(nn.Module):
+        device = torch.device("cuda:1")
+
+        def parameters(self, recurse: bool = True) -> Iterator[Any]:
+            return iter([SimpleNamespace(device=self.device)])
+
+    pipeline = FireEditPipeline(**nano.components)
+    asked = PropertyMock(return_value=torch.device("cuda:0"))
+    with patch.object(FireEditPipeline, "_execution_device", asked), patch.object(pipeline, "hvca", Placed()):
+        assert pipeline.device_of("paint") == torch.device("cuda:1") and not asked.called
+        assert pipeline.device_of("understand") == torch.device("cuda:0") and asked.called
 
 
 def test_weights_are_drawn_on_their_device() -> None:

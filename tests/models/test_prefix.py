@@ -1,9 +1,14 @@
 """A picture's beginning of the prompt is read once, and gives the tokens that a whole prompt gives."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from peft.tuners.lora import LoraLayer
+from torch import nn
 
 from fireedit.models.model import Percepts
 from fireedit.models.pipeline import FireEditPipeline
@@ -43,6 +48,77 @@ def test_the_latest_pictures_are_kept(keeping: FireEditPipeline, percepts: Perce
     for each, hits in ((first, 0), (first, 1), (second, 1), (first, 1), (first, 2)):
         keeping.understand(each, ["make it blue"])
         assert keeping.prefixes.hits == hits
+
+
+def lora_layers(vlm: nn.Module) -> list[LoraLayer]:
+    return [module for module in vlm.modules() if isinstance(module, LoraLayer)]
+
+
+@torch.no_grad()
+def load_lora(pipeline: FireEditPipeline) -> None:
+    """Write other weights into the LoRA, as `load_state_dict` does."""
+    for layer in lora_layers(pipeline.vlm):
+        layer.lora_B["default"].weight.copy_(torch.full_like(layer.lora_B["default"].weight, 0.05))
+
+
+def merge(pipeline: FireEditPipeline) -> None:
+    for layer in lora_layers(pipeline.vlm):
+        layer.merge()
+
+
+def scale(pipeline: FireEditPipeline) -> None:
+    for layer in lora_layers(pipeline.vlm):
+        layer.scale_layer(0.5)
+
+
+def disable(pipeline: FireEditPipeline) -> None:
+    for layer in lora_layers(pipeline.vlm):
+        layer.enable_adapters(False)
+
+
+def cast(pipeline: FireEditPipeline) -> None:
+    pipeline.vlm.to(torch.float64)
+
+
+def replace_vlm(pipeline: FireEditPipeline) -> None:
+    pipeline.vlm = copy.deepcopy(pipeline.vlm)
+
+
+@pytest.mark.parametrize("change", [load_lora, merge, scale, disable, cast, replace_vlm])
+def test_another_llm_or_state_of_it_reads_again(
+    nano: FireEditPipeline, percepts: Percepts, change: Callable[[FireEditPipeline], None]
+) -> None:
+    pipeline = FireEditPipeline(**nano.components | {"vlm": copy.deepcopy(nano.vlm)})
+    pipeline.prefixes = Prefixes(most=2)
+    first, _ = percepts.split()
+    for hits in (0, 1):
+        pipeline.understand(first, PROMPTS[:1])
+        assert pipeline.prefixes.hits == hits
+    change(pipeline)
+    for hits in (1, 2):
+        pipeline.understand(first, PROMPTS[:1])
+        assert pipeline.prefixes.hits == hits
+
+
+@pytest.mark.parametrize("how", ["to", "place_stages"])
+def test_a_moved_pipeline_drops_them(keeping: FireEditPipeline, percepts: Percepts, how: str) -> None:
+    first, _ = percepts.split()
+    keeping.understand(first, PROMPTS[:1])
+    if how == "to":
+        assert keeping.to("cpu") is keeping
+    else:
+        keeping.place_stages({"perceive": "cpu", "understand": "cpu", "paint": "cpu"})
+    keeping.understand(first, PROMPTS[:1])
+    assert keeping.prefixes is not None and keeping.prefixes.hits == 0
+
+
+def test_an_offloaded_llm_is_refused(keeping: FireEditPipeline, percepts: Percepts) -> None:
+    add_hook_to_module(keeping.vlm, ModelHook())
+    try:
+        with pytest.raises(ValueError, match=r"the VLM offloaded by diffusers; write prefixes=0, or pipe.to\('cuda'\)"):
+            keeping.understand(percepts, PROMPTS[:2])
+    finally:
+        remove_hook_from_module(keeping.vlm)
 
 
 def test_keys_differ_with_the_regions(percepts: Percepts) -> None:

@@ -5,6 +5,7 @@ import math
 import time
 from contextlib import aclosing
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
+from fireedit.models.speed import SpeedConfig
 from fireedit.serve import engine as engine_module
+from fireedit.serve import metrics
 from fireedit.serve.engine import Engine, EngineConfig, Load, QueuedEdit, choose
 from fireedit.serve.progress import Progress
 from fireedit.serve.schema import DeadlineExceeded, EditJob
@@ -274,6 +277,46 @@ def test_picture_that_cannot_be_decoded_takes_no_other_with_it(studio: Studio, m
             assert equal(result, await studio.paint(studio.engine(), 1, each))
 
     asyncio.run(scenario())
+
+
+def test_steps_without_guidance_are_counted_as_one_branch(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an interval an edit of five steps has three that are unguided: more edits fit into them, and less is left."""
+    batches, left = list[int](), list[float]()
+    monkeypatch.setattr(metrics, "observe_batch", lambda _, branches: batches.append(branches))
+    monkeypatch.setattr(studio.pipeline, "speed", SpeedConfig(guidance_interval=(0.3, 0.7)))
+
+    async def scenario(engine: Engine, *jobs: EditJob) -> None:
+        tell = engine._tell
+
+        async def noted() -> None:
+            left.append(sum(edit.branches_left for edit in engine._edits if edit.steps_left))
+            await tell()
+
+        monkeypatch.setattr(engine, "_tell", noted)
+        await asyncio.gather(*(studio.paint(engine, 0, each) for each in jobs))
+
+    asyncio.run(scenario(studio.engine(), job(5)))
+    assert batches == [1, 1, 3, 3, 1] and left == [8, 7, 4, 1, 0]
+    batches.clear()
+    asyncio.run(scenario(studio.engine(max_branches=6), *(job(5, each) for each in range(6))))
+    assert sum(batches) == 6 * 9 and max(batches) <= 6 and batches.count(1) < 6
+
+
+def test_a_step_is_measured_when_the_device_is_done(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, waited = torch.device("cuda", 1), list[object]()
+
+    def denoise(state: Any) -> None:
+        state.latents = SimpleNamespace(device=device)
+
+    def synchronize(device: torch.device) -> None:
+        waited.append(device)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    state = SimpleNamespace(steps_left=1, branches=2, latents=SimpleNamespace(device=device))
+    engine = Engine(SimpleNamespace(denoise=denoise), EngineConfig())
+    assert engine._advance([SimpleNamespace(state=state, steps_left=1)]) == [None]
+    assert waited == [device] and engine.branch_seconds >= 0.02
 
 
 def test_queue_seconds_count_what_is_left(studio: Studio) -> None:

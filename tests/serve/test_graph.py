@@ -58,8 +58,8 @@ def test_the_other_defaults_of_a_section_survive_one_key() -> None:
     assert recipe.gateway == replace(GraphRecipe().gateway, cpus=0.1)
     assert recipe.unet == replace(GraphRecipe().unet, max_replicas=2)
     assert recipe.detector == replace(GraphRecipe().detector, max_batch_size=2)
-    speed = config.parse(GraphRecipe, {"speed": {"compile": ["unet"], "batch_sizes": [3, 6]}}, where="args").speed
-    assert speed == SpeedConfig(compile=("unet",), batch_sizes=(3, 6))
+    speed = config.parse(GraphRecipe, {"speed": {"compile": {"unet": [3, 6], "encoder": [1]}}}, where="args").speed
+    assert speed == SpeedConfig(compile={"unet": (3, 6), "encoder": (1,)})
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,8 @@ def test_the_other_defaults_of_a_section_survive_one_key() -> None:
         ({"limits": {"unit_s": 0}}, "limits.unit_s.*0"),
         ({"edits": {"keep_s": 0}}, "edits.keep_s.*0"),
         ({"speed": {"reuse_every": 0}}, "speed.reuse_every.*0"),
+        ({"speed": {"compile": {"tati": []}}}, "speed.*found no sizes for tati; write some, such as tati: .1, 3."),
+        ({"speed": {"compile": ["unet"]}}, "speed.compile"),
         ({"speed": {"guidance_interval": [0.8, 0.2]}}, "speed.*write the smaller share first"),
     ],
 )
