@@ -27,6 +27,7 @@ from fireedit.benchmarks.speed import card, plain, training
 from fireedit.benchmarks.speed.drift import measure_drift
 from fireedit.benchmarks.speed.edits import Edits, sizes, step_flops
 from fireedit.benchmarks.speed.report import Row, begin, cell, to_markdown
+from fireedit.jobs.training.loading import DTYPES
 from fireedit.models.model import FireEditConfig
 from fireedit.models.speed import SpeedConfig
 from fireedit.platform.console import say
@@ -53,6 +54,7 @@ class Bench:
     """Device, sizes and time of a run."""
 
     device: torch.device
+    dtype: torch.dtype
     tiny: bool
     minutes: float
     on_ray: bool
@@ -62,10 +64,6 @@ class Bench:
     @property
     def config(self) -> FireEditConfig:
         return sizes(self.tiny)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
 
     @property
     def backend(self) -> str:
@@ -145,7 +143,7 @@ def more_steps(bench: Bench) -> Iterator[Row]:
 def drift(bench: Bench) -> Iterator[Row]:
     """Measure the pictures of nano's trained weights: random ones show nothing."""
     bench.free()
-    yield from measure_drift(bench.device, of_each_family=3)
+    yield from measure_drift(bench.device, bench.dtype, of_each_family=3)
 
 
 def _edit(bench: Bench, name: str, steps: int, skips: bool = False) -> Row:
@@ -217,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu.py: torch finds no GPU; write --device cpu --tiny to check the benchmark itself")
     on_ray = args.launcher == "ray" and importlib.util.find_spec("ray") is not None
-    bench = Bench(device, args.tiny, args.minutes, on_ray)
+    dtype = DTYPES[args.precision or ("bf16" if device.type == "cuda" else "fp32")]
+    bench = Bench(device, dtype, args.tiny, args.minutes, on_ray)
     chosen = [part for part in PARTS if part.name in args.only]
     path = Path(args.out) / f"{card.name_of(device)}{'-tiny' if args.tiny else ''}.json"
     result = begin(card.name_of(device), args.tiny, str(bench.dtype).removeprefix("torch."), args.minutes)
@@ -277,6 +276,7 @@ def _cut_off(*_: object) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda or cpu (default: %(default)s)")
+    parser.add_argument("--precision", choices=sorted(DTYPES), help="of the edits (default: bf16 on cuda, fp32 on cpu)")
     parser.add_argument("--tiny", action="store_true", help="small sizes and few steps, to check the benchmark itself")
     parser.add_argument("--minutes", type=float, default=5, help="time of the run (default: %(default)s)")
     names, default = [part.name for part in PARTS], [part.name for part in PARTS if part.run is not drift]

@@ -46,7 +46,7 @@ def rows_then(action: Any) -> Any:
 
 def run_parts(tmp_path: Path, minutes: float, *parts: Part, tiny: bool = True) -> dict[str, Any]:
     result = begin("cpu", tiny, "float32", minutes)
-    run(Bench(CPU, tiny, minutes, on_ray=False), parts, result, tmp_path / "cpu.json")
+    run(Bench(CPU, torch.float32, tiny, minutes, on_ray=False), parts, result, tmp_path / "cpu.json")
     assert json.loads((tmp_path / "cpu.json").read_text()) == result
     return result
 
