@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from fireedit.benchmarks.speed.card import peak_gib, restart_peak, seconds_of
-from fireedit.jobs.planning.example_batch import example_batch, propose_most_regions
+from fireedit.jobs.planning.example_batch import example_batch
+from fireedit.jobs.planning.most_regions import propose_most_regions
 from fireedit.jobs.planning.step_cost import measure_step
 from fireedit.jobs.training.loading import DTYPES, place
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
