@@ -50,7 +50,7 @@ def measure_drift(device: torch.device, dtype: torch.dtype, of_each_family: int)
     for switches, precision in runs:
         if pipeline.unet.dtype != precision:
             pipeline = FireEditPipeline.from_pretrained("nano", dtype=precision).to(device)
-        accelerate(pipeline, SpeedConfig(**{"share_keys": bool(switches)} | switches))
+        accelerate(pipeline, SpeedConfig(**switches))
         begun = time.monotonic()
         edited = np.stack(FireEdit(pipeline).edit(sources, texts, seeds, settings))
         seconds = time.monotonic() - begun
