@@ -4,7 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -45,7 +45,7 @@ def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
         return pool.submit(function, *arguments).result()
 
 
-def items_of(function: Callable[..., Iterable[T]], *arguments: Any, wait_s: Callable[[], float]) -> Iterator[T]:
+def items_of(function: Callable[..., Iterable[T]], *arguments: Any, wait_s: Callable[[], float]) -> Generator[T]:
     """Iterate over what a function yields in a new process, each item as soon as it is there.
 
     The process and its children are killed if they outlast the iterator. What they print goes to stderr.

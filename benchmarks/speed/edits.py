@@ -135,8 +135,13 @@ class Edits:
             self.edit(2, count)
             restart_peak(self.device)
             seconds = seconds_of(partial(self.edit, steps, count), self.device)
-            row = {"pictures": count, "batch_s": seconds, "edits_per_s": count / seconds}
-            yield row | {"peak_gib": peak_gib(self.device), "reserved_gib": reserved_gib(self.device)}
+            yield {
+                "pictures": count,
+                "batch_s": seconds,
+                "edits_per_s": count / seconds,
+                "peak_gib": peak_gib(self.device),
+                "reserved_gib": reserved_gib(self.device),
+            }
 
     def memory(self, steps: int) -> Iterator[dict[str, Any]]:
         """Measure GiB: weights of each stage, and the most that the stage alone needs on a card; then the whole."""

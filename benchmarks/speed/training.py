@@ -14,7 +14,7 @@ from fireedit.benchmarks.speed.card import peak_gib, reserved_gib, restart_peak,
 from fireedit.jobs.planning.example_batch import example_batch
 from fireedit.jobs.planning.most_regions import propose_most_regions
 from fireedit.jobs.planning.step_cost import measure_step
-from fireedit.jobs.training.loading import DTYPES, place
+from fireedit.jobs.training.loading import place
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
 from fireedit.models.model import FireEdit
 from fireedit.models.processor import Batch
@@ -60,7 +60,8 @@ def measure_on_ray(step: Step, device: torch.device) -> dict[str, Any]:
         workers = WorkersConfig(count=1, cpus=1, gpus=int(device.type == "cuda"), max_failures=0)
         config = {"step": asdict(step), "row": str(row), "device": device.type}
         launch(_loop, config, workers, Run(folder, "step"), keep=1, passes=1)
-        return json.loads(row.read_text())  # type: ignore[no-any-return]
+        measured: dict[str, Any] = json.loads(row.read_text())
+        return measured
 
 
 def _loop(_: object, config: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ def measure(step: Step, device: torch.device) -> dict[str, Any]:
 def _begin(step: Step, device: torch.device) -> tuple[Engine, Batch]:
     """Build the engine of fresh weights, drawn on the device, and a batch of prompts with the most regions."""
     recipe = step.recipe
-    precision = DTYPES[recipe.engine.precision]
+    precision = torch.float32 if step.tiny else torch.bfloat16
     model: Any = FireEdit.fresh(recipe.model, recipe.seed, precision, device=device)
     place(model, STAGES[step.stage], precision, device)
     module = recipe.staged(model)

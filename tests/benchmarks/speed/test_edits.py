@@ -1,5 +1,8 @@
 """Switches of the benchmark leave the pipeline as it was; operations are counted without values."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -38,13 +41,12 @@ def test_pictures_have_the_most_regions() -> None:
 
 
 def test_noise_is_drawn_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    edits = Edits.fresh(sizes(tiny=True), torch.device("cpu"), torch.float32)
     drawn = list[str]()
-    true = torch.Generator
-    monkeypatch.setattr(torch, "Generator", lambda device: drawn.append(str(device)) or true())
-    monkeypatch.setattr(edits.pipeline, "paint", lambda state: state.source)
+    generator = SimpleNamespace(manual_seed=lambda _: None)
+    monkeypatch.setattr(torch, "Generator", lambda device: drawn.append(str(device)) or generator)
+    stages = dict.fromkeys(("perceive", "understand", "prepare", "paint", "decode"), lambda *_: None)
+    pipeline: Any = SimpleNamespace(vae=SimpleNamespace(config=SimpleNamespace(sample_size=8)), **stages)
+    edits = Edits(pipeline, torch.device("cuda"))
     edits.edit(1)
-    edits.device = torch.device("cuda")
-    edits.edit(1)
-    edits.edit(1, noise_from="cpu")
-    assert drawn == ["cpu", "cuda", "cpu"]
+    edits.edit(1, count=2, noise_from="cpu")
+    assert drawn == ["cuda", "cpu", "cpu"]
