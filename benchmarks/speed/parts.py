@@ -41,7 +41,7 @@ class Bench:
     dtype: torch.dtype
     tiny: bool
     until_end: ExitStack
-    """What lasts as long as the parts of this process."""
+    """Contexts that last as long as the parts of this process."""
     kept: Edits | None = None
 
     @property

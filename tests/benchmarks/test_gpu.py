@@ -16,7 +16,6 @@ import torch
 from fireedit.benchmarks import gpu
 from fireedit.benchmarks.gpu import DRIFT, PARTS, Benchmark, Part, main
 from fireedit.benchmarks.measuring import ProcessFailedError
-from fireedit.benchmarks.speed import parts as parts_module
 from fireedit.benchmarks.speed.parts import MEASURES, Bench
 from fireedit.benchmarks.speed.report import begin
 
@@ -54,18 +53,14 @@ def test_parts_of_a_tiny_run_are_written(
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda call, **_: call)  # tests of models/speed.py compile
     monkeypatch.setattr(Bench, "steps", 2)
-    monkeypatch.setattr(parts_module, "IN_TURN", {name: parts_module.IN_TURN[name] for name in ("share_keys",)})
-    parts = ["roofline", "diffusers", "edit", "memory", "throughput", "edit, compiled", "edit, switches in turn"]
+    parts = ["roofline", "diffusers", "edit", "memory", "edit, compiled"]
     assert main(["--device", "cpu", "--tiny", "--out", str(tmp_path), "--only", *parts]) == 0
     assert processes == [parts]
     result = json.loads((tmp_path / "cpu-tiny.json").read_text())
     assert list(result["parts"]) == parts and all(result["parts"].values()) and not result["left_out"]
     plain, compiled = result["parts"]["edit"], result["parts"]["edit, compiled"]
     assert [row["steps"] for row in (*plain, *compiled)] == [2, 4, 2, 2, 2, 4] and plain[0]["flops_per_s"] > 1e9
-    assert [row["pictures"] for row in result["parts"]["throughput"]] == [1, 4, 4]
     assert [row["stage"] for row in result["parts"]["memory"]] == ["perceive", "understand", "paint", "whole"]
-    apart = {row["switches"]: row.get("latents_apart") for row in result["parts"]["edit, switches in turn"]}
-    assert apart == {"share_keys": 0, "noise drawn on the CPU, as served": None}
     assert compiled[0]["latents_apart"] < 1e-3
     page = (tmp_path / "cpu-tiny.md").read_text()
     assert "## Diffusers" in page and "share of the measured matmul" in page
