@@ -15,7 +15,6 @@ from fireedit.benchmarks.speed.edits import BRANCHES, Edits, sizes, step_flops
 from fireedit.benchmarks.speed.report import Row
 from fireedit.models.model import FireEditConfig
 from fireedit.models.speed import SpeedConfig, accelerate
-from fireedit.platform.train.session import process_group
 
 STEPS, MORE_STEPS = 50, 100
 COUNTS, LARGE = (1, 4, 8, 16), 8
@@ -74,6 +73,8 @@ class Bench:
 
     def join_group(self) -> None:
         """Make the process group of training, once: DeepSpeed keeps the first one of a process."""
+        from fireedit.platform.train.session import process_group  # needs the packages of checkpoints
+
         if not torch.distributed.is_initialized():
             self.until_end.enter_context(process_group(gpus=self.device.type == "cuda"))
 

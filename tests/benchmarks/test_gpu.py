@@ -22,7 +22,7 @@ from fireedit.benchmarks.speed.report import begin
 ROWS = [{"done": 1}, {"done": 2}]
 WITHOUT = """
 import sys
-sys.modules.update(dict.fromkeys(("ray", "deepspeed", "pycocotools")))
+sys.modules.update(dict.fromkeys(("ray", "deepspeed", "pycocotools", "pyarrow", "boto3")))
 from fireedit.benchmarks import gpu
 gpu.items_of = lambda function, *arguments, wait_s: function(*arguments)
 gpu.main(["--device", "cpu", "--tiny", "--only", "roofline", "--out", sys.argv[1]])
