@@ -1,8 +1,13 @@
 """Benchmark of one card: edits with each switch, diffusers' InstructPix2Pix, memory, throughput, training steps.
 
-Weights are random, of the paper's sizes, so that nothing has to be downloaded. Parts run in order of importance, and
-results are written after every row: a run that is cut off, by `--minutes` or a signal, keeps what it has.
+Weights are random, of the paper's sizes, so that nothing has to be downloaded. Parts run in order of importance and
+risk in processes of their own, and results are written after every row: an error, a hang, `--minutes` or a signal
+costs what it cuts off and no more.
 """
+
+import time
+
+BEGUN = time.monotonic()  # before imports that take seconds
 
 import pathlib
 import sys
@@ -10,281 +15,209 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import argparse
-import gc
-import importlib.util
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fireedit.benchmarks.speed import card, plain, training
-from fireedit.benchmarks.speed.drift import measure_drift
-from fireedit.benchmarks.speed.edits import Edits, sizes, step_flops
+from fireedit.benchmarks.measuring import ProcessFailedError, items_of
+from fireedit.benchmarks.speed import card
 from fireedit.benchmarks.speed.report import Row, begin, cell, to_markdown
-from fireedit.models.model import FireEditConfig
-from fireedit.models.speed import SpeedConfig
 from fireedit.platform.console import say
 
-STEPS, MORE_STEPS = 50, 100
-COUNTS = (1, 4, 8, 16)
-OFF = SpeedConfig(share_keys=False)
-IN_TURN: Sequence[tuple[str, dict[str, Any]]] = (
-    ("share_keys", {"share_keys": True}),
-    ("channels_last", {"channels_last": True}),
-    ("prefixes", {"prefixes": 2}),
-    ("guidance_interval 0.2 to 0.8", {"guidance_interval": (0.2, 0.8)}),
-    ("reuse_every 3", {"reuse_every": 3}),
-)
-"""Switches, each added to those before it; the last two paint other pictures."""
+PRECISIONS = ("bfloat16", "float16", "float32")
+IMPORTS_S = 60.0
+"""Seconds that a process has to import what it needs, beside those of its first part."""
 
 
 class CutOff(BaseException):
-    """End of the time."""
+    """End of the run by a signal."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part of the run, which `speed.parts` measures by its name."""
+
+    name: str
+    least_s: float
+    """Seconds on a large GPU below which it is not begun."""
+    most_s: float
+    """Seconds after which it is killed; rows that it has given are kept."""
+    process: str = ""
+    """Parts in a row with the same word share a process until one of them fails; without a word it has its own. In a
+    tiny run all share one, as imports would take most of its time."""
+    table: str = ""
+    """Table of its rows, its name by default."""
+
+
+PARTS = (
+    Part("roofline", 5, 40, "plain"),
+    Part("diffusers", 15, 90, "plain"),
+    Part("edit", 20, 90, "plain"),
+    Part("memory", 5, 40, "plain"),
+    Part("throughput", 15, 90, "plain"),
+    Part("training", 40, 150),
+    Part("edit, compiled", 60, 240),
+    Part("edit, switches in turn", 25, 90, "switches"),
+    Part("edit, LLM in 8 bits", 10, 60, "switches"),
+    Part("training, stage 2", 40, 120, table="training"),
+    Part("throughput, compiled", 45, 150),
+    Part("edit, compiled, share_keys", 45, 150, table="edit, compiled"),
+    Part("training, on Ray Train", 50, 150, table="training"),
+    Part("diffusers, compiled", 45, 180),
+    Part("training, stage 3 under ZeRO 2", 40, 120, table="training"),
+    Part("training, stage 2 under ZeRO 2", 40, 120, table="training"),
+    Part("training, stage 3 without ZeRO", 40, 120, table="training"),
+    Part(DRIFT := "drift of nano's pictures", 60, 1200),
+)
+"""Parts: first what is certain, then what the goals need, then the rest. diffusers comes before edits, whose pipeline
+the next parts share."""
 
 
 @dataclass
-class Bench:
-    """Device, sizes and time of a run."""
+class Benchmark:
+    """A run, and where its results are written."""
 
-    device: torch.device
+    device: str
+    precision: str
     tiny: bool
     minutes: float
-    on_ray: bool
-    begun: float = field(default_factory=time.monotonic)
-    kept: Edits | None = None
-
-    @property
-    def config(self) -> FireEditConfig:
-        return sizes(self.tiny)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
-
-    @property
-    def backend(self) -> str:
-        """Backend of torch.compile: on a CPU nothing is compiled, which would take minutes."""
-        return "inductor" if self.device.type == "cuda" else "eager"
-
-    @property
-    def steps(self) -> int:
-        return 4 if self.tiny else STEPS
-
-    @property
-    def edits(self) -> Edits:
-        """Pipeline of random weights, built at its first use."""
-        self.kept = self.kept or Edits.fresh(self.config, self.device, self.dtype)
-        return self.kept
+    result: dict[str, Any]
+    path: Path
+    begun: float
 
     @property
     def seconds_left(self) -> float:
         return self.begun + 60 * self.minutes - time.monotonic()
 
-    def free(self) -> None:
-        """Give the pipeline's memory back."""
-        self.kept = None
-        gc.collect()
-        card.restart_peak(self.device)
+    def run(self, parts: Sequence[Part]) -> None:
+        """Run parts in order until the time is over or a signal comes."""
+        waiting = list(parts)
+        try:
+            with _cut_off_by_signals():
+                while waiting:
+                    if self._has_time(waiting[0]):
+                        self._run_together(waiting)
+                    else:
+                        self._leave_out(waiting.pop(0), "no time left")
+        except CutOff:
+            for part in waiting:
+                self._leave_out(part, "cut off")
+        finally:
+            self.write()
+
+    def _has_time(self, part: Part) -> bool:
+        return self.seconds_left >= (0 if self.tiny else part.least_s)
+
+    def _run_together(self, waiting: list[Part]) -> None:
+        """Run the first part, with those that share its process; takes what has ended, at least one, from the list."""
+        first = waiting[0]
+        company = [first, *takewhile(lambda part: part.process == first.process != "", waiting[1:])]
+        arguments = ([part.name for part in company], self.device, self.precision, self.tiny)
+        deadline = time.monotonic() + IMPORTS_S + first.most_s
+        begins = 0
+
+        def wait_s() -> float:
+            return min(deadline - time.monotonic(), self.seconds_left)
+
+        try:
+            with closing(items_of(_measure, *arguments, wait_s=wait_s)) as items:
+                for name, row in items:
+                    if row is not None:
+                        self._add(waiting[0], row)
+                        continue
+                    if begins:
+                        waiting.pop(0)
+                    if not self._has_time(waiting[0]):
+                        return
+                    begins, deadline = begins + 1, time.monotonic() + waiting[0].most_s
+                    say(f"{name} ({self.seconds_left:.0f} s left)")
+        except TimeoutError:
+            part = waiting[0]
+            self._leave_out(part, f"killed after {part.most_s:g} s" if self.seconds_left > 0 else "cut off")
+        except ProcessFailedError as error:
+            self.result["errors"][waiting[0].name] = error.details
+            self._leave_out(waiting[0], str(error))
+        waiting.pop(0)
+
+    def _add(self, part: Part, row: Row) -> None:
+        self.result["parts"].setdefault(part.table or part.name, []).append(row)
+        self.write()
+        say("  " + ", ".join(f"{name} {cell(value)}" for name, value in row.items()))
+
+    def _leave_out(self, part: Part, reason: str) -> None:
+        self.result["left_out"][part.name] = reason
+        say(f"  {part.name}: {reason}")
+        self.write()
+
+    def write(self) -> None:
+        """Write the results as JSON, and beside it as a page, each at once."""
+        page = to_markdown(self.result)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for target, text in ((self.path, json.dumps(self.result, indent=1)), (self.path.with_suffix(".md"), page)):
+            partial = target.with_name(f"{target.name}.part")
+            partial.write_text(f"{text.rstrip()}\n")
+            os.replace(partial, target)
 
 
-@dataclass(frozen=True)
-class Part:
-    """Part of the run."""
+def _measure(names: list[str], device: str, precision: str, tiny: bool) -> Iterator[tuple[str, Row | None]]:
+    """Measure parts; an import that fails is told like any failure."""
+    from fireedit.benchmarks.speed.parts import measure_parts
 
-    name: str
-    run: Callable[[Bench], Iterator[Row]]
-    least_s: float
-    """Seconds on a large GPU below which it is not begun."""
+    return measure_parts(names, device, precision, tiny)
 
 
-def roofline(bench: Bench) -> Iterator[Row]:
-    side, copied = (256, 2**22) if bench.tiny else (8192, 2**31)
-    yield asdict(card.measure_roofline(bench.device, bench.dtype, side, copied))
+@contextmanager
+def _cut_off_by_signals() -> Iterator[None]:
+    def cut_off(*_: object) -> None:
+        raise CutOff
 
-
-def plain_edit(bench: Bench) -> Iterator[Row]:
-    with bench.edits.switched(OFF):
-        yield _edit(bench, "plain", bench.steps)
-
-
-def compiled_edit(bench: Bench) -> Iterator[Row]:
-    with bench.edits.switched(all_switches(bench)):
-        begun = time.monotonic()
-        bench.edits.edit(2)
-        warm_up = {"warm_up_s": time.monotonic() - begun}
-        yield _edit(bench, "all that keep the picture", bench.steps) | warm_up
-        yield _edit(bench, "all that keep the picture", bench.steps * MORE_STEPS // STEPS)
-
-
-def all_switches(bench: Bench) -> SpeedConfig:
-    """Return the switches that keep the picture within rounding, for a single guided edit."""
-    parts: Any = ("unet", "tati", "vae")
-    return SpeedConfig(channels_last=True, prefixes=2, compile=parts, batch_sizes=(1, 3), backend=bench.backend)
-
-
-def switches_in_turn(bench: Bench) -> Iterator[Row]:
-    speed, names = OFF, "plain"
-    for name, change in IN_TURN:
-        speed, names = replace(speed, **change), "plain + share_keys" if names == "plain" else f"... + {name}"
-        skips = speed.reuse_every > 1 or speed.guidance_interval != OFF.guidance_interval
-        with bench.edits.switched(speed):
-            yield _edit(bench, names, bench.steps, skips)
-
-
-def more_steps(bench: Bench) -> Iterator[Row]:
-    with bench.edits.switched(OFF):
-        yield _edit(bench, "plain", bench.steps * MORE_STEPS // STEPS)
-
-
-def drift(bench: Bench) -> Iterator[Row]:
-    """Measure the pictures of nano's trained weights: random ones show nothing."""
-    bench.free()
-    yield from measure_drift(bench.device, of_each_family=3)
-
-
-def _edit(bench: Bench, name: str, steps: int, skips: bool = False) -> Row:
-    """Measure an edit, and its operations a second, where its steps skip none."""
-    card.restart_peak(bench.device)
-    row: Row = {"switches": name, "steps": steps, **bench.edits.latency(steps)}
-    speed = None if skips else step_flops(bench.config) / (row["step_ms"] / 1000)
-    return row | {"flops_per_s": speed, "peak_gib": card.peak_gib(bench.device)}
-
-
-def diffusers_edit(bench: Bench) -> Iterator[Row]:
-    yield from _diffusers(bench, compiled=False)
-
-
-def diffusers_compiled(bench: Bench) -> Iterator[Row]:
-    yield from _diffusers(bench, compiled=True)
-
-
-def _diffusers(bench: Bench, compiled: bool) -> Iterator[Row]:
-    dtype = torch.float16 if bench.device.type == "cuda" else torch.float32
-    pipeline = plain.build(bench.config, bench.device, dtype)
-    if compiled:
-        plain.compile_unet(pipeline, bench.device, bench.backend)
-    name = f"{str(dtype).removeprefix('torch.')}{', UNet compiled' if compiled else ''}"
-    yield {"pipeline": name, "steps": bench.steps, **plain.latency(pipeline, bench.config, bench.device, bench.steps)}
-
-
-def memory(bench: Bench) -> Iterator[Row]:
-    with bench.edits.switched(OFF):
-        yield from bench.edits.memory(2)
-
-
-def throughput(bench: Bench) -> Iterator[Row]:
-    """Measure without compilation: each size of a batch would take a minute or more."""
-    counts = COUNTS[:2] if bench.tiny else COUNTS
-    with bench.edits.switched(SpeedConfig(channels_last=True)):
-        yield from bench.edits.throughput(bench.steps, counts)
-
-
-def training_steps(bench: Bench) -> Iterator[Row]:
-    bench.free()
-    rows = list[Row]()
+    handlers = {number: signal.signal(number, cut_off) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        measure = training.measure_on_ray if bench.on_ray else training.measure_in_process
-        measure(training.steps_to_measure(bench.tiny), bench.device, rows.append)
+        yield
     finally:
-        yield from rows
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
-PARTS = (
-    Part("roofline", roofline, 5),
-    Part("edit", plain_edit, 30),
-    Part("edit, all switches", compiled_edit, 100),
-    Part("diffusers", diffusers_edit, 20),
-    Part("edit, switches in turn", switches_in_turn, 30),
-    Part("memory", memory, 10),
-    Part("throughput", throughput, 20),
-    Part("training", training_steps, 60),
-    Part("diffusers, compiled", diffusers_compiled, 60),
-    Part("edit, more steps", more_steps, 20),
-    Part("drift of nano's pictures", drift, 60),
-)
-"""Parts, the most important first."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, begun: float | None = None) -> int:
+    """Run the benchmark, whose time counts from `begun` of `time.monotonic`."""
+    begun = time.monotonic() if begun is None else begun
     args = build_parser().parse_args(argv)
     device = torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu.py: torch finds no GPU; write --device cpu --tiny to check the benchmark itself")
-    on_ray = args.launcher == "ray" and importlib.util.find_spec("ray") is not None
-    bench = Bench(device, args.tiny, args.minutes, on_ray)
-    chosen = [part for part in PARTS if part.name in args.only]
+    precision = args.precision or ("bfloat16" if device.type == "cuda" else "float32")
     path = Path(args.out) / f"{card.name_of(device)}{'-tiny' if args.tiny else ''}.json"
-    result = begin(card.name_of(device), args.tiny, str(bench.dtype).removeprefix("torch."), args.minutes)
-    run(bench, chosen, result, path)
+    result = begin(card.name_of(device), args.tiny, precision, args.minutes)
+    benchmark = Benchmark(args.device, precision, args.tiny, args.minutes, result, path, begun)
+    chosen = [part for part in PARTS if part.name in args.only]
+    benchmark.run([replace(part, process="all") if args.tiny else part for part in chosen])
     print(json.dumps({"out": str(path), "goals": result["goals"], "left_out": result["left_out"]}))
     return 0
-
-
-def run(bench: Bench, parts: Sequence[Part], result: dict[str, Any], path: Path) -> None:
-    """Run parts in order until the time is over; results are written after every row."""
-    handlers = {number: signal.signal(number, _cut_off) for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)}
-    signal.setitimer(signal.ITIMER_REAL, max(bench.seconds_left, 0.001))
-    part = parts[0]
-    try:
-        for part in parts:
-            if not bench.tiny and bench.seconds_left < part.least_s:
-                result["left_out"][part.name] = "no time left"
-                continue
-            run_part(part, bench, result, path)
-    except CutOff:
-        result["left_out"] |= {each.name: "cut off" for each in parts[parts.index(part) :]}
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        write(result, path)
-
-
-def run_part(part: Part, bench: Bench, result: dict[str, Any], path: Path) -> None:
-    """Run one part; its error, such as a card without the memory, is written down and ends no other."""
-    say(f"{part.name} ({bench.seconds_left:.0f} s left)")
-    rows = result["parts"].setdefault(part.name, [])
-    try:
-        for row in part.run(bench):
-            rows.append(row)
-            write(result, path)
-            say("  " + ", ".join(f"{name} {cell(value)}" for name, value in row.items()))
-    except Exception as error:
-        say(f"  failed: {error}")
-        result["left_out"][part.name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-
-
-def write(result: dict[str, Any], path: Path) -> None:
-    """Write the results as JSON, and beside it as a page, each at once."""
-    page = to_markdown(result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for target, text in ((path, json.dumps(result, indent=1) + "\n"), (path.with_suffix(".md"), page)):
-        partial = target.with_name(f"{target.name}.part")
-        partial.write_text(text)
-        os.replace(partial, target)
-
-
-def _cut_off(*_: object) -> None:
-    raise CutOff
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda or cpu (default: %(default)s)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="of the edits (default: bfloat16 on cuda, float32 on cpu)"
+    )
     parser.add_argument("--tiny", action="store_true", help="small sizes and few steps, to check the benchmark itself")
     parser.add_argument("--minutes", type=float, default=5, help="time of the run (default: %(default)s)")
-    names, default = [part.name for part in PARTS], [part.name for part in PARTS if part.run is not drift]
+    names = [part.name for part in PARTS]
+    default = [name for name in names if name != DRIFT]
     parser.add_argument("--only", nargs="+", choices=names, default=default, help="parts (default: all but the drift)")
-    parser.add_argument("--launcher", choices=("ray", "none"), default="ray", help="of the training steps")
     parser.add_argument("--out", default="results/gpu", help="folder of CARD.json and CARD.md (default: %(default)s)")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(begun=BEGUN))

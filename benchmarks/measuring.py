@@ -1,9 +1,14 @@
 """Measurements of processes: CPU time, memory, open files, and functions that run in a process of their own."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Generator, Iterable, Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
@@ -11,6 +16,90 @@ from fireedit.platform.processes import in_new_process as in_new_process
 from fireedit.platform.processes import peak_bytes
 
 T = TypeVar("T")
+EXIT_S = 10.0
+"""Seconds in which a process that has done its work may end by itself."""
+
+
+class ProcessFailedError(RuntimeError):
+    """Failure of a function in a process of its own: the kind of the error and the first line of its message.
+
+    Args:
+        details: whole traceback.
+    """
+
+    def __init__(self, summary: str, details: str):
+        super().__init__(summary, details)
+        self.details = details
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    @classmethod
+    def of(cls, error: BaseException) -> "ProcessFailedError":
+        """Describe an error."""
+        lines = str(error).splitlines() or [""]
+        return cls(f"{type(error).__name__}: {lines[0]}", "".join(traceback.format_exception(error)))
+
+
+def items_of(function: Callable[..., Iterable[T]], *arguments: Any, wait_s: Callable[[], float]) -> Generator[T]:
+    """Iterate over what a function yields in a new process, each item as soon as it is there.
+
+    The process and its children are killed if they outlast the iterator. What they print goes to stderr.
+
+    Args:
+        wait_s: returns the seconds to wait for the next item; called before each.
+    Raises:
+        TimeoutError: the next item did not come in time.
+        ProcessFailedError: the function failed, or its process died.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_items, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    ends = False
+    try:
+        while receiver.poll(max(wait_s(), 0.0)):
+            item, failure, ends = receiver.recv()
+            if failure is not None:
+                raise failure
+            if ends:
+                return
+            yield item
+        raise TimeoutError(f"{function.__name__}: the next item did not come in time")
+    except EOFError:
+        process.join(EXIT_S)
+        words = f"its process ended with exit code {process.exitcode}"
+        raise ProcessFailedError(words, f"{words}; what it printed is on stderr") from None
+    finally:
+        receiver.close()
+        _end(process, EXIT_S if ends else 0.0)
+
+
+def _send_items(sender: Connection, function: Callable[..., Iterable[Any]], arguments: Iterable[Any]) -> None:
+    """Send triples of an item, a failure, and whether it is the last."""
+    os.dup2(2, 1)
+    try:
+        for item in function(*arguments):
+            sender.send((item, None, False))
+    except Exception as error:
+        traceback.print_exc()
+        sender.send((None, ProcessFailedError.of(error), True))
+    else:
+        sender.send((None, None, True))
+
+
+def _end(process: BaseProcess, within_s: float) -> None:
+    """Let a process end by itself for so long, then kill it and its children."""
+    members = list[psutil.Process]()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        members = [*root.children(recursive=True), root]
+    process.join(within_s)
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.join(EXIT_S)
 
 
 def family() -> list[psutil.Process]:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from fireedit.jobs.planning.choices import ZEROS
-from fireedit.jobs.planning.example_batch import example_batch, propose_most_regions
+from fireedit.jobs.planning.example_batch import example_batch
 from fireedit.jobs.planning.memory import Sharding, memory_of, weights_of
+from fireedit.jobs.planning.most_regions import propose_most_regions
 from fireedit.jobs.planning.step_cost import build_on_meta, measure_step
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
 from fireedit.models.pipeline import FireEditPipeline

@@ -1,5 +1,6 @@
 """Roofline of a card: what it really multiplies and copies in a second, and its clock for everything else."""
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -64,8 +65,14 @@ def peak_gib(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
+def reserved_gib(device: torch.device) -> float | None:
+    """Read the peak of the memory that torch held since `restart_peak`, pools of CUDA graphs too, in GiB."""
+    return torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else None
+
+
 def restart_peak(device: torch.device) -> None:
     """Begin a new peak of memory, with what nobody holds given back."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fireedit.benchmarks.speed.card import peak_gib, restart_peak, seconds_of
+from fireedit.benchmarks.speed.card import peak_gib, reserved_gib, restart_peak, seconds_of
+from fireedit.jobs.planning.most_regions import propose_most_regions
 from fireedit.models.model import FireEditConfig, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.schedule import ScheduleConfig
@@ -21,7 +23,6 @@ from fireedit.models.unet import EditUNet, UNetConfig
 from fireedit.models.vae import VAEConfig
 
 PROMPTS = ("Replace the dog beside the red car with a much larger cat.", "Make it look like winter.")
-STAGES = ("perceive", "understand", "prepare", "steps", "decode")
 BRANCHES = 3
 PARTS = {
     "perceive": FireEditPipeline.PERCEIVING,
@@ -48,6 +49,7 @@ def sizes(tiny: bool) -> FireEditConfig:
     return replace(preset("nano"), unet=unet, vae=vae, schedule=ScheduleConfig(), painting=PaintSettings())
 
 
+@lru_cache
 def step_flops(config: FireEditConfig) -> float:
     """Count the operations of one guided denoising step, TATI and UNet, on tensors without values."""
     side, width = config.unet.sample_size, config.unet.cross_attention_dim
@@ -68,29 +70,51 @@ class Edits:
 
     @classmethod
     def fresh(cls, config: FireEditConfig, device: torch.device, dtype: torch.dtype) -> "Edits":
-        """Draw the weights on the device."""
+        """Draw the weights on the device; every picture has the most regions."""
         pipeline = FireEditPipeline.fresh(config=config, dtype=dtype, device=device)
         pipeline.set_progress_bar_config(disable=True)
+        propose_most_regions(pipeline.detector)
         return cls(pipeline, device)
 
-    def edit(self, steps: int, count: int = 1, timed: Callable[[str, Callable[[], Any]], Any] | None = None) -> None:
-        """Edit `count` pictures with full guidance, each stage through `timed`, which calls it."""
+    def edit(
+        self,
+        steps: int,
+        count: int = 1,
+        timed: Callable[[str, Callable[[], Any]], Any] | None = None,
+        noise_from: str | None = None,
+    ) -> Tensor:
+        """Edit `count` pictures with full guidance, the same in every call.
+
+        Args:
+            timed: gets each stage's name and call, calls it and returns its result.
+            noise_from: device that draws the noise; None is the pipeline's own, `cpu` makes every step wait for it.
+        Returns:
+            Edited latents [count, C, h, w], about unit variance.
+        """
         pipeline, run = self.pipeline, timed or (lambda _, work: work())
         side = pipeline.vae.config.sample_size
         random = np.random.default_rng(0)
         canvases = [random.integers(0, 256, (side, side, 3), np.uint8) for _ in range(count)]
         prompts = [PROMPTS[number % len(PROMPTS)] for number in range(count)]
         settings = PaintSettings(num_inference_steps=steps, guidance_scale=7.5, image_guidance_scale=1.5)
-        generators = [torch.Generator().manual_seed(number) for number in range(count)]
+        generators = [torch.Generator(noise_from or self.device).manual_seed(number) for number in range(count)]
         percepts = run("perceive", lambda: pipeline.perceive(canvases))
         tokens = run("understand", lambda: pipeline.understand(percepts, prompts))
         state = run("prepare", lambda: pipeline.prepare(canvases, percepts, tokens, settings, generators))
-        edited = run("steps", lambda: pipeline.paint(state))
+        edited: Tensor = run("steps", lambda: pipeline.paint(state))
         run("decode", lambda: pipeline.decode(edited))
+        return edited
 
-    def latency(self, steps: int, repeats: int = 2) -> dict[str, float]:
-        """Measure an edit: seconds of each stage, milliseconds of a step; an edit of few steps has warmed up."""
-        self.edit(min(steps, 2))
+    def latency(
+        self, steps: int, repeats: int = 2, noise_from: str | None = None, plain: Tensor | None = None
+    ) -> dict[str, float]:
+        """Measure an edit: seconds of each stage, milliseconds of a step; an edit of few steps has warmed up.
+
+        Args:
+            plain: latents of the same edit without switches; their mean absolute difference, in their standard
+                deviations, is measured too.
+        """
+        self.edit(min(steps, 2), noise_from=noise_from)
         rounds = list[dict[str, float]]()
 
         def timed(stage: str, work: Callable[[], Any]) -> Any:
@@ -100,16 +124,24 @@ class Edits:
 
         for _ in range(repeats):
             rounds.append({})
-            self.edit(steps, timed=timed)
+            edited = self.edit(steps, timed=timed, noise_from=noise_from)
         best = min(rounds, key=lambda each: sum(each.values()))
-        return best | {"edit_s": sum(best.values()), "step_ms": 1000 * best["steps_s"] / steps}
+        row = best | {"edit_s": sum(best.values()), "step_ms": 1000 * best["steps_s"] / steps}
+        return row if plain is None else row | {"latents_apart": float((edited - plain).abs().mean() / plain.std())}
 
-    def throughput(self, steps: int, counts: Sequence[int]) -> Iterator[dict[str, float]]:
-        """Measure edits a second of batches of several sizes."""
+    def throughput(self, steps: int, counts: Sequence[int]) -> Iterator[dict[str, float | None]]:
+        """Measure edits a second of batches of several sizes, each after an edit of two steps."""
         for count in counts:
-            self.edit(1, count)
+            self.edit(2, count)
+            restart_peak(self.device)
             seconds = seconds_of(partial(self.edit, steps, count), self.device)
-            yield {"pictures": count, "batch_s": seconds, "edits_per_s": count / seconds}
+            yield {
+                "pictures": count,
+                "batch_s": seconds,
+                "edits_per_s": count / seconds,
+                "peak_gib": peak_gib(self.device),
+                "reserved_gib": reserved_gib(self.device),
+            }
 
     def memory(self, steps: int) -> Iterator[dict[str, Any]]:
         """Measure GiB: weights of each stage, and the most that the stage alone needs on a card; then the whole."""
@@ -130,7 +162,8 @@ class Edits:
             yield {"stage": stage, "weights_gib": weights, "peak_gib": weights + extra[stage] if on_card else None}
         restart_peak(self.device)
         self.edit(steps)
-        yield {"stage": "whole", "weights_gib": sum(held.values()), "peak_gib": peak_gib(self.device)}
+        peaks = {"peak_gib": peak_gib(self.device), "reserved_gib": reserved_gib(self.device)}
+        yield {"stage": "whole", "weights_gib": sum(held.values()), **peaks}
 
     @contextmanager
     def switched(self, speed: SpeedConfig) -> Iterator[None]:
@@ -139,16 +172,7 @@ class Edits:
         try:
             yield
         finally:
-            self._undo()
-
-    def _undo(self) -> None:
-        """Take compiled calls and layouts back; what else switches do is not in the weights."""
-        for part in self.pipeline.model.modules():
-            part._compiled_call_impl = None
-        torch.compiler.reset()  # and the memory of CUDA graphs
-        for name in ("unet", "vae"):
-            getattr(self.pipeline, name).to(memory_format=torch.contiguous_format)
-        accelerate(self.pipeline, SpeedConfig(share_keys=False))
+            accelerate(self.pipeline, SpeedConfig())
 
     def _weights_gib(self, names: Sequence[str]) -> float:
         parts = [part for name in names if isinstance(part := getattr(self.pipeline, name), torch.nn.Module)]

@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 from transformers.modeling_utils import local_torch_dtype
 
-from fireedit.benchmarks.speed.card import peak_gib, restart_peak, seconds_of
+from fireedit.benchmarks.speed.card import peak_gib, reserved_gib, restart_peak, seconds_of
 from fireedit.benchmarks.speed.edits import PROMPTS
 from fireedit.models.model import NANO, FireEditConfig
 from fireedit.models.text import build_text_encoder
@@ -63,11 +63,13 @@ def latency(
 
     def edit(count: int) -> None:
         scales = {"guidance_scale": 7.5, "image_guidance_scale": 1.5}
-        pipeline(PROMPTS[0], picture, num_inference_steps=count, **scales, output_type="np")
+        generator = torch.Generator(device).manual_seed(0)
+        pipeline(PROMPTS[0], picture, num_inference_steps=count, **scales, output_type="np", generator=generator)
 
     few = min(FEW_STEPS, steps - 1)
     edit(few)
     restart_peak(device)
     taken = {count: min(seconds_of(partial(edit, count), device) for _ in range(2)) for count in (few, steps)}
     step_s = (taken[steps] - taken[few]) / (steps - few)
-    return {"edit_s": taken[steps], "step_ms": 1000 * step_s, "peak_gib": peak_gib(device)}
+    memory = {"peak_gib": peak_gib(device), "reserved_gib": reserved_gib(device)}
+    return {"edit_s": taken[steps], "step_ms": 1000 * step_s, **memory}

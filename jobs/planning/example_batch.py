@@ -3,11 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
-import torch
 from transformers import AutoTokenizer
 
 from fireedit.jobs.training.recipe import TrainRecipe
-from fireedit.models.detectors.proposals import Proposals, RegionDetector
 from fireedit.models.model import NANO, FireEditConfig
 from fireedit.models.processor import Batch, InputRow, Processor
 from fireedit.models.tokens import PADDING
@@ -40,22 +38,6 @@ def example_batch(recipe: TrainRecipe, samples: int, text_tokens: int = TEXT_TOK
     wanted = min(text_tokens, plain.max_tokens)
     words = max(1, 1 + (wanted - length(1)) // (length(2) - length(1)))
     return processor.batch(stacked([row(words)] * samples))
-
-
-def propose_most_regions(detector: RegionDetector) -> None:
-    """Let a detector return as many boxes as a prompt takes, a grid of equal scores, whatever it finds.
-
-    It computes its own proposals nevertheless, so that their cost counts; fake tensors hold no scores to select from.
-    """
-    most = detector.proposal_config.max_regions
-    side = int(np.ceil(most**0.5))
-    corners = torch.tensor([(x, y, x + 1, y + 1) for y in range(side) for x in range(side)])[:most] / side
-
-    def grid(module: torch.nn.Module, inputs: object, output: Proposals) -> Proposals:
-        images = len(output.boxes)
-        return Proposals(boxes=corners.repeat(images, 1, 1), scores=torch.ones(images, most))
-
-    detector.register_forward_hook(grid)
 
 
 def _sample(task: str, text: str, sizes: FireEditConfig) -> dict[str, object]:

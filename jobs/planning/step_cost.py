@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fireedit.jobs.planning.example_batch import TEXT_TOKENS, example_batch, propose_most_regions
+from fireedit.jobs.planning.example_batch import TEXT_TOKENS, example_batch
 from fireedit.jobs.planning.meter import LiveBytes, Meter, Phase
+from fireedit.jobs.planning.most_regions import propose_most_regions
 from fireedit.jobs.training.recipe import TrainRecipe
 from fireedit.models.layers.component import DTYPES
 from fireedit.models.model import FireEdit

@@ -2,15 +2,10 @@
 
 from dataclasses import replace
 
-import torch
-
-from fireedit.jobs.planning.example_batch import TEXT_TOKENS, example_batch, propose_most_regions
+from fireedit.jobs.planning.example_batch import TEXT_TOKENS, example_batch
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
-from fireedit.models.detector import Detector
 from fireedit.models.model import preset
 from fireedit.models.tokens import PADDING
-from fireedit.models.vision import VisionFeatures
-from tests.factories import features_of
 
 
 def test_prompts_have_the_wanted_length(nano: TrainRecipe) -> None:
@@ -38,13 +33,3 @@ def test_stage_1_has_captions_without_pictures() -> None:
 def test_an_encoded_recipe_reads_moments(nano: TrainRecipe) -> None:
     batch = example_batch(replace(nano, ingest=replace(nano.ingest, encoded=True)), 2)
     assert batch.source_pixels is None and batch.source_moments is not None
-
-
-def test_a_detector_proposes_as_many_regions_as_a_prompt_takes() -> None:
-    config = preset("nano").detector
-    detector = Detector(config)
-    propose_most_regions(detector)
-    features: VisionFeatures = features_of(*(torch.randn(2, config.feature_width, 8, 8) for _ in range(4)))
-    proposals = detector(features)
-    assert proposals.boxes.shape == (2, config.proposals.max_regions, 4)
-    assert proposals.boxes.min() == 0 and proposals.boxes.max() <= 1

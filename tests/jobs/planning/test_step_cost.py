@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fireedit.benchmarks.tiny_detectors import save_tiny_rt_detr, save_tiny_sam
-from fireedit.jobs.planning.example_batch import example_batch, propose_most_regions
+from fireedit.jobs.planning.example_batch import example_batch
+from fireedit.jobs.planning.most_regions import propose_most_regions
 from fireedit.jobs.planning.step_cost import StepCost, build_on_meta, measure_step
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
 from fireedit.models.pipeline import FireEditPipeline
