@@ -90,7 +90,7 @@ def logged(text: str) -> Iterator[Path]:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_is_killed_resized_on_ray_and_off_it_and_trains_as_an_unbroken_one(
     ray_session: None, tmp_path: Path
 ) -> None:
