@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         required=True,
         metavar="DIR",
-        help="a new folder, or an earlier one of this job, here or s3://bucket/folder (its draft is in $TMPDIR)",
+        help="a new folder, or an earlier FireEdit pipeline, here or s3://bucket/folder (its draft is in $TMPDIR)",
     )
     parser.add_argument(
         "--llm-precision",

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def export(args: argparse.Namespace) -> dict[str, Any]:
     """Write the folder that the command line asks for; returns its report."""
-    if storage.names(args.out):
+    if storage.contents(args.out):
         raise ExportError(f"--out: {args.out} holds files; write a folder that is empty or not there")
     run, dtype = SavedRun.find(args.run, args.home), DTYPES.get(args.dtype)
     kind, step = run.kind_of(args.weights), checkpoints.step_of(run.checkpoint)

@@ -142,10 +142,11 @@ def writing_folder(path: str, last: str) -> Iterator[Path]:
     Args:
         last: file that marks the folder complete; it is copied last where a folder cannot be renamed.
     Raises:
-        OSError: `path` holds other files, is a whole bucket or disk, or cannot be written; before the block begins.
+        OSError: `path` holds other files, is a whole bucket or disk, or has no right to write and, in a bucket, to
+            delete; before the block begins.
     """
     target = path if is_remote(path) else str(Path(path).expanduser().resolve())
-    _require_replaceable(target, last)
+    require_replaceable(target, last)
     if is_remote(path):
         _probe(path)
         with tempfile.TemporaryDirectory() as folder:
@@ -158,13 +159,13 @@ def writing_folder(path: str, last: str) -> Iterator[Path]:
         draft, old = Path(folder) / "draft", Path(folder) / "old"
         draft.mkdir()
         yield draft
-        _require_replaceable(target, last)
-        if local.exists():
-            local.rename(old)
+        require_replaceable(target, last)
         try:
+            if local.exists():
+                local.rename(old)
             draft.rename(local)
-        except OSError:
-            if old.exists():
+        except BaseException:
+            if old.exists() and not local.exists():
                 old.rename(local)
             raise
 
@@ -178,15 +179,25 @@ def begin_folder(path: str, mark: str) -> Path:
         OSError: `path` holds other files, or cannot be replaced.
     """
     target = Path(path).expanduser().resolve()
-    _require_replaceable(str(target), mark)
-    shutil.rmtree(target, ignore_errors=True)
+    require_replaceable(str(target), mark)
     target.mkdir(parents=True, exist_ok=True)
     (target / mark).touch()
+    for child in target.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        elif child.name != mark:
+            child.unlink()
     return target
 
 
-def _require_replaceable(path: str, last: str) -> None:
-    """Raise FileExistsError or OSError unless a folder at `path` may be replaced."""
+def contents(path: str) -> list[str]:
+    """List the names in a folder, sorted; none in one whose upload was interrupted."""
+    present = [name for name in names(path) if name != PROBE]
+    return [] if UNFINISHED in present else present
+
+
+def require_replaceable(path: str, last: str) -> None:
+    """Raise FileExistsError or OSError unless `writing_folder` may replace a folder at `path`."""
     found = info(path)
     if is_remote(path) and "/" not in filesystem(path)[1].strip("/"):
         raise OSError(f"{path} is a whole bucket; write a folder in it, such as {join(path, 'weights')}")
@@ -194,11 +205,12 @@ def _require_replaceable(path: str, last: str) -> None:
         raise OSError(f"{path} is a mount point, which no folder can replace; write {join(path, 'weights')} or another")
     if found.type == fs.FileType.File:
         raise FileExistsError(f"{path} is a file; write a folder that is new, or that was written so before")
-    present = [name for name in names(path) if name != PROBE]
-    if present and not {last, UNFINISHED} & {*present}:
+    present = contents(path)
+    if present and last not in present:
         such = f"{present[0]} and {len(present) - 1} more" if len(present) > 1 else present[0]
         raise FileExistsError(
-            f"{path} holds {such}, but no {last}, and is left as it is; write a folder that is new or empty"
+            f"{path} holds {such}, but no {last}, and is left as it is; write a folder that is new or empty, or remove "
+            "this one"
         )
 
 
@@ -207,8 +219,8 @@ def _probe(path: str) -> None:
     files, inner = filesystem(path)
     absent = files.get_file_info(inner).type == fs.FileType.NotFound
     write_bytes(join(path, PROBE), b"")
-    files.delete_file(f"{inner.rstrip('/')}/{PROBE}")
-    if absent:
+    remove_file(join(path, PROBE))
+    if absent and not names(path):
         remove_folder(path)
 
 
@@ -218,6 +230,7 @@ def _upload(folder: Path, path: str, last: str) -> None:
     final = (folder / last).read_bytes()
     (folder / last).unlink()
     write_bytes(join(path, UNFINISHED), b"")
+    remove_file(join(path, last))  # readers take what it marks for whole
     for each in files.get_file_info(fs.FileSelector(inner)):
         if each.type == fs.FileType.Directory:
             files.delete_dir(each.path)

@@ -1,5 +1,6 @@
 """Published checkpoints that a conversion reads: the options that name them, and checks before any work."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
@@ -148,13 +149,17 @@ def check_sources(sources: Iterable[Source]) -> dict[str, list[str]]:
 
 
 def check_out(out: str, paths: PublishedPaths) -> None:
-    """Raise CheckpointFileError if the folder to write is, holds or lies in one of those to read."""
+    """Raise CheckpointFileError if the folder to write holds another system, or is, holds or lies in one to read."""
     target = Path(storage.absolute(out)).resolve()
     for source in sources_of(paths) if not storage.is_remote(out) else ():
         given = source.given.expanduser().resolve()
         if target == given or target in given.parents or given in target.parents:
             found = f"found {out}, which is, holds or lies in {source.option} {source.given}"
             raise CheckpointFileError(f"--out: {found}; write a folder beside it")
+    index = storage.join(out, "model_index.json")
+    system = json.loads(storage.read_bytes(index)).get("_class_name") if storage.exists(index) else None
+    if system not in (None, "FireEditPipeline"):
+        raise CheckpointFileError(f"--out: found a {system} in {out}; write a folder that is new")
 
 
 def adapter_config(folder: Path) -> Path:

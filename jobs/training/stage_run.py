@@ -37,6 +37,10 @@ def refuse_another_run(recipe: TrainRecipe, run: Run) -> list[str]:
     Returns:
         A line for every other key that has changed since.
     """
+    try:
+        storage.require_replaceable(run.weights, "model_index.json")
+    except OSError as error:
+        sys.exit(f"run {run.name}: {error}, or write another run=NAME")
     saved = run.saved_recipe()
     if saved is None:
         return []

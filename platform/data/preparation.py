@@ -127,7 +127,7 @@ def prepare_missing(home: str, mixture: Iterable[str], scenes: ScenesConfig | No
     missing = [name for name in mixture if not storage.exists(storage.join(shards, name, INDEX))]
     for name in missing:
         catalog.find(name)
-    absent = [name for name in missing if not storage.names(storage.join(corpora, name))]
+    absent = [name for name in missing if not storage.contents(storage.join(corpora, name))]
     if absent:
         require_resources([{"CPU": cpus_per_task}], "write a smaller cpus_per_task")
         write = ray.remote(num_cpus=cpus_per_task, max_retries=0)(prepare_scenes)

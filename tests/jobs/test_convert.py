@@ -241,6 +241,15 @@ def test_the_folders_to_read_are_not_written(
     assert sorted(published.root.rglob("*")) == before
 
 
+def test_a_pipeline_of_another_system_in_out_stays(
+    published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (index := tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    error = error_of(arguments(published, tmp_path), capsys)
+    assert error == f"--out: found a StableDiffusionPipeline in {tmp_path}; write a folder that is new"
+    assert index.exists()
+
+
 def test_other_files_in_out_stay(published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     assert "holds thesis.tex, but no model_index.json" in error_of(arguments(published, tmp_path), capsys)

@@ -1,6 +1,7 @@
 """Files and folders are written whole or not at all."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,26 +93,48 @@ def test_an_interrupted_upload_is_begun_again(s3: str, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch, pytest.raises(RuntimeError), storage.writing_folder(path, "index") as draft:
         patch.setattr(storage.fs, "copy_files", lambda *_, **__: (_ for _ in ()).throw(RuntimeError))
         (draft / "index").write_text("3")
-    assert storage.names(path) == [storage.UNFINISHED]
+    assert storage.names(path) == [storage.UNFINISHED] and storage.contents(path) == []
     storage.write_bytes(storage.join(path, "part", "x"), b"")
     with storage.writing_folder(path, last="index") as draft:
         (draft / "index").write_text("4")
     assert storage.names(path) == ["index"]
 
 
+def test_a_folder_that_is_partly_replaced_does_not_count_as_whole(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = storage.join(s3, "partly")
+    for name in ("index", "unet/a", "vae/b"):
+        storage.write_bytes(storage.join(path, name), b"old")
+    find, (files, _) = storage.filesystem, storage.filesystem(path)
+
+    class Failing:
+        def delete_dir(self, inner: str) -> None:
+            if inner.endswith("vae"):
+                raise RuntimeError
+            files.delete_dir(inner)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(files, name)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError), storage.writing_folder(path, "index") as draft:
+        (draft / "index").write_text("new")
+        patch.setattr(storage, "filesystem", lambda path: (Failing(), find(path)[1]))
+    assert "vae" in storage.names(path) and "index" not in storage.names(path) and storage.contents(path) == []
+
+
+@pytest.mark.parametrize("error", [OSError("no right"), KeyboardInterrupt()])
 def test_the_old_folder_stays_where_the_new_one_cannot_be_moved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def move(source: Path, target: Path) -> Path:
         if source.name == "draft":
-            raise OSError("no right")
+            raise error
         return rename(source, target)
 
     rename = Path.rename
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "index").write_text("old")
     monkeypatch.setattr(Path, "rename", move)
-    with pytest.raises(OSError, match="no right"), storage.writing_folder(str(tmp_path / "weights"), "index") as draft:
+    with pytest.raises(type(error)), storage.writing_folder(str(tmp_path / "weights"), "index") as draft:
         (draft / "index").write_text("new")
     assert (tmp_path / "weights" / "index").read_text() == "old" and storage.names(str(tmp_path)) == ["weights"]
 
