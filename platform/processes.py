@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a new process, whose children end with it, and which gives all its memory back.
+    """Call a function in a new process, which gives all its memory back.
 
     Raises:
         BrokenProcessPool: the process was killed.
