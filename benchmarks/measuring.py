@@ -1,4 +1,4 @@
-"""Measurements of processes: CPU time, memory, open files, and functions that run in a process of their own."""
+"""Measurements of processes: CPU time, memory, open files, and items that come from a new process."""
 
 import contextlib
 import multiprocessing
@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import psutil
 
-from fireedit.platform.processes import in_new_process as in_new_process
 from fireedit.platform.processes import peak_bytes
 
 T = TypeVar("T")
