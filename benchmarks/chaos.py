@@ -31,7 +31,7 @@ import ray
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from fireedit.benchmarks.measuring import in_new_process, memory_mb, open_files, own_memory_mb
+from fireedit.benchmarks.measuring import memory_mb, open_files, own_memory_mb
 from fireedit.benchmarks.serving.arrivals import OpenLoad, Tally
 from fireedit.benchmarks.serving.client import get, send
 from fireedit.benchmarks.serving.edits import Edit, draw, solo_answers
@@ -39,6 +39,7 @@ from fireedit.benchmarks.serving.figures import Figure, median, percentile, repo
 from fireedit.benchmarks.serving.server import STAGES, STATE, Server
 from fireedit.platform.cluster import LocalRay
 from fireedit.platform.console import say
+from fireedit.platform.processes import in_new_process
 
 EDITS, STEPS = 60, (3, 10)
 KILL_EVERY_S = 20.0

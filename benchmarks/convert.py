@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fireedit.benchmarks import published_folders as published
-from fireedit.benchmarks.measuring import family, in_new_process, peak_growth_mb, restart_peaks
+from fireedit.benchmarks.measuring import family, peak_growth_mb, restart_peaks
 from fireedit.jobs.training.published import SHARD_BYTES, convert
 from fireedit.jobs.training.published_files import PublishedPaths
 from fireedit.models.checkpoint_files import quiet_loading
@@ -36,6 +36,7 @@ from fireedit.models.vae import VAEConfig
 from fireedit.models.vision import VisionConfig
 from fireedit.models.vlm import VLMConfig
 from fireedit.platform.console import say
+from fireedit.platform.processes import in_new_process
 
 BOUND = 1.3
 """Largest peak, relative to the largest part."""

@@ -25,7 +25,7 @@ import webdataset
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import AutoTokenizer
 
-from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, in_new_process, memory_mb
+from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, memory_mb
 from fireedit.models.model import NANO, preset
 from fireedit.models.processor import Batch, Processor
 from fireedit.models.tokens import PromptError
@@ -38,6 +38,7 @@ from fireedit.platform.data.ingest import Corpora, IngestConfig, Share, prepared
 from fireedit.platform.data.preparation import prepare_scenes, prepare_shards
 from fireedit.platform.data.ray_tasks import RayTasks
 from fireedit.platform.images import decode
+from fireedit.platform.processes import in_new_process
 
 CORPUS = "instructpix2pix"
 ROWS_PER_TAR = 128

@@ -1,4 +1,4 @@
-"""Measurements of processes: CPU time, memory, open files, and functions that run in a process of their own."""
+"""Measurements of processes: CPU time, memory, open files, and items that come from a new process."""
 
 import contextlib
 import multiprocessing
@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import psutil
 
-from fireedit.platform.processes import in_new_process as in_new_process
 from fireedit.platform.processes import peak_bytes
 
 T = TypeVar("T")
@@ -44,7 +43,8 @@ class ProcessFailedError(RuntimeError):
 def items_of(function: Callable[..., Iterable[T]], *arguments: Any, wait_s: Callable[[], float]) -> Generator[T]:
     """Iterate over what a function yields in a new process, each item as soon as it is there.
 
-    The process and its children are killed if they outlast the iterator. What they print goes to stderr.
+    The process is killed if it outlasts the iterator, and so are its descendants, those too whose parent has died. Of a
+    process that dies by itself, these are the ones that it had at its last item. What they print goes to stderr.
 
     Args:
         wait_s: returns the seconds to wait for the next item; called before each.
@@ -57,10 +57,12 @@ def items_of(function: Callable[..., Iterable[T]], *arguments: Any, wait_s: Call
     process = context.Process(target=_send_items, args=(sender, function, arguments))
     process.start()
     sender.close()
-    ends = False
+    root = psutil.Process(process.pid)
+    descendants, ends = set[psutil.Process](), False
     try:
         while receiver.poll(max(wait_s(), 0.0)):
             item, failure, ends = receiver.recv()
+            descendants |= _descendants(root)
             if failure is not None:
                 raise failure
             if ends:
@@ -68,12 +70,13 @@ def items_of(function: Callable[..., Iterable[T]], *arguments: Any, wait_s: Call
             yield item
         raise TimeoutError(f"{function.__name__}: the next item did not come in time")
     except EOFError:
+        descendants |= _descendants(root)
         process.join(EXIT_S)
         words = f"its process ended with exit code {process.exitcode}"
         raise ProcessFailedError(words, f"{words}; what it printed is on stderr") from None
     finally:
         receiver.close()
-        _end(process, EXIT_S if ends else 0.0)
+        _end(process, [root, *descendants, *_descendants(root)], EXIT_S if ends else 0.0)
 
 
 def _send_items(sender: Connection, function: Callable[..., Iterable[Any]], arguments: Iterable[Any]) -> None:
@@ -89,15 +92,18 @@ def _send_items(sender: Connection, function: Callable[..., Iterable[Any]], argu
         sender.send((None, None, True))
 
 
-def _end(process: BaseProcess, within_s: float) -> None:
-    """Let a process end by itself for so long, then kill it and its children."""
-    members = list[psutil.Process]()
+def _descendants(process: psutil.Process) -> set[psutil.Process]:
+    """List the descendants of a process; none if it has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(process.pid)
-        members = [*root.children(recursive=True), root]
+        return set(process.children(recursive=True))
+    return set()
+
+
+def _end(process: BaseProcess, members: Iterable[psutil.Process], within_s: float) -> None:
+    """Let a process end by itself for so long, then kill the members of its family that still run."""
     process.join(within_s)
     for member in members:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess):  # raised too if another process has got the id
             member.kill()
     process.join(EXIT_S)
 

@@ -61,7 +61,8 @@ class SpeedConfig:
     in bfloat16. A picture that is not kept costs two passes for one: it pays where pictures are edited repeatedly.
     Within rounding. Not with diffusers' offloading."""
     llm_weights: Literal["int8", "fp8"] | None = None
-    """Precision in which the LLM's weights are stored, by torchao; None leaves them as they are. Approximate."""
+    """Precision in which the LLM's weights are stored, by torchao; None leaves them as they are, in 8 bits too if an
+    earlier call stored them so. Approximate."""
 
     def __post_init__(self) -> None:
         low, high = self.guidance_interval
@@ -80,12 +81,13 @@ class SpeedConfig:
 def accelerate(pipeline: FireEditPipeline, config: SpeedConfig) -> None:
     """Set the switches of a pipeline in place; what an earlier call switched on and `config` does not is off again.
 
-    The pipeline is on the device and in the precision that it will run in. Parts that it lacks are left out. Compiled
-    parts are compiled anew, and other compiled code of the process with them.
+    `llm_weights` alone cannot be undone: None leaves the weights as they are. The pipeline is on the device and in the
+    precision that it will run in. Parts that it lacks are left out. Compiled parts are compiled anew, and other
+    compiled code of the process with them.
 
     Raises:
         ImportError: `llm_weights` needs torchao, which is not installed.
-        ValueError: the LLM's weights are stored in 8 bits, and `llm_weights` says otherwise.
+        ValueError: the LLM's weights are stored in 8 bits of another kind.
     """
     if pipeline.vlm is not None:
         quantize(pipeline.vlm, config.llm_weights)
@@ -135,7 +137,7 @@ def quantize(vlm: VLM, weights: Literal["int8", "fp8"] | None) -> None:
         ImportError: torchao is not installed.
         ValueError: they are stored in 8 bits already, of another kind.
     """
-    if weights == vlm.stored_weights:
+    if weights is None or weights == vlm.stored_weights:
         return
     if vlm.stored_weights is not None:
         raise ValueError(

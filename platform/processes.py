@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a new process, whose children end with it, and which gives all its memory back.
+    """Call a function in a new process, which gives all its memory back.
 
     Raises:
         BrokenProcessPool: the process was killed.
@@ -29,8 +29,11 @@ def peak_bytes(pid: int | None = None) -> int:
 
     Raises:
         FileNotFoundError, ProcessLookupError: the process has ended.
+        NotImplementedError: a process is named, on macOS.
     """
     if sys.platform == "darwin":
+        if pid is not None:
+            raise NotImplementedError(f"peak_bytes: found process {pid}; macOS tells this process's peak alone")
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lines = Path(f"/proc/{pid or 'self'}/status").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)

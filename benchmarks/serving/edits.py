@@ -13,7 +13,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, in_new_process
+from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family
 from fireedit.benchmarks.serving.client import EDITS, Answer, form, request
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
@@ -21,6 +21,7 @@ from fireedit.models.settings import SettingValue
 from fireedit.platform import storage
 from fireedit.platform.console import say
 from fireedit.platform.images import Picture, decode, encode_png
+from fireedit.platform.processes import in_new_process
 from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import WORLDS

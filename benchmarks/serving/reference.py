@@ -28,10 +28,11 @@ from fastapi import FastAPI, File, Form
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family, in_new_process
+from fireedit.benchmarks.measuring import cpu_seconds, cpu_since, family
 from fireedit.benchmarks.serving.client import EDITS, get
 from fireedit.benchmarks.serving.edits import Edit, Threads, load_nano
 from fireedit.platform.cluster import HOST, free_port
+from fireedit.platform.processes import in_new_process
 
 READY_WITHIN_S = 60
 BLOCKS = (

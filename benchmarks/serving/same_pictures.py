@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from fireedit.benchmarks.measuring import in_new_process
 from fireedit.benchmarks.serving.conventions import Convention, conventions
 from fireedit.benchmarks.serving.edits import load_nano
 from fireedit.benchmarks.serving.figures import Figure
 from fireedit.benchmarks.serving.server import CHECKOUT, Server
 from fireedit.platform.cluster import local_session
 from fireedit.platform.images import Picture, encode_jpeg, encode_png, resize
+from fireedit.platform.processes import in_new_process
 from fireedit.platform.scenes.families import make_edit
 from fireedit.platform.scenes.render import draw_scene
 from fireedit.platform.scenes.world import WORLDS

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from fireedit.jobs.planning.example_batch import example_batch
 from fireedit.jobs.planning.layers_in_float32 import compute_in_float32
-from fireedit.jobs.planning.step_cost import DTYPES, measure_step
+from fireedit.jobs.planning.step_cost import measure_step
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
+from fireedit.models.layers.component import DTYPES
 from fireedit.models.model import FireEditConfig, Percepts, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.stages import STAGES

@@ -5,7 +5,6 @@ Finished parts are kept: a conversion that was interrupted goes on with the othe
 
 import dataclasses
 import json
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import pyarrow as pa
 import ray.data
 from pydantic import PositiveInt, TypeAdapter
 
-from fireedit.platform import images, storage
+from fireedit.platform import images, processes, storage
 from fireedit.platform.cluster import require_resources
 from fireedit.platform.config import LogicalCPUs, Ratio
 from fireedit.platform.console import say
@@ -203,7 +202,7 @@ class _PartConverter:
         for samples in shards.batched(checked, shards.GROUPS_PER_SHARD * self.group):
             report.shards.append(Shard(f"{number:06d}-{len(report.shards):03d}", len(samples)))
             report.bytes += shards.write_samples(self.root, report.shards[-1].name, samples, self.group)
-        report.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        report.peak_bytes = processes.peak_bytes()
         report.core_seconds = time.process_time() - began
         storage.write_bytes(_report_path(self.root, number), json.dumps(dataclasses.asdict(report)).encode())
 

@@ -1,6 +1,7 @@
 """Items of a process of its own come as they are made, whatever ends it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,10 @@ def hangs() -> Iterator[int]:
     time.sleep(60)
 
 
+def runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"
+
+
 def ends(word: str) -> Iterator[str]:
     yield word
     if word == "dies":
@@ -32,7 +37,19 @@ def test_a_process_that_hangs_is_killed_with_its_children() -> None:
         for pid in items_of(hangs, wait_s=lambda: 20.0 if len(pids) < 2 else 0.1):
             pids.append(pid)
     assert len(pids) == 2 and os.getpid() not in pids
-    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+    assert not any(runs(pid) for pid in pids)
+
+
+def test_children_of_a_process_that_died_by_itself_are_killed() -> None:
+    items = items_of(hangs, wait_s=lambda: 20.0)
+    root, child = next(items), next(items)
+    os.kill(root, signal.SIGKILL)
+    with pytest.raises(ProcessFailedError, match="exit code -9"):
+        next(items)
+    deadline = time.monotonic() + 10
+    while runs(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not runs(child)
 
 
 @pytest.mark.parametrize(

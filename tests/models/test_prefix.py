@@ -80,11 +80,23 @@ def cast(pipeline: FireEditPipeline) -> None:
     pipeline.vlm.to(torch.float64)
 
 
+def cast_llm(pipeline: FireEditPipeline) -> None:
+    for part in (pipeline.vlm.llm, pipeline.vlm.adapter):
+        part.to(torch.float64)
+
+
+@torch.inference_mode()
+def replace_llm_in_inference_mode(pipeline: FireEditPipeline) -> None:
+    pipeline.vlm.llm = copy.deepcopy(pipeline.vlm.llm)
+
+
 def replace_vlm(pipeline: FireEditPipeline) -> None:
     pipeline.vlm = copy.deepcopy(pipeline.vlm)
 
 
-@pytest.mark.parametrize("change", [load_lora, merge, scale, disable, cast, replace_vlm])
+@pytest.mark.parametrize(
+    "change", [load_lora, merge, scale, disable, cast, cast_llm, replace_llm_in_inference_mode, replace_vlm]
+)
 def test_another_llm_or_state_of_it_reads_again(
     nano: FireEditPipeline, percepts: Percepts, change: Callable[[FireEditPipeline], None]
 ) -> None:

@@ -154,11 +154,19 @@ def test_weights_are_quantized_once(nano: FireEditPipeline, monkeypatch: pytest.
     for _ in range(2):
         accelerate(pipeline, SpeedConfig(llm_weights="int8"))
     assert quantized == [nano.vlm.llm.model] and nano.vlm.stored_weights is None
-    for other in (None, "fp8"):
-        with pytest.raises(
-            ValueError, match="stored in int8, which cannot be undone; write int8, or load the pipeline"
-        ):
-            accelerate(pipeline, SpeedConfig(llm_weights=other))
+    with pytest.raises(ValueError, match="stored in int8, which cannot be undone; write int8, or load the pipeline"):
+        accelerate(pipeline, SpeedConfig(llm_weights="fp8"))
+    assert pipeline.speed.llm_weights == "int8"
+
+
+def test_all_switches_of_a_pipeline_in_8_bits_but_its_weights_go_off_again() -> None:
+    pipeline = FireEditPipeline.fresh(seed=0, parts=("vlm", "tati"))
+    pipeline.vlm.stored_weights = "int8"
+    accelerate(pipeline, SpeedConfig(compile={"tati": (1,)}, backend="eager", prefixes=2, share_keys=True))
+    assert pipeline.tati._compiled_call_impl is not None and pipeline.prefixes is not None
+    accelerate(pipeline, SpeedConfig())
+    assert pipeline.tati._compiled_call_impl is None and pipeline.prefixes is None
+    assert pipeline.speed == SpeedConfig() and pipeline.vlm.stored_weights == "int8"
 
 
 @pytest.mark.parametrize(
