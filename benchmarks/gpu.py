@@ -171,6 +171,8 @@ def _measure(names: list[str], device: str, precision: str, tiny: bool) -> Itera
     """Measure parts; an import that fails is told like any failure."""
     from fireedit.benchmarks.speed.parts import measure_parts
 
+    if tiny and device == "cpu":
+        torch.set_num_threads(1)  # small tensors: a second thread waits more than it computes
     return measure_parts(names, device, precision, tiny)
 
 
