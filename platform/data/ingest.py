@@ -254,21 +254,17 @@ def prepared_batches(
     """
     config, numbers = corpora.config, iter(share.batches())
     with closing(tasks(BatchReader(corpora, share.batch, prepare, refusal, quarantine, side), config)) as running:
-        waiting = deque(running.submit(number) for number in islice(numbers, config.tasks))
-        while waiting:
-            batch = _result(waiting.popleft())
-            ahead = max(config.tasks, min(config.prefetch_batches, config.prefetch_mb * 10**6 // batch.nbytes))
-            waiting.extend(running.submit(number) for number in islice(numbers, max(0, ahead - len(waiting))))
-            yield batch
-
-
-def _result(batch: Future[PreparedBatch]) -> PreparedBatch:
-    try:
-        return batch.result()
-    except BrokenExecutor as error:
-        raise IngestError(
-            "a decoding process was killed, maybe for want of memory; write a smaller ingest.tasks"
-        ) from error
+        try:
+            waiting = deque(running.submit(number) for number in islice(numbers, config.tasks))
+            while waiting:
+                batch = waiting.popleft().result()
+                ahead = max(config.tasks, min(config.prefetch_batches, config.prefetch_mb * 10**6 // batch.nbytes))
+                waiting.extend(running.submit(number) for number in islice(numbers, max(0, ahead - len(waiting))))
+                yield batch
+        except BrokenExecutor as error:
+            raise IngestError(
+                "a decoding process was killed, maybe for want of memory; write a smaller ingest.tasks"
+            ) from error
 
 
 def stacked(rows: Sequence[PreparedRow]) -> Columns:

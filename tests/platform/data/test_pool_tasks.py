@@ -7,13 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from fireedit.platform.data.ingest import Corpora, IngestConfig, IngestError, Share, prepared_batches
+from fireedit.platform.data.ingest import (
+    Corpora,
+    IngestConfig,
+    IngestError,
+    PreparedBatch,
+    ReadBatch,
+    Share,
+    prepared_batches,
+)
 from fireedit.platform.data.pool_tasks import PoolTasks
 from fireedit.platform.data.sample import Sample
 from fireedit.platform.data.shards import Index, Shard, write_index, write_samples
@@ -97,3 +107,27 @@ def test_a_process_that_is_killed_is_an_error_at_once(root: str, tmp_path: Path)
     with pytest.raises(IngestError, match="a decoding process was killed.*smaller ingest.tasks"):
         list(batches)
     assert not multiprocessing.active_children()
+
+
+def test_a_process_that_was_killed_between_two_batches_is_the_same_error(root: str, tmp_path: Path) -> None:
+    """The pool then refuses the next batch, before it is asked for a result."""
+
+    class Tasks:
+        def __init__(self, read: ReadBatch, _: IngestConfig):
+            self.read = read
+
+        def submit(self, number: int) -> Future[PreparedBatch]:
+            if number:
+                raise BrokenProcessPool
+            (done := Future[PreparedBatch]()).set_result(self.read(number))
+            return done
+
+        def close(self) -> None: ...
+
+    config = IngestConfig(tasks=1, cache_folder=str(tmp_path / "row-groups"))
+    corpora, share = Corpora(root, {"captions": 1.0}, 0, config), Share(0, 1, 4, 0, None)
+    batches = prepared_batches(
+        corpora, share, lambda sample: {"id": sample["id"]}, ValueError, str(tmp_path / "bad"), 8, Tasks
+    )
+    with pytest.raises(IngestError, match="a decoding process was killed"):
+        list(batches)
