@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MINUTES ?= 240
 INSTALLED := $(VENV)/.installed
 # pytest in a process for each core; tests of Ray start processes of their own, one after another.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo stop test test-fast soak check observe bench bench-data bench-train bench-autoscale bench-plan bench-edit \
 	eval-demo bench-convert bench-detectors bench-gpu bench-offline bench-serve bench-clients chaos chaos-train \
@@ -24,7 +24,7 @@ test: $(INSTALLED)  ## the whole suite but for soak (at most 15 minutes on 2 idl
 	@failed=0; $(SIDE_BY_SIDE) -m 'not ray and not soak' || failed=1; \
 	  $(BIN)/python -m pytest -m 'ray and not soak' || failed=1; exit $$failed
 
-test-fast: $(INSTALLED)  ## the tests that need no Ray and take less than 20 seconds each (at most 3 minutes)
+test-fast: $(INSTALLED)  ## the tests that need no Ray and take less than 20 seconds each (6 minutes on 2 cores)
 	$(SIDE_BY_SIDE) -m 'not ray and not slow and not soak'
 
 soak: $(INSTALLED)  ## the long tests that `make test` leaves out (26 minutes on 2 idle cores)

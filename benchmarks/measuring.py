@@ -4,7 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -99,13 +99,14 @@ def _descendants(process: psutil.Process) -> set[psutil.Process]:
     return set()
 
 
-def _end(process: BaseProcess, members: Iterable[psutil.Process], within_s: float) -> None:
-    """Let a process end by itself for so long, then kill the members of its family that still run."""
+def _end(process: BaseProcess, members: Collection[psutil.Process], within_s: float) -> None:
+    """Let a process end by itself for so long, then kill the members of its family that still run, and wait for it."""
     process.join(within_s)
     for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):  # raised too if another process has got the id
             member.kill()
     process.join(EXIT_S)
+    psutil.wait_procs([member for member in members if member.pid != process.pid], timeout=EXIT_S)
 
 
 def family() -> list[psutil.Process]:
