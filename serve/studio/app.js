@@ -7,7 +7,7 @@ import { childrenOf, descendants } from "./history.js";
 import { follow, submit } from "./jobs.js";
 import { askKey, connectPage, keepTheme, showCode, showTexts } from "./page.js";
 import { Settings } from "./settings.js";
-import { Store } from "./store.js";
+import { recall, remember, Store } from "./store.js";
 import { texts } from "./texts.js";
 import { View } from "./view.js";
 
@@ -31,19 +31,18 @@ export class Studio {
   /** Begin where the last visit ended. @param {Store} store */
   async begin(store) {
     this.store = store;
-    const names = ["current", "draft", "key", "job", "picks"];
-    const [current, draft, key, job, picks] = await Promise.all(names.map((name) => store.get("values", name)));
+    const [draft, job] = ["draft", "job"].map(recall);
     for (const node of (await store.all("nodes")) ?? []) {
       const blob = await store.get("blobs", node.id);
       if (blob) this.nodes.set(node.id, { ...node, blob });
     }
-    this.api.key = key ?? "";
-    this.picks = picks ?? null;
-    this.settings = new Settings(byId("settings"), draft);
+    this.api.key = recall("key") ?? "";
+    this.picks = (await store.get("values", "picks")) ?? null;
+    this.settings = new Settings(byId("settings"), draft ?? {});
     this.mask = new MaskLayer(byId("mask-layer"), () => this.keepMask());
     this.view = new View(this, draft);
     connectPage(this);
-    this.select(this.nodes.has(current) ? current : childrenOf(this.nodes, null).at(-1)?.id ?? null);
+    this.select((this.nodes.get(recall("current")) ?? childrenOf(this.nodes, null).at(-1))?.id ?? null);
     if (!store.database) this.view.notify(texts.notKept);
     await this.connect();
     if (job) this.track(job);
@@ -99,8 +98,7 @@ export class Studio {
   }
 
   #put = (...value) => this.store.put(...value).catch(() => this.view.notify(texts.notKept));
-  keepValue = (name, value) => this.#put("values", name, value);
-  keepDraft = () => this.keepValue("draft", { ...this.view.draft(), ...this.settings.keep() });
+  keepDraft = () => remember("draft", { ...this.view.draft(), ...this.settings.keep() });
 
   /** Change what the next edit of a picture is limited to. */
   limit(changes, id = this.current) {
@@ -120,7 +118,7 @@ export class Studio {
   select(id) {
     Object.assign(this, { current: id, other: null, starting: false });
     this.mask.load(this.node);
-    this.keepValue("current", id);
+    remember("current", id);
     this.view.render();
     document.querySelector(".node[aria-current]")?.scrollIntoView({ block: "nearest" });
   }
@@ -186,7 +184,7 @@ export class Studio {
     try {
       if (!job.id) {
         job.id = run.id = (await this.withKey(async () => submit(this.api, await form, abort.signal, on))).id;
-        await this.keepValue("job", job);
+        remember("job", job);
       }
       await this.finish(job, await this.withKey(() => follow(this.api, job.id, abort.signal, on)));
     } catch (error) {
@@ -205,7 +203,7 @@ export class Studio {
   /** Tell why an edit ended without a picture, and offer to try again where that may help. */
   fail(error, job, form) {
     const locked = error.status === 401;
-    if (!locked) this.store.remove("values", "job");
+    if (!locked) remember("job", null);
     if (error.name === "AbortError") return this.view.say(texts.canceled);
     const passing = form && (error.status === 0 || error.status === 408 || error.status >= 429);
     const act = (locked || passing) && (() => this.track(locked ? job : { ...job, id: undefined }, form));
@@ -220,12 +218,12 @@ export class Studio {
     this.keepDraft();
     const picks = { job, pictures, regions };
     await (pictures.length === 1 ? this.pick(picks, pictures[0]) : this.offer(picks));
-    this.store.remove("values", "job");
+    remember("job", null);
   }
 
   /** Let one of several pictures be picked. */
   async offer(picks) {
-    await this.keepValue("picks", picks);
+    await this.#put("values", "picks", picks);
     this.picks = picks;
     this.view.render();
     this.view.say(texts.donePicks(picks.pictures.length));
@@ -271,6 +269,5 @@ export class Studio {
 }
 
 showTexts();
-const store = await new Store().open();
-await keepTheme(store);
-await new Studio().begin(store);
+keepTheme();
+await new Studio().begin(await new Store().open());

@@ -3,6 +3,7 @@
 import { byId, label, make, save } from "./dom.js";
 import { walk } from "./history.js";
 import { curl, python } from "./snippets.js";
+import { recall, remember } from "./store.js";
 import { texts } from "./texts.js";
 
 const THEMES = ["auto", "light", "dark"];
@@ -18,14 +19,14 @@ export function showTexts() {
   byId("shortcuts").replaceChildren(...shortcuts.flat());
 }
 
-/** Apply the theme of the last visit, and switch it by its button. @param {import("./store.js").Store} store */
-export async function keepTheme(store) {
+/** Apply the theme of the last visit, and switch it by its button. */
+export function keepTheme() {
   const page = document.documentElement.dataset;
   const apply = (theme) => label(byId("theme"), "theme", texts.theme[(page.theme = theme)]);
-  apply((await store.get("values", "theme")) ?? "auto");
+  apply(recall("theme") ?? "auto");
   byId("theme").addEventListener("click", () => {
     apply(THEMES[(THEMES.indexOf(page.theme) + 1) % THEMES.length]);
-    store.put("values", "theme", page.theme);
+    remember("theme", page.theme);
   });
 }
 
@@ -34,13 +35,13 @@ export async function askKey(studio, reason = "") {
   const [dialog, why, value, keep] = ["key-dialog", "key-reason", "key-value", "key-keep"].map(byId);
   why.textContent = `${reason} ${texts.keyText}`.trim();
   value.value = studio.api.key;
-  keep.checked = Boolean(await studio.store.get("values", "key"));
+  keep.checked = Boolean(recall("key"));
   dialog.returnValue = "";
   if (!dialog.open) dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
   if (dialog.returnValue !== "save") return false;
   studio.api.key = value.value.replace(/[^!-~]/g, ""); // what a header may hold
-  studio.keepValue("key", keep.checked ? studio.api.key : "");
+  remember("key", keep.checked ? studio.api.key : "");
   return true;
 }
 
@@ -77,7 +78,7 @@ export function connectPage(studio) {
   const unfold = byId("history-toggle");
   unfold.onclick = () => unfold.setAttribute("aria-expanded", byId("history").classList.toggle("open"));
   connectForms(studio);
-  connectKeys(studio.store);
+  connectKeys();
   connectPictures(studio);
   for (const change of ["online", "offline"]) addEventListener(change, () => studio.connect());
   addEventListener("click", ({ target }) => target.closest("[data-close]")?.closest("dialog").close(""));
@@ -99,9 +100,9 @@ function connectForms(studio) {
 }
 
 /** Single keys outside of text fields; the help dialog can switch them off. */
-async function connectKeys(store) {
-  byId("single-keys").checked = (await store.get("values", "single-keys")) ?? true;
-  byId("single-keys").addEventListener("change", ({ target }) => store.put("values", "single-keys", target.checked));
+function connectKeys() {
+  byId("single-keys").checked = recall("single-keys") ?? true;
+  byId("single-keys").addEventListener("change", ({ target }) => remember("single-keys", target.checked));
   const resize = (by) => () => (byId("brush").value = Number(byId("brush").value) + by);
   const press = (id) => () => !byId(id).disabled && byId(id).checkVisibility() && byId(id).click();
   const keys = { "/": () => byId("instruction").focus(), "[": resize(-2), "]": resize(2) };

@@ -1,6 +1,14 @@
-/** IndexedDB: the nodes of the history, their pictures, and single values such as the running job. */
+/** What outlives a visit: nodes, pictures and open variations in IndexedDB, single values in localStorage. */
 
-const KINDS = ["nodes", "blobs", "values"];
+let values = {};
+try { values = localStorage; } catch {} // storage is switched off
+
+/** Return a single value of an earlier visit, or null. */
+export const recall = (name) => JSON.parse(values[`fireedit-studio.${name}`] ?? null);
+/** Keep a single value at once, where IndexedDB loses what it has not committed when the page is left. */
+export function remember(name, value) {
+  try { values[`fireedit-studio.${name}`] = JSON.stringify(value); } catch {} // other pages of this host fill it
+}
 
 export class Store {
   /** @type {IDBDatabase | null} null where the browser gives none: nothing is kept then */
@@ -10,7 +18,8 @@ export class Store {
   async open() {
     try {
       const request = indexedDB.open("fireedit-studio", 1);
-      request.onupgradeneeded = () => KINDS.forEach((kind) => request.result.createObjectStore(kind));
+      const kinds = ["nodes", "blobs", "values"];
+      request.onupgradeneeded = () => kinds.forEach((kind) => request.result.createObjectStore(kind));
       this.database = await settled(request);
     } catch {} // a private window, or storage is switched off
     return this;
