@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     plan = NanoPlan(
         out=out, device=device, minutes=args.minutes, init_from=args.init_from, overrides=args.set, tiny=args.tiny
     )
-    copy_tokenizers(plan.out)
+    copy_tokenizers(plan.out, plan.init_from)
     tasks = plan.tasks(_runnable(args.parts.split(",")))
     environment = {"FIREEDIT_HOME": str(plan.home), "TOKENIZERS_PARALLELISM": "false"}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if device == "cpu" else {}

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from fireedit.jobs.training.nano_folder import assemble, copy_tokenizers, finish
+from fireedit.jobs.training.nano_folder import assemble, copy_components, copy_tokenizers, finish
 from fireedit.jobs.training.parts.clip_encoders import CLIPRecipe, CLIPTask
 from fireedit.jobs.training.parts.llm import LanguageRecipe, LanguageTask
 from fireedit.jobs.training.parts.painter import PainterRecipe, PainterTask
@@ -60,13 +60,13 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Train a part and write it to `out`; returns its report."""
     if part == "tokenizers":
         return train_tokenizers(out)
-    copy_tokenizers(out)
     if part == "corpora":
         from fireedit.jobs.training.ray_run import make_corpora  # needs Ray; the other parts run without it
 
         commands = [["--stage", stage, *stage_overrides(stage, overrides)] for stage in ("1", "2", "3")]
         return {"part": part, "corpora": make_corpora(commands)}
     if part == "pipeline":
+        copy_tokenizers(out)
         return assemble(out)
     if part == "finish":
         return finish(storage.home(), out)
@@ -75,6 +75,9 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         recipe = config.load(recipe_type, f"nano-{part}", overrides, CONFIGS)
     except config.RecipeError as error:
         sys.exit(f"pretrain.py: {error}")
+    if recipe.init_from is not None:
+        copy_components(out, recipe.init_from)
+    copy_tokenizers(out)
     torch.manual_seed(recipe.seed)
     return pretrain(task(preset("nano"), recipe, out), recipe, out)
 

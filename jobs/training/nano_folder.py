@@ -2,9 +2,10 @@
 
 import contextlib
 import fcntl
+import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from fireedit.platform.train import runs
 
 PRETRAINED = dict.fromkeys(("vision", "detector", "region_encoder"), "vision") | {"vlm": "llm", "text_encoder": "clip"}
 """Components that stage 1 reads, and the part of pretrain.py that trains each."""
+TOKENIZERS = ("vlm_tokenizer", "tokenizer")
 PAINTER = ("unet", "vae")
 """Components that stage 1 does not read: they may still be in training when it starts."""
 
@@ -59,11 +61,25 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def copy_tokenizers(out: Path) -> None:
-    """Copy the shipped tokenizers to a folder that has none."""
-    for name in ("vlm_tokenizer", "tokenizer"):
-        if not (out / name).is_dir():
-            shutil.copytree(NANO / name, out / name)
+def copy_tokenizers(out: Path, init_from: Path | None = None) -> None:
+    """Copy tokenizers to a folder that has none: those of `init_from`, or the shipped ones."""
+    _copy_missing(TOKENIZERS, init_from or NANO, out)
+
+
+def copy_components(out: Path, init_from: Path) -> None:
+    """Copy to a folder the components that it lacks: a part trained on from `init_from` reads the others from `out`."""
+    if not any((init_from / name).is_dir() for name in (*PRETRAINED, *PAINTER)):
+        sys.exit(f"init_from: {init_from} has no components of a small model; write a folder like models/nano")
+    _copy_missing((*TOKENIZERS, *PRETRAINED, *PAINTER), init_from, out)
+
+
+def _copy_missing(names: Iterable[str], folder: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        for name in names:
+            if (folder / name).is_dir() and not (out / name).is_dir():
+                copied = shutil.copytree(folder / name, out / f"{name}.part", dirs_exist_ok=True)
+                os.replace(copied, out / name)
 
 
 def assemble(out: Path, seed: int = 0) -> dict[str, Any]:

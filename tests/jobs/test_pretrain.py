@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fireedit.jobs import pretrain
+from fireedit.models.model import NANO
 from fireedit.platform import config
 
 
@@ -16,6 +17,15 @@ def test_a_part_is_trained_and_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert report["part"] == "painter" and report["steps"] == 2 and report["samples"] == 8 and report["inside"] > 0
     assert (tmp_path / "nano" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
     assert (tmp_path / "nano" / "vae" / "config.json").is_file()
+
+
+def test_a_part_goes_on_from_a_small_model_with_what_else_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["steps=1", "batch=4", "workers=0", "held_out=1", f"home={tmp_path}", f"init_from={NANO}"]
+    report = pretrain.run("painter", tmp_path / "nano", small)
+    assert report["inside"] < 0.15, "as trained, on the text states that it knows"
+    assert "has no weights" not in capsys.readouterr().err
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path) -> None:

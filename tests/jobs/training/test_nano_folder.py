@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from fireedit.jobs.training.nano_folder import PAINTER, PRETRAINED, assemble, finish, frozen, load_weights
+from fireedit.jobs.training.nano_folder import (
+    PAINTER,
+    PRETRAINED,
+    assemble,
+    copy_components,
+    finish,
+    frozen,
+    load_weights,
+)
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.qformer import QFormer
@@ -35,6 +43,21 @@ def test_a_component_loads_saved_weights_or_raises(tmp_path: Path) -> None:
     assert all(torch.equal(value, saved.state_dict()[name]) for name, value in component.state_dict().items())
     with pytest.raises(OSError, match="nowhere"):
         load_weights(component, tmp_path / "nowhere")
+
+
+def test_components_are_copied_where_a_folder_has_none(tmp_path: Path) -> None:
+    start, out = tmp_path / "start", tmp_path / "out"
+    for folder, names in ((start, ("tokenizer", "text_encoder", "unet", "qformer")), (out, ("unet",))):
+        for name in names:
+            (folder / name).mkdir(parents=True)
+            (folder / name / "config.json").write_text(folder.name)
+    copy_components(out, start)
+    texts = {path.parent.name: path.read_text() for path in out.glob("*/config.json")}
+    assert texts == {"tokenizer": "start", "text_encoder": "start", "unet": "out"}
+    with pytest.raises(
+        SystemExit, match=r"nowhere has no components of a small model; write a folder like models/nano"
+    ):
+        copy_components(out, tmp_path / "nowhere")
 
 
 def test_a_folder_of_components_becomes_a_pipeline(tmp_path: Path) -> None:
