@@ -32,7 +32,8 @@ from fireedit.benchmarks.speed import card
 from fireedit.benchmarks.speed.report import Row, begin, cell, to_markdown
 from fireedit.platform.console import say
 
-PRECISIONS = ("bfloat16", "float16", "float32")
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""Words of models.layers.component.DTYPES, whose import would take seconds of the run."""
 IMPORTS_S = 60.0
 """Seconds that a process has to import what it needs, beside those of its first part."""
 
@@ -196,7 +197,7 @@ def main(argv: Sequence[str] | None = None, begun: float | None = None) -> int:
     device = torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu.py: torch finds no GPU; write --device cpu --tiny to check the benchmark itself")
-    precision = args.precision or ("bfloat16" if device.type == "cuda" else "float32")
+    precision = args.precision or ("bf16" if device.type == "cuda" else "fp32")
     path = Path(args.out) / f"{card.name_of(device)}{'-tiny' if args.tiny else ''}.json"
     result = begin(card.name_of(device), args.tiny, precision, args.minutes)
     benchmark = Benchmark(args.device, precision, args.tiny, args.minutes, result, path, begun)
@@ -209,9 +210,7 @@ def main(argv: Sequence[str] | None = None, begun: float | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda or cpu (default: %(default)s)")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, help="of the edits (default: bfloat16 on cuda, float32 on cpu)"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the edits (default: bf16 on cuda, fp32 on cpu)")
     parser.add_argument("--tiny", action="store_true", help="small sizes and few steps, to check the benchmark itself")
     parser.add_argument("--minutes", type=float, default=5, help="time of the run (default: %(default)s)")
     names = [part.name for part in PARTS]

@@ -16,17 +16,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from fireedit.jobs.training import exporting
 from fireedit.jobs.training.exporting import ExportError, SavedRun
+from fireedit.models.layers.component import DTYPES
 from fireedit.platform import storage
 from fireedit.platform.config import RecipeError
 from fireedit.platform.console import say
 from fireedit.platform.train import checkpoints
 from fireedit.platform.train.checkpoints import AVERAGES, CheckpointError
-
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ import torch
 from fireedit.benchmarks.speed import card, plain
 from fireedit.benchmarks.speed.edits import BRANCHES, Edits, sizes, step_flops
 from fireedit.benchmarks.speed.report import Row
+from fireedit.models.layers.component import DTYPES
 from fireedit.models.model import FireEditConfig
 from fireedit.models.speed import SpeedConfig, accelerate
 
@@ -259,10 +260,10 @@ def measure_parts(names: list[str], device: str, precision: str, tiny: bool) -> 
     """Measure parts in order: each gives its name and None as it begins, then its name and each row.
 
     Args:
-        precision: name of torch's dtype.
+        precision: word of DTYPES.
     """
     with ExitStack() as until_end:
-        bench = Bench(torch.device(device), getattr(torch, precision), tiny, until_end)
+        bench = Bench(torch.device(device), DTYPES[precision], tiny, until_end)
         for name in names:
             yield name, None
             for row in MEASURES[name](bench):

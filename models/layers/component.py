@@ -16,8 +16,8 @@ from fireedit.models.weights import WeightsError, load_strict
 
 AS_SAVED = "auto"
 """Value of `dtype` that keeps every tensor's own precision; transformers' word."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""Precisions by the words that recipes have for them."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precisions by their words in recipes and on command lines; nothing trains or serves in fp16."""
 NOT_AS_SAVED = ("device_map", "quantization_config", "variant")
 """Options of diffusers that change precision or place."""
 

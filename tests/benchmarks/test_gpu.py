@@ -18,6 +18,7 @@ from fireedit.benchmarks.gpu import DRIFT, PARTS, Benchmark, Part, main
 from fireedit.benchmarks.measuring import ProcessFailedError
 from fireedit.benchmarks.speed.parts import MEASURES, Bench
 from fireedit.benchmarks.speed.report import begin
+from fireedit.models.layers.component import DTYPES
 
 ROWS = [{"done": 1}, {"done": 2}]
 WITHOUT = """
@@ -74,6 +75,10 @@ def test_edits_are_measured_without_the_packages_of_training(tmp_path: Path) -> 
     assert result["parts"]["roofline"][0]["matmul_flops"] > 0
 
 
+def test_precisions_have_the_words_of_recipes() -> None:
+    assert gpu.PRECISIONS == tuple(DTYPES)
+
+
 def run_parts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,9 +97,9 @@ def run_parts(
             yield name, ROWS[1]
 
     monkeypatch.setattr(gpu, "_measure", measure)
-    result = begin("cpu", tiny, "float32", minutes)
+    result = begin("cpu", tiny, "fp32", minutes)
     path = tmp_path / "cpu.json"
-    Benchmark("cpu", "float32", tiny, minutes, result, path, time.monotonic()).run(parts)
+    Benchmark("cpu", "fp32", tiny, minutes, result, path, time.monotonic()).run(parts)
     assert json.loads(path.read_text()) == result
     return result
 

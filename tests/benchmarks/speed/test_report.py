@@ -51,5 +51,5 @@ def test_the_page_has_units_and_shares(result: dict[str, Any]) -> None:
 
 def test_a_package_without_metadata_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "PACKAGES", ("torch", "no-such-package"))
-    versions = begin("cpu", True, "float32", 1)["versions"]
+    versions = begin("cpu", True, "fp32", 1)["versions"]
     assert versions["torch"][0].isdigit() and versions["no-such-package"] == "of unknown version"
