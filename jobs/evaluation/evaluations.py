@@ -123,7 +123,8 @@ def _evaluate(config: EvaluationConfig, edits: EvaluationSet, baselines: Sequenc
     save_turns(edits, pictures, config.out)
     others = [tables.read_baseline(evaluation, folder) for folder in baselines]
     if not judges:
-        return tables.save(evaluation, tables.markdown(evaluation, others), config.out)
+        figures = {"baselines": tables.compared(evaluation, others)}
+        return tables.save(evaluation, tables.markdown(evaluation, others), config.out, figures)
     quiet_loading()
     results = scene_report.results_of(evaluation, others)
     summary = scene_report.summary(results)

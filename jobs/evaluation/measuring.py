@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fireedit.jobs.evaluation.measures import openai_clip, pixels
 from fireedit.jobs.evaluation.measures.dino import DINOMeasure
 from fireedit.jobs.evaluation.measures.lpips import LPIPS
 from fireedit.jobs.evaluation.measures.openai_clip import CLIPMeasure
+from fireedit.jobs.evaluation.measures.preprocessing import resized
 from fireedit.jobs.evaluation.painting import Replicas, map_in_replicas
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
 from fireedit.jobs.evaluation.sets.reasonedit import SIDE
@@ -102,8 +103,8 @@ class Found:
     """NaN where a measure does not apply."""
     weights: dict[str, str]
     """Fingerprint of each backbone by its own name."""
-    truncated: int = 0
-    """Captions longer than CLIP's text encoder reads."""
+    truncated: Collection[str] = ()
+    """Captions and nouns longer than CLIP's text encoder reads, each once."""
     remarks: Sequence[str] = ()
     """Why an edit failed, of measures that say so; empty for a success."""
 
@@ -126,7 +127,7 @@ def measure(
     return Found(
         values=[values for each in ordered for values in each.values],
         weights=ordered[0].weights,
-        truncated=sum(each.truncated for each in ordered),
+        truncated={text for each in ordered for text in each.truncated},
         remarks=[remark for each in ordered for remark in each.remarks],
     )
 
@@ -141,10 +142,9 @@ class MeasureReplica:
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         comparisons = [Comparison(**each) for each in json.loads(row["group"])]
-        clip = self.backbones.get("clip-vit-base-patch32")
-        before = clip.truncated if isinstance(clip, CLIPMeasure) else 0
         values = Batch(comparisons, self.measuring.pictures, self.backbones).measure(self.measuring.present)
-        truncated = clip.truncated - before if isinstance(clip, CLIPMeasure) else 0
+        clips = [backbone for backbone in self.backbones.values() if isinstance(backbone, CLIPMeasure)]
+        truncated = sorted({text for clip in clips for text in clip.truncated})
         weights = {backbone.name: backbone.weights for backbone in self.backbones.values()}
         found = Found(values=values, weights=weights, truncated=truncated)
         return {"number": row["number"], "found": json.dumps(asdict(found))}
@@ -185,8 +185,9 @@ class Batch:
             return [OUTSIDE[column](*self._outside(each)) for each in self.comparisons]
         backbone = self.backbones[BACKBONES[column]]
         if isinstance(backbone, LPIPS):
-            pairs = map(self._outside if column == "lpips_outside" else self._pair, self.comparisons)
-            return [backbone.distance(*pair) for pair in pairs]
+            if column == "lpips_outside":
+                return [backbone.distance(*self._outside(each)) for each in self.comparisons]
+            return [backbone.distance(*self._pair(each)) for each in self.comparisons]
         if isinstance(backbone, DINOMeasure):
             return self._cosines(backbone)
         return self._clip(column, backbone)
@@ -240,33 +241,34 @@ class Batch:
     def _pair(self, comparison: Comparison) -> tuple[Image.Image, Image.Image]:
         return self._image(self._output(comparison)), self._image(comparison.reference)
 
-    def _outside(self, comparison: Comparison) -> tuple[Image.Image, Image.Image]:
-        """Bring output and source to ReasonEdit's size, black inside the mask."""
-        mask = self._mask(comparison)
-        first, second = (pixels.outside(picture, mask) for picture in self._pair(comparison))
-        return first, second
+    def _outside(self, comparison: Comparison) -> tuple[Image.Image, Image.Image, Tensor]:
+        """Bring output and source to ReasonEdit's size, with the factor of each pixel, 0 inside the mask."""
+        output, reference = (resized(picture, (SIDE, SIDE)) for picture in self._pair(comparison))
+        return output, reference, 1 - torch.from_numpy(self._mask(comparison)).float() / 255
 
     def _mask(self, comparison: Comparison) -> np.ndarray:
-        """Read a mask as bool [SIDE, SIDE]."""
-        gray = self._image(comparison.mask).convert("L").resize((SIDE, SIDE), Image.Resampling.NEAREST)
-        return np.asarray(gray) >= pixels.MASKED
+        """Read a mask as uint8 [SIDE, SIDE]."""
+        return np.array(self._image(comparison.mask).convert("L").resize((SIDE, SIDE), Image.Resampling.NEAREST))
 
     def _crop(self, comparison: Comparison) -> Image.Image:
-        """Cut out the box of the mask."""
+        """Cut out what lies between the mask's first and last rows and columns, the last ones left out.
+
+        As in SmartEdit's test/metrics_evaluation.py, the faint pixels of a mask's JPEG file belong to it.
+        """
         rows, columns = np.nonzero(self._mask(comparison))
-        output = self._image(self._output(comparison)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        if not len(rows):
-            return output
-        return output.crop((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+        output = resized(self._image(self._output(comparison)), (SIDE, SIDE))
+        if len(set(rows)) < 2 or len(set(columns)) < 2:
+            return output  # the script fails
+        return output.crop((columns.min(), rows.min(), columns.max(), rows.max()))
 
 
-def _finite_psnr(output: Image.Image, reference: Image.Image) -> float:
-    value = pixels.psnr(output, reference)
+def _finite_psnr(output: Image.Image, reference: Image.Image, kept: Tensor) -> float:
+    value = pixels.psnr(output, reference, kept)
     return EQUAL_DB if math.isinf(value) else value
 
 
 PIXELS: Mapping[str, Callable[[Image.Image, Image.Image], float]] = {"l1": pixels.l1, "l2": pixels.l2}
-OUTSIDE: Mapping[str, Callable[[Image.Image, Image.Image], float]] = {
+OUTSIDE: Mapping[str, Callable[[Image.Image, Image.Image, Tensor], float]] = {
     "psnr_outside": _finite_psnr,
     "ssim_outside": pixels.ssim,
     "mse_outside": pixels.l2,

@@ -21,7 +21,7 @@ from fireedit.jobs.evaluation.measuring import HEADINGS, LOWER_IS_BETTER
 from fireedit.jobs.evaluation.metrics import Interval
 from fireedit.jobs.evaluation.painting import PICTURES, read_seconds
 from fireedit.jobs.evaluation.sets.evaluation_set import SetError
-from fireedit.jobs.evaluation.tables import LEGEND, RESULT, cell, heading
+from fireedit.jobs.evaluation.tables import LEGEND, RESULT, cell, heading, listed
 from fireedit.models.settings import Setting, SettingValue, setting_fields
 from fireedit.platform import images, storage
 from fireedit.platform.console import say
@@ -167,7 +167,7 @@ def markdown(sweep: Sweep, results: Sequence[Mapping[str, Any]], seconds: Sequen
     blocks = [f"# {sweep.name} of {first['editor']} on {first['set']}{partial}"]
     if same:
         weights = "" if sweep.name == WEIGHTS else f" `{first['weights']}`"
-        blocks.append(f"{first['editor']}{weights}: {_listed(same)}.")
+        blocks.append(f"{first['editor']}{weights}: {listed(dict(same))}.")
     for table in tables:
         means = [result["tables"].get(table, {}) for result in results]
         blocks += [f"## {table}", _table([sweep.name, *names], means, seconds)]
@@ -182,11 +182,7 @@ def _row_name(sweep: Sweep, value: SettingValue, result: Mapping[str, Any], same
     if sweep.name != WEIGHTS:
         return f"{value}"
     own = [item for item in result["settings"].items() if item not in same]
-    return " ".join(filter(None, (f"{value}", f"`{result['weights']}`", f"({_listed(own)})" if own else "")))
-
-
-def _listed(settings: Sequence[tuple[str, Any]]) -> str:
-    return ", ".join(f"{key} {value!r}" for key, value in settings)
+    return " ".join(filter(None, (f"{value}", f"`{result['weights']}`", f"({listed(dict(own))})" if own else "")))
 
 
 def _table(names: Sequence[str], means: Sequence[Mapping[str, Any]], seconds: Sequence[float | None]) -> str:

@@ -72,10 +72,6 @@ class Baseline:
     values: list[Values]
     """Values of the same comparisons, empty where it has no picture."""
 
-    @property
-    def name(self) -> str:
-        return f"{self.editor} `{self.weights}`" if self.weights else self.editor
-
     def subtracted_from(self, values: Sequence[Values]) -> list[Values]:
         """Return the differences of another editor's values, pair by pair."""
         pairs = zip(values, self.values, strict=True)
@@ -139,13 +135,6 @@ def _rounded(value: float) -> float | None:
 
 
 def _result(evaluation: Evaluation) -> dict[str, Any]:
-    tables = {
-        table: {
-            column: {name: _rounded(value) for name, value in asdict(interval).items()}
-            for column, interval in evaluation.means(table).items()
-        }
-        for table in evaluation.tables
-    }
     return {
         "editor": evaluation.editor,
         "weights": evaluation.weights,
@@ -154,34 +143,76 @@ def _result(evaluation: Evaluation) -> dict[str, Any]:
         "fingerprint": evaluation.edits.fingerprint,
         "partial": evaluation.edits.partial,
         "backbones": evaluation.measured.weights,
-        "truncated_captions": evaluation.measured.truncated,
+        "truncated_captions": len(evaluation.measured.truncated),
         "totals": list(evaluation.edits.totals),
-        "tables": tables,
+        "tables": _intervals(evaluation),
+    }
+
+
+def _intervals(evaluation: Evaluation, values: Sequence[Values] | None = None) -> dict[str, Any]:
+    """Mean and interval of each measure by table, for JSON; of other values than the evaluation's if they are given."""
+    return {
+        table: {
+            column: {name: _rounded(value) for name, value in asdict(interval).items()}
+            for column, interval in evaluation.means(table, values).items()
+        }
+        for table in evaluation.tables
     }
 
 
 def markdown(evaluation: Evaluation, baselines: Sequence[Baseline]) -> str:
     """Format all tables and what they were made with."""
-    name = f"{evaluation.editor} `{evaluation.weights}`" if evaluation.weights else evaluation.editor
-    settings = ", ".join(f"{key} {value!r}" for key, value in evaluation.settings.items())
+    names, described = row_names([evaluation, *baselines]), [evaluation, *baselines]
     partial = ", part of the published set" if evaluation.edits.partial else ""
     blocks = [f"# {evaluation.editor} on {evaluation.edits.name}{partial}"]
-    blocks += [f"{name}: {settings}."] if evaluation.weights else []
+    blocks += [
+        f"{name}: {listed(each.settings)}." for name, each in zip(names, described, strict=True) if each.settings
+    ]
     for table in evaluation.tables:
-        blocks += [f"## {table}", _table(evaluation, table, name, baselines)]
+        blocks += [f"## {table}", _table(evaluation, table, names, baselines)]
     return "\n\n".join([*blocks, *_notes(evaluation)]) + "\n"
 
 
-def _table(evaluation: Evaluation, table: str, name: str, baselines: Sequence[Baseline]) -> str:
+def row_names(rows: Sequence[Evaluation | Baseline]) -> list[str]:
+    """Name rows by editor and weights; those that would have one name also by the settings that they do not share."""
+    names = [f"{row.editor} `{row.weights}`" if row.weights else row.editor for row in rows]
+    found = []
+    for name, row in zip(names, rows, strict=True):
+        others = [other.settings for other, its_name in zip(rows, names, strict=True) if its_name == name]
+        own = {key: value for key, value in row.settings.items() if any(other.get(key) != value for other in others)}
+        found.append(f"{name} ({listed(own)})" if own else name)
+    return found
+
+
+def listed(settings: Mapping[str, Any]) -> str:
+    """List settings with their values."""
+    return ", ".join(f"{key} {value!r}" for key, value in settings.items())
+
+
+def compared(evaluation: Evaluation, baselines: Sequence[Baseline]) -> list[dict[str, Any]]:
+    """Describe baselines for `RESULT`: what they are, their means and the paired differences to them, by table."""
+    return [
+        {
+            "editor": baseline.editor,
+            "weights": baseline.weights,
+            "settings": dict(baseline.settings),
+            "tables": _intervals(evaluation, baseline.values),
+            "less": _intervals(evaluation, baseline.subtracted_from(evaluation.measured.values)),
+        }
+        for baseline in baselines
+    ]
+
+
+def _table(evaluation: Evaluation, table: str, names: Sequence[str], baselines: Sequence[Baseline]) -> str:
     columns = list(evaluation.columns)
     headings = [heading(column) for column in columns]
     count = sum(evaluation.in_table(table))
     lines = [["", *headings], ["---"] * (len(columns) + 1)]
-    lines.append([f"{name}, {count} pictures", *_cells(evaluation.means(table), columns)])
-    for baseline in baselines:
+    lines.append([f"{names[0]}, {count} pictures", *_cells(evaluation.means(table), columns)])
+    for name, baseline in zip(names[1:], baselines, strict=True):
         differences = baseline.subtracted_from(evaluation.measured.values)
-        lines.append([baseline.name, *_cells(evaluation.means(table, baseline.values), columns)])
-        lines.append([f"less {baseline.name}, paired", *_cells(evaluation.means(table, differences), columns)])
+        lines.append([name, *_cells(evaluation.means(table, baseline.values), columns)])
+        lines.append([f"less {name}, paired", *_cells(evaluation.means(table, differences), columns)])
     for system, values in PUBLISHED.get(evaluation.edits.name, {}).get(table, {}).items():
         lines.append([system, *(f"{values[column]:.4f}" if column in values else "" for column in columns)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -209,7 +240,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
     if weights := evaluation.measured.weights:
         notes.append(f"Backbones: {', '.join(f'{name} `{weight[:20]}`' for name, weight in sorted(weights.items()))}.")
     if evaluation.measured.truncated:
-        notes.append(f"{evaluation.measured.truncated} captions were longer than CLIP reads, and cut.")
+        notes.append(f"{len(evaluation.measured.truncated)} captions were longer than CLIP reads, and cut.")
     if evaluation.absent:
         missing = ", ".join(f"{HEADINGS[column]} ({folder})" for column, folder in evaluation.absent.items())
         notes.append(f"Not measured, for want of the backbone's folder: {missing}.")

@@ -76,7 +76,7 @@ def test_edits_are_measured_without_the_packages_of_training(tmp_path: Path) -> 
 
 
 def test_precisions_have_the_words_of_recipes() -> None:
-    assert gpu.PRECISIONS == tuple(DTYPES)
+    assert tuple(DTYPES) == gpu.PRECISIONS
 
 
 def run_parts(

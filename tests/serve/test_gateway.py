@@ -334,7 +334,11 @@ def test_the_model_and_the_api_are_described_to_everybody_who_asks() -> None:
         model = json.loads((await call(gateway.app(), "/v1/models/nano")).body)
         assert model["canvas"] == 64 and model["limits"]["max_images"] == 10
         steps = next(each for each in model["settings"] if each["name"] == "num_inference_steps")
-        assert (steps["type"], steps["default"], steps["minimum"]) == ("integer", preset("nano").painting.num_inference_steps, 1)
+        assert (steps["type"], steps["default"], steps["minimum"]) == (
+            "integer",
+            preset("nano").painting.num_inference_steps,
+            1,
+        )
         assert json.loads((await call(gateway.app(), "/openapi.json")).body)["openapi"].startswith("3.1")
         assert b"POST /v1/images/edits" in (await call(gateway.app(), "/docs")).body
         generations = await call(gateway.app(), "/v1/images/generations", method="POST")

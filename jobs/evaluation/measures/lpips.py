@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fireedit.jobs.evaluation.measures.preprocessing import Picture, as_rgb, as_tensor, resized
+from fireedit.jobs.evaluation.measures.preprocessing import Picture, as_pair, as_rgb
 from fireedit.models.checkpoint_files import CheckpointFileError, read_tensors
 from fireedit.models.weights import load_strict
 
@@ -70,16 +70,19 @@ class LPIPS:
         self.weights = _digest(files)
 
     @torch.no_grad()
-    def distance(self, output: Picture, reference: Picture) -> float:
+    def distance(self, output: Picture, reference: Picture, kept: Tensor | None = None) -> float:
         """Distance of one pair; an output of another size is first resized to the reference's, bicubic.
+
+        Args:
+            kept: float [H, W], multiplies the pixels of both.
 
         Raises:
             ValueError: the reference is too small for the trunk.
         """
-        width, height = size = as_rgb(reference).size
-        if min(size) < MIN_SIDE:
+        width, height = as_rgb(reference).size
+        if min(width, height) < MIN_SIDE:
             raise ValueError(f"found a picture of {width} x {height} pixels; give LPIPS sides of at least {MIN_SIDE}")
-        pair = torch.stack([as_tensor(resized(output, size)), as_tensor(reference)])
+        pair = torch.stack(as_pair(output, reference, kept))
         return self.network(2 * pair.to(self.device) - 1).item()
 
 

@@ -29,7 +29,7 @@ SAME = 1e-5
 class CLIPMeasure:
     """Frozen CLIP whose embeddings are compared by `cosine` and `direction` (arXiv 2103.00020).
 
-    `truncated` counts the texts so far that were longer than the encoder's 77 tokens.
+    `truncated` has the texts so far that were longer than the encoder's 77 tokens.
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu"):
@@ -45,7 +45,7 @@ class CLIPMeasure:
         config = self.model.config.vision_config
         side, self.tokens = config.image_size, self.model.config.text_config.max_position_embeddings
         self.preprocess = EncoderInput(side, side, CLIP_MEAN, CLIP_STD)
-        self.truncated = 0
+        self.truncated = set[str]()
         size = WIDTHS.get(config.hidden_size, str(config.hidden_size))
         self.name = f"clip-vit-{size}-patch{config.patch_size}" + (f"-{side}" if side != 224 else "")
         self.weights = fingerprint(str(folder))
@@ -60,7 +60,7 @@ class CLIPMeasure:
         """Embed B texts as float32 [B, W] on the CPU, projected and not normalized.
 
         A text of more than 77 tokens keeps its first 76 and the end token, as `clip.tokenize(truncate=True)` has it,
-        and is counted in `truncated`. Departure: OpenAI's tokenizer also repairs texts with ftfy, which makes curly
+        and is added to `truncated`. Departure: OpenAI's tokenizer also repairs texts with ftfy, which makes curly
         quotes straight and splits ligatures.
         """
         return torch.cat([self._texts(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)])
@@ -71,7 +71,8 @@ class CLIPMeasure:
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         plain = [html.unescape(html.unescape(text)) for text in texts]  # twice, as OpenAI's tokenizer does
-        self.truncated += sum(len(ids) > self.tokens for ids in self.tokenizer(plain, verbose=False).input_ids)
+        lengths = map(len, self.tokenizer(plain, verbose=False).input_ids)
+        self.truncated.update(text for text, length in zip(texts, lengths, strict=True) if length > self.tokens)
         ids = tokenize_text(self.tokenizer, plain, self.tokens).to(self.model.device)
         ends = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
         states = self.model.text_model(ids).last_hidden_state

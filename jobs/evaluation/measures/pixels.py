@@ -1,43 +1,40 @@
 """Pixel errors of an edited picture against its reference: L1, L2, PSNR and SSIM, also outside an edited region.
 
 Each is one float for one pair. An output of another size than its reference is first resized to it, bicubic. Values
-are in [0, 1].
+are in [0, 1]. `kept`, float [H, W] of the reference's size, multiplies the pixels of both pictures, for measures of
+what an edit should leave as it was; pixels that it sets to 0 count in the means.
 """
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from fireedit.jobs.evaluation.measures.preprocessing import Picture, as_rgb, as_tensor, resized
+from fireedit.jobs.evaluation.measures.preprocessing import Picture, as_pair
 
-MASKED = 128
-"""Least value of a mask's pixel inside the region: masks are published as JPEG files."""
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
 """Standard deviation in pixels of SSIM's Gaussian window, and the pixels to each side at which it is cut off."""
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 
-def l1(output: Picture, reference: Picture) -> float:
+def l1(output: Picture, reference: Picture, kept: Tensor | None = None) -> float:
     """Mean absolute difference, MagicBrush's L1 (arXiv 2306.10012, evaluation/image_eval.py)."""
-    return F.l1_loss(*_pair(output, reference)).item()
+    return F.l1_loss(*as_pair(output, reference, kept)).item()
 
 
-def l2(output: Picture, reference: Picture) -> float:
+def l2(output: Picture, reference: Picture, kept: Tensor | None = None) -> float:
     """Mean squared difference without a root, MagicBrush's L2 and ReasonEdit's MSE (arXiv 2312.06739)."""
-    return F.mse_loss(*_pair(output, reference)).item()
+    return F.mse_loss(*as_pair(output, reference, kept)).item()
 
 
-def psnr(output: Picture, reference: Picture) -> float:
+def psnr(output: Picture, reference: Picture, kept: Tensor | None = None) -> float:
     """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
-    error = l2(output, reference)
+    error = l2(output, reference, kept)
     return -10 * math.log10(error) if error else math.inf
 
 
-def ssim(output: Picture, reference: Picture) -> float:
+def ssim(output: Picture, reference: Picture, kept: Tensor | None = None) -> float:
     """Structural similarity, the mean over channels and over pixels whose window lies within the picture.
 
     Source: Wang et al. 2004 (10.1109/TIP.2003.819861) with a Gaussian window; the values of scikit-image's
@@ -47,7 +44,7 @@ def ssim(output: Picture, reference: Picture) -> float:
     Raises:
         ValueError: a side of the reference is shorter than the window.
     """
-    pair = _pair(output, reference)
+    pair = as_pair(output, reference, kept)
     height, width = pair[0].shape[1:]
     side = 2 * SSIM_RADIUS + 1
     if min(height, width) < side:
@@ -58,33 +55,6 @@ def ssim(output: Picture, reference: Picture) -> float:
     likeness = (2 * mean * other + SSIM_C1) / (mean**2 + other**2 + SSIM_C1)
     variances = square - mean**2 + other_square - other**2
     return (likeness * (2 * (product - mean * other) + SSIM_C2) / (variances + SSIM_C2)).mean().item()
-
-
-def outside(picture: Picture, mask: Image.Image | np.ndarray) -> Image.Image:
-    """Set the pixels inside a mask to 0, for measures of what an edit should leave as it was.
-
-    Both pictures of a pair are masked. Their black pixels count in the measures' means.
-
-    Args:
-        picture: resized to the mask's size if that is another.
-        mask: edited region, `MASKED` or more, of a PIL image or of uint8 [H, W]; or bool [H, W].
-    Source: SmartEdit's ReasonEdit (arXiv 2312.06739, test/metrics_evaluation.py), which multiplies by 1 - mask / 255
-    without a threshold, after resizing pictures and mask to 256 x 256.
-    Raises:
-        ValueError: an array is no mask.
-    """
-    values = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
-    if values.ndim != 2 or values.dtype not in (np.uint8, np.bool_):
-        raise ValueError(f"found a mask {values.dtype} {list(values.shape)}; give uint8 or bool [H, W]")
-    region = values if values.dtype == np.bool_ else values >= MASKED
-    pixels = np.array(resized(picture, (region.shape[1], region.shape[0])))
-    pixels[region] = 0
-    return Image.fromarray(pixels)
-
-
-def _pair(output: Picture, reference: Picture) -> tuple[Tensor, Tensor]:
-    """Convert both to float32 [3, H, W] of the reference's size."""
-    return as_tensor(resized(output, as_rgb(reference).size)), as_tensor(reference)
 
 
 def _windowed(planes: Tensor) -> Tensor:

@@ -66,3 +66,9 @@ def resized(picture: Picture, size: Size) -> Image.Image:
 def as_tensor(picture: Picture) -> Tensor:
     """Convert to float32 [3, H, W] in [0, 1]."""
     return torch.from_numpy(np.array(as_rgb(picture))).permute(2, 0, 1).contiguous().float() / 255
+
+
+def as_pair(output: Picture, reference: Picture, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Convert an output and its reference to float32 [3, H, W] of the reference's size, both times `kept`, [H, W]."""
+    pair = as_tensor(resized(output, as_rgb(reference).size)), as_tensor(reference)
+    return pair if kept is None else (pair[0] * kept, pair[1] * kept)

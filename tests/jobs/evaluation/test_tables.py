@@ -36,7 +36,7 @@ def evaluation(shift: float = 0.0, **fields: Any) -> Evaluation:
         edits=edits,
         columns=["l1"],
         absent=absent,
-        measured=Found(values=values, weights={"dino-vits16": "sha256:0123"}, truncated=2),
+        measured=Found(values=values, weights={"dino-vits16": "sha256:0123"}, truncated=("one", "two")),
     )
 
 
@@ -60,6 +60,23 @@ def test_a_paired_difference_of_a_constant_is_certain(tmp_path: Path) -> None:
     assert "| fireedit `ab12` | 0.3750 (" in report, "the baseline's own row"
     assert "| less fireedit `ab12`, paired | -0.0500 (-0.0500..-0.0500) |" in report
     assert "| less copy, paired | -0.1500 (-0.1500..-0.1500) |" in report
+
+
+def test_rows_of_one_editor_are_told_apart_by_their_settings(tmp_path: Path) -> None:
+    save(evaluation(shift=0.1, settings={"num_inference_steps": 100, "seed": 0}), tmp_path / "other")
+    save(evaluation(editor="ip2p", weights="cd", settings={"guidance_scale": 7.5}), tmp_path / "ip2p")
+    own = evaluation()
+    baselines = [tables.read_baseline(own, str(tmp_path / name)) for name in ("other", "ip2p")]
+    tables.save(own, tables.markdown(own, baselines), str(tmp_path), {"baselines": tables.compared(own, baselines)})
+    report = (tmp_path / "evaluation.md").read_text()
+    assert "\nfireedit `ab12` (num_inference_steps 50): num_inference_steps 50, seed 0.\n" in report
+    assert "| fireedit `ab12` (num_inference_steps 50), 5 pictures | 0.3750 (" in report
+    assert "| fireedit `ab12` (num_inference_steps 100) | 0.4750 (" in report
+    assert "| less fireedit `ab12` (num_inference_steps 100), paired | -0.1000 (" in report
+    assert "\nip2p `cd`: guidance_scale 7.5.\n" in report and "| ip2p `cd` | 0.3750 (" in report
+    first = json.loads((tmp_path / "evaluation.json").read_text())["baselines"][0]
+    assert first["settings"]["num_inference_steps"] == 100 and first["tables"]["single-turn"]["l1"]["mean"] == 0.475
+    assert first["less"]["single-turn"]["l1"] == {"mean": -0.1, "low": -0.1, "high": -0.1, "count": 2}
 
 
 def test_a_baseline_of_other_edits_is_refused(tmp_path: Path) -> None:
