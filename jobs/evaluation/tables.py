@@ -162,12 +162,11 @@ def _intervals(evaluation: Evaluation, values: Sequence[Values] | None = None) -
 
 def markdown(evaluation: Evaluation, baselines: Sequence[Baseline]) -> str:
     """Format all tables and what they were made with."""
-    names, described = row_names([evaluation, *baselines]), [evaluation, *baselines]
+    rows: list[Evaluation | Baseline] = [evaluation, *baselines]
+    names = row_names(rows)
     partial = ", part of the published set" if evaluation.edits.partial else ""
     blocks = [f"# {evaluation.editor} on {evaluation.edits.name}{partial}"]
-    blocks += [
-        f"{name}: {listed(each.settings)}." for name, each in zip(names, described, strict=True) if each.settings
-    ]
+    blocks += [f"{name}: {listed(each.settings)}." for name, each in zip(names, rows, strict=True) if each.settings]
     for table in evaluation.tables:
         blocks += [f"## {table}", _table(evaluation, table, names, baselines)]
     return "\n\n".join([*blocks, *_notes(evaluation)]) + "\n"
