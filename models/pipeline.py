@@ -52,6 +52,7 @@ from fireedit.models.vae import (
     decode_latents,
     encode_pixels,
     keep_unchanged,
+    require_finite,
     source_latents,
 )
 from fireedit.models.vision import Sources, Vision
@@ -287,7 +288,7 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
     def finish(self, state: SamplingState) -> Tensor:
         """Return the edited latents [N, C, h, w] of a sampling whose steps are done."""
         source = state.source * self.vae.config.scaling_factor
-        return keep_unchanged(state.latents, source, state.settings.keep_below)
+        return keep_unchanged(require_finite(state.latents), source, state.settings.keep_below)
 
     @torch.no_grad()
     def paint(

@@ -154,14 +154,34 @@ def keep_unchanged(sampled: Tensor, source: Tensor, below: float) -> Tensor:
     return source + change * (distance / max(below, 1e-12)).clamp(max=1)
 
 
+class NotFiniteError(ValueError):
+    """Values that should become a picture are NaN or infinite."""
+
+
+def require_finite(values: Tensor) -> Tensor:
+    """Return latents or decoded pixels as they are; NaN would pass for an edit that changes nothing, or for black.
+
+    Raises:
+        NotFiniteError: some are NaN or infinite.
+    """
+    if not values.isfinite().all():
+        found = f"found {int((~values.isfinite()).sum())} of {values.numel()} values of a picture NaN or infinite"
+        raise NotFiniteError(f"{found}; write smaller guidance scales, a higher precision, or other weights")
+    return values
+
+
 def changed_cells(edited: Tensor, source: Tensor, below: float) -> Tensor:
     """Find the cells, bool [B, h, w], at a mean square distance of `below` or more, as `keep_unchanged` left them."""
     return (edited - source).square().mean(dim=1) >= below
 
 
 def decode_latents(vae: Codec, latents: Tensor) -> Tensor:
-    """Decode scaled latents [B, C, h, w] to images [B, 3, S, S] in [-1, 1]."""
-    return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
+    """Decode scaled latents [B, C, h, w] to images [B, 3, S, S] in [-1, 1].
+
+    Raises:
+        NotFiniteError: some pixels are NaN or infinite.
+    """
+    return require_finite(vae.decode(latents / vae.config.scaling_factor).sample).clamp(-1, 1)
 
 
 def _distribution(moments: Tensor) -> DiagonalGaussianDistribution:

@@ -25,7 +25,7 @@ from fireedit.models.processor import squash
 from fireedit.models.sampling import SamplingState
 from fireedit.models.settings import PaintSettings
 from fireedit.models.text import text_states, tokenize_text
-from fireedit.models.vae import encode_pixels, source_latents
+from fireedit.models.vae import NotFiniteError, encode_pixels, source_latents
 from fireedit.models.vision import Sources
 from fireedit.platform.images import Picture
 from tests.factories import PAPERLIKE, files_of, picture, shaken
@@ -552,6 +552,12 @@ def test_an_invalid_argument_is_refused_with_its_value(
     valid = {"prompt": "Remove the dog.", "image": np.zeros((64, 64, 3), np.uint8), "num_inference_steps": 1}
     with pytest.raises(ValueError, match=message):
         editor(**{**valid, **invalid})
+
+
+@pytest.mark.parametrize("keep_below", [0, 0.03])
+def test_an_edit_that_is_not_finite_is_no_copy_of_the_source(editor: FireEditPipeline, keep_below: float) -> None:
+    with pytest.raises(NotFiniteError, match="found .* NaN or infinite; write smaller guidance scales"):
+        edit(editor, guidance_scale=1e38, keep_below=keep_below)
 
 
 def test_keep_below_draws_cells_that_hardly_change_back_to_the_source(editor: FireEditPipeline) -> None:

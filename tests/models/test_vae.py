@@ -1,6 +1,7 @@
 """Source latents are an unscaled mode, target latents a scaled sample; the codec is lossless."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fireedit.models.model import preset
 from fireedit.models.vae import (
     Codec,
     EditVAE,
+    NotFiniteError,
     PatchCodec,
     PatchCodecConfig,
     VAEConfig,
@@ -94,6 +96,15 @@ def test_the_papers_is_stable_diffusions() -> None:
         vae = EditVAE(VAEConfig())
     assert vae.config.scaling_factor == 0.18215
     assert VAEConfig().moments_shape == (8, 64, 64)
+
+
+def test_pixels_that_are_not_finite_are_refused(vae: EditVAE, canvas: Tensor) -> None:
+    latents = source_latents(encode_pixels(vae, canvas)) * vae.config.scaling_factor
+    for value in (math.nan, math.inf):
+        spoiled = latents.clone()
+        spoiled[0, 0, 0, 0] = value
+        with pytest.raises(NotFiniteError, match=r"found \d+ of \d+ values of a picture NaN or infinite"):
+            decode_latents(vae, spoiled)
 
 
 def test_cells_that_hardly_change_are_drawn_back_to_the_source() -> None:

@@ -15,6 +15,7 @@ import torch
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
 from fireedit.models.speed import SpeedConfig
+from fireedit.models.vae import NotFiniteError
 from fireedit.serve import engine as engine_module
 from fireedit.serve import metrics
 from fireedit.serve.engine import Engine, EngineConfig, Load, QueuedEdit, choose
@@ -73,6 +74,21 @@ def test_pictures_are_the_same_in_any_company(studio: Studio, max_branches: int)
     for index, painted in enumerate(asyncio.run(together())):
         assert equal(painted, asyncio.run(alone(index % 3, jobs[index])))
         assert painted.steps == jobs[index].settings["num_inference_steps"] and painted.branch_seconds > 0
+
+
+def test_an_edit_that_is_not_finite_fails_alone(studio: Studio) -> None:
+    strong = EditJob(settings={"num_inference_steps": 2, "guidance_scale": 1e38}, seeds=(1,), caller="")
+
+    async def together() -> list[Any]:
+        engine = studio.engine()
+        return await asyncio.gather(
+            studio.paint(engine, 0, strong), studio.paint(engine, 1, job(2, 7)), return_exceptions=True
+        )
+
+    failed, painted = asyncio.run(together())
+    assert isinstance(failed, NotFiniteError) and equal(
+        painted, asyncio.run(studio.paint(studio.engine(), 1, job(2, 7)))
+    )
 
 
 def test_picture_is_the_pipelines(studio: Studio, pipeline: FireEditPipeline) -> None:
