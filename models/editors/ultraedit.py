@@ -66,7 +66,9 @@ class UltraEdit:
         """Encode texts to states [3 B, T, W] and pooled states [3 B, P] of the branches of `_predict`."""
         prompts = dict.fromkeys(("prompt", "prompt_2", "prompt_3"), list(instructions))
         states, null_states, pooled, null_pooled = self.pipeline.encode_prompt(
-            **prompts, negative_prompt=[negative_prompt] * len(instructions)
+            **prompts,
+            negative_prompt=[negative_prompt] * len(instructions),
+            max_sequence_length=self.pipeline.tokenizer_max_length,  # of T5 too, as in UltraEdit's own pipeline
         )
         return torch.cat([states, null_states, null_states]), torch.cat([pooled, null_pooled, null_pooled])
 

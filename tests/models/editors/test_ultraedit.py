@@ -29,7 +29,10 @@ def expected(pipe: StableDiffusion3Pipeline, source: np.ndarray, seed: int, has_
         white = torch.full_like(image, 255.0) / 127.5 - 1
         conditions.append(pipe.vae.encode(white).latent_dist.mode())
     blank = [torch.zeros_like(each) for each in conditions]
-    texts, nothing, pooled, pooled_nothing = pipe.encode_prompt(TEXT, None, None, negative_prompt="")
+    texts, nothing, pooled, pooled_nothing = pipe.encode_prompt(
+        TEXT, None, None, negative_prompt="", max_sequence_length=77
+    )
+    assert texts.shape[1] == nothing.shape[1] == 154, "77 positions of CLIP, 77 of T5"
     latents = torch.randn(conditions[0].shape, generator=torch.Generator().manual_seed(seed), dtype=image.dtype)
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.set_timesteps(STEPS)
