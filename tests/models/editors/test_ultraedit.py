@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fireedit.models.editors.editor import EditorName, load_editor
@@ -70,6 +71,17 @@ def test_settings_are_the_published_ones(tmp_path: Path) -> None:
     editor = load_editor(EditorName("ultraedit", str(tmp_path)))
     found = editor.settings
     assert (found.num_inference_steps, found.guidance_scale, found.image_guidance_scale) == (50, 7.5, 1.5)
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder_2"])
+def test_a_part_that_lacks_a_tensor_is_refused(part: str, tmp_path: Path) -> None:
+    tiny_ultraedit(tmp_path, has_mask=False)
+    (file,) = (tmp_path / part).glob("*.safetensors")
+    tensors = load_file(file)
+    absent, _ = tensors.popitem()
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=f"^{tmp_path / part}: found no {absent} for a .*; download it again$"):
+        load_editor(EditorName("ultraedit", str(tmp_path)))
 
 
 def test_a_text_to_image_model_is_refused(tmp_path: Path) -> None:
