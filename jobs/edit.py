@@ -20,7 +20,7 @@ from fireedit.jobs.editing import pictures, service, sources
 from fireedit.jobs.editing.many import ManyEdits
 from fireedit.jobs.editing.pools import FOLDER, PoolsConfig
 from fireedit.jobs.editing.sources import SourcesError
-from fireedit.models.editors.editor import EDITORS
+from fireedit.models.editors.editor import EDITORS, NANO
 from fireedit.models.settings import add_setting_flags, setting_flags
 from fireedit.platform import config, storage
 from fireedit.platform.console import say
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         pictures.require_size(args.size)
-        service.require_one_editor(args.server, args.editor)
+        service.require_one_editor(args.server, args.editor, args.weights)
         report = edit_many(args) if sources.are_many(args.image) else edit(args)
     except (OSError, ValueError) as error:
         say(f"edit.py: {error}")
@@ -55,7 +55,7 @@ def edit(args: argparse.Namespace) -> dict[str, Any]:
     else:
         from fireedit.jobs.editing.single import edit_picture  # imports torch, which takes seconds
 
-        options = (args.weights, args.device, args.seed, changes, args.size, mask, file_format, args.editor)
+        options = (args.weights or NANO, args.device, args.seed, changes, args.size, mask, file_format, args.editor)
         encoded, regions = edit_picture(data, prompt, *options)
     storage.write_bytes(out, encoded)
     return {"edited": out, "regions": regions, "seconds": round(time.monotonic() - started, 2)}
@@ -85,7 +85,7 @@ def edit_many(args: argparse.Namespace) -> dict[str, Any]:
 
     name = args.pools or (args.device or single.default_device()).partition(":")[0]
     pools = config.load(PoolsConfig, name, args.set, FOLDER)
-    return workers.edit_many(edits, args.weights, pools, args.editor)
+    return workers.edit_many(edits, args.weights or NANO, pools, args.editor)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("image", help="PNG, JPEG or WebP; of many, a folder or parquet files, local or s3://")
     parser.add_argument("prompt", nargs="?", default="", help="instruction, such as 'remove the dog'")
     parser.add_argument("--out", help="picture file (default: edited.png); of many, a folder, local or s3://")
-    parser.add_argument("--weights", default="nano", help="a pipeline folder (default: %(default)s, which ships)")
+    parser.add_argument("--weights", default="", help=f"a pipeline folder (default: {NANO}, which ships)")
     parser.add_argument("--editor", default="", metavar="NAME=FOLDER", help=f"another system: {', '.join(EDITORS)}")
     parser.add_argument(
         "--seed", type=int, default=0, help="of many, each has its own, made of this and its id" + default

@@ -4,9 +4,13 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 SMARTEDIT_TOKENS = ("<img>", "<im_start>", "<im_end>", *(f"<img_{index}>" for index in range(32)))
 """Tokens of the last 35 rows of SmartEdit's tables; its first stage had no marks of the image, so 33."""
@@ -22,7 +26,7 @@ DELTA_NORM = 0.1
 """Mean absolute weight of a norm, below which all norms of a delta are."""
 
 
-class WeightsError(Exception):
+class WeightsError(ValueError):
     """Tensors of a checkpoint do not fit the module."""
 
 
@@ -221,6 +225,18 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ass
     require_fit(module, state, type(module).__name__, "", f"it the tensors of {source}")
     on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
     module.load_state_dict(dict(state), assign=assign or on_meta)
+
+
+def load_whole(kind: type[M], folder: Path, dtype: torch.dtype = torch.float32) -> M:
+    """Load a model of diffusers or transformers, which would leave missing tensors empty or draw them.
+
+    Raises:
+        WeightsError: tensors are missing.
+    """
+    model, info = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True)  # type: ignore[attr-defined]
+    if missing := sorted(info["missing_keys"]):
+        raise WeightsError(f"{folder}: found no {listed(missing)} for a {kind.__name__}; download it again")
+    return model
 
 
 def require_fit(module: nn.Module, state: Mapping[str, Tensor], name: str, places: str, give: str) -> None:

@@ -10,8 +10,9 @@ from pydantic import Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
+from fireedit.models.editors.editor import EditorError
 from fireedit.platform import config
-from fireedit.platform.config import LogicalCPUs, LogicalGPUs
+from fireedit.platform.config import LogicalCPUs, LogicalGPUs, RecipeError
 from fireedit.serve import scaling
 from fireedit.serve.detector import DetectorDeployment
 from fireedit.serve.engine import EngineConfig
@@ -110,9 +111,15 @@ def build(args: dict[str, Any]) -> serve.Application:
     """Build the application from the `args` of a config file, for `serve run` and `serve deploy`.
 
     Raises:
-        RecipeError: the args are no GraphRecipe.
+        RecipeError: the args are no GraphRecipe, or name weights that are missing or that the editor does not take.
     """
     recipe = config.parse(GraphRecipe, args, where="args")
+    try:
+        served = served_model(recipe.weights, recipe.editor)
+    except FileNotFoundError as error:
+        raise RecipeError(f"args: weights: {recipe.weights}: {error}; write a folder of weights, or nano") from None
+    except EditorError as error:
+        raise RecipeError(f"args: weights: {error}") from None
     weights = part_of(recipe, WeightsConfig)
     unet = _deployment("UNet", UNetDeployment, recipe.unet).bind(
         weights, recipe.unet.threads, part_of(recipe.unet, EngineConfig)
@@ -125,7 +132,6 @@ def build(args: dict[str, Any]) -> serve.Application:
         stages = Stages(detector=detector, vlm=vlm, unet=unet)
     from_zero = [name for name in stages.present if getattr(recipe, name).min_replicas == 0]
     gateway = _deployment("Gateway", GatewayDeployment, recipe.gateway)
-    served = served_model(recipe.weights, recipe.editor)
     return gateway.bind(stages, served, part_of(recipe, ServiceConfig), from_zero)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from fireedit.models import settings
+from fireedit.models.editors.editor import require_taken
 from fireedit.models.settings import PaintSettings
 from fireedit.models.tokens import PromptConfig, PromptError, PromptTokenizer
 from fireedit.platform import storage
@@ -59,9 +60,12 @@ def served_model(weights: str, editor: Editor = "fireedit") -> ServedModel:
 
     Raises:
         FileNotFoundError: the folder lacks one of the files.
+        EditorError: it holds another pipeline than the editor takes.
     """
     folder = str(NANO) if weights == "nano" else weights
-    index, vae = _json(folder, "model_index.json"), _json(folder, "vae", "config.json")
+    index = _json(folder, "model_index.json")
+    require_taken(editor, folder, index.get("_class_name"))
+    vae = _json(folder, "vae", "config.json")
     side = vae.get("sample_size", 512)
     if "settings" not in index:  # diffusers' own folder, whose VAE names the size of its training instead
         side = _json(folder, "unet", "config.json")["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
@@ -158,4 +162,8 @@ def _clip_tokenizer(folder: str) -> Tokenizer:
 
 
 def _json(folder: str, *names: str) -> dict[str, Any]:
-    return json.loads(storage.read_bytes(storage.join(folder, *names)))
+    path = storage.join(folder, *names)
+    try:
+        return json.loads(storage.read_bytes(path))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing") from None

@@ -43,10 +43,12 @@ class EditRefused(ValueError):
     """The service refuses an edit, or fails at it again and again."""
 
 
-def require_one_editor(server: str, editor: str) -> None:
-    """Raise ValueError if both a service and another system are to edit."""
-    if server and editor:
-        raise ValueError(f"--editor {editor}: found with --server, which edits by its own; leave one of them out")
+def require_one_editor(server: str, editor: str, weights: str) -> None:
+    """Raise ValueError if two of a service, another system and weights of FireEdit are to edit."""
+    flags = {"--server": server, "--editor": editor, "--weights": weights}
+    given = [f"{flag} {value}" for flag, value in flags.items() if value]
+    if len(given) > 1:
+        raise ValueError(f"{given[0]}: found with {given[1]}, and only one can edit; leave the other out")
 
 
 @dataclass(frozen=True)

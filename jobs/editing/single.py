@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from fireedit.jobs.editing import pictures
-from fireedit.models.editors.editor import EditorError, EditorName, load_editor
+from fireedit.models.checkpoint_files import quiet_loading
+from fireedit.models.editors.editor import EditorError, EditorName, load_editor, require_pipeline
+from fireedit.models.layers.device import require_device
 from fireedit.models.model import NANO
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import SettingValue
@@ -42,16 +44,20 @@ def edit_picture(
     Returns:
         The encoded result, and the number of regions that the VLM read, 0 without one.
     Raises:
-        EditorError: the editor is unknown or has no masks.
+        EditorError: the editor is unknown or has no masks, or the weights are of another system.
+        ValueError: torch does not have the device.
     """
+    quiet_loading()
     if editor:
         if mask is not None:
             raise EditorError(f"--mask: found with --editor {editor}; only FireEdit's --weights have masks")
         name = EditorName.parse(editor)
         return _edit_with(name, data, instruction, device, seed, changes, size, file_format), 0
     ground, source = pictures.ground_of(file_format), images.Picture(data)
+    require_device(device := device or default_device())
     with nullcontext(NANO) if weights == "nano" else storage.reading_folder(weights) as folder:
-        pipeline = FireEditPipeline.from_pretrained(folder).to(device or default_device())
+        require_pipeline("fireedit", folder)
+        pipeline = FireEditPipeline.from_pretrained(folder).to(device)
         hashed = fingerprint(str(folder))
     output = pipeline(
         instruction,

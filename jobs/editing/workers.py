@@ -27,7 +27,7 @@ from fireedit.jobs.editing.many import ManyEdits, Todo, run
 from fireedit.jobs.editing.pools import PoolConfig, PoolsConfig
 from fireedit.jobs.editing.sources import Sources
 from fireedit.jobs.evaluation.editor_facts import read_facts
-from fireedit.models.editors.editor import EditorName
+from fireedit.models.editors.editor import EditorName, require_taken
 from fireedit.models.model import NANO
 from fireedit.models.settings import PaintSettings, SettingValue
 from fireedit.platform import storage
@@ -121,10 +121,15 @@ def read_weights(weights: str, changes: Mapping[str, SettingValue | None]) -> We
 
     Raises:
         FileNotFoundError: it is no pipeline folder.
+        EditorError: it is one of another system.
         ValueError: a change is out of its range.
     """
     folder = str(NANO) if weights == "nano" else storage.absolute(weights)
-    index = json.loads(storage.read_bytes(storage.join(folder, "model_index.json")))
+    file = storage.join(folder, "model_index.json")
+    if not storage.exists(file):
+        raise FileNotFoundError(f"--weights {weights}: found no {file}; write a pipeline's folder, or nano")
+    index = json.loads(storage.read_bytes(file))
+    require_taken("fireedit", folder, index.get("_class_name"))
     vae = json.loads(storage.read_bytes(storage.join(folder, "vae", "config.json")))
     settings = PaintSettings(**index.get("settings", {})).but(**changes)
     return Weights(settings, vae["sample_size"], fingerprint(folder))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fireedit.models.checkpoint_files import check_folder
+from fireedit.models.checkpoint_files import check_file, check_folder
 from fireedit.models.editors.instruct_pix2pix import fit
 from fireedit.models.model import NANO
 from fireedit.models.processor import squash
@@ -58,4 +58,5 @@ def load_copy(folder: Path | str, device: str) -> Copy:
 def load_reconstruction(folder: Path | str, device: str) -> Reconstruction:
     """Load the VAE of a pipeline's folder, diffusers' or FireEdit's; `nano` names the shipped one."""
     folder = (NANO if folder == "nano" else Path(folder)) / "vae"
+    check_file(folder / "config.json")
     return Reconstruction(load_vae(check_folder(folder)).to(device))

@@ -4,7 +4,8 @@ Imports neither torch nor diffusers: an editor's file is imported when it is loa
 """
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -12,6 +13,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from fireedit.models.settings import PaintSettings
+from fireedit.platform import storage
 
 
 class EditorError(ValueError):
@@ -54,6 +56,21 @@ EDITORS = {
 """Function that loads each editor, in this folder: from a folder of weights to a device."""
 WITHOUT_WEIGHTS = ("copy",)
 """Editors that take no folder."""
+NANO = "nano"
+"""Word for the folder of weights that ships."""
+WITH_NANO = ("fireedit", "instruct-pix2pix", "vae")
+"""Editors that take it."""
+PUBLISHED, OWN = "StableDiffusionInstructPix2PixPipeline", "FireEditPipeline"
+PIPELINES: Mapping[str, tuple[str, ...]] = {
+    "fireedit": (OWN,),
+    "instruct-pix2pix": (PUBLISHED, OWN),
+    "magicbrush": (PUBLISHED,),
+    "hq-edit": (PUBLISHED,),
+    "hq-edit-code": (PUBLISHED,),
+    "ultraedit": ("StableDiffusion3InstructPix2PixPipeline", "StableDiffusion3Pipeline"),
+    "smartedit": (),
+}
+"""Pipelines, by their classes in model_index.json, that each editor takes; the others take any."""
 
 
 @dataclass(frozen=True)
@@ -62,32 +79,74 @@ class EditorName:
 
     name: str
     folder: str
-    """Absolute, as other processes load the editor too; or `nano`, or empty."""
+    """Absolute or s3://, as other processes load the editor too; or `nano`, or empty."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse the words of the command line.
 
         Raises:
-            EditorError: the editor is unknown, or its folder is missing.
+            EditorError: the editor is unknown, or its folder is missing or not one that it takes.
+            CheckpointFileError: the folder's model_index.json is damaged.
         """
         name, _, folder = text.partition("=")
         if name not in EDITORS:
-            raise EditorError(f"--editor {text}: {name!r} is no editor; write one of {', '.join(EDITORS)}")
+            known = f"{', '.join(EDITORS)}, or for jobs/evaluate.py folder=PICTURES"
+            raise EditorError(f"--editor {text}: {name!r} is no editor; write one of {known}")
         if not folder and name not in WITHOUT_WEIGHTS:
             raise EditorError(f"--editor {text}: found no folder of weights; write --editor {name}=FOLDER")
-        return cls(name, folder if folder in ("", "nano") else str(Path(folder).expanduser().absolute()))
+        if folder and name in WITHOUT_WEIGHTS:
+            raise EditorError(f"--editor {text}: {name} takes no folder; write --editor {name}")
+        parsed = cls(name, folder if folder in ("", NANO) else storage.absolute(folder))
+        if not storage.is_remote(folder):
+            parsed.check()
+        return parsed
+
+    def check(self) -> None:
+        """Raise EditorError unless the folder, a local one, is there and one that the editor takes."""
+        if self.folder not in ("", NANO) and not Path(self.folder).is_dir():
+            raise EditorError(f"{self.folder}: no such folder; write one that is there in --editor {self.name}=FOLDER")
+        require_pipeline(self.name, self.folder)
 
 
 def load_editor(name: EditorName, device: str = "cpu") -> Editor:
     """Load an editor in float32.
 
     Raises:
+        FileNotFoundError: its folder is missing.
+        EditorError: the folder is not one that it takes.
+        ValueError: torch does not have the device.
         CheckpointFileError: a file of its folder is missing, damaged or not what its name says.
         WeightsError: tensors of its folder do not fit.
     """
+    from fireedit.models.layers.device import require_device  # imports torch
+
+    require_device(device)
     load = pkgutil.resolve_name(f"fireedit.models.editors.{EDITORS[name.name]}")
-    return load(Path(name.folder) if name.folder not in ("", "nano") else name.folder, device)
+    is_word = name.folder in ("", NANO)
+    with nullcontext(name.folder) if is_word else storage.reading_folder(name.folder) as folder:
+        require_pipeline(name.name, folder)
+        return load(folder, device)
+
+
+def require_pipeline(editor: str, folder: Path | str) -> None:
+    """Raise EditorError if the editor does not take a folder, by the pipeline in its model_index.json, or `nano`."""
+    if folder == NANO and editor not in WITH_NANO:
+        raise EditorError(f"{editor} has no weights that ship; write --editor {editor}=FOLDER")
+    index = Path(folder) / "model_index.json"
+    if editor not in PIPELINES or folder in ("", NANO) or not index.is_file():
+        return
+    from fireedit.models.checkpoint_files import read_json  # imports torch
+
+    require_taken(editor, str(folder), read_json(index, "_class_name")["_class_name"])
+
+
+def require_taken(editor: str, folder: str, kind: str | None) -> None:
+    """Raise EditorError, which names the editors that do, unless an editor takes a pipeline of the class `kind`."""
+    if kind not in PIPELINES[editor]:
+        takers = " or ".join(name for name, kinds in PIPELINES.items() if kind in kinds)
+        instead = f"give it to the editor {takers}" if takers else "docs/evaluation.md says which folders it takes"
+        raise EditorError(f"{folder}: found a pipeline of class {kind}, which {editor} does not take; {instead}")
 
 
 def require_unchanged(editor: Editor, settings: PaintSettings, *names: str) -> None:

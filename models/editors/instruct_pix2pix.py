@@ -7,7 +7,6 @@ Source: InstructPix2Pix (arXiv 2211.09800); settings and sizes of its edit_cli.p
 """
 
 import inspect
-import json
 import math
 import os
 from collections import defaultdict
@@ -16,7 +15,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from accelerate import init_empty_weights
@@ -26,7 +24,7 @@ from transformers import CLIPTextModel
 
 from fireedit.models import weights
 from fireedit.models.checkpoint_files import check_pipeline, read_json, read_tensors, read_tokenizer
-from fireedit.models.editors.editor import require_unchanged
+from fireedit.models.editors.editor import PUBLISHED, require_pipeline, require_unchanged
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
 from fireedit.models.settings import PaintSettings
@@ -35,7 +33,6 @@ from fireedit.models.unet import EditUNet, UNetConfig
 from fireedit.models.vae import EditVAE
 
 NAME = "instruct-pix2pix"
-PIPELINE = "StableDiffusionInstructPix2PixPipeline"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 """Components of FireEditPipeline that edit without detector, VLM, TATI and HVCA."""
 SETTINGS = PaintSettings(num_inference_steps=100, guidance_scale=7.5, image_guidance_scale=1.5)
@@ -57,9 +54,8 @@ class InstructPix2Pix:
     """Editor of InstructPix2Pix's architecture.
 
     Args:
-        pipeline: text encoder, tokenizer, UNet and VAE.
+        pipeline: text encoder, tokenizer, UNet, VAE and scheduler.
         fit: brings a picture to the size that is painted.
-        scheduler: class that samples, Euler's ancestral method as published; None keeps the pipeline's own.
     """
 
     def __init__(
@@ -68,12 +64,9 @@ class InstructPix2Pix:
         pipeline: FireEditPipeline,
         settings: PaintSettings = SETTINGS,
         fit: Callable[[Image.Image], Image.Image] = fit,
-        scheduler: type[Any] | None = EulerAncestralDiscreteScheduler,
     ):
         self.name, self.pipeline, self.settings, self.fit = name, pipeline, settings, fit
         self.weights = weights.fingerprint(pipeline.model)
-        if scheduler is not None:
-            pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
@@ -111,9 +104,7 @@ def load(folder: Path | str, device: str) -> InstructPix2Pix:
 def without_vlm(pipeline: FireEditPipeline, settings: PaintSettings) -> InstructPix2Pix:
     """Make the editor of a FireEdit pipeline's own UNet, on its square canvas and with its own scheduler."""
     side = pipeline.vae.config.sample_size
-    return InstructPix2Pix(
-        NAME, pipeline, settings, fit=lambda picture: Image.fromarray(squash(picture, side)), scheduler=None
-    )
+    return InstructPix2Pix(NAME, pipeline, settings, fit=lambda picture: Image.fromarray(squash(picture, side)))
 
 
 def _by_shape(canvases: Sequence[np.ndarray]) -> list[list[int]]:
@@ -130,20 +121,24 @@ def load_instruct_pix2pix(
     """Load the components of `PARTS` that `parts` names, from diffusers' folder or from one of FireEdit's own.
 
     A prompt's edit tokens are then its CLIP text states, and guidance is InstructPix2Pix's equation 3 at any scales;
-    diffusers leaves it out for guidance scales of 1 or less.
+    diffusers leaves it out for guidance scales of 1 or less. A folder of diffusers' is sampled with Euler's ancestral
+    method, as edit_cli.py does, whatever scheduler it names.
 
     Raises:
+        EditorError: the folder holds another pipeline.
         CheckpointFileError: a file is missing, damaged or not what its name says.
-        WeightsError: the UNet is none of Stable Diffusion 1's architecture with eight input channels.
+        WeightsError: tensors are missing, or the UNet is none of Stable Diffusion 1's architecture with eight input
+            channels.
     """
     wanted = [part for part in parts if part in PARTS]
+    require_pipeline(NAME, str(folder))
     if not _is_published(folder):
         return FireEditPipeline.from_pretrained(folder, parts=wanted, dtype=dtype)
     check_pipeline(Path(folder), wanted)
     loaders = {
         "unet": _unet,
         "vae": _vae,
-        "text_encoder": lambda path: CLIPTextModel.from_pretrained(path, dtype=torch.float32),
+        "text_encoder": lambda path: weights.load_whole(CLIPTextModel, path),
         "tokenizer": read_tokenizer,
         "scheduler": _scheduler,
     }
@@ -153,7 +148,7 @@ def load_instruct_pix2pix(
 def _is_published(folder: str | os.PathLike[str]) -> bool:
     """Return whether a folder is diffusers'; the others are FireEdit's own."""
     index = Path(folder) / "model_index.json"
-    return index.is_file() and read_json(index, "_class_name")["_class_name"] == PIPELINE
+    return index.is_file() and read_json(index, "_class_name")["_class_name"] == PUBLISHED
 
 
 def text_pipeline(parts: Mapping[str, Any], settings: PaintSettings | None = None) -> FireEditPipeline:
@@ -206,6 +201,5 @@ def _vae(folder: Path) -> EditVAE:
     return vae
 
 
-def _scheduler(folder: Path) -> Any:
-    config = json.loads((folder / "scheduler_config.json").read_text())
-    return getattr(diffusers, config["_class_name"]).from_config(config)
+def _scheduler(folder: Path) -> EulerAncestralDiscreteScheduler:
+    return EulerAncestralDiscreteScheduler.from_config(read_json(folder / "scheduler_config.json"))

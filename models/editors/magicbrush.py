@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from diffusers import EulerAncestralDiscreteScheduler
 from diffusers.loaders.single_file_utils import (
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
@@ -44,7 +45,8 @@ def load_checkpoint(path: Path, tokenizer: Path, sizes: FireEditConfig) -> FireE
     converted = convert_ldm_vae_checkpoint(state, asdict(sizes.vae))
     load_strict(vae, stable_diffusion_vae(converted), source=str(path))
     parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "tokenizer": read_tokenizer(tokenizer)}
-    return text_pipeline(freeze(parts | {"scheduler": sampler(sizes.schedule)}))
+    scheduler = EulerAncestralDiscreteScheduler.from_config(sampler(sizes.schedule).config)
+    return text_pipeline(freeze(parts | {"scheduler": scheduler}))
 
 
 def _averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

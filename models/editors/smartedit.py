@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import init_empty_weights
-from diffusers import EulerAncestralDiscreteScheduler
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, PreTrainedTokenizerBase
 
@@ -122,7 +121,6 @@ class SmartEdit:
     def __init__(self, model: SmartEditModel, prompts: PromptBuilder, pipeline: FireEditPipeline, side: int = SIDE):
         self.model, self.prompts, self.pipeline, self.side = model, prompts, pipeline, side
         self.weights = weights.fingerprint(nn.ModuleDict({"model": model, "painter": pipeline.model}))
-        pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
 
     @torch.no_grad()

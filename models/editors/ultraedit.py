@@ -4,26 +4,33 @@ Source: UltraEdit (arXiv 2407.05282) and its pipeline of diffusers.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 from fireedit.models.checkpoint_files import check_file, check_pipeline
 from fireedit.models.editors.editor import require_unchanged
 from fireedit.models.processor import squash
 from fireedit.models.sampling import guided
 from fireedit.models.settings import PaintSettings
-from fireedit.models.weights import WeightsError, fingerprint
+from fireedit.models.weights import WeightsError, fingerprint, load_whole
 
 SETTINGS = PaintSettings(num_inference_steps=50, guidance_scale=7.5, image_guidance_scale=1.5)
 SIDE = 512
 """Side of the pictures that it paints, pixels; sources are squashed to it."""
-PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "scheduler")
+NETWORKS: Mapping[str, type[nn.Module]] = {
+    "transformer": SD3Transformer2DModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModelWithProjection,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "text_encoder_3": T5EncoderModel,
+}
 
 
 class UltraEdit:
@@ -66,7 +73,9 @@ class UltraEdit:
         """Encode texts to states [3 B, T, W] and pooled states [3 B, P] of the branches of `_predict`."""
         prompts = dict.fromkeys(("prompt", "prompt_2", "prompt_3"), list(instructions))
         states, null_states, pooled, null_pooled = self.pipeline.encode_prompt(
-            **prompts, negative_prompt=[negative_prompt] * len(instructions)
+            **prompts,
+            negative_prompt=[negative_prompt] * len(instructions),
+            max_sequence_length=self.pipeline.tokenizer_max_length,  # of T5 too, as in UltraEdit's own pipeline
         )
         return torch.cat([states, null_states, null_states]), torch.cat([pooled, null_pooled, null_pooled])
 
@@ -95,10 +104,18 @@ class UltraEdit:
 
 
 def load(folder: Path, device: str) -> UltraEdit:
-    """Load diffusers' folder, `BleachNick/SD3_UltraEdit_freeform` or `BleachNick/SD3_UltraEdit_w_mask`."""
+    """Load diffusers' folder, `BleachNick/SD3_UltraEdit_freeform` or `BleachNick/SD3_UltraEdit_w_mask`.
+
+    Raises:
+        CheckpointFileError: a file is missing, damaged or not what its name says.
+        WeightsError: tensors are missing, or the transformer has other input channels.
+    """
     check_file(folder / "model_index.json")
-    check_pipeline(folder, PARTS)
+    check_pipeline(folder, (*NETWORKS, "scheduler"))
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=dtype).to(device)
+    parts = {
+        name: load_whole(kind, folder / name, dtype) for name, kind in NETWORKS.items() if (folder / name).is_dir()
+    }
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=dtype, **parts).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return UltraEdit(pipeline)

@@ -1,7 +1,16 @@
-"""Copies to a device that do not wait for the device's work."""
+"""Devices: a check that torch has one, and copies that do not wait for its work."""
 
 import torch
 from torch import Tensor
+
+
+def require_device(device: str) -> None:
+    """Raise ValueError, in one sentence, unless torch can compute on a device of the command line."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        found = str(error).partition("\n")[0]
+        raise ValueError(f"--device {device}: torch cannot use it ({found}); write cpu or one that is there") from None
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fireedit.jobs.edit import main
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.settings import setting_fields
 from tests.factories import picture
+from tests.models.published_pipelines import tiny_instruct_pix2pix
 
 
 @pytest.fixture
@@ -51,8 +53,13 @@ def test_every_setting_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
         (["--out", "edited.gif"], "edited.gif"),
         (["--size", "large"], "--size.*large"),
         (["--editor", "pix2pix=x"], "--editor pix2pix=x: 'pix2pix' is no editor; write one of"),
-        (["--editor", "copy", "--server", "http://x"], "--editor copy: found with --server, which edits by its own"),
-        (["--editor", "magicbrush=/nowhere"], "/nowhere: found nothing; it should hold diffusers' model_index.json"),
+        (["--editor", "copy", "--server", "http://x"], "--server http://x: found with --editor copy, and only one"),
+        (["--editor", "copy", "--weights", "/nowhere"], "--editor copy: found with --weights /nowhere, and only one"),
+        (["--server", "http://x", "--weights", "nano"], "--server http://x: found with --weights nano, and only one"),
+        (["--editor", "magicbrush=/nowhere"], "/nowhere: no such folder; write one that is there"),
+        (["--editor", "magicbrush=nano"], "magicbrush has no weights that ship; write --editor magicbrush=FOLDER"),
+        (["--editor", "vae=nano", "--device", "cuda:99"], "--device cuda:99: torch cannot use it"),
+        (["--device", "cuda:99"], "--device cuda:99: torch cannot use it"),
     ],
 )
 def test_wrong_value_is_one_sentence(
@@ -61,6 +68,22 @@ def test_wrong_value_is_one_sentence(
     assert main([str(source), "make it red", *argv]) == 1
     err = capsys.readouterr().err
     assert re.search(f"edit.py: .*{words}", err) and "Traceback" not in err
+
+
+def test_weights_that_lack_a_tensor_or_are_another_systems_are_one_sentence(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pix2pix"
+    tiny_instruct_pix2pix().save_pretrained(folder)
+    assert main([str(source), "make it red", "--weights", str(folder)]) == 1
+    assert "which fireedit does not take; give it to the editor instruct-pix2pix or" in capsys.readouterr().err
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    del tensors["conv_norm_out.bias"]
+    save_file(tensors, file)
+    assert main([str(source), "make it red", "--editor", f"instruct-pix2pix={folder}"]) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("edit.py: EditUNet: found no conv_norm_out.bias")
 
 
 def test_another_systems_picture_has_the_sources_size(

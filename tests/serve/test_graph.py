@@ -90,6 +90,17 @@ def test_wrong_key_or_value_of_a_recipe_is_named(args: dict[str, Any], key: str)
         build(args)
 
 
+@pytest.mark.parametrize("editor", ["fireedit", "instruct-pix2pix"])
+def test_weights_that_are_missing_or_of_another_system_are_named(editor: str, tmp_path: Path) -> None:
+    args = {"weights": str(tmp_path), "editor": editor}
+    found = f"^args: weights: {tmp_path}: {tmp_path}/model_index.json is missing; write a folder of weights, or nano$"
+    with pytest.raises(config.RecipeError, match=found):
+        build(args)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusion3InstructPix2PixPipeline"}')
+    with pytest.raises(config.RecipeError, match=f"^args: weights: {tmp_path}: .* which {editor} does not take; .*"):
+        build(args)
+
+
 def deployed(args: dict[str, Any]) -> dict[str, Any]:
     """Build an application; returns the config of each of its deployments by name."""
     application = build_app(build(args), name="fireedit")

@@ -60,7 +60,7 @@ def test_another_system_edits_many_pictures(ray_session: None, tmp_path: Path) -
     out = tmp_path / "out"
     edits = ManyEdits(source=write_pictures(tmp_path / "in"), out=str(out), size="40x30")
     pools = config.load(PoolsConfig, "cpu", POOLS, FOLDER)
-    with pytest.raises(EditorError, match="--editor magicbrush=/nowhere: /nowhere: found nothing"):
+    with pytest.raises(EditorError, match="/nowhere: no such folder; write"):
         workers.edit_many(edits, "", pools, "magicbrush=/nowhere")
     report = workers.edit_many(edits, "", pools, "copy")
     assert (report["edited"], report["failed"], report["skipped"]) == (6, 1, 0)
@@ -69,6 +69,14 @@ def test_another_system_edits_many_pictures(ray_session: None, tmp_path: Path) -
     assert json.loads((out / "edit.json").read_text())["editor"] == "copy"
     with pytest.raises(JobFolderError, match="made with weights '', not"):
         workers.edit_many(edits, "", pools, "vae=nano")
+
+
+def test_weights_that_are_missing_or_of_another_system_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"^--weights {tmp_path}: found no {tmp_path}/model_index.json; write"):
+        workers.read_weights(str(tmp_path), {})
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionInstructPix2PixPipeline"}')
+    with pytest.raises(EditorError, match="which fireedit does not take; give it to the editor instruct-pix2pix or"):
+        workers.read_weights(str(tmp_path), {})
 
 
 def write_pictures(folder: Path) -> str:
@@ -100,7 +108,7 @@ def test_other_weights_have_another_fingerprint(tmp_path: Path) -> None:
     for name in ("a", "b"):
         folder = tmp_path / name
         (folder / "vae").mkdir(parents=True)
-        (folder / "model_index.json").write_text(json.dumps({"vae": ["fireedit.models.vae", "PatchCodec"]}))
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": "FireEditPipeline"}))
         (folder / "vae" / "config.json").write_text('{"sample_size": 64}')
         (folder / "vae" / "weights.safetensors").write_bytes(name.encode())
     first, second = (workers.read_weights(str(tmp_path / name), {"num_inference_steps": 3}) for name in ("a", "b"))

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from fireedit.models.editors.editor import EDITORS, EditorError, EditorName, load_editor
+from fireedit.models.model import NANO
 from fireedit.models.settings import PaintSettings
+from fireedit.platform import storage
 from tests.factories import picture
+
+SHIPPED = ("fireedit", "instruct-pix2pix", "vae", "copy")
+PUBLISHED = "StableDiffusionInstructPix2PixPipeline"
 
 
 @pytest.mark.parametrize(
@@ -18,6 +23,10 @@ from tests.factories import picture
         ("instructpix2pix=x", "'instructpix2pix' is no editor; write one of fireedit, instruct-pix2pix"),
         ("magicbrush", "found no folder of weights; write --editor magicbrush=FOLDER"),
         ("", "'' is no editor"),
+        ("folder", "vae, or for jobs/evaluate.py folder=PICTURES"),
+        ("copy=nano", "copy takes no folder; write --editor copy"),
+        *((f"{name}=nano", f"{name} has no weights that ship; write") for name in EDITORS if name not in SHIPPED),
+        *((f"{name}=/no/such", "^/no/such: no such folder; write") for name in EDITORS if name != "copy"),
     ],
 )
 def test_an_unknown_editor_or_a_missing_folder_is_refused(text: str, message: str) -> None:
@@ -25,14 +34,50 @@ def test_an_unknown_editor_or_a_missing_folder_is_refused(text: str, message: st
         EditorName.parse(text)
 
 
-def test_a_folder_may_hold_an_equals_sign() -> None:
-    assert EditorName.parse("hq-edit=/weights/a=b") == EditorName("hq-edit", "/weights/a=b")
+def test_a_folder_may_hold_an_equals_sign(tmp_path: Path) -> None:
+    (folder := tmp_path / "a=b").mkdir()
+    assert EditorName.parse(f"hq-edit={folder}") == EditorName("hq-edit", str(folder))
 
 
 def test_a_folder_is_absolute_for_other_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
     assert EditorName.parse("hq-edit=weights").folder == str(tmp_path / "weights")
     assert EditorName.parse("fireedit=nano").folder == "nano"
+    assert EditorName.parse("fireedit=s3://bucket/weights").folder == "s3://bucket/weights"
+
+
+@pytest.mark.parametrize(
+    ("editor", "kind", "takers"),
+    [
+        ("instruct-pix2pix", "StableDiffusion3InstructPix2PixPipeline", "the editor ultraedit$"),
+        ("magicbrush", "FireEditPipeline", "the editor fireedit or instruct-pix2pix$"),
+        ("ultraedit", PUBLISHED, "the editor instruct-pix2pix or magicbrush or hq-edit or hq-edit-code$"),
+        ("fireedit", PUBLISHED, "the editor instruct-pix2pix or"),
+        ("smartedit", PUBLISHED, "the editor instruct-pix2pix or"),
+        ("hq-edit", "FluxPipeline", "docs/evaluation.md says which"),
+    ],
+)
+def test_another_systems_folder_is_refused(editor: str, kind: str, takers: str, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(f'{{"_class_name": "{kind}"}}')
+    message = f"^{tmp_path}: found a pipeline of class {kind}, which {editor} does not take; .*{takers}"
+    for use in (EditorName.parse, lambda _: load_editor(EditorName(editor, str(tmp_path)))):
+        with pytest.raises(EditorError, match=message):
+            use(f"{editor}={tmp_path}")
+
+
+def test_a_folder_in_a_bucket_is_fetched(s3: str) -> None:
+    folder = storage.join(s3, "weights")
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        storage.write_bytes(storage.join(folder, "vae", name), (NANO / "vae" / name).read_bytes())
+    assert load_editor(EditorName.parse(f"vae={folder}")).weights == load_editor(EditorName("vae", "nano")).weights
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_torch_lacks_is_refused_before_weights_are_read(device: str) -> None:
+    for name in EDITORS:
+        with pytest.raises(ValueError, match=f"--device {device}: torch cannot use it"):
+            load_editor(EditorName(name, "/no/such"), device)
 
 
 def test_a_baseline_needs_no_folder() -> None:

@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
+from diffusers import (
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionInstructPix2PixPipeline,
+)
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fireedit.models.checkpoint_files import CheckpointFileError
 from fireedit.models.editors.editor import EditorError, EditorName, load_editor
@@ -112,6 +118,7 @@ def edited(pipeline: FireEditPipeline, image: np.ndarray, seed: int = 7, **setti
         (EulerAncestralDiscreteScheduler, {"guidance_scale": 3.0, "image_guidance_scale": 1.0}),
         (EulerAncestralDiscreteScheduler, {"negative_prompt": "blurry"}),
         (DDIMScheduler, {"guidance_scale": 5.0}),
+        (PNDMScheduler, {}),
     ],
 )
 def test_pictures_are_those_of_diffusers(
@@ -119,7 +126,10 @@ def test_pictures_are_those_of_diffusers(
 ) -> None:
     theirs.scheduler = scheduler(**SCHEDULE, steps_offset=1)
     theirs.save_pretrained(tmp_path)
+    saved = scheduler.from_pretrained(tmp_path / "scheduler")
+    theirs.scheduler = EulerAncestralDiscreteScheduler.from_config(saved.config)
     ours = load_instruct_pix2pix(tmp_path)
+    assert type(ours.scheduler) is EulerAncestralDiscreteScheduler, "whatever the folder names"
     ours.set_progress_bar_config(disable=True)
     settings = dict(settings)
     image = picture(1, *settings.pop("size", (32, 32)))
@@ -173,6 +183,24 @@ def test_a_missing_file_is_named(theirs: StableDiffusionInstructPix2PixPipeline,
     theirs.save_pretrained(tmp_path)
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(CheckpointFileError, match="vae"):
+        load_instruct_pix2pix(tmp_path)
+
+
+def test_a_text_encoder_that_lacks_a_tensor_is_refused(
+    theirs: StableDiffusionInstructPix2PixPipeline, tmp_path: Path
+) -> None:
+    theirs.save_pretrained(tmp_path)
+    file = tmp_path / "text_encoder" / "model.safetensors"
+    tensors = load_file(file)
+    absent, _ = tensors.popitem()
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=f"text_encoder: found no .*{absent} for a CLIPTextModel; download it again"):
+        load_instruct_pix2pix(tmp_path)
+
+
+def test_another_systems_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusion3InstructPix2PixPipeline"}')
+    with pytest.raises(EditorError, match="which instruct-pix2pix does not take; give it to the editor ultraedit"):
         load_instruct_pix2pix(tmp_path)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 
 from fireedit.models.checkpoint_files import CheckpointFileError
 from fireedit.models.editors import magicbrush
@@ -69,6 +69,7 @@ def test_the_checkpoint_loads_with_its_averages(theirs: StableDiffusionInstructP
     write_checkpoint(theirs, path)
     theirs.tokenizer.save_pretrained(tmp_path / "tokenizer")
     ours = magicbrush.load_checkpoint(path, tmp_path / "tokenizer", sizes())
+    assert type(ours.scheduler) is EulerAncestralDiscreteScheduler
     theirs.save_pretrained(tmp_path / "port")
     port = load_instruct_pix2pix(tmp_path / "port")
     for name in ("unet", "vae", "text_encoder"):

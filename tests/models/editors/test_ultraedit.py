@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fireedit.models.editors.editor import EditorName, load_editor
@@ -29,7 +30,10 @@ def expected(pipe: StableDiffusion3Pipeline, source: np.ndarray, seed: int, has_
         white = torch.full_like(image, 255.0) / 127.5 - 1
         conditions.append(pipe.vae.encode(white).latent_dist.mode())
     blank = [torch.zeros_like(each) for each in conditions]
-    texts, nothing, pooled, pooled_nothing = pipe.encode_prompt(TEXT, None, None, negative_prompt="")
+    texts, nothing, pooled, pooled_nothing = pipe.encode_prompt(
+        TEXT, None, None, negative_prompt="", max_sequence_length=77
+    )
+    assert texts.shape[1] == nothing.shape[1] == 154, "77 positions of CLIP, 77 of T5"
     latents = torch.randn(conditions[0].shape, generator=torch.Generator().manual_seed(seed), dtype=image.dtype)
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.set_timesteps(STEPS)
@@ -67,6 +71,17 @@ def test_settings_are_the_published_ones(tmp_path: Path) -> None:
     editor = load_editor(EditorName("ultraedit", str(tmp_path)))
     found = editor.settings
     assert (found.num_inference_steps, found.guidance_scale, found.image_guidance_scale) == (50, 7.5, 1.5)
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder_2"])
+def test_a_part_that_lacks_a_tensor_is_refused(part: str, tmp_path: Path) -> None:
+    tiny_ultraedit(tmp_path, has_mask=False)
+    (file,) = (tmp_path / part).glob("*.safetensors")
+    tensors = load_file(file)
+    absent, _ = tensors.popitem()
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=f"^{tmp_path / part}: found no {absent} for a .*; download it again$"):
+        load_editor(EditorName("ultraedit", str(tmp_path)))
 
 
 def test_a_text_to_image_model_is_refused(tmp_path: Path) -> None:
