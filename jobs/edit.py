@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fireedit.jobs.editing import pictures, service, sources
+from fireedit.jobs.editing.arguments import check_arguments
 from fireedit.jobs.editing.many import ManyEdits
 from fireedit.jobs.editing.pools import FOLDER, PoolsConfig
-from fireedit.jobs.editing.sources import SourcesError
 from fireedit.models.editors.editor import EDITORS, NANO
 from fireedit.models.settings import add_setting_flags, setting_flags
 from fireedit.platform import config, storage
@@ -29,9 +29,8 @@ from fireedit.platform.console import say
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        pictures.require_size(args.size)
-        service.require_one_editor(args.server, args.editor, args.weights)
-        report = edit_many(args) if sources.are_many(args.image) else edit(args)
+        check_arguments(args, many := sources.are_many(args.image))
+        report = edit_many(args) if many else edit(args)
     except (OSError, ValueError) as error:
         say(f"edit.py: {error}")
         return 1
@@ -43,8 +42,6 @@ def edit(args: argparse.Namespace) -> dict[str, Any]:
     """Edit one picture and save the result; returns the job's report."""
     prompt, changes = args.prompt or args.instruction, setting_flags(args)
     out = args.out or "edited" + pictures.SUFFIXES[args.format or "png"]
-    if not prompt:
-        raise SourcesError(f"{args.image}: found no instruction; write one behind the picture")
     file_format, data = args.format or pictures.format_of(out), storage.read_bytes(args.image)
     mask = pictures.read_mask(storage.read_bytes(args.mask)) if args.mask else None
     started = time.monotonic()
@@ -63,9 +60,6 @@ def edit(args: argparse.Namespace) -> dict[str, Any]:
 
 def edit_many(args: argparse.Namespace) -> dict[str, Any]:
     """Edit a folder of pictures or parquet files; returns the job's report."""
-    if not args.out or args.mask:
-        wrong = "--mask is for one picture; leave it out" if args.mask else "found no --out; write a folder"
-        raise SourcesError(f"{args.image}: {wrong}")
     edits = ManyEdits(
         source=storage.absolute(args.image),
         out=storage.absolute(args.out),

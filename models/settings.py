@@ -13,6 +13,8 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 SettingValue = int | float | str
+MAX_SEED = 2**63 - 1
+"""Largest seed of a picture, torch's."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fireedit.models.settings import Setting, SettingValue, setting_fields
+from fireedit.models.settings import MAX_SEED, Setting, SettingValue, setting_fields
 from fireedit.platform import images
 from fireedit.platform.restoration import canvas_size
-from fireedit.serve.schema import MAX_SEED, BadRequest, Box, EditRequest, LimitsConfig, Source, too_many_bytes
+from fireedit.serve.schema import BadRequest, Box, EditRequest, LimitsConfig, Source, too_many_bytes
 
 FORMATS = ("png", "jpeg", "webp")
 BACKGROUNDS = ("auto", "opaque")

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from fireedit.models.settings import setting_fields
+from fireedit.models.settings import MAX_SEED, setting_fields
 from fireedit.serve.fields import BACKGROUNDS, FORMATS, QUALITIES
 from fireedit.serve.prompts import ServedModel
-from fireedit.serve.schema import MAX_SEED, LimitsConfig
+from fireedit.serve.schema import LimitsConfig
 
 Schema = dict[str, Any]
 Rows = Iterator[tuple[str, str, str]]

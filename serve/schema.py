@@ -8,10 +8,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fireedit.models.settings import Setting, SettingValue
+from fireedit.models.settings import MAX_SEED, Setting, SettingValue
 from fireedit.platform import images
 
-MAX_SEED = 2**63 - 1
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in [0, 1] of the image's sides."""
 Positive = Annotated[float, Field(gt=0)]

@@ -28,11 +28,15 @@ def format_of(path: str) -> images.Format:
     Raises:
         PictureError: its suffix is none of a picture that is written.
     """
-    name = path.partition("?")[0].lower()
-    for file_format, suffix in SUFFIXES.items():
-        if name.endswith((suffix, f".{file_format}")):
-            return file_format
+    if file_format := known_format(path):
+        return file_format
     raise PictureError(f"--out: found {path!r}; write a file that ends in {', '.join(SUFFIXES.values())}")
+
+
+def known_format(path: str) -> images.Format | None:
+    """Return the format that a file's name asks for, if it does."""
+    name = path.partition("?")[0].lower()
+    return next((each for each, suffix in SUFFIXES.items() if name.endswith((suffix, f".{each}"))), None)
 
 
 def require_size(text: str) -> str:

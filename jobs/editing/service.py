@@ -28,6 +28,8 @@ ATTEMPTS = 3
 """Attempts of an edit that fails in the service."""
 PATIENCE_S = 600.0
 """Seconds that a service may be away, before the job is given up."""
+FIRST_PATIENCE_S = 20.0
+"""Seconds until a service must answer for the first time."""
 LONGEST_WAIT_S = 60.0
 ROWS_AT_ONCE = 8
 """Rows that are read at a time."""
@@ -41,14 +43,6 @@ class ServiceError(OSError):
 
 class EditRefused(ValueError):
     """The service refuses an edit, or fails at it again and again."""
-
-
-def require_one_editor(server: str, editor: str, weights: str) -> None:
-    """Raise ValueError if two of a service, another system and weights of FireEdit are to edit."""
-    flags = {"--server": server, "--editor": editor, "--weights": weights}
-    given = [f"{flag} {value}" for flag, value in flags.items() if value]
-    if len(given) > 1:
-        raise ValueError(f"{given[0]}: found with {given[1]}, and only one can edit; leave the other out")
 
 
 @dataclass(frozen=True)
@@ -69,6 +63,8 @@ class Service:
     """API key; empty for a service without keys."""
     sleep: Callable[[float], None] = time.sleep
     session: requests.Session = field(default_factory=requests.Session)
+    answered: bool = False
+    """Truth of an earlier answer."""
 
     def __post_init__(self) -> None:
         self.url = self.url.rstrip("/")
@@ -117,12 +113,15 @@ class Service:
             try:
                 answer = send()
             except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
-                away_since = away_since or time.monotonic()
-                if time.monotonic() - away_since > PATIENCE_S:
-                    raise ServiceError(f"{self.url} has not answered for {PATIENCE_S:.0f} s: {error}") from None
+                patience_s = PATIENCE_S if self.answered else FIRST_PATIENCE_S
+                if away_since is None:
+                    away_since = time.monotonic()
+                    say(f"{self.url} does not answer; waiting for it for {patience_s:.0f} s")
+                if time.monotonic() - away_since > patience_s:
+                    raise ServiceError(f"{self.url} has not answered for {patience_s:.0f} s: {error}") from None
                 self._wait(None)
                 continue
-            away_since = None
+            away_since, self.answered = None, True
             if answer.status_code in FULL:
                 self._wait(answer.headers.get("Retry-After"))
                 continue

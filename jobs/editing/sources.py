@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from fireedit.models.settings import MAX_SEED
 from fireedit.platform import storage
 from fireedit.platform.data.corpora import pairs, rows
 from fireedit.platform.job_folder import SETTINGS
@@ -146,7 +148,6 @@ class Sources:
         number = group.first_in_file + place
         name = str(record[self.columns.id]) if self.columns.id else f"{group.name}-{number:06d}"
         text = record[self.columns.instruction] if self.columns.instruction else self.instruction
-        seed = record.get(self.columns.seed)
         edit = EditRow(
             row=group.first + place,
             id=name,
@@ -155,9 +156,10 @@ class Sources:
             seed=seed_of(name, self.seed),
         )
         try:
-            edit.seed = edit.seed if seed is None else int(seed) % 2**63
-        except (ValueError, TypeError, OverflowError):
-            edit.error = f"found the seed {seed!r}; write a whole number from 0"
+            if (seed := record.get(self.columns.seed)) is not None:
+                edit.seed = require_seed(seed, self.columns.seed)
+        except SourcesError as error:
+            edit.error = str(error)
             return edit
         if not edit.instruction.strip():
             edit.error = "found no instruction; write one"
@@ -197,6 +199,19 @@ def folder_of(source: str) -> str:
 
 def _is_parquet(path: str) -> bool:
     return path.partition("?")[0].endswith(".parquet")
+
+
+def require_seed(value: Any, where: str) -> int:
+    """Return a seed that a source or a command line gives: a whole number from 0 to MAX_SEED, or its digits.
+
+    Raises:
+        SourcesError: it is another.
+    """
+    whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+    whole = whole or (isinstance(value, str) and value.isascii() and value.isdecimal())
+    if whole and 0 <= int(value) <= MAX_SEED:
+        return int(value)
+    raise SourcesError(f"{where}: found {value!r}; write a whole number from 0 to {MAX_SEED}")
 
 
 def seed_of(name: str, seed: int) -> int:
@@ -319,13 +334,10 @@ def _from_file(path: str) -> list[dict[str, Any]]:
         text = next((record[name] for name in INSTRUCTION_NAMES if isinstance(record.get(name), str)), None)
         if not isinstance(image, str) or text is None:
             raise SourcesError(f"{path}, record {number}: found {', '.join(record)}; write image and instruction")
-        name, seed = record.get("id"), record.get("seed")
-        if seed not in (None, "") and not str(seed).isdecimal():
-            raise SourcesError(f"{path}, record {number}: found the seed {seed!r}; write a whole number from 0")
-        own = {} if name in (None, "") else {"id": require_id(name, f"{path}, record {number}")}
-        listed.append(
-            {"image": image, "instruction": text, "seed": int(seed) if seed not in (None, "") else None} | own
-        )
+        where, name, seed = f"{path}, record {number}", record.get("id"), record.get("seed")
+        seed_given = None if seed in (None, "") else require_seed(seed, f"{where}: seed")
+        own = {} if name in (None, "") else {"id": require_id(name, where)}
+        listed.append({"image": image, "instruction": text, "seed": seed_given} | own)
     return listed
 
 

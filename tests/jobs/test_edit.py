@@ -60,6 +60,12 @@ def test_every_setting_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
         (["--editor", "magicbrush=nano"], "magicbrush has no weights that ship; write --editor magicbrush=FOLDER"),
         (["--editor", "vae=nano", "--device", "cuda:99"], "--device cuda:99: torch cannot use it"),
         (["--device", "cuda:99"], "--device cuda:99: torch cannot use it"),
+        (["--instruction", "make it blue"], "--instruction: found 'make it blue' beside 'make it red'; write one"),
+        (["--image-column", "x"], "--image-column is for a folder or parquet files; found the picture"),
+        (["--set", "paint.max_actors=8"], "--set is for a folder or parquet files"),
+        (["--format", "jpeg", "--out", "x.png"], "--format jpeg: found --out x.png; leave one of them out"),
+        (["--seed", "-1"], "--seed: found -1; write a whole number from 0 to 9223372036854775807"),
+        (["--seed", "18446744073709551616"], "--seed: found 18446744073709551616; write a whole number"),
     ],
 )
 def test_wrong_value_is_one_sentence(

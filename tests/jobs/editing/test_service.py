@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fireedit.jobs.edit import main
+from fireedit.jobs.editing import service as service_module
 from fireedit.jobs.editing.many import ManyEdits
 from fireedit.jobs.editing.service import EditRefused, Service, ServiceError, connect, edit_many, form_fields
 from fireedit.platform.images import encode_png
@@ -110,6 +111,16 @@ def test_a_service_that_is_away_for_a_while_loses_nothing(serve: Callable[[Scrip
     service.sleep = come_back
     with service.session:
         assert service.edit(PNG, FIELDS).data == PNG and len(waited) == 1
+
+
+def test_a_service_that_never_answered_is_soon_given_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(service_module, "FIRST_PATIENCE_S", 0.0)
+    service = Service("http://127.0.0.1:1", sleep=lambda _: None)
+    with service.session, pytest.raises(ServiceError, match="127.0.0.1:1 has not answered for 0 s"):
+        service.edit(PNG, FIELDS)
+    assert "http://127.0.0.1:1 does not answer; waiting for it" in capsys.readouterr().err
 
 
 def test_one_picture_is_edited_with_its_mask(

@@ -17,6 +17,7 @@ from fireedit.jobs.editing.sources import (
     list_folder,
     open_parquet,
     parquet_files,
+    require_seed,
     seed_of,
     write_listing,
 )
@@ -149,8 +150,15 @@ def test_seeds_depend_on_the_id_and_the_jobs_seed_alone() -> None:
 def test_a_seed_that_is_no_number_sets_its_row_aside(tmp_path: Path) -> None:
     columns = {"image": [PNG] * 3, "prompt": ["x"] * 3, "seed": [float("nan"), 7.0, None]}
     rows = read_all(open_parquet([str(write_parquet(tmp_path / "a.parquet", columns))], str(tmp_path), 0))
-    assert ["seed nan" in row.error for row in rows] == [True, False, False]
-    assert rows[1].seed == 7 and rows[2].data == PNG
+    assert rows[0].error == f"seed: found nan; write a whole number from 0 to {2**63 - 1}"
+    assert rows[1].seed == 7 and rows[2].data == PNG and not rows[1].error + rows[2].error
+
+
+@pytest.mark.parametrize("seed", [-1, 1.7, 2**63, "-1", "1.5", "\u0663", "seven"])
+def test_other_seeds_are_refused(seed: object) -> None:
+    with pytest.raises(SourcesError, match="line 3: found .*; write a whole number from 0 to 9223372036854775807"):
+        require_seed(seed, "line 3")
+    assert [require_seed(each, "") for each in (0, "7", 7.0, 2**63 - 1)] == [0, 7, 7, 2**63 - 1]
 
 
 def test_results_of_earlier_jobs_below_the_source_are_no_sources(tmp_path: Path) -> None:
