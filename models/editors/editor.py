@@ -5,7 +5,6 @@ Imports neither torch nor diffusers: an editor's file is imported when it is loa
 
 import pkgutil
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -13,7 +12,6 @@ from typing import Protocol, Self
 import numpy as np
 
 from fireedit.models.settings import PaintSettings
-from fireedit.platform import storage
 
 
 class EditorError(ValueError):
@@ -79,7 +77,7 @@ class EditorName:
 
     name: str
     folder: str
-    """Absolute or s3://, as other processes load the editor too; or `nano`, or empty."""
+    """Absolute, as other processes load the editor too; or `nano`, or empty."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -97,13 +95,14 @@ class EditorName:
             raise EditorError(f"--editor {text}: found no folder of weights; write --editor {name}=FOLDER")
         if folder and name in WITHOUT_WEIGHTS:
             raise EditorError(f"--editor {text}: {name} takes no folder; write --editor {name}")
-        parsed = cls(name, folder if folder in ("", NANO) else storage.absolute(folder))
-        if not storage.is_remote(folder):
-            parsed.check()
+        if "://" in folder:
+            raise EditorError(f"--editor {text}: found an address; copy the folder to this machine and write its path")
+        parsed = cls(name, folder if folder in ("", NANO) else str(Path(folder).expanduser().absolute()))
+        parsed.check()
         return parsed
 
     def check(self) -> None:
-        """Raise EditorError unless the folder, a local one, is there and one that the editor takes."""
+        """Raise EditorError unless the folder is there and one that the editor takes."""
         if self.folder not in ("", NANO) and not Path(self.folder).is_dir():
             raise EditorError(f"{self.folder}: no such folder; write one that is there in --editor {self.name}=FOLDER")
         require_pipeline(self.name, self.folder)
@@ -113,8 +112,7 @@ def load_editor(name: EditorName, device: str = "cpu") -> Editor:
     """Load an editor in float32.
 
     Raises:
-        FileNotFoundError: its folder is missing.
-        EditorError: the folder is not one that it takes.
+        EditorError: its folder is missing, or not one that it takes.
         ValueError: torch does not have the device.
         CheckpointFileError: a file of its folder is missing, damaged or not what its name says.
         WeightsError: tensors of its folder do not fit.
@@ -123,10 +121,8 @@ def load_editor(name: EditorName, device: str = "cpu") -> Editor:
 
     require_device(device)
     load = pkgutil.resolve_name(f"fireedit.models.editors.{EDITORS[name.name]}")
-    is_word = name.folder in ("", NANO)
-    with nullcontext(name.folder) if is_word else storage.reading_folder(name.folder) as folder:
-        require_pipeline(name.name, folder)
-        return load(folder, device)
+    name.check()
+    return load(name.folder if name.folder in ("", NANO) else Path(name.folder), device)
 
 
 def require_pipeline(editor: str, folder: Path | str) -> None:

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from fireedit.models.editors.editor import EDITORS, EditorError, EditorName, load_editor
-from fireedit.models.model import NANO
 from fireedit.models.settings import PaintSettings
-from fireedit.platform import storage
 from tests.factories import picture
 
 SHIPPED = ("fireedit", "instruct-pix2pix", "vae", "copy")
@@ -44,7 +42,8 @@ def test_a_folder_is_absolute_for_other_processes(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "weights").mkdir()
     assert EditorName.parse("hq-edit=weights").folder == str(tmp_path / "weights")
     assert EditorName.parse("fireedit=nano").folder == "nano"
-    assert EditorName.parse("fireedit=s3://bucket/weights").folder == "s3://bucket/weights"
+    with pytest.raises(EditorError, match="found an address; copy the folder to this machine"):
+        EditorName.parse("fireedit=s3://bucket/weights")
 
 
 @pytest.mark.parametrize(
@@ -64,13 +63,6 @@ def test_another_systems_folder_is_refused(editor: str, kind: str, takers: str, 
     for use in (EditorName.parse, lambda _: load_editor(EditorName(editor, str(tmp_path)))):
         with pytest.raises(EditorError, match=message):
             use(f"{editor}={tmp_path}")
-
-
-def test_a_folder_in_a_bucket_is_fetched(s3: str) -> None:
-    folder = storage.join(s3, "weights")
-    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
-        storage.write_bytes(storage.join(folder, "vae", name), (NANO / "vae" / name).read_bytes())
-    assert load_editor(EditorName.parse(f"vae={folder}")).weights == load_editor(EditorName("vae", "nano")).weights
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
