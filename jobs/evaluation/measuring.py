@@ -13,16 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from fireedit.jobs.evaluation.judges import MEASURES
-from fireedit.jobs.evaluation.measures import openai_clip, pixels
+from fireedit.jobs.evaluation.measures import dino, lpips, openai_clip, pixels
 from fireedit.jobs.evaluation.measures.dino import DINOMeasure
+from fireedit.jobs.evaluation.measures.frozen import check_frozen
 from fireedit.jobs.evaluation.measures.lpips import LPIPS
 from fireedit.jobs.evaluation.measures.openai_clip import CLIPMeasure
-from fireedit.jobs.evaluation.painting import Replicas, map_in_replicas
+from fireedit.jobs.evaluation.painting import PaintingError, Replicas, map_in_replicas
+from fireedit.jobs.evaluation.pictures import read_picture
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
 from fireedit.jobs.evaluation.sets.reasonedit import SIDE
-from fireedit.models.checkpoint_files import quiet_loading
+from fireedit.models.checkpoint_files import CheckpointFileError, check_file, quiet_loading, read_tokenizer
 from fireedit.platform import images, storage
-from fireedit.platform.cluster import start_ray
 from fireedit.platform.console import show
 
 HEADINGS = {
@@ -90,6 +91,11 @@ class Measuring:
     def present(self) -> list[str]:
         return [column for column in self.columns if column not in self.absent]
 
+    @property
+    def loaded(self) -> list[str]:
+        """Backbones of the columns that are measured."""
+        return list(dict.fromkeys(BACKBONES[column] for column in self.present if column in BACKBONES))
+
     def folder(self, backbone: str) -> Path:
         return Path(self.backbones or "BACKBONES") / FOLDERS.get(backbone, backbone)
 
@@ -111,15 +117,19 @@ class Found:
 def measure(
     measuring: Measuring, comparisons: Sequence[Comparison], replicas: Replicas, actor: type | None = None
 ) -> Found:
-    """Measure outputs in Ray Data, in replicas of `actor`, the published measures by default."""
-    start_ray()
+    """Measure outputs in Ray Data, in replicas of `actor`, the published measures by default.
+
+    Raises:
+        PaintingError: a picture cannot be read, or as `map_in_replicas`.
+    """
     groups = [comparisons[first : first + BATCH] for first in range(0, len(comparisons), BATCH)]
     rows = [
         {"number": number, "group": json.dumps([asdict(each) for each in group])} for number, group in enumerate(groups)
     ]
-    measured = map_in_replicas(rows, actor or MeasureReplica, {"measuring": measuring}, replicas)
     found = dict[int, Found]()
-    for row in measured.iter_rows():
+    for row in map_in_replicas(rows, actor or MeasureReplica, {"measuring": measuring}, replicas):
+        if row["error"]:
+            raise PaintingError(row["error"])
         found[row["number"]] = Found(**json.loads(row["found"]))
         show(f"measured {min(BATCH * len(found), len(comparisons))}/{len(comparisons)}")
     ordered = [found[number] for number in range(len(groups))]
@@ -131,6 +141,16 @@ def measure(
     )
 
 
+def answer(row: Mapping[str, Any], measured: Callable[[Sequence[Comparison]], Found]) -> dict[str, Any]:
+    """Measure the comparisons of a row; the answer holds what was found, or which picture cannot be read."""
+    found, error = "", ""
+    try:
+        found = json.dumps(asdict(measured([Comparison(**each) for each in json.loads(row["group"])])))
+    except images.ImageError as unreadable:
+        error = str(unreadable)
+    return {"number": row["number"], "found": found, "error": error}
+
+
 class MeasureReplica:
     """Backbones of one process, as Ray Data calls them."""
 
@@ -140,20 +160,42 @@ class MeasureReplica:
         self.backbones = load_backbones(measuring)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        comparisons = [Comparison(**each) for each in json.loads(row["group"])]
+        return answer(row, self._measured)
+
+    def _measured(self, comparisons: Sequence[Comparison]) -> Found:
         clip = self.backbones.get("clip-vit-base-patch32")
         before = clip.truncated if isinstance(clip, CLIPMeasure) else 0
         values = Batch(comparisons, self.measuring.pictures, self.backbones).measure(self.measuring.present)
         truncated = clip.truncated - before if isinstance(clip, CLIPMeasure) else 0
         weights = {backbone.name: backbone.weights for backbone in self.backbones.values()}
-        found = Found(values=values, weights=weights, truncated=truncated)
-        return {"number": row["number"], "found": json.dumps(asdict(found))}
+        return Found(values=values, weights=weights, truncated=truncated)
+
+
+def check_backbones(measuring: Measuring) -> None:
+    """Check the files of the backbones that are there, without loading their weights.
+
+    Raises:
+        CheckpointFileError: `--backbones` is no folder, or a file is missing, damaged, or not what its name says.
+        WeightsError: a folder holds another model.
+    """
+    if measuring.backbones and not Path(measuring.backbones).is_dir():
+        advice = "write a folder of this machine that holds clip-vit-base-patch32 and the others, or leave it out"
+        raise CheckpointFileError(f"--backbones {measuring.backbones}: found no such folder; {advice}")
+    for name in measuring.loaded:
+        folder = measuring.folder(name)
+        if name.startswith("lpips-"):
+            for file in lpips.files_of(folder, name.removeprefix("lpips-")):
+                check_file(file)
+        elif name.startswith("dino"):
+            check_frozen(folder, "vit", dino.PUBLISHED)
+        else:
+            check_frozen(folder, "clip", f"openai/{name}")
+            read_tokenizer(folder)
 
 
 def load_backbones(measuring: Measuring) -> dict[str, Backbone]:
     """Load the backbones of the columns whose folders are there."""
-    names = dict.fromkeys(BACKBONES[column] for column in measuring.present if column in BACKBONES)
-    return {name: _load(name, measuring) for name in names}
+    return {name: _load(name, measuring) for name in measuring.loaded}
 
 
 def _load(name: str, measuring: Measuring) -> Backbone:
@@ -234,7 +276,7 @@ class Batch:
 
     def _image(self, address: str) -> Image.Image:
         if address not in self._decoded:
-            self._decoded[address] = Image.fromarray(images.decode(storage.read_bytes(address)))
+            self._decoded[address] = Image.fromarray(read_picture(address))
         return self._decoded[address]
 
     def _pair(self, comparison: Comparison) -> tuple[Image.Image, Image.Image]:

@@ -21,3 +21,9 @@ def test_facts_are_read_and_failures_are_named(ray_session: None, tmp_path: Path
 def test_settings_are_checked_before_a_process_starts() -> None:
     with pytest.raises(ValueError, match="num_inference_steps is 0"):
         read_facts(EditorName("copy", ""), 0.1, {"num_inference_steps": 0})
+
+
+@pytest.mark.ray
+def test_a_process_that_has_no_room_is_refused(ray_session: None) -> None:
+    with pytest.raises(EditorError, match=r"the job takes 64 CPUs, this Ray has .*; write --cpus"):
+        read_facts(EditorName("copy", ""), 64, {})

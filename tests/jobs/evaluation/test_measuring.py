@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,9 +15,19 @@ from transformers import AutoTokenizer, CLIPModel, ViTModel
 
 from fireedit.jobs.evaluation.measures.lpips import LPIPS
 from fireedit.jobs.evaluation.measures.openai_clip import CLIPMeasure
-from fireedit.jobs.evaluation.measuring import EQUAL_DB, Batch, MeasureReplica, Measuring, load_backbones
+from fireedit.jobs.evaluation.measuring import (
+    EQUAL_DB,
+    Batch,
+    MeasureReplica,
+    Measuring,
+    check_backbones,
+    load_backbones,
+    measure,
+)
+from fireedit.jobs.evaluation.painting import PaintingError, Replicas
 from fireedit.jobs.evaluation.sets import magicbrush
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
+from fireedit.models.checkpoint_files import CheckpointFileError
 from tests.factories import picture
 from tests.jobs.evaluation.magicbrush_folder import write_magicbrush
 from tests.jobs.evaluation.measures.plain import cosine, unit_pixels, view
@@ -151,3 +163,42 @@ def test_a_replica_counts_the_captions_that_are_cut(backbones: Path, tmp_path: P
     assert answers[0]["number"] == 3 and answers[0] == answers[1]
     assert found["truncated"] == 1 and [each["l1"] for each in found["values"]] == [0, 0]
     assert list(found["weights"]) == ["clip-vit-32-patch32"]
+
+
+@pytest.mark.parametrize(
+    ("column", "lost", "message"),
+    [
+        ("clip_i", "clip-vit-base-patch32/config.json", "config.json is missing; write the files of openai/clip-vit-b"),
+        ("clip_t", "clip-vit-base-patch32/tokenizer.json", "found no tokenizer"),
+        ("clip_score", "clip-vit-large-patch14/model.safetensors", "found no weights"),
+        ("dino", "dino-vits16/model.safetensors", "found no weights"),
+        ("lpips", "lpips/alex.pth", "alex.pth is missing"),
+        ("lpips_outside", "lpips/squeezenet1_1-b8a52dc0.pth", "squeezenet1_1-b8a52dc0.pth is missing"),
+    ],
+)
+def test_a_file_that_a_backbone_lacks_is_named_before_any_is_loaded(
+    backbones: Path, tmp_path: Path, column: str, lost: str, message: str
+) -> None:
+    shutil.copytree(backbones, tmp_path / "backbones", copy_function=os.link)
+    check_backbones(Measuring((column,), str(tmp_path / "backbones"), ""))
+    (tmp_path / "backbones" / lost).unlink()
+    with pytest.raises(CheckpointFileError, match=message):
+        check_backbones(Measuring((column,), str(tmp_path / "backbones"), ""))
+
+
+def test_backbones_that_are_no_folder_are_refused_and_none_are_a_note(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointFileError, match="--backbones /no/such: found no such folder; write a folder"):
+        check_backbones(Measuring(("l1", "clip_i"), "/no/such", ""))
+    for folder in ("", str(tmp_path)):
+        check_backbones(Measuring(("l1", "clip_i"), folder, ""))
+
+
+@pytest.mark.ray
+def test_a_picture_that_cannot_be_read_is_named(ray_session: None, tmp_path: Path) -> None:
+    source = saved(tmp_path / "source.png", 1, 32, 32)
+    saved(tmp_path / "pictures" / "good.png", 2, 32, 32)
+    (tmp_path / "pictures" / "bad.png").write_text("hello")
+    fields = {"table": "all", "unit": "a", "reference": source}
+    comparisons = [Comparison(output=f"{name}.png", **fields) for name in ("good", "bad")]
+    with pytest.raises(PaintingError, match=f"^{tmp_path}/pictures/bad.png: found 5 bytes that begin with b'hello'"):
+        measure(Measuring(("l1",), "", str(tmp_path / "pictures")), comparisons, Replicas(most=1, cpus=0.1))

@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fireedit.jobs.evaluation.painting import Painter, Replica, read_seconds
-from fireedit.jobs.evaluation.sets.evaluation_set import Turn
+from fireedit.jobs.evaluation.painting import (
+    Painter,
+    PaintingError,
+    Replica,
+    Replicas,
+    map_in_replicas,
+    missing_groups,
+    read_seconds,
+)
+from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, Turn
 from fireedit.models.editors.editor import EditorName
 from fireedit.models.editors.fireedit import FireEdit
 from fireedit.models.pictures import Boxes
@@ -160,3 +168,52 @@ def test_given_regions_are_those_of_the_turns_or_none(
     paint(replica, [known], [Turn(output="b.png", instruction="red", source=source)])
     assert [boxes.tolist() for boxes in replica.editor.regions] == given
     assert all(boxes.shape == (len(boxes), 4) for boxes in replica.editor.regions)
+
+
+def test_a_batch_with_a_missing_picture_is_painted_whole_and_counted_once(replica: Replica, source: str) -> None:
+    chains = [[turn(f"{name}/1.png", source), turn(f"{name}/2.png", f"{name}/1.png", chained=True)] for name in "ab"]
+    assert paint(replica, *chains) == (4, {})
+    seconds, lost = read_seconds(replica.painter.out), Path(replica.painter.path("b/2.png"))
+    before = lost.read_bytes()
+    lost.unlink()
+    assert paint(replica, *chains) == (1, {}) and lost.read_bytes() == before
+    assert [len(texts) for texts, _ in replica.editor.calls] == [2, 2, 2], "the second turns alone, both of them"
+    assert read_seconds(replica.painter.out)["a/2.png"] == seconds["a/2.png"]
+
+
+def test_chains_are_grouped_alike_whatever_was_painted_before(replica: Replica, source: str) -> None:
+    edits = EvaluationSet(
+        name="a",
+        fingerprint="",
+        turns=[turn(f"{number}.png", source) for number in range(5)],
+        comparisons=[],
+        columns=[],
+    )
+    for number in (0, 1, 2):
+        paint(replica, [turn(f"{number}.png", source)])
+    groups = missing_groups(edits, replica.painter, batch=2)
+    assert [[chain[0].output for chain in group] for group in groups] == [["2.png", "3.png"], ["4.png"]]
+
+
+class Failing:
+    """Actor that fails in a call, or when it is made."""
+
+    def __init__(self, at_once: bool):
+        self.at_once = at_once
+        self({"at_once": at_once}) if at_once else None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError("found no weights\nand more")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_failure_of_a_replica_is_one_line(ray_session: None, at_once: bool) -> None:
+    with pytest.raises(PaintingError, match=r"^Ray failed: ValueError: found no weights; start again: [^\n]*$"):
+        list(map_in_replicas([{"a": 1}], Failing, {"at_once": at_once}, Replicas(most=1, cpus=0.1)))
+
+
+@pytest.mark.ray
+def test_replicas_that_have_no_room_are_refused(ray_session: None) -> None:
+    with pytest.raises(PaintingError, match=r"the job takes 64 CPUs, this Ray has .*; write --cpus"):
+        list(map_in_replicas([{"a": 1}], Failing, {"at_once": False}, Replicas(most=1, cpus=64)))
