@@ -162,7 +162,7 @@ class Replica:
             return 0
         loaded = [self._load(turn, failed) for turn in turns]
         pairs = [(turn, source) for turn, source in zip(turns, loaded, strict=True) if source is not None]
-        if not pairs:
+        if missing.isdisjoint(turn.output for turn, _ in pairs):
             return 0
         began = time.perf_counter()
         try:

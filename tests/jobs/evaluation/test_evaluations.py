@@ -13,6 +13,7 @@ from fireedit.jobs.evaluation.editor_facts import EditorFacts
 from fireedit.jobs.evaluation.evaluations import EvaluationConfig, evaluate, open_edits, paint
 from fireedit.jobs.evaluation.measuring import Batch, Found, Measuring
 from fireedit.jobs.evaluation.painting import Painter, PaintingError, Replicas
+from fireedit.jobs.evaluation.sets import magicbrush
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError
 from fireedit.jobs.evaluation.sets.scenes import SceneChoice
 from fireedit.jobs.evaluation.turns import read_turns
@@ -76,13 +77,18 @@ def test_a_set_without_targets_has_no_bound(folder: Path, monkeypatch: pytest.Mo
         evaluate(asked(folder, "vae=nano"))
 
 
-def test_missing_pictures_are_counted_and_named(folder: Path) -> None:
+def test_missing_pictures_are_counted_and_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = asked(folder, f"folder={folder / 'elsewhere'}")
     with pytest.raises(PaintingError, match="elsewhere: 12 of 12 pictures are missing, first 40000/40000_1.png"):
         evaluate(config)
     write_targets(open_edits(config), folder / "elsewhere")
     (folder / "elsewhere" / "40034" / "40034_iter_3.png").unlink()
     assert evaluate(config)["multi-turn"]["l1"] == 0, "--partial leaves it out"
+    monkeypatch.setitem(magicbrush.SIZES, "test", (5, 9))
+    with pytest.raises(
+        PaintingError, match="1 of 12 pictures are missing, first .*; write --partial to leave them out"
+    ):
+        evaluate(dataclasses.replace(config, partial=False))
 
 
 def test_a_folder_of_another_evaluation_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,6 +181,12 @@ def test_a_batch_with_a_missing_picture_is_painted_whole_and_counted_once(replic
     assert read_seconds(replica.painter.out)["a/2.png"] == seconds["a/2.png"]
 
 
+def test_a_batch_is_not_painted_for_pictures_that_cannot_be(replica: Replica, source: str, tmp_path: Path) -> None:
+    paint(replica, [turn("a.png", source)])
+    painted, failed = paint(replica, [turn("a.png", source)], [turn("b.png", str(tmp_path / "gone.png"))])
+    assert painted == 0 and list(failed) == ["b.png"] and len(replica.editor.calls) == 1
+
+
 def test_chains_are_grouped_alike_whatever_was_painted_before(replica: Replica, source: str) -> None:
     edits = EvaluationSet(
         name="a",
