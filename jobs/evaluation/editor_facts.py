@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import ray
 
-from fireedit.jobs.evaluation.painting import FIT
+from fireedit.jobs.evaluation.painting import FIT, failure_reason
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import EditorError, EditorName, load_editor
 from fireedit.models.settings import PaintSettings, SettingValue
@@ -45,6 +45,8 @@ def read_facts(
         facts = ray.get(task.remote(name))
     except ray.exceptions.RayTaskError as error:
         raise EditorError(f"--editor {name.name}={name.folder}: {error.cause}") from None
+    except ray.exceptions.RayError as error:
+        raise EditorError(f"--editor {name.name}={name.folder}: {failure_reason(error)}; start again") from None
     return replace(facts, settings=facts.settings.but(**changes))
 
 

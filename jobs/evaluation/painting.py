@@ -128,14 +128,16 @@ def map_in_replicas(
     try:
         yield from answers.iter_rows()
     except RayError as error:
-        raise PaintingError(f"Ray failed: {_reason(error)}; start again: pictures that are painted are kept") from error
+        raise PaintingError(
+            f"Ray failed: {failure_reason(error)}; start again: pictures that are painted are kept"
+        ) from error
 
 
-def _reason(error: RayError) -> str:
+def failure_reason(error: RayError) -> str:
     """Pick the line of Ray's report that says what went wrong: that behind the first traceback, else the first."""
     first, *_ = str(error).split("\n\nThe above exception")
-    _, _, traceback = first.rpartition('\n  File "')
-    behind = [line for line in traceback.splitlines()[1:] if line.strip() and not line.startswith(" ")]
+    _, found, traceback = first.rpartition('\n  File "')
+    behind = [line for line in traceback.splitlines()[1:] if found and line.strip() and not line.startswith(" ")]
     return [*behind, *first.splitlines(), type(error).__name__][0]
 
 

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPModel, ViTModel
 
+from fireedit.jobs.evaluation import measuring
 from fireedit.jobs.evaluation.measures.lpips import LPIPS
 from fireedit.jobs.evaluation.measures.openai_clip import CLIPMeasure
 from fireedit.jobs.evaluation.measuring import (
@@ -56,8 +59,8 @@ def opened(path: str | Path) -> Image.Image:
 def measured(
     backbones: Path, pictures: Path, columns: tuple[str, ...], *comparisons: Comparison
 ) -> list[dict[str, float]]:
-    measuring = Measuring(columns, str(backbones), str(pictures))
-    return Batch(comparisons, str(pictures), load_backbones(measuring)).measure(measuring.present)
+    asked = Measuring(columns, str(backbones), str(pictures))
+    return Batch(comparisons, str(pictures), load_backbones(asked)).measure(asked.present)
 
 
 @torch.no_grad()
@@ -193,8 +196,11 @@ def test_backbones_that_are_no_folder_are_refused_and_none_are_a_note(tmp_path: 
         check_backbones(Measuring(("l1", "clip_i"), folder, ""))
 
 
-@pytest.mark.ray
-def test_a_picture_that_cannot_be_read_is_named(ray_session: None, tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def here(rows: Any, actor: Any, arguments: Any, _: Replicas) -> Iterator[Any]:
+        return map(actor(**arguments), rows)
+
+    monkeypatch.setattr(measuring, "map_in_replicas", here)
     source = saved(tmp_path / "source.png", 1, 32, 32)
     saved(tmp_path / "pictures" / "good.png", 2, 32, 32)
     (tmp_path / "pictures" / "bad.png").write_text("hello")

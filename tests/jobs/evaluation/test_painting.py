@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from ray.exceptions import RayError
 
 from fireedit.jobs.evaluation.painting import (
     Painter,
     PaintingError,
     Replica,
     Replicas,
+    failure_reason,
     map_in_replicas,
     missing_groups,
     read_seconds,
@@ -202,24 +204,34 @@ def test_chains_are_grouped_alike_whatever_was_painted_before(replica: Replica, 
 
 
 class Failing:
-    """Actor that fails in a call, or when it is made."""
-
-    def __init__(self, at_once: bool):
-        self.at_once = at_once
-        self({"at_once": at_once}) if at_once else None
+    """Actor that fails in every call."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("found no weights\nand more")
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_failure_of_a_replica_is_one_line(ray_session: None, at_once: bool) -> None:
+def test_a_failure_of_a_replica_is_one_line(ray_session: None) -> None:
     with pytest.raises(PaintingError, match=r"^Ray failed: ValueError: found no weights; start again: [^\n]*$"):
-        list(map_in_replicas([{"a": 1}], Failing, {"at_once": at_once}, Replicas(most=1, cpus=0.1)))
+        list(map_in_replicas([{"a": 1}], Failing, {}, Replicas(most=1, cpus=0.1)))
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        (
+            'It died, ray::A() (pid=1)\n    ^^\n  File "a.py", line 1, in a\n    b()\n    ^^^\nError: c\nd',
+            "Error: c",
+        ),
+        ("The node is gone.\n\tid: 1", "The node is gone."),
+        ("", "RayError"),
+    ],
+)
+def test_the_reason_is_behind_the_traceback(report: str, reason: str) -> None:
+    assert failure_reason(RayError(report)) == reason
 
 
 @pytest.mark.ray
 def test_replicas_that_have_no_room_are_refused(ray_session: None) -> None:
     with pytest.raises(PaintingError, match=r"the job takes 64 CPUs, this Ray has .*; write --cpus"):
-        list(map_in_replicas([{"a": 1}], Failing, {"at_once": False}, Replicas(most=1, cpus=64)))
+        list(map_in_replicas([{"a": 1}], Failing, {}, Replicas(most=1, cpus=64)))
