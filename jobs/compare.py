@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fireedit.jobs.evaluation import comparing
 from fireedit.jobs.evaluation.cases import FAMILIES
@@ -23,6 +24,7 @@ from fireedit.jobs.evaluation.sets.evaluation_set import SetError
 from fireedit.jobs.evaluation.sets.scenes import SceneChoice
 from fireedit.platform import storage
 from fireedit.platform.console import say
+from fireedit.platform.flags import count, whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,14 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         pictures = _folders(args.pictures)
         data = args.data and storage.absolute(args.data)
         each = math.ceil(args.count / len(FAMILIES))
-        drawn = SceneChoice(splits=args.splits.split(","), edits=each, sessions=args.sessions)
-        config = EvaluationConfig(editor="", set=args.set, data=data, out=out, partial=True, drawn=drawn)
-        edits = open_edits(config)
-        found = comparing.compared_edits(edits, pictures)
-        if args.names:
-            found = [edit for edit in found if edit.name in args.names]
-        if not found:
-            raise SetError(f"--pictures {' '.join(args.pictures)}: found no edit of {edits.name} that all have painted")
+        drawn = SceneChoice(splits=tuple(args.splits.split(",")), edits=each, sessions=args.sessions)
+        config = EvaluationConfig(editor="", set=args.set, data=data, out=out, partial=True)
+        edits = open_edits(replace(config, drawn=drawn) if args.set == SCENES else config)
+        found = comparing.chosen_edits(edits, pictures, args.names)
         sessions = comparing.compared_sessions(edits, pictures)[: args.sessions]
         comparing.write_comparison(out, edits.name, found[: args.count], sessions)
     except (OSError, ValueError) as error:
@@ -74,8 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", default="unseen_seeds", metavar="NAME,NAME,...", help=f"of {SCENES} ({default})")
     parser.add_argument("--pictures", required=True, nargs="+", metavar="NAME=FOLDER", help="of each editor")
     parser.add_argument("--out", required=True, help="folder for sheets and page, local or s3://")
-    parser.add_argument("--count", type=int, default=12, help=f"edits to show ({default})")
-    parser.add_argument("--sessions", type=int, default=4, help=f"sessions to show ({default})")
+    parser.add_argument("--count", type=count, default=12, help=f"edits to show ({default})")
+    parser.add_argument("--sessions", type=whole, default=4, help=f"sessions to show ({default})")
     parser.add_argument("--names", nargs="+", default=[], help="of edits, such as 40000/40000_1 (default: the first)")
     return parser
 

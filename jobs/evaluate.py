@@ -32,7 +32,7 @@ from fireedit.jobs.evaluation.sets.scenes import SceneChoice
 from fireedit.models.editors.editor import EDITORS
 from fireedit.models.settings import add_setting_flags, setting_flags
 from fireedit.models.weights import WeightsError
-from fireedit.platform import storage
+from fireedit.platform import flags, storage
 from fireedit.platform.console import say
 
 
@@ -82,7 +82,7 @@ def config_of(args: argparse.Namespace) -> EvaluationConfig:
 
 def _scene_choice(args: argparse.Namespace) -> SceneChoice:
     """Collect the edits that the flags of `_add_scene_flags` name."""
-    splits, families = args.splits.split(","), args.families.split(",")
+    splits, families = tuple(args.splits.split(",")), tuple(args.families.split(","))
     return SceneChoice(splits=splits, families=families, edits=args.edits, sessions=args.sessions)
 
 
@@ -92,8 +92,8 @@ def _add_scene_flags(parser: argparse.ArgumentParser) -> Any:
     splits = f"of {', '.join(SCENE_SPLITS)} ({default})"
     group.add_argument("--splits", default="unseen_seeds", metavar="NAME,NAME,...", help=splits)
     group.add_argument("--families", default=",".join(FAMILIES), metavar="NAME,NAME,...", help="default: all")
-    group.add_argument("--edits", type=int, default=200, help=f"of each family ({default})")
-    group.add_argument("--sessions", type=int, default=50, help=f"of three edits, in each split ({default})")
+    group.add_argument("--edits", type=flags.whole, default=200, help=f"of each family ({default})")
+    group.add_argument("--sessions", type=flags.whole, default=50, help=f"of three edits, in each split ({default})")
     return group
 
 
@@ -110,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline", nargs="+", default=[], metavar="DIR", help="--out of other editors")
     parser.add_argument("--emu-set", choices=SPLITS, default="3589", help=f"part of emu-edit ({default})")
     parser.add_argument("--against", choices=["generations"], default="", help="of emu-edit: also its own pictures")
-    parser.add_argument("--first", type=int, default=0, help="number of edits and sessions (default: all)")
+    parser.add_argument("--first", type=flags.whole, default=0, help="number of edits and sessions (default: all)")
     parser.add_argument("--partial", action="store_true", help="evaluate a set that is not complete")
     parser.add_argument("--seed", type=int, default=0, help=f"of the noise of every picture ({default})")
     parser.add_argument("--device", default=device, help=default)
@@ -118,10 +118,10 @@ def build_parser() -> argparse.ArgumentParser:
     drawn.add_argument("--judges", default="nano", help=f"folder with judges/ and vision/ ({default})")
     drawn.add_argument("--regions", choices=get_args(Regions), default="predicted", help="of fireedit's VLM")
     pool = parser.add_argument_group("replicas")
-    pool.add_argument("--replicas", type=int, default=64, help=f"most at a time, as the cluster has room ({default})")
-    pool.add_argument("--cpus", type=float, default=1.0, help=f"logical CPUs of each ({default})")
-    pool.add_argument("--gpus", type=float, help="of each (default: 1 on cuda)")
-    pool.add_argument("--batch", type=int, help="pictures painted together (default: 8 on cuda, else 1)")
+    pool.add_argument("--replicas", type=flags.count, default=64, help=f"most at a time, as there is room ({default})")
+    pool.add_argument("--cpus", type=flags.above_zero, default=1.0, help=f"logical CPUs of each ({default})")
+    pool.add_argument("--gpus", type=flags.from_zero, help="of each (default: 1 on cuda)")
+    pool.add_argument("--batch", type=flags.count, help="pictures painted together (default: 8 on cuda, else 1)")
     add_setting_flags(parser)
     return parser
 

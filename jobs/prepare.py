@@ -27,6 +27,7 @@ from fireedit.platform.data.corpora.rows import CorpusError
 from fireedit.platform.data.encoding import EncodersConfig
 from fireedit.platform.data.preparation import PrepareError
 from fireedit.platform.data.shards import ShardsError
+from fireedit.platform.flags import count
 from fireedit.platform.scenes.assets import MissingAssetsError
 from fireedit.platform.scenes.world import WORLDS
 
@@ -75,12 +76,6 @@ def shards(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     return report
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}; write a whole number above 0")
-    return int(text)
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -88,8 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     scenes = commands.add_parser("scenes", help="write procedural scenes in the formats of published corpora")
     scenes.add_argument("--out", default=storage.join(home, "corpora"), help="one folder per corpus" + default)
-    scenes.add_argument("--rows", type=_positive, default=5000, help="scenes per corpus" + default)
-    scenes.add_argument("--size", type=_positive, default=64, help="pixels a side" + default)
+    scenes.add_argument("--rows", type=count, default=5000, help="scenes per corpus" + default)
+    scenes.add_argument("--size", type=count, default=64, help="pixels a side" + default)
     scenes.add_argument("--seed", type=int, default=0, help="another number draws other scenes" + default)
     scenes.add_argument("--corpora", default=training, help=f"of {','.join(SCENE_FORMS)}" + default)
     scenes.add_argument("--world", choices=list(WORLDS), default="train", help="all others are held out" + default)
@@ -101,14 +96,14 @@ def build_parser() -> argparse.ArgumentParser:
     shards.add_argument("--format", choices=("published", "pairs"), default="published", help="of the files" + default)
     shards.add_argument("--columns", default="", help="of pairs: source=NAME,instruction=NAME,target=NAME,mask=NAME")
     shards.add_argument("--split", default="train", help="as the corpus calls it" + default)
-    shards.add_argument("--size", type=_positive, default=512, help="most pixels of the shorter side" + default)
-    shards.add_argument("--quality", type=_positive, default=95, help="of re-encoded JPEGs" + default)
+    shards.add_argument("--size", type=count, default=512, help="most pixels of the shorter side" + default)
+    shards.add_argument("--quality", type=count, default=95, help="of re-encoded JPEGs" + default)
     shards.add_argument("--max-bad-fraction", type=float, default=0.01, help="more bad rows stop the job" + default)
     shards.add_argument("--cpus-per-task", type=float, default=1.0, help="logical CPUs of a task" + default)
     shards.add_argument("--encode", default="", help="latents, text or both with a comma: stored with the shards")
     shards.add_argument("--model", choices=("nano", "paper"), default="paper", help="whose sizes" + default)
     shards.add_argument("--weights", default="", help="pipeline folder that holds VAE and text encoder")
-    shards.add_argument("--encoders", type=_positive, default=1, help="encoders at a time" + default)
+    shards.add_argument("--encoders", type=count, default=1, help="encoders at a time" + default)
     shards.add_argument("--gpus", type=float, default=0.0, help="GPUs of each encoder" + default)
     return parser
 

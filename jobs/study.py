@@ -24,6 +24,7 @@ from fireedit.jobs.studying.study_folder import StudyError, read_study
 from fireedit.jobs.studying.study_report import MARKDOWN, save_report
 from fireedit.jobs.studying.votes import Votes
 from fireedit.platform.console import say
+from fireedit.platform.flags import count, port
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,12 +73,6 @@ def _votes(args: argparse.Namespace) -> Votes:
     return Votes.open(args.db or default_votes(args.study), read_study(args.study).token)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}; write a whole number above 0")
-    return int(text)
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -87,18 +82,18 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--out", required=True, help="folder of the study, which must be new")
     folders = "--out of evaluate.py, one of each method; NAME=FOLDER names it in the report"
     made.add_argument("--evaluations", required=True, nargs="+", metavar="FOLDER", help=folders)
-    made.add_argument("--questions", type=_count, default=30, help="number of edits to ask about" + default)
+    made.add_argument("--questions", type=count, default=30, help="number of edits to ask about" + default)
     made.add_argument("--seed", type=int, default=0, help="another number draws other edits" + default)
     made.add_argument("--aspects", nargs="+", default=list(ASPECTS), help="sentences that say what to judge by")
 
     invited = commands.add_parser("invite", help="make links for participants")
-    invited.add_argument("--count", type=_count, required=True, help="number of links")
+    invited.add_argument("--count", type=count, required=True, help="number of links")
     invited.add_argument("--url", default="http://127.0.0.1:8080", help="where participants find the study" + default)
 
     served = commands.add_parser("serve", help="show the questions to participants")
     served.add_argument("--host", default="127.0.0.1", help=default[2:-1])
-    served.add_argument("--port", type=int, default=8080, help=default[2:-1])
-    served.add_argument("--open", type=_count, default=0, help="participants that may come by the one link /s/open")
+    served.add_argument("--port", type=port, default=8080, help=default[2:-1])
+    served.add_argument("--open", type=count, default=0, help="participants that may come by the one link /s/open")
 
     reported = commands.add_parser("report", help="count the votes")
     reported.add_argument("--out", type=Path, required=True, help="folder for report.md, report.json and shares.png")

@@ -24,6 +24,7 @@ from fireedit.jobs.evaluation.sweeping import SEED, WEIGHTS, parse_sweep, run_sw
 from fireedit.models.settings import setting_fields
 from fireedit.models.weights import WeightsError
 from fireedit.platform.console import say
+from fireedit.platform.flags import whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     text = f"one of {names}; or {WEIGHTS}=LABEL=FOLDER,..., folders of weights in the place of that of --editor"
     group = parser.add_argument_group("sweep")
     group.add_argument("--vary", required=True, metavar="NAME=VALUE,VALUE,...", help=text)
-    group.add_argument("--shown", type=int, default=6, help="edits in the grid (default: %(default)s)")
+    group.add_argument("--shown", type=whole, default=6, help="edits in the grid (default: %(default)s)")
     return parser
 
 

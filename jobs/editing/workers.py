@@ -137,5 +137,5 @@ def read_weights(weights: str, changes: Mapping[str, SettingValue | None]) -> We
 
 def _read_system(name: EditorName, pools: PoolsConfig, changes: Mapping[str, SettingValue | None]) -> Weights:
     """Describe another system, with the settings that are changed."""
-    facts = read_facts(name, pools.paint.cpus, changes)
+    facts = read_facts(name, pools.paint.cpus, changes, FIT)
     return Weights(facts.settings, 0, facts.weights)

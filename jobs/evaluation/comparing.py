@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, Turn
+from fireedit.jobs.evaluation.pictures import read_picture
+from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError, Turn
 from fireedit.platform import images, storage
 from fireedit.platform.sheet import Panel, sheet
 
@@ -50,6 +51,25 @@ def compared_edits(edits: EvaluationSet, pictures: Mapping[str, str]) -> list[Co
     return [edit for turn in edits.turns if not turn.chained and (edit := _compared(turn, turn.source, pictures))]
 
 
+def chosen_edits(edits: EvaluationSet, pictures: Mapping[str, str], names: Sequence[str]) -> list[ComparedEdit]:
+    """List the compared edits of these names, in the set's order; all without names.
+
+    Raises:
+        SetError: a folder has no picture of the set, no edit was painted by all editors, or a name is none of them.
+    """
+    for editor, folder in pictures.items():
+        if not any(storage.exists(storage.join(folder, turn.output)) for turn in edits.turns):
+            wanted = f"write a folder that has some, such as {edits.turns[0].output}"
+            raise SetError(f"--pictures {editor}={folder}: found no picture of {edits.name}; {wanted}")
+    found = {edit.name: edit for edit in compared_edits(edits, pictures)}
+    if not found:
+        raise SetError(f"--pictures: found no edit of {edits.name} that all of {', '.join(pictures)} painted")
+    if unknown := [name for name in names if name not in found]:
+        wanted = f"write names such as {next(iter(found))}"
+        raise SetError(f"--names {unknown[0]}: found no such edit of {edits.name} that all have painted; {wanted}")
+    return [edit for name, edit in found.items() if name in names or not names]
+
+
 def compared_sessions(edits: EvaluationSet, pictures: Mapping[str, str]) -> list[list[ComparedEdit]]:
     """List the sessions of several turns, each of which edits the editor's own output, that every editor painted."""
     sessions = []
@@ -75,17 +95,17 @@ def edit_sheet(compared: Sequence[ComparedEdit]) -> Image.Image:
 
 
 def _row(edit: ComparedEdit) -> Iterator[Panel]:
-    yield Panel(image=_read(edit.source), title=edit.instruction)
+    yield Panel(image=read_picture(edit.source), title=edit.instruction)
     for title, address in edit.results.items():
-        yield Panel(image=_read(address), title=title)
+        yield Panel(image=read_picture(address), title=title)
 
 
 def session_sheet(session: Sequence[ComparedEdit]) -> Image.Image:
     """Draw a row for each editor and one for the targets: the source, then every turn below its instruction."""
     panels = []
     for title in session[0].results:
-        panels.append(Panel(image=_read(session[0].source), title=title))
-        panels += [Panel(image=_read(turn.results[title]), title=turn.instruction) for turn in session]
+        panels.append(Panel(image=read_picture(session[0].source), title=title))
+        panels += [Panel(image=read_picture(turn.results[title]), title=turn.instruction) for turn in session]
     return sheet(panels, columns=1 + len(session), height=HEIGHT)
 
 
@@ -124,12 +144,8 @@ def _written_row(out: str, number: int, edit: ComparedEdit) -> str:
 
 def _write(out: str, name: str, address: str) -> str:
     """Write a picture of the page, without what its file says of its origin; returns its path from the page."""
-    picture = Image.fromarray(_read(address))
+    picture = Image.fromarray(read_picture(address))
     picture.thumbnail((LARGEST, LARGEST))
     path = f"pictures/{name}.png"
     storage.write_bytes(storage.join(out, path), images.encode_png(np.asarray(picture)))
     return path
-
-
-def _read(address: str) -> np.ndarray:
-    return images.decode(storage.read_bytes(address))

@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from fireedit.jobs.evaluation import scene_report, tables
 from fireedit.jobs.evaluation.editor_facts import EditorFacts, read_facts
 from fireedit.jobs.evaluation.judges import Judges
-from fireedit.jobs.evaluation.measuring import Measuring, measure
+from fireedit.jobs.evaluation.measuring import Found, Measuring, check_backbones, measure
 from fireedit.jobs.evaluation.painting import PICTURES, Painter, PaintingError, Regions, Replicas, paint_missing
 from fireedit.jobs.evaluation.scene_measuring import SceneReplica
+from fireedit.jobs.evaluation.scene_reader import load_reader
 from fireedit.jobs.evaluation.sets import emu_edit, magicbrush, reasonedit, scenes
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError
 from fireedit.jobs.evaluation.turns import save_turns
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import EditorError, EditorName
+from fireedit.models.model import NANO
 from fireedit.models.settings import SettingValue
 from fireedit.platform import storage
 from fireedit.platform.console import say
@@ -73,9 +76,11 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
 
     Raises:
         EditorError, SetError, CorpusError, JobFolderError: editor, set or folder cannot be used.
+        OSError, WeightsError: backbones or judges cannot be used.
         PaintingError: pictures failed or are missing.
     """
     edits, baselines = open_edits(config), list(config.baselines)
+    _require_baselines(config, edits)
     for name, beside in _beside(config).items():
         say(f"beside: {name}")
         _evaluate(beside, edits, ())
@@ -106,10 +111,14 @@ def _evaluate(config: EvaluationConfig, edits: EvaluationSet, baselines: Sequenc
     else:
         pictures, facts = storage.join(config.out, PICTURES), _facts(config, edits)
         settings = asdict(facts.settings) | {"seed": config.seed} | _regions(config)
-        paint(config, edits, facts)
-    edits = _with_pictures(edits, pictures, config.partial)
     judges = config.judges if config.set == SCENES else ""
     measuring = Measuring(tuple(edits.columns), config.backbones, pictures, config.device, judges)
+    check_backbones(measuring)
+    if judges:
+        load_reader(NANO if judges == "nano" else Path(judges))
+    if facts:
+        paint(config, edits, facts)
+    edits = _with_pictures(edits, pictures, config.partial)
     measured = measure(measuring, edits.comparisons, config.replicas, SceneReplica if judges else None)
     evaluation = tables.Evaluation(
         editor=config.editor.partition("=")[0],
@@ -150,8 +159,15 @@ def _regions(config: EvaluationConfig) -> dict[str, Any]:
 
 
 def open_edits(config: EvaluationConfig) -> EvaluationSet:
-    """Open the set that a config names, or the first edits of it."""
+    """Open the set that a config names, or the first edits of it.
+
+    Raises:
+        SetError, CorpusError: it cannot be used, has no edits, or a flag is of another set.
+    """
+    _require_flags_of_set(config)
     edits = _open_set(config)
+    if not edits.comparisons:
+        raise SetError(f"--data {config.data}: found no edits of {edits.name}; write a folder that has some")
     if not config.first:
         return edits
     turns = [turn for chain in edits.chains[: config.first] for turn in chain]
@@ -170,7 +186,32 @@ def _open_set(config: EvaluationConfig) -> EvaluationSet:
         return magicbrush.open_set(config.data, config.set.removeprefix("magicbrush-"), config.partial)
     if config.set == "emu-edit":
         return emu_edit.open_set(config.data, unpacked, config.emu_set, config.against, config.partial)
-    return reasonedit.open_set(config.data)
+    return reasonedit.open_set(config.data, config.partial)
+
+
+def _require_flags_of_set(config: EvaluationConfig) -> None:
+    """Raise SetError if a flag differs from its default that only another set has."""
+    default = EvaluationConfig(editor="", set="", data="", out="")
+    for name, flags, owner in (
+        ("emu_set", "--emu-set", "emu-edit"),
+        ("against", "--against", "emu-edit"),
+        ("drawn", "--splits, --families, --edits, --sessions", SCENES),
+        ("judges", "--judges", SCENES),
+    ):
+        if config.set != owner and getattr(config, name) != getattr(default, name):
+            raise SetError(f"{flags}: found --set {config.set}, which has no such choice; only --set {owner} has it")
+
+
+def _require_baselines(config: EvaluationConfig, edits: EvaluationSet) -> None:
+    """Raise SetError unless all baselines are evaluations of the same edits, before any work is done."""
+    nothing = tables.Evaluation(
+        editor="", weights="", settings={}, edits=edits, columns=(), absent={}, measured=Found(values=[], weights={})
+    )
+    for folder in config.baselines:
+        for file in (tables.RESULT, tables.ROWS):
+            if not storage.exists(storage.join(folder, file)):
+                raise SetError(f"--baseline {folder}: found no {file}; write the --out of another evaluation")
+        tables.read_baseline(nothing, folder)
 
 
 def _facts(config: EvaluationConfig, edits: EvaluationSet) -> EditorFacts:
@@ -226,6 +267,8 @@ def _with_pictures(edits: EvaluationSet, pictures: str, partial: bool) -> Evalua
     outputs = {each.output: storage.exists(storage.join(pictures, each.output)) for each in edits.comparisons}
     missing = [output for output, exists in outputs.items() if not exists]
     if missing and (not partial or len(missing) == len(outputs)):
-        raise PaintingError(f"{pictures}: {len(missing)} of {len(outputs)} pictures are missing, first {missing[0]}")
+        found = f"{pictures}: {len(missing)} of {len(outputs)} pictures are missing, first {missing[0]}"
+        advice = "write --partial to leave them out" if len(missing) < len(outputs) else "write another folder"
+        raise PaintingError(f"{found}; {advice}")
     kept = [each for each in edits.comparisons if outputs[each.output]]
     return replace(edits, comparisons=kept, partial=edits.partial or bool(missing))

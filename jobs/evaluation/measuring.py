@@ -13,17 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 from fireedit.jobs.evaluation.judges import MEASURES
-from fireedit.jobs.evaluation.measures import openai_clip, pixels
+from fireedit.jobs.evaluation.measures import dino, lpips, openai_clip, pixels
 from fireedit.jobs.evaluation.measures.dino import DINOMeasure
+from fireedit.jobs.evaluation.measures.frozen import check_frozen
 from fireedit.jobs.evaluation.measures.lpips import LPIPS
 from fireedit.jobs.evaluation.measures.openai_clip import CLIPMeasure
 from fireedit.jobs.evaluation.measures.preprocessing import resized
-from fireedit.jobs.evaluation.painting import Replicas, map_in_replicas
+from fireedit.jobs.evaluation.painting import PaintingError, Replicas, map_in_replicas
+from fireedit.jobs.evaluation.pictures import read_picture
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
 from fireedit.jobs.evaluation.sets.reasonedit import SIDE
-from fireedit.models.checkpoint_files import quiet_loading
+from fireedit.models.checkpoint_files import CheckpointFileError, check_file, quiet_loading, read_tokenizer
 from fireedit.platform import images, storage
-from fireedit.platform.cluster import start_ray
 from fireedit.platform.console import show
 
 HEADINGS = {
@@ -57,6 +58,8 @@ BACKBONES = {
 """Backbone of each measure that has one."""
 FOLDERS = {"lpips-alex": "lpips", "lpips-squeeze": "lpips"}
 """Folders of the backbones whose folder is not called as they are."""
+MASKED = 128
+"""Least value of a mask's pixel inside the region: ReasonEdit's masks are JPEG files."""
 BATCH = 32
 """Comparisons measured together, the same in every run."""
 EQUAL_DB = 100.0
@@ -91,6 +94,11 @@ class Measuring:
     def present(self) -> list[str]:
         return [column for column in self.columns if column not in self.absent]
 
+    @property
+    def loaded(self) -> list[str]:
+        """Backbones of the columns that are measured."""
+        return list(dict.fromkeys(BACKBONES[column] for column in self.present if column in BACKBONES))
+
     def folder(self, backbone: str) -> Path:
         return Path(self.backbones or "BACKBONES") / FOLDERS.get(backbone, backbone)
 
@@ -112,15 +120,19 @@ class Found:
 def measure(
     measuring: Measuring, comparisons: Sequence[Comparison], replicas: Replicas, actor: type | None = None
 ) -> Found:
-    """Measure outputs in Ray Data, in replicas of `actor`, the published measures by default."""
-    start_ray()
+    """Measure outputs in Ray Data, in replicas of `actor`, the published measures by default.
+
+    Raises:
+        PaintingError: a picture cannot be read, or as `map_in_replicas`.
+    """
     groups = [comparisons[first : first + BATCH] for first in range(0, len(comparisons), BATCH)]
     rows = [
         {"number": number, "group": json.dumps([asdict(each) for each in group])} for number, group in enumerate(groups)
     ]
-    measured = map_in_replicas(rows, actor or MeasureReplica, {"measuring": measuring}, replicas)
     found = dict[int, Found]()
-    for row in measured.iter_rows():
+    for row in map_in_replicas(rows, actor or MeasureReplica, {"measuring": measuring}, replicas):
+        if row["error"]:
+            raise PaintingError(row["error"])
         found[row["number"]] = Found(**json.loads(row["found"]))
         show(f"measured {min(BATCH * len(found), len(comparisons))}/{len(comparisons)}")
     ordered = [found[number] for number in range(len(groups))]
@@ -132,6 +144,16 @@ def measure(
     )
 
 
+def answer(row: Mapping[str, Any], measured: Callable[[Sequence[Comparison]], Found]) -> dict[str, Any]:
+    """Measure the comparisons of a row; the answer holds what was found, or which picture cannot be read."""
+    found, error = "", ""
+    try:
+        found = json.dumps(asdict(measured([Comparison(**each) for each in json.loads(row["group"])])))
+    except images.ImageError as unreadable:
+        error = str(unreadable)
+    return {"number": row["number"], "found": found, "error": error}
+
+
 class MeasureReplica:
     """Backbones of one process, as Ray Data calls them."""
 
@@ -141,19 +163,41 @@ class MeasureReplica:
         self.backbones = load_backbones(measuring)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        comparisons = [Comparison(**each) for each in json.loads(row["group"])]
+        return answer(row, self._measured)
+
+    def _measured(self, comparisons: Sequence[Comparison]) -> Found:
         values = Batch(comparisons, self.measuring.pictures, self.backbones).measure(self.measuring.present)
         clips = [backbone for backbone in self.backbones.values() if isinstance(backbone, CLIPMeasure)]
         truncated = sorted({text for clip in clips for text in clip.truncated})
         weights = {backbone.name: backbone.weights for backbone in self.backbones.values()}
-        found = Found(values=values, weights=weights, truncated=truncated)
-        return {"number": row["number"], "found": json.dumps(asdict(found))}
+        return Found(values=values, weights=weights, truncated=truncated)
+
+
+def check_backbones(measuring: Measuring) -> None:
+    """Check the files of the backbones that are there, without loading their weights.
+
+    Raises:
+        CheckpointFileError: `--backbones` is no folder, or a file is missing, damaged, or not what its name says.
+        WeightsError: a folder holds another model.
+    """
+    if measuring.backbones and not Path(measuring.backbones).is_dir():
+        advice = "write a folder of this machine that holds clip-vit-base-patch32 and the others, or leave it out"
+        raise CheckpointFileError(f"--backbones {measuring.backbones}: found no such folder; {advice}")
+    for name in measuring.loaded:
+        folder = measuring.folder(name)
+        if name.startswith("lpips-"):
+            for file in lpips.files_of(folder, name.removeprefix("lpips-")):
+                check_file(file)
+        elif name.startswith("dino"):
+            check_frozen(folder, "vit", dino.PUBLISHED)
+        else:
+            check_frozen(folder, "clip", f"openai/{name}")
+            read_tokenizer(folder)
 
 
 def load_backbones(measuring: Measuring) -> dict[str, Backbone]:
     """Load the backbones of the columns whose folders are there."""
-    names = dict.fromkeys(BACKBONES[column] for column in measuring.present if column in BACKBONES)
-    return {name: _load(name, measuring) for name in names}
+    return {name: _load(name, measuring) for name in measuring.loaded}
 
 
 def _load(name: str, measuring: Measuring) -> Backbone:
@@ -235,7 +279,7 @@ class Batch:
 
     def _image(self, address: str) -> Image.Image:
         if address not in self._decoded:
-            self._decoded[address] = Image.fromarray(images.decode(storage.read_bytes(address)))
+            self._decoded[address] = Image.fromarray(read_picture(address))
         return self._decoded[address]
 
     def _pair(self, comparison: Comparison) -> tuple[Image.Image, Image.Image]:
@@ -244,22 +288,24 @@ class Batch:
     def _outside(self, comparison: Comparison) -> tuple[Image.Image, Image.Image, Tensor]:
         """Bring output and source to ReasonEdit's size, with the factor of each pixel, 0 inside the mask."""
         output, reference = (resized(picture, (SIDE, SIDE)) for picture in self._pair(comparison))
-        return output, reference, 1 - torch.from_numpy(self._mask(comparison)).float() / 255
+        return output, reference, torch.from_numpy(~self._mask(comparison)).float()
 
     def _mask(self, comparison: Comparison) -> np.ndarray:
-        """Read a mask as uint8 [SIDE, SIDE]."""
-        return np.array(self._image(comparison.mask).convert("L").resize((SIDE, SIDE), Image.Resampling.NEAREST))
+        """Read a mask as bool [SIDE, SIDE]."""
+        gray = self._image(comparison.mask).convert("L").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        return np.asarray(gray) >= MASKED
 
     def _crop(self, comparison: Comparison) -> Image.Image:
-        """Cut out what lies between the mask's first and last rows and columns, the last ones left out.
+        """Cut out the box of the mask.
 
-        As in SmartEdit's test/metrics_evaluation.py, the faint pixels of a mask's JPEG file belong to it.
+        Departure from SmartEdit's test/metrics_evaluation.py, where faint pixels of the JPEG file widen the box and
+        mask in part, and the box's last row and column are left out.
         """
         rows, columns = np.nonzero(self._mask(comparison))
         output = resized(self._image(self._output(comparison)), (SIDE, SIDE))
-        if len(set(rows)) < 2 or len(set(columns)) < 2:
-            return output  # the script fails
-        return output.crop((columns.min(), rows.min(), columns.max(), rows.max()))
+        if not len(rows):
+            return output
+        return output.crop((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
 
 
 def _finite_psnr(output: Image.Image, reference: Image.Image, kept: Tensor) -> float:

@@ -12,6 +12,7 @@ import ray.data
 import torch
 from ray.exceptions import RayError
 
+from fireedit.jobs.evaluation.pictures import read_picture
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, Turn
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import Editor, EditorName, load_editor
@@ -30,7 +31,7 @@ FIT = "write --cpus, --gpus and --replicas that fit, for example --cpus 0.25"
 
 
 class PaintingError(RuntimeError):
-    """Pictures are missing; started again, the evaluation goes on with them."""
+    """Pictures are missing or cannot be measured; started again, the evaluation goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,37 +60,41 @@ class Replicas:
     cpus: float = 1.0
     gpus: float = 0.0
     batch: int = 1
-    """Chains that are painted together; 1 gives the same pictures whatever was painted before."""
+    """Chains that are painted together."""
 
 
 def paint_missing(painter: Painter, edits: EvaluationSet, replicas: Replicas) -> dict[str, str]:
     """Paint the turns whose pictures are not there yet; returns reasons by output of those that failed.
 
     Raises:
-        PaintingError: the cluster has no room for a replica, or Ray failed.
+        PaintingError: as `map_in_replicas`.
     """
     made = sum(storage.exists(painter.path(turn.output)) for turn in edits.turns)
     if made == len(edits.turns):
         return {}
-    start_ray()
-    try:
-        require_resources([{"CPU": replicas.cpus} | ({"GPU": replicas.gpus} if replicas.gpus else {})], FIT)
-    except ResourcesError as error:
-        raise PaintingError(str(error)) from None
     progress, failed = PictureProgress(len(edits.turns), made), dict[str, str]()
-    missing = [chain for chain in edits.chains if not all(storage.exists(painter.path(turn.output)) for turn in chain)]
-    groups = [missing[first : first + replicas.batch] for first in range(0, len(missing), replicas.batch)]
+    groups = missing_groups(edits, painter, replicas.batch)
     rows = [{"chains": json.dumps([[asdict(turn) for turn in chain] for chain in group])} for group in groups]
-    painted = map_in_replicas(rows, Replica, {"painter": painter}, replicas)
-    try:
-        for row in painted.iter_rows():
-            failed |= json.loads(row["failed"])
-            made += row["painted"]
-            progress.update(made, len(failed))
-    except RayError as error:
-        raise PaintingError(f"Ray failed: {error}; start again: pictures that are painted are kept") from error
+    for row in map_in_replicas(rows, Replica, {"painter": painter}, replicas):
+        failed |= json.loads(row["failed"])
+        made += row["painted"]
+        progress.update(made, len(failed))
     progress.close()
     return failed
+
+
+def missing_groups(edits: EvaluationSet, painter: Painter, batch: int) -> list[list[list[Turn]]]:
+    """Group the chains of a set, `batch` together, and list the groups of which a picture is missing.
+
+    A chain is in the same group whatever was painted before, as pictures may depend on those of their batch.
+    """
+    chains = edits.chains
+    groups = [chains[first : first + batch] for first in range(0, len(chains), batch)]
+    return [
+        group
+        for group in groups
+        if not all(storage.exists(painter.path(turn.output)) for chain in group for turn in chain)
+    ]
 
 
 def read_seconds(out: str) -> dict[str, float]:
@@ -102,15 +107,38 @@ def read_seconds(out: str) -> dict[str, float]:
 
 def map_in_replicas(
     rows: Sequence[dict[str, Any]], actor: type, arguments: dict[str, Any], replicas: Replicas
-) -> ray.data.Dataset:
-    """Call an actor, made with `arguments`, on rows in a pool of replicas; each row leaves it at once."""
-    return ray.data.from_items(list(rows), override_num_blocks=len(rows)).map(
+) -> Iterator[dict[str, Any]]:
+    """Call an actor, made with `arguments`, on rows in a pool of replicas; yields each answer at once.
+
+    Raises:
+        PaintingError: the cluster has no room for a replica, or Ray or the actor failed.
+    """
+    start_ray()
+    try:
+        require_resources([{"CPU": replicas.cpus} | ({"GPU": replicas.gpus} if replicas.gpus else {})], FIT)
+    except ResourcesError as error:
+        raise PaintingError(str(error)) from None
+    answers = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map(
         actor,
         fn_constructor_kwargs=arguments,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=replicas.most),
         num_cpus=replicas.cpus,
         num_gpus=replicas.gpus or None,
     )
+    try:
+        yield from answers.iter_rows()
+    except RayError as error:
+        raise PaintingError(
+            f"Ray failed: {failure_reason(error)}; start again: pictures that are painted are kept"
+        ) from error
+
+
+def failure_reason(error: RayError) -> str:
+    """Pick the line of Ray's report that says what went wrong: that behind the first traceback, else the first."""
+    first, *_ = str(error).split("\n\nThe above exception")
+    _, found, traceback = first.rpartition('\n  File "')
+    behind = [line for line in traceback.splitlines()[1:] if found and line.strip() and not line.startswith(" ")]
+    return [*behind, *first.splitlines(), type(error).__name__][0]
 
 
 class Replica:
@@ -130,11 +158,13 @@ class Replica:
         return {"painted": painted, "failed": json.dumps(failed)}
 
     def _paint(self, turns: Sequence[Turn], failed: dict[str, str]) -> int:
-        """Paint turns of different chains together, those that are missing; returns how many, and notes failures."""
-        turns = [turn for turn in turns if not storage.exists(self.painter.path(turn.output))]
+        """Paint turns of different chains together, unless all are there; returns how many were not, notes failures."""
+        missing = {turn.output for turn in turns if not storage.exists(self.painter.path(turn.output))}
+        if not missing:
+            return 0
         loaded = [self._load(turn, failed) for turn in turns]
         pairs = [(turn, source) for turn, source in zip(turns, loaded, strict=True) if source is not None]
-        if not pairs:
+        if missing.isdisjoint(turn.output for turn, _ in pairs):
             return 0
         began = time.perf_counter()
         try:
@@ -145,15 +175,15 @@ class Replica:
             torch.zeros(1, device=self.painter.device).cpu()  # raises if the device is lost, which ends the evaluation
             failed[pairs[0][0].output] = f"{type(error).__name__}: {error}".partition("\n")[0]
             return 0
-        self._record([turn.output for turn, _ in pairs], time.perf_counter() - began)
-        for (turn, _), picture in zip(pairs, edited, strict=True):
-            storage.write_bytes(self.painter.path(turn.output), images.encode_png(picture))
-        return len(pairs)
+        fresh = {turn.output: each for (turn, _), each in zip(pairs, edited, strict=True) if turn.output in missing}
+        self._record(list(fresh), (time.perf_counter() - began) / len(pairs))
+        for output, picture in fresh.items():
+            storage.write_bytes(self.painter.path(output), images.encode_png(picture))
+        return len(fresh)
 
     def _record(self, outputs: Sequence[str], seconds: float) -> None:
-        """Write the seconds of pictures painted together, before the pictures: one that is there has its seconds."""
-        share = round(seconds / len(outputs), 6)
-        self.seconds += [{"output": output, "seconds": share} for output in outputs]
+        """Write the seconds that each picture took, before the pictures: one that is there has its seconds."""
+        self.seconds += [{"output": output, "seconds": round(seconds, 6)} for output in outputs]
         storage.write_bytes(self.seconds_file, "".join(f"{json.dumps(each)}\n" for each in self.seconds).encode())
 
     def _load(self, turn: Turn, failed: dict[str, str]) -> np.ndarray | None:
@@ -162,9 +192,9 @@ class Replica:
         if self.painter.editor.name == "vae":
             address = turn.target
         try:
-            return images.decode(storage.read_bytes(address))
-        except (OSError, images.ImageError) as error:
-            failed[turn.output] = f"{address}: {error}"
+            return read_picture(address)
+        except images.ImageError as error:
+            failed[turn.output] = str(error)
             return None
 
 

@@ -1,9 +1,7 @@
 """Measures of drawn scenes, whose truth is known: the scene reader's verdict, errors inside and outside the edit."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,14 +9,15 @@ import torch
 
 from fireedit.jobs.evaluation.cases import EditCase
 from fireedit.jobs.evaluation.judges import Judges
-from fireedit.jobs.evaluation.measuring import Found, Measuring, Values
+from fireedit.jobs.evaluation.measuring import Found, Measuring, Values, answer
 from fireedit.jobs.evaluation.metrics import edit_mask, pixel_scores
+from fireedit.jobs.evaluation.pictures import read_picture
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
 from fireedit.jobs.evaluation.sets.scenes import COLUMNS, READER, SIDE, draw_again
 from fireedit.jobs.evaluation.success import faults, verdicts
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.processor import squash
-from fireedit.platform import images, storage
+from fireedit.platform import storage
 
 Verdict = tuple[Values, Sequence[str]]
 """Measures of an output, and the reasons for which the edit fails."""
@@ -32,9 +31,7 @@ class SceneReplica:
         self.measuring, self.judges = measuring, Judges.load(measuring.judges, measuring.device)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        comparisons = [Comparison(**each) for each in json.loads(row["group"])]
-        found = judge_scenes(comparisons, self.measuring.pictures, self.judges)
-        return {"number": row["number"], "found": json.dumps(asdict(found))}
+        return answer(row, lambda comparisons: judge_scenes(comparisons, self.measuring.pictures, self.judges))
 
 
 def judge_scenes(comparisons: Sequence[Comparison], pictures: str, judges: Judges) -> Found:
@@ -85,4 +82,4 @@ def _batch(picture: np.ndarray) -> torch.Tensor:
 
 
 def _output(address: str) -> np.ndarray:
-    return squash(images.decode(storage.read_bytes(address)), SIDE)
+    return squash(read_picture(address), SIDE)

@@ -10,6 +10,7 @@ from fireedit.jobs.evaluation.bars import KNOWLEDGE, SPLIT, Bar, all_bars, famil
 from fireedit.jobs.evaluation.cases import EditCase
 from fireedit.jobs.evaluation.judges import MEASURES, Judges
 from fireedit.jobs.evaluation.metrics import Interval, interval
+from fireedit.jobs.evaluation.pictures import read_picture
 from fireedit.jobs.evaluation.scene_results import REFERENCE, UNDERSTANDING, Results, Row
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
 from fireedit.jobs.evaluation.sets.scenes import SESSION, draw_again
@@ -168,8 +169,7 @@ def unselected(cases: Sequence[EditCase], edited: np.ndarray) -> Gallery:
 def _opened(shown: Mapping[str, Sequence[Comparison]], pictures: str) -> dict[str, Gallery]:
     return {
         family: [
-            (draw_again(each.case)[0][0], images.decode(storage.read_bytes(storage.join(pictures, each.output))))
-            for each in comparisons
+            (draw_again(each.case)[0][0], read_picture(storage.join(pictures, each.output))) for each in comparisons
         ]
         for family, comparisons in shown.items()
     }

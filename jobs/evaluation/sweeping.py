@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import re
@@ -30,7 +31,7 @@ SEED, WEIGHTS = "seed", "weights"
 TABLE, REPORT, PLOT, GRID = "sweep.csv", "sweep.md", "sweep.png", "grid.png"
 COLUMNS = ("value", "table", "measure", "mean", "low", "high", "count")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-"""Label of weights, which names a folder."""
+"""Label of weights or other text that names a folder."""
 APART, SPREAD = 0.15, 0.8
 """Distance of two tables' points of one label, and of the first from the last at most; labels are 1 apart."""
 
@@ -53,7 +54,7 @@ class Sweep:
 
     def config(self, config: EvaluationConfig, value: SettingValue) -> EvaluationConfig:
         """Set a value, and a folder of its own in the sweep's."""
-        out, drawn = storage.join(config.out, f"{self.name}-{value}"), storage.join(config.out, SET)
+        out, drawn = storage.join(config.out, f"{self.name}-{_folder_name(value)}"), storage.join(config.out, SET)
         config = dataclasses.replace(config, unpacked=drawn, out=out)
         if self.name == SEED:
             return dataclasses.replace(config, seed=int(value))
@@ -61,6 +62,15 @@ class Sweep:
             editor = config.editor.partition("=")[0]
             return dataclasses.replace(config, editor=f"{editor}={self.folders[str(value)]}")
         return dataclasses.replace(config, changes={**config.changes, self.name: value})
+
+
+def _folder_name(value: SettingValue) -> str:
+    """Name the folder of a value: numbers and labels as they are, other texts by their letters and a hash."""
+    text = f"{value}"
+    if not isinstance(value, str) or LABEL.fullmatch(text):
+        return text
+    letters = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40]
+    return f"{letters}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
 def parse_sweep(text: str) -> Sweep:

@@ -54,7 +54,7 @@ def test_drawn_scenes_need_no_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         (["ours"], "--pictures ours: found no folder; write NAME=FOLDER"),
         (["a=x", "a=y"], "two have one name"),
-        (["a=/nowhere"], "found no edit of magicbrush-test that all have painted"),
+        (["a=/nowhere"], "--pictures a=/nowhere: found no picture of magicbrush-test; write a folder that has some"),
     ],
 )
 def test_wrong_pictures_are_one_sentence(
@@ -62,3 +62,10 @@ def test_wrong_pictures_are_one_sentence(
 ) -> None:
     assert main([*words, "--pictures", *pictures]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["0", "-2"])
+def test_a_count_is_above_zero(words: list[str], count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*words, "--pictures", "a=x", "--count", count])
+    assert f"argument --count: found '{count}'; write a whole number above 0" in capsys.readouterr().err

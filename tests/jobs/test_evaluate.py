@@ -77,3 +77,13 @@ def test_what_cannot_be_evaluated_is_one_sentence(
     assert main([*words(tmp_path), *wrong]) == 1
     err = capsys.readouterr().err
     assert "evaluate.py: " in err and message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "wrong", ["--edits -1", "--sessions -1", "--first -1", "--replicas 0", "--batch -1", "--cpus 0", "--gpus -1"]
+)
+def test_numbers_are_in_their_range(wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flag, number = wrong.split()
+    with pytest.raises(SystemExit):
+        main([*words(tmp_path), flag, number])
+    assert f"argument {flag}: found '{number}'; write a" in capsys.readouterr().err

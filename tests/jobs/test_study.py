@@ -68,3 +68,9 @@ def test_what_cannot_be_done_is_one_sentence(
     captured = capsys.readouterr()
     assert captured.err.startswith("study.py: ") and message in captured.err and "Traceback" not in captured.err
     assert not captured.out
+
+
+def test_a_port_is_one_of_tcp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", str(tmp_path), "--port", "99999"])
+    assert "argument --port: found '99999'; write a whole number from 1 to 65535" in capsys.readouterr().err

@@ -19,3 +19,9 @@ def test_a_wrong_sweep_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFix
     assert "sweep.py: --vary scale=1: write NAME=VALUE" in capsys.readouterr().err
     assert main([*words, "--vary", "weights=a=/nowhere"]) == 1
     assert "/nowhere is no folder; write one of weights for a" in capsys.readouterr().err
+
+
+def test_the_number_of_edits_shown_is_not_negative(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["--editor", "copy", "--set", "emu-edit", "--out", "y", "--shown", "-1"])
+    assert "argument --shown: found '-1'; write a whole number from 0" in capsys.readouterr().err

@@ -61,7 +61,7 @@ class LPIPS:
         if net not in NETS:
             raise ValueError(f"found net {net!r}; write one of {', '.join(NETS)}")
         self.name, self.device = f"lpips-{net}", torch.device(device)
-        files = _files(folder, net)
+        files = files_of(folder, net)
         network = _Network(net)
         trunk, heads = (read_tensors(file) for file in files)
         features = {name: tensor for name, tensor in trunk.items() if name.startswith("features.")}
@@ -166,8 +166,12 @@ def _squeezenet() -> nn.Sequential:
     )
 
 
-def _files(folder: Path, net: str) -> tuple[Path, Path]:
-    """Find the files of trunk and heads."""
+def files_of(folder: Path, net: str) -> tuple[Path, Path]:
+    """Find the files of trunk and heads.
+
+    Raises:
+        CheckpointFileError: one is missing.
+    """
     trunk, heads = folder / NETS[net].file, folder / f"{net}.pth"
     if not trunk.is_file():
         link = f"https://download.pytorch.org/models/{trunk.name}"

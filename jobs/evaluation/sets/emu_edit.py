@@ -46,7 +46,7 @@ def open_set(root: str, unpacked: str, part: Part = "3589", against: str = "", p
     if against and not all(edit.sample.target for edit in good):
         raise SetError(f"--against {against}: {root} has no edited_image; give emu_edit_test_set_generations")
     for edit in good:
-        for name, data in (("source", edit.sample.source), ("generation", edit.sample.target)):
+        for name, data in (("source", edit.sample.source), ("generation", edit.sample.target if against else None)):
             if data and not storage.exists(address := _address(unpacked, edit, name)):
                 storage.write_bytes(address, data)
     digest = hashlib.blake2b(digest_size=8)
@@ -79,8 +79,7 @@ def _address(unpacked: str, edit: EmuEdit, name: str) -> str:
 
 def _turn(unpacked: str, edit: EmuEdit) -> Turn:
     source = _address(unpacked, edit, "source")
-    target = _address(unpacked, edit, "generation") if edit.sample.target else ""
-    return Turn(output=f"{_key(edit)}.png", instruction=edit.sample.instruction, source=source, target=target)
+    return Turn(output=f"{_key(edit)}.png", instruction=edit.sample.instruction, source=source)
 
 
 def _comparisons(unpacked: str, edit: EmuEdit, against: str) -> Iterator[Comparison]:

@@ -12,15 +12,19 @@ from fireedit.platform.data.corpora.reasonedit import ReasonEditCase, find_cases
 
 SIDE = 256
 """Side of the squares that are compared, pixels."""
+SIZE = 219
+"""Edits of the published benchmark."""
 ALL = "all"
 COLUMNS = ("psnr_outside", "ssim_outside", "lpips_outside", "mse_outside", "clip_score")
 
 
-def open_set(root: str) -> EvaluationSet:
+def open_set(root: str, partial: bool = False) -> EvaluationSet:
     """Open the six folders of the benchmark.
 
+    Args:
+        partial: take another number of pictures than the published one.
     Raises:
-        SetError: a picture has no mask, instruction or noun.
+        SetError: their number is another, or a picture has no mask, instruction or noun.
         CorpusError: a folder is missing, or does not fit its file of instructions.
     """
     cases = [case for _, case in find_cases(root, Counter())]
@@ -28,6 +32,8 @@ def open_set(root: str) -> EvaluationSet:
         if not (case.mask and case.instruction and case.noun):
             found = f"mask {case.mask!r}, instruction {case.instruction!r:.60} and noun {case.noun!r}"
             raise SetError(f"{storage.join(root, case.picture)}: found {found}; all three are needed")
+    if len(cases) != SIZE and not partial:
+        raise SetError(f"{root}: found {len(cases)} edits of {SIZE}; write --partial to evaluate what is there")
     digest = hashlib.blake2b(repr(cases).encode(), digest_size=8)
     return EvaluationSet(
         name="reasonedit",
@@ -35,6 +41,7 @@ def open_set(root: str) -> EvaluationSet:
         turns=[_turn(root, case) for case in cases],
         comparisons=[_comparison(root, case) for case in cases],
         columns=COLUMNS,
+        partial=len(cases) != SIZE,
         totals={ALL: list(dict.fromkeys(case.category for case in cases))},
     )
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from fireedit.jobs.evaluation import comparing
-from fireedit.jobs.evaluation.comparing import HEIGHT, ComparedEdit, compared_edits, compared_sessions
-from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet
+from fireedit.jobs.evaluation.comparing import HEIGHT, ComparedEdit, chosen_edits, compared_edits, compared_sessions
+from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError
 from fireedit.jobs.evaluation.sets.magicbrush import open_set
-from fireedit.platform.images import decode
+from fireedit.platform.images import ImageError, decode
 from tests.factories import picture
 from tests.jobs.evaluation.magicbrush_folder import write_magicbrush
 
@@ -75,3 +75,26 @@ def test_the_page_escapes_its_texts_and_shows_its_own_pictures(
 def test_an_edit_without_target_has_editors_alone() -> None:
     edit = ComparedEdit(name="a", instruction="x", source="s", outputs={"ours": "o"})
     assert edit.results == {"ours": "o"}
+
+
+def test_edits_that_cannot_be_chosen_are_named(edits: EvaluationSet, pictures: dict[str, str], tmp_path: Path) -> None:
+    names = ["40068/40068_1", "40000/40000_1"]
+    assert [edit.name for edit in chosen_edits(edits, pictures, names)] == ["40000/40000_1", "40068/40068_1"]
+    assert len(chosen_edits(edits, pictures, [])) == 9
+    with pytest.raises(SetError, match="--names 40000/4000_1: found no such edit .* write names such as 40000/40000_1"):
+        chosen_edits(edits, pictures, [*names, "40000/4000_1"])
+    with pytest.raises(
+        SetError, match=r"--pictures third=/typo: found no picture of magicbrush-test; .*40000/40000_1.p"
+    ):
+        chosen_edits(edits, pictures | {"third": "/typo"}, [])
+    (tmp_path / "fourth" / "40034").mkdir(parents=True)
+    (tmp_path / "fourth" / "40034" / "40034_iter_3.png").write_bytes(b"x")
+    with pytest.raises(SetError, match="found no edit of magicbrush-test that all of ours, theirs, fourth painted"):
+        chosen_edits(edits, pictures | {"fourth": str(tmp_path / "fourth")}, [])
+
+
+def test_a_picture_that_cannot_be_read_is_named(edits: EvaluationSet, pictures: dict[str, str], tmp_path: Path) -> None:
+    broken = tmp_path / "theirs" / "40000" / "40000_1.png"
+    broken.write_text("hello")
+    with pytest.raises(ImageError, match=f"^{broken}: found 5 bytes"):
+        comparing.write_comparison(str(tmp_path / "out"), "x", compared_edits(edits, pictures)[:1], [])

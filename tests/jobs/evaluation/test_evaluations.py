@@ -13,8 +13,11 @@ from fireedit.jobs.evaluation.editor_facts import EditorFacts
 from fireedit.jobs.evaluation.evaluations import EvaluationConfig, evaluate, open_edits, paint
 from fireedit.jobs.evaluation.measuring import Batch, Found, Measuring
 from fireedit.jobs.evaluation.painting import Painter, PaintingError, Replicas
+from fireedit.jobs.evaluation.sets import magicbrush
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError
+from fireedit.jobs.evaluation.sets.scenes import SceneChoice
 from fireedit.jobs.evaluation.turns import read_turns
+from fireedit.models.checkpoint_files import CheckpointFileError
 from fireedit.models.editors.editor import EditorError
 from fireedit.models.settings import PaintSettings
 from fireedit.platform.job_folder import JobFolderError
@@ -74,13 +77,18 @@ def test_a_set_without_targets_has_no_bound(folder: Path, monkeypatch: pytest.Mo
         evaluate(asked(folder, "vae=nano"))
 
 
-def test_missing_pictures_are_counted_and_named(folder: Path) -> None:
+def test_missing_pictures_are_counted_and_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = asked(folder, f"folder={folder / 'elsewhere'}")
     with pytest.raises(PaintingError, match="elsewhere: 12 of 12 pictures are missing, first 40000/40000_1.png"):
         evaluate(config)
     write_targets(open_edits(config), folder / "elsewhere")
     (folder / "elsewhere" / "40034" / "40034_iter_3.png").unlink()
     assert evaluate(config)["multi-turn"]["l1"] == 0, "--partial leaves it out"
+    monkeypatch.setitem(magicbrush.SIZES, "test", (5, 9))
+    with pytest.raises(
+        PaintingError, match="1 of 12 pictures are missing, first .*; write --partial to leave them out"
+    ):
+        evaluate(dataclasses.replace(config, partial=False))
 
 
 def test_a_folder_of_another_evaluation_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +152,51 @@ def test_regions_are_fireedits_and_true_ones_those_of_scenes(folder: Path) -> No
 def test_a_published_set_needs_its_folder(folder: Path) -> None:
     with pytest.raises(SetError, match="--set emu-edit: found no folder of it; write --data FOLDER"):
         open_edits(asked(folder, "copy", set="emu-edit", data=""))
+
+
+def test_a_baseline_is_looked_up_before_any_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = asked(folder, f"folder={folder / 'elsewhere'}")
+    write_targets(open_edits(config), folder / "elsewhere")
+    evaluate(config)
+    monkeypatch.setattr(evaluations, "measure", lambda *_: pytest.fail("measured"))
+    other = dataclasses.replace(config, out=str(folder / "other"))
+    with pytest.raises(SetError, match="--baseline /no/such: found no evaluation.json; write the --out of another"):
+        evaluate(dataclasses.replace(other, baselines=["/no/such"]))
+    with pytest.raises(SetError, match="with other edits"):
+        result = folder / "out" / "evaluation.json"
+        result.write_text(result.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+        evaluate(dataclasses.replace(other, baselines=[config.out]))
+
+
+def test_backbones_and_judges_are_checked_before_any_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluations, "read_facts", lambda *_: EditorFacts("", PaintSettings()))
+    monkeypatch.setattr(evaluations, "paint_missing", lambda *_: pytest.fail("painted"))
+    (folder / "clip-vit-base-patch32").mkdir()
+    with pytest.raises(CheckpointFileError, match="clip-vit-base-patch32/config.json is missing"):
+        evaluate(asked(folder, "copy", backbones=str(folder)))
+    with pytest.raises(CheckpointFileError, match="--backbones /no/such: found no such folder"):
+        evaluate(asked(folder, "copy", backbones="/no/such"))
+    drawn = SceneChoice(families=("recolor",), edits=1, sessions=0)
+    with pytest.raises(FileNotFoundError, match="scene_reader.safetensors is missing"):
+        evaluate(asked(folder, "copy", set="scenes", drawn=drawn, judges=str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("flag", "fields"),
+    [
+        ("--emu-set", {"emu_set": "2022"}),
+        ("--against", {"against": "generations"}),
+        ("--judges", {"judges": "/somewhere"}),
+        ("--splits, --families, --edits, --sessions", {"drawn": SceneChoice(edits=3)}),
+    ],
+)
+def test_flags_of_other_sets_are_refused(folder: Path, flag: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(SetError, match=f"^{flag}: found --set magicbrush-test"):
+        open_edits(asked(folder, "copy", **fields))
+
+
+def test_a_set_without_edits_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    none = EvaluationSet(name="emu-edit-3589", fingerprint="", turns=[], comparisons=[], columns=[])
+    monkeypatch.setattr(evaluations.emu_edit, "open_set", lambda *_: none)
+    with pytest.raises(SetError, match="/data: found no edits of emu-edit-3589; write a folder that has some"):
+        open_edits(asked(folder, "copy", set="emu-edit"))

@@ -2,8 +2,12 @@
 
 import json
 import math
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +15,22 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPModel, ViTModel
 
+from fireedit.jobs.evaluation import measuring
 from fireedit.jobs.evaluation.measures.lpips import LPIPS
 from fireedit.jobs.evaluation.measures.openai_clip import CLIPMeasure
-from fireedit.jobs.evaluation.measuring import EQUAL_DB, Batch, MeasureReplica, Measuring, load_backbones
+from fireedit.jobs.evaluation.measuring import (
+    EQUAL_DB,
+    Batch,
+    MeasureReplica,
+    Measuring,
+    check_backbones,
+    load_backbones,
+    measure,
+)
+from fireedit.jobs.evaluation.painting import PaintingError, Replicas
 from fireedit.jobs.evaluation.sets import magicbrush
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
+from fireedit.models.checkpoint_files import CheckpointFileError
 from tests.factories import picture
 from tests.jobs.evaluation.magicbrush_folder import write_magicbrush
 from tests.jobs.evaluation.measures.plain import cosine, unit_pixels, view
@@ -44,8 +59,8 @@ def opened(path: str | Path) -> Image.Image:
 def measured(
     backbones: Path, pictures: Path, columns: tuple[str, ...], *comparisons: Comparison
 ) -> list[dict[str, float]]:
-    measuring = Measuring(columns, str(backbones), str(pictures))
-    return Batch(comparisons, str(pictures), load_backbones(measuring)).measure(measuring.present)
+    asked = Measuring(columns, str(backbones), str(pictures))
+    return Batch(comparisons, str(pictures), load_backbones(asked)).measure(asked.present)
 
 
 @torch.no_grad()
@@ -126,17 +141,16 @@ def test_reasonedits_columns_look_outside_the_mask_and_inside_its_box(backbones:
     assert spoiled["psnr_outside"] == pytest.approx(-10 * math.log10(spoiled["mse_outside"]))
     assert spoiled["ssim_outside"] < 0.999 and spoiled["lpips_outside"] > 0
     clip = CLIPMeasure(backbones / "clip-vit-large-patch14")
-    crop = Image.fromarray(picture(7, 128, 64)[:-1, :-1])
+    crop = Image.fromarray(picture(7, 128, 64))
     wanted = 100 * torch.cosine_similarity(clip.pictures([crop]), clip.texts(["car"])).clamp(min=0)
     assert kept["clip_score"] == pytest.approx(wanted.item(), abs=1e-4)
 
 
-def test_a_mask_saved_as_jpeg_counts_as_smartedits_script_has_it(tmp_path: Path) -> None:
-    mask = np.zeros((300, 200), np.uint8)
+def test_a_mask_saved_as_jpeg_covers_its_region_alone(tmp_path: Path) -> None:
+    mask = np.zeros((256, 256), np.uint8)
     mask[90:150, 40:130] = 255
     Image.fromarray(mask).save(tmp_path / "mask.jpg", quality=75)
-    read = np.asarray(Image.open(tmp_path / "mask.jpg").resize((256, 256), Image.Resampling.NEAREST))
-    assert {0, 255} < set(read.flatten().tolist()), "the file has no artifacts"
+    assert 0 < np.asarray(Image.open(tmp_path / "mask.jpg"))[mask == 0].max() < 128, "the file has no artifacts"
     fields = {"table": "all", "unit": "a", "output": "output.png", "noun": "car", "mask": str(tmp_path / "mask.jpg")}
     comparison = Comparison(reference=saved(tmp_path / "source.png", 1, 200, 300), **fields)
     saved(tmp_path / "output.png", 2, 512, 512)
@@ -145,13 +159,11 @@ def test_a_mask_saved_as_jpeg_counts_as_smartedits_script_has_it(tmp_path: Path)
         np.asarray(Image.open(tmp_path / name).resize((256, 256), Image.Resampling.BICUBIC))
         for name in ("output.png", "source.png")
     )
-    difference = (output / 255.0 - source / 255.0) * (1 - read / 255.0)[..., None]
+    error = np.where(mask[..., None] > 0, 0, output / 255.0 - source / 255.0)
     found = batch.measure(["mse_outside", "psnr_outside"])[0]
-    assert found["mse_outside"] == pytest.approx((difference**2).mean(), rel=1e-5)
-    assert found["psnr_outside"] == pytest.approx(-10 * math.log10((difference**2).mean()), rel=1e-5)
-    rows, columns = np.nonzero(read)
-    (crop,) = [np.asarray(batch._crop(comparison))]
-    assert np.array_equal(crop, output[rows.min() : rows.max(), columns.min() : columns.max()])
+    assert found["mse_outside"] == pytest.approx((error**2).mean(), rel=1e-5)
+    assert found["psnr_outside"] == pytest.approx(-10 * math.log10((error**2).mean()), rel=1e-5)
+    assert np.array_equal(np.asarray(batch._crop(comparison)), output[90:150, 40:130])
 
 
 def test_an_empty_mask_leaves_the_whole_output(tmp_path: Path) -> None:
@@ -181,3 +193,45 @@ def test_a_replica_names_the_captions_that_are_cut(backbones: Path, tmp_path: Pa
     assert answers[0]["number"] == 3 and answers[0] == answers[1]
     assert found["truncated"] == ["red car " * 60] and [each["l1"] for each in found["values"]] == [0, 0]
     assert list(found["weights"]) == ["clip-vit-32-patch32"]
+
+
+@pytest.mark.parametrize(
+    ("column", "lost", "message"),
+    [
+        ("clip_i", "clip-vit-base-patch32/config.json", "config.json is missing; write the files of openai/clip-vit-b"),
+        ("clip_t", "clip-vit-base-patch32/tokenizer.json", "found no tokenizer"),
+        ("clip_score", "clip-vit-large-patch14/model.safetensors", "found no weights"),
+        ("dino", "dino-vits16/model.safetensors", "found no weights"),
+        ("lpips", "lpips/alex.pth", "alex.pth is missing"),
+        ("lpips_outside", "lpips/squeezenet1_1-b8a52dc0.pth", "squeezenet1_1-b8a52dc0.pth is missing"),
+    ],
+)
+def test_a_file_that_a_backbone_lacks_is_named_before_any_is_loaded(
+    backbones: Path, tmp_path: Path, column: str, lost: str, message: str
+) -> None:
+    shutil.copytree(backbones, tmp_path / "backbones", copy_function=os.link)
+    check_backbones(Measuring((column,), str(tmp_path / "backbones"), ""))
+    (tmp_path / "backbones" / lost).unlink()
+    with pytest.raises(CheckpointFileError, match=message):
+        check_backbones(Measuring((column,), str(tmp_path / "backbones"), ""))
+
+
+def test_backbones_that_are_no_folder_are_refused_and_none_are_a_note(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointFileError, match="--backbones /no/such: found no such folder; write a folder"):
+        check_backbones(Measuring(("l1", "clip_i"), "/no/such", ""))
+    for folder in ("", str(tmp_path)):
+        check_backbones(Measuring(("l1", "clip_i"), folder, ""))
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def here(rows: Any, actor: Any, arguments: Any, _: Replicas) -> Iterator[Any]:
+        return map(actor(**arguments), rows)
+
+    monkeypatch.setattr(measuring, "map_in_replicas", here)
+    source = saved(tmp_path / "source.png", 1, 32, 32)
+    saved(tmp_path / "pictures" / "good.png", 2, 32, 32)
+    (tmp_path / "pictures" / "bad.png").write_text("hello")
+    fields = {"table": "all", "unit": "a", "reference": source}
+    comparisons = [Comparison(output=f"{name}.png", **fields) for name in ("good", "bad")]
+    with pytest.raises(PaintingError, match=f"^{tmp_path}/pictures/bad.png: found 5 bytes that begin with b'hello'"):
+        measure(Measuring(("l1",), "", str(tmp_path / "pictures")), comparisons, Replicas(most=1, cpus=0.1))

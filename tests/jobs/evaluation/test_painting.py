@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from ray.exceptions import RayError
 
-from fireedit.jobs.evaluation.painting import Painter, Replica, read_seconds
-from fireedit.jobs.evaluation.sets.evaluation_set import Turn
+from fireedit.jobs.evaluation.painting import (
+    Painter,
+    PaintingError,
+    Replica,
+    Replicas,
+    failure_reason,
+    map_in_replicas,
+    missing_groups,
+    read_seconds,
+)
+from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, Turn
 from fireedit.models.editors.editor import EditorName
 from fireedit.models.editors.fireedit import FireEdit
 from fireedit.models.pictures import Boxes
@@ -160,3 +170,68 @@ def test_given_regions_are_those_of_the_turns_or_none(
     paint(replica, [known], [Turn(output="b.png", instruction="red", source=source)])
     assert [boxes.tolist() for boxes in replica.editor.regions] == given
     assert all(boxes.shape == (len(boxes), 4) for boxes in replica.editor.regions)
+
+
+def test_a_batch_with_a_missing_picture_is_painted_whole_and_counted_once(replica: Replica, source: str) -> None:
+    chains = [[turn(f"{name}/1.png", source), turn(f"{name}/2.png", f"{name}/1.png", chained=True)] for name in "ab"]
+    assert paint(replica, *chains) == (4, {})
+    seconds, lost = read_seconds(replica.painter.out), Path(replica.painter.path("b/2.png"))
+    before = lost.read_bytes()
+    lost.unlink()
+    assert paint(replica, *chains) == (1, {}) and lost.read_bytes() == before
+    assert [len(texts) for texts, _ in replica.editor.calls] == [2, 2, 2], "the second turns alone, both of them"
+    assert read_seconds(replica.painter.out)["a/2.png"] == seconds["a/2.png"]
+
+
+def test_a_batch_is_not_painted_for_pictures_that_cannot_be(replica: Replica, source: str, tmp_path: Path) -> None:
+    paint(replica, [turn("a.png", source)])
+    painted, failed = paint(replica, [turn("a.png", source)], [turn("b.png", str(tmp_path / "gone.png"))])
+    assert painted == 0 and list(failed) == ["b.png"] and len(replica.editor.calls) == 1
+
+
+def test_chains_are_grouped_alike_whatever_was_painted_before(replica: Replica, source: str) -> None:
+    edits = EvaluationSet(
+        name="a",
+        fingerprint="",
+        turns=[turn(f"{number}.png", source) for number in range(5)],
+        comparisons=[],
+        columns=[],
+    )
+    for number in (0, 1, 2):
+        paint(replica, [turn(f"{number}.png", source)])
+    groups = missing_groups(edits, replica.painter, batch=2)
+    assert [[chain[0].output for chain in group] for group in groups] == [["2.png", "3.png"], ["4.png"]]
+
+
+class Failing:
+    """Actor that fails in every call."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError("found no weights\nand more")
+
+
+@pytest.mark.ray
+def test_a_failure_of_a_replica_is_one_line(ray_session: None) -> None:
+    with pytest.raises(PaintingError, match=r"^Ray failed: ValueError: found no weights; start again: [^\n]*$"):
+        list(map_in_replicas([{"a": 1}], Failing, {}, Replicas(most=1, cpus=0.1)))
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        (
+            'It died, ray::A() (pid=1)\n    ^^\n  File "a.py", line 1, in a\n    b()\n    ^^^\nError: c\nd',
+            "Error: c",
+        ),
+        ("The node is gone.\n\tid: 1", "The node is gone."),
+        ("", "RayError"),
+    ],
+)
+def test_the_reason_is_behind_the_traceback(report: str, reason: str) -> None:
+    assert failure_reason(RayError(report)) == reason
+
+
+@pytest.mark.ray
+def test_replicas_that_have_no_room_are_refused(ray_session: None) -> None:
+    with pytest.raises(PaintingError, match=r"the job takes 64 CPUs, this Ray has .*; write --cpus"):
+        list(map_in_replicas([{"a": 1}], Failing, {}, Replicas(most=1, cpus=64)))

@@ -1,6 +1,8 @@
 """Measures of drawn scenes: true targets pass, sources fail, and sessions are compared with their first source."""
 
+import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image
 
 from fireedit.jobs.evaluation.judges import Judges
-from fireedit.jobs.evaluation.scene_measuring import judge_scenes
+from fireedit.jobs.evaluation.measuring import Measuring
+from fireedit.jobs.evaluation.scene_measuring import SceneReplica, judge_scenes
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison, EvaluationSet
 from fireedit.jobs.evaluation.sets.scenes import COLUMNS, SceneChoice, open_set
 
@@ -78,3 +81,12 @@ def test_pictures_of_another_size_are_squashed(edits: EvaluationSet, tmp_path: P
     large.save(path)
     found = judge_scenes(comparisons, str(tmp_path / "out"), judges)
     assert 0 < found.values[0]["l1"] < 0.05 and found.values[1]["l1"] == 0
+
+
+def test_a_picture_that_cannot_be_read_is_named(edits: EvaluationSet, tmp_path: Path) -> None:
+    comparisons = paint(edits, tmp_path / "out")[:2]
+    broken = tmp_path / "out" / comparisons[1].output
+    broken.write_text("hello")
+    replica = SceneReplica(Measuring(COLUMNS, "", str(tmp_path / "out"), judges="nano"))
+    answer = replica({"number": 4, "group": json.dumps([asdict(each) for each in comparisons])})
+    assert answer["number"] == 4 and answer["error"].startswith(f"{broken}: found 5 bytes")

@@ -171,3 +171,14 @@ def test_the_first_edits_and_sessions_are_taken(tmp_path: Path) -> None:
         "40017/40017_inde_2.png",
     ]
     assert {each.output for each in edits.comparisons} == {turn.output for turn in edits.turns} and edits.partial
+
+
+def test_texts_name_folders_below_that_of_the_sweep(tmp_path: Path) -> None:
+    sweep = parse_sweep("negative_prompt=../../x,blurry,.. .. x,low quality,")
+    outs = [Path(sweep.config(asked(tmp_path), value).out) for value in sweep.values]
+    assert len({*outs}) == 5 and {out.parent for out in outs} == {tmp_path / "sweep"}
+    assert outs[1].name == "negative_prompt-blurry" and outs[3].name.startswith("negative_prompt-low-quality-")
+    assert sweep.config(asked(tmp_path), "../../x").changes == {"negative_prompt": "../../x"}
+    numbers = parse_sweep("image_guidance_scale=1,7.5")
+    names = [Path(numbers.config(asked(tmp_path), value).out).name for value in numbers.values]
+    assert names == ["image_guidance_scale-1.0", "image_guidance_scale-7.5"]

@@ -19,7 +19,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_picture_counts_in_all_and_in_its_category(root: Path) -> None:
-    edits = open_set(str(root))
+    edits = open_set(str(root), partial=True)
     tables = [each.table for each in edits.comparisons]
     assert len(tables) == len(edits.turns) == len(list(root.glob("*/*.png")))
     assert set(tables) == set(edits.totals[ALL]) == {*TEXTS}
@@ -34,7 +34,16 @@ def test_a_picture_without_mask_is_refused(root: Path, tmp_path: Path) -> None:
         for name in ("00001.png", "00001_mask.jpg"):
             (tmp_path / category / name).write_bytes((root / category / name).read_bytes())
         (tmp_path / category / text).write_text("remove it CLIP: table\n")
-    assert len(open_set(str(tmp_path)).turns) == 6
+    assert len(open_set(str(tmp_path), partial=True).turns) == 6
     (tmp_path / "4-Color" / "00001_mask.jpg").unlink()
     with pytest.raises(SetError, match=r"4-Color/00001.png: found mask '', .* all three are needed"):
         open_set(str(tmp_path))
+
+
+def test_the_published_number_is_asserted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = len(open_set(str(root), partial=True).turns)
+    assert open_set(str(root), partial=True).partial
+    with pytest.raises(SetError, match=f"{root}: found {found} edits of 219; write --partial"):
+        open_set(str(root))
+    monkeypatch.setattr("fireedit.jobs.evaluation.sets.reasonedit.SIZE", found)
+    assert not open_set(str(root)).partial and not open_set(str(root), partial=True).partial
