@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fireedit.jobs.evaluation.pictures import read_picture
+from fireedit.jobs.evaluation.picture_files import read_picture
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, SetError, Turn
 from fireedit.platform import images, storage
 from fireedit.platform.sheet import Panel, sheet

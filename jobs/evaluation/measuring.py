@@ -20,7 +20,7 @@ from fireedit.jobs.evaluation.measures.lpips import LPIPS
 from fireedit.jobs.evaluation.measures.openai_clip import CLIPMeasure
 from fireedit.jobs.evaluation.measures.preprocessing import resized
 from fireedit.jobs.evaluation.painting import PaintingError, Replicas, map_in_replicas
-from fireedit.jobs.evaluation.pictures import read_picture
+from fireedit.jobs.evaluation.picture_files import read_picture
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
 from fireedit.jobs.evaluation.sets.reasonedit import SIDE
 from fireedit.models.checkpoint_files import CheckpointFileError, check_file, quiet_loading, read_tokenizer

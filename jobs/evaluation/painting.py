@@ -12,7 +12,7 @@ import ray.data
 import torch
 from ray.exceptions import RayError
 
-from fireedit.jobs.evaluation.pictures import read_picture
+from fireedit.jobs.evaluation.picture_files import read_picture
 from fireedit.jobs.evaluation.sets.evaluation_set import EvaluationSet, Turn
 from fireedit.models.checkpoint_files import quiet_loading
 from fireedit.models.editors.editor import Editor, EditorName, load_editor

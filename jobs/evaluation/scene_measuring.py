@@ -11,7 +11,7 @@ from fireedit.jobs.evaluation.cases import EditCase
 from fireedit.jobs.evaluation.judges import Judges
 from fireedit.jobs.evaluation.measuring import Found, Measuring, Values, answer
 from fireedit.jobs.evaluation.metrics import edit_mask, pixel_scores
-from fireedit.jobs.evaluation.pictures import read_picture
+from fireedit.jobs.evaluation.picture_files import read_picture
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
 from fireedit.jobs.evaluation.sets.scenes import COLUMNS, READER, SIDE, draw_again
 from fireedit.jobs.evaluation.success import faults, verdicts

@@ -10,7 +10,7 @@ from fireedit.jobs.evaluation.bars import KNOWLEDGE, SPLIT, Bar, all_bars, famil
 from fireedit.jobs.evaluation.cases import EditCase
 from fireedit.jobs.evaluation.judges import MEASURES, Judges
 from fireedit.jobs.evaluation.metrics import Interval, interval
-from fireedit.jobs.evaluation.pictures import read_picture
+from fireedit.jobs.evaluation.picture_files import read_picture
 from fireedit.jobs.evaluation.scene_results import REFERENCE, UNDERSTANDING, Results, Row
 from fireedit.jobs.evaluation.sets.evaluation_set import Comparison
 from fireedit.jobs.evaluation.sets.scenes import SESSION, draw_again

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fireedit.jobs.evaluation.pictures import read_picture
+from fireedit.jobs.evaluation.picture_files import read_picture
 from fireedit.platform.images import ImageError
 from tests.factories import picture
 
