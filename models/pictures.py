@@ -12,13 +12,17 @@ from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.sampler import Generators
-from fireedit.platform.images import Picture, Source
+from fireedit.platform.images import ImageError, Picture, Source
 from fireedit.platform.restoration import canvas_size
 
 ImageInput = Source
-"""Anything that `Image.open` gives, uint8 [H, W], [H, W, 3] or [H, W, 4], or an encoded file's bytes."""
+"""Still picture that `Image.open` gives, uint8 [H, W], [H, W, 3] or [H, W, 4], bool [H, W], or a file's bytes."""
 Boxes = Sequence[np.ndarray | Tensor | None]
 """For each image [R, 4] xyxy in [0, 1] of its sides, or None for the detector's."""
+
+
+MASK = "mask_image"
+"""Argument of the pipeline, in the errors about masks."""
 
 
 @dataclass(frozen=True)
@@ -93,22 +97,50 @@ def _are_boxes(boxes: Tensor) -> bool:
     return bool(((boxes >= 0) & (boxes <= 1)).all() and (boxes[:, :2] < boxes[:, 2:]).all())
 
 
+def read_images(images: Sequence[ImageInput], name: str = "image") -> list[Picture]:
+    """Open pictures, those of the argument `name`.
+
+    Raises:
+        ValueError: one is none, an animation, empty or too large.
+    """
+    for image in images:
+        if not isinstance(image, Image.Image | np.ndarray | bytes):
+            raise ValueError(f"{name} is a {type(image).__name__}; write a PIL image, uint8 RGB [H, W, 3] or bytes")
+    try:
+        return [Picture(image) for image in images]
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+
+
 def read_masks(masks: ImageInput | list[ImageInput] | None, sources: Sequence[Picture]) -> list[np.ndarray | None]:
     """Read masks of the sources' sizes as gray levels, uint8 [H, W] each; None for sources without.
 
+    Args:
+        masks: white where the source may change: 255, True, or 1 in floating point.
     Raises:
-        ValueError: a mask has another size than its source, or there are not as many as sources.
+        ValueError: a mask has another size than its source, or there are not as many as sources, or its white is 1.
     """
     if masks is None:
         return [None] * len(sources)
-    pictures = [Picture(each) for each in (masks if isinstance(masks, list | tuple) else [masks])]
+    pictures = read_images([_in_levels(each) for each in (masks if isinstance(masks, list | tuple) else [masks])], MASK)
     if [mask.size for mask in pictures] != [source.size for source in sources]:
         found, wanted = (", ".join("{} x {}".format(*each.size) for each in group) for group in (pictures, sources))
-        raise ValueError(f"mask_image: found {found}; write one mask of its size for each image: {wanted}")
+        raise ValueError(f"{MASK}: found {found}; write one mask of its size for each image: {wanted}")
     for mask in pictures:
         if mask.has_alpha and (mask.pixels(None)[..., 3] != 255).any():
-            raise ValueError("mask_image is transparent; write one without transparency, white where it may change")
-    return [mask.pixels()[..., 0] for mask in pictures]
+            raise ValueError(f"{MASK} is transparent; write one without transparency, white where it may change")
+    try:
+        return [mask.mask() for mask in pictures]
+    except ImageError as error:
+        raise ImageError(f"{MASK}: {error}") from None
+
+
+def _in_levels(mask: ImageInput) -> ImageInput:
+    """Scale a mask in floating point, a PIL image or an array, from [0, 1] to uint8; others stay as they are."""
+    values = np.asarray(mask) if isinstance(mask, Image.Image) and mask.mode == "F" else mask
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not ((values >= 0) & (values <= 1)).all():
+        return mask
+    return np.rint(values * 255).astype(np.uint8)
 
 
 def as_type(results: Sequence[np.ndarray], output_type: str) -> Any:
@@ -127,9 +159,6 @@ def check_inputs(
         raise ValueError(f"{len(prompts)} prompts for {len(images)} images; write one prompt for each image")
     if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
         raise ValueError("a prompt is empty; write what to change in the picture")
-    for image in images:
-        if not isinstance(image, Image.Image | np.ndarray | bytes):
-            raise ValueError(f"an image is a {type(image).__name__}; write a PIL image or uint8 RGB [H, W, 3]")
     if copies < 1:
         raise ValueError(f"num_images_per_prompt is {copies}; write 1 or more")
     count = len(images) * copies

@@ -27,6 +27,7 @@ from fireedit.models.pictures import (
     Regions,
     as_type,
     check_inputs,
+    read_images,
     read_masks,
     regions_of,
     result_sizes,
@@ -367,7 +368,7 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
             image: upright as its EXIF says and in sRGB when it is read, its transparency over gray and kept.
             size: width and height of the results; "auto" for each source's own, "canvas" for no more than the model
                 paints. Of a source of another aspect than width and height, the center is shown.
-            mask_image: mask of each source's size, white where it may change; elsewhere its pixels are kept.
+            mask_image: mask of each source's size, white (255 or True) where it may change; its other pixels are kept.
             regions: boxes that the VLM looks at in place of the detector's.
             output_type: "pil", "np" or "pt" (RGB in [0, 1], of sources of one size), or "latent".
             settings: fields of `PaintSettings`, such as `num_inference_steps=20`; None or left out, the weights' own.
@@ -382,8 +383,8 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
         check_tensor_names(callback_on_step_end_tensor_inputs)
         self._interrupt, paint_settings = False, self.settings.but(**settings)
         check_sampler(self.scheduler, paint_settings.num_inference_steps)
-        sources = [Picture(each) for each in images]
-        masks, side = read_masks(mask_image, sources), self.vae.config.sample_size
+        sources, side = read_images(images), self.vae.config.sample_size
+        masks = read_masks(mask_image, sources)
         sizes = result_sizes(size, sources, side, output_type)
         canvases = [source.canvas(side) for source in sources]
         percepts = self.perceive(canvases, tensors_of(regions, len(images)))
