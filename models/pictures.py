@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.sampler import Generators
-from fireedit.platform.images import ImageError, Picture, Source
+from fireedit.platform.images import MAX_PIXELS, ImageError, Picture, Source
 from fireedit.platform.restoration import canvas_size
 
 ImageInput = Source
@@ -65,13 +66,22 @@ def result_sizes(
         sizes = [source.size for source in sources]
     elif size == "canvas":
         sizes = [canvas_size(source.size, side) for source in sources]
-    elif isinstance(size, str) or len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size is {size!r}; write 'auto', 'canvas' or (width, height)")
+    elif not _is_size(size):
+        raise ValueError(
+            f"size is {size!r:.80}; write 'auto', 'canvas' or (width, height) of at most {MAX_PIXELS:,} pixels in all"
+        )
     else:
         sizes = [(int(size[0]), int(size[1]))] * len(sources)
     if output_type in ("np", "pt") and len(set(sizes)) > 1:
         raise ValueError("images of several sizes do not fit into one array; write output_type='pil'")
     return sizes
+
+
+def _is_size(size: object) -> bool:
+    """Tell width and height of a picture that can be decoded again from anything else."""
+    if not isinstance(size, tuple | list) or len(size) != 2 or not all(isinstance(side, Integral) for side in size):
+        return False
+    return min(size) >= 1 and int(size[0]) * int(size[1]) <= MAX_PIXELS
 
 
 def tensors_of(regions: Boxes | None, count: int) -> list[Tensor | None] | None:
@@ -82,7 +92,10 @@ def tensors_of(regions: Boxes | None, count: int) -> list[Tensor | None] | None:
     """
     if regions is None:
         return None
-    boxes = [None if each is None else torch.as_tensor(each, dtype=torch.float32) for each in regions]
+    try:
+        boxes = [None if each is None else torch.as_tensor(each, dtype=torch.float32) for each in regions]
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"regions are {regions!r:.80}; write an array [R, 4], or None, for each image") from None
     if len(boxes) != count:
         raise ValueError(f"regions for {len(boxes)} images; write them, or None, for each of the {count} images")
     for each in boxes:
@@ -157,11 +170,16 @@ def check_inputs(
     """Raise ValueError for inputs that would fail or mislead later."""
     if len(prompts) != len(images):
         raise ValueError(f"{len(prompts)} prompts for {len(images)} images; write one prompt for each image")
-    if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+    if other := [prompt for prompt in prompts if not isinstance(prompt, str)]:
+        raise ValueError(f"prompt is {other[0]!r:.80}; write a text, or a list of one for each image")
+    if not prompts or not all(prompt.strip() for prompt in prompts):
         raise ValueError("a prompt is empty; write what to change in the picture")
-    if copies < 1:
-        raise ValueError(f"num_images_per_prompt is {copies}; write 1 or more")
+    if not isinstance(copies, Integral) or isinstance(copies, bool) or copies < 1:
+        raise ValueError(f"num_images_per_prompt is {copies!r}; write a whole number, 1 or more")
     count = len(images) * copies
+    for each in generator if isinstance(generator, list | tuple) else [generator]:
+        if not isinstance(each, torch.Generator | None):
+            raise ValueError(f"generator is {each!r:.80}; write torch.Generator().manual_seed(0), or a list of such")
     if isinstance(generator, list | tuple) and len(generator) != count:
         raise ValueError(f"{len(generator)} generators for {count} pictures; write one for each, or one for all")
     if output_type not in ("pil", "np", "pt", "latent"):

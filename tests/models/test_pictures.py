@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from fireedit.models.pictures import read_images, read_masks
+from fireedit.models.pictures import check_inputs, read_images, read_masks, result_sizes, tensors_of
 from fireedit.platform.images import Picture
 
 WHERE = np.array([[True, False, True], [False, False, True]])
@@ -62,3 +63,39 @@ def test_what_is_no_mask_of_the_source_is_refused(mask: Any, message: str) -> No
 def test_what_is_no_picture_is_refused_by_the_arguments_name(image: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_images([image])
+
+
+@pytest.mark.parametrize(
+    ("invalid", "message"),
+    [
+        ({"prompts": [5]}, "^prompt is 5; write a text"),
+        ({"copies": 2.5}, "^num_images_per_prompt is 2.5; write a whole number"),
+        ({"copies": "2"}, "^num_images_per_prompt is '2'"),
+        ({"copies": True}, "^num_images_per_prompt is True"),
+        ({"copies": None}, "^num_images_per_prompt is None"),
+        ({"generator": 5}, "^generator is 5; write torch.Generator"),
+        ({"generator": [5]}, "^generator is 5"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(invalid: dict[str, Any], message: str) -> None:
+    valid = {"prompts": ["x"], "images": [b""], "copies": np.int64(1), "generator": None, "output_type": "pil"}
+    check_inputs(**valid)
+    check_inputs(**valid | {"generator": (torch.Generator(),)})
+    with pytest.raises(ValueError, match=message):
+        check_inputs(**valid | invalid)
+
+
+@pytest.mark.parametrize("size", [(10**6, 10**6), (64_000_001, 1), (64.5, 64), 5, ("a", "b"), None, (0, 8), (8,)])
+def test_a_size_that_no_picture_has_is_refused(size: Any) -> None:
+    with pytest.raises(ValueError, match="^size is .*; write 'auto', 'canvas' or .* at most 64,000,000 pixels in all"):
+        result_sizes(size, [SOURCE], 64, "pil")
+
+
+def test_a_size_may_be_of_numpys_numbers() -> None:
+    assert result_sizes([np.int64(8), 4], [SOURCE], 64, "pil") == [(8, 4)]
+
+
+@pytest.mark.parametrize("regions", [5, ["a"], [[[0, 0], [1]]]])
+def test_regions_that_are_no_arrays_are_refused(regions: Any) -> None:
+    with pytest.raises(ValueError, match="^regions are .*write an array"):
+        tensors_of(regions, 1)
