@@ -191,7 +191,7 @@ class Picture:
             self._image.load()
         except _DAMAGE as error:
             raise ImageError(f"found a damaged {self.format} ({error}); send the whole file") from None
-        if self._image.mode == "I" and not 0 <= min(levels := self._image.getextrema()) <= max(levels) < 2**16:
+        if self._image.mode == "I" and not 0 <= np.min(levels := self._image.getextrema()) <= np.max(levels) < 2**16:
             raise ImageError(f"found gray levels from {levels[0]} to {levels[1]}; send levels from 0 to 65535")
         return self._image
 
@@ -296,7 +296,7 @@ def _opened(source: Source) -> Image.Image:
             image = kind(_File(source))
     except _DAMAGE as error:
         raise ImageError(f"found a damaged {kind.format} header ({error}); send the whole file") from None
-    _still(image, kind.format)
+    _still(image, str(kind.format))
     if kind is PngImageFile:
         _scale_transparency(image, bits=source[24])
     return image
