@@ -48,8 +48,12 @@ class StepProperties:
         return self._interrupt
 
 
-def check_tensor_names(names: Sequence[str]) -> None:
-    """Raise ValueError unless a callback can get the tensors."""
+def check_callback(callback: StepCallback | None, names: Sequence[str]) -> None:
+    """Raise ValueError unless the callback can be called, and get the tensors of these names."""
+    if callback is not None and not callable(callback):
+        raise ValueError(f"callback_on_step_end is a {type(callback).__name__}; write a function")
+    if not isinstance(names, list | tuple):
+        raise ValueError(f"callback_on_step_end_tensor_inputs is {names!r}; write a list of {', '.join(TENSORS)}")
     if unknown := sorted(set(names) - set(TENSORS)):
         raise ValueError(f"callback_on_step_end_tensor_inputs: unknown {unknown}; write some of {', '.join(TENSORS)}")
 

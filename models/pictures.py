@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,17 @@ from torch import Tensor
 
 from fireedit.models.model import Percepts
 from fireedit.models.sampler import Generators
-from fireedit.platform.images import Picture, Source
+from fireedit.platform.images import MAX_PIXELS, ImageError, Picture, Source
 from fireedit.platform.restoration import canvas_size
 
 ImageInput = Source
-"""Anything that `Image.open` gives, uint8 [H, W], [H, W, 3] or [H, W, 4], or an encoded file's bytes."""
+"""Still picture that `Image.open` gives, uint8 [H, W], [H, W, 3] or [H, W, 4], bool [H, W], or a file's bytes."""
 Boxes = Sequence[np.ndarray | Tensor | None]
 """For each image [R, 4] xyxy in [0, 1] of its sides, or None for the detector's."""
+
+
+MASK = "mask_image"
+"""Argument of the pipeline, in the errors about masks."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,22 @@ def result_sizes(
         sizes = [source.size for source in sources]
     elif size == "canvas":
         sizes = [canvas_size(source.size, side) for source in sources]
-    elif isinstance(size, str) or len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size is {size!r}; write 'auto', 'canvas' or (width, height)")
+    elif not _is_size(size):
+        raise ValueError(
+            f"size is {size!r:.80}; write 'auto', 'canvas' or (width, height) of at most {MAX_PIXELS:,} pixels in all"
+        )
     else:
         sizes = [(int(size[0]), int(size[1]))] * len(sources)
     if output_type in ("np", "pt") and len(set(sizes)) > 1:
         raise ValueError("images of several sizes do not fit into one array; write output_type='pil'")
     return sizes
+
+
+def _is_size(size: object) -> bool:
+    """Tell width and height of a picture that can be decoded again from anything else."""
+    if not isinstance(size, tuple | list) or len(size) != 2 or not all(isinstance(side, Integral) for side in size):
+        return False
+    return min(size) >= 1 and int(size[0]) * int(size[1]) <= MAX_PIXELS
 
 
 def tensors_of(regions: Boxes | None, count: int) -> list[Tensor | None] | None:
@@ -78,7 +92,10 @@ def tensors_of(regions: Boxes | None, count: int) -> list[Tensor | None] | None:
     """
     if regions is None:
         return None
-    boxes = [None if each is None else torch.as_tensor(each, dtype=torch.float32) for each in regions]
+    try:
+        boxes = [None if each is None else torch.as_tensor(each, dtype=torch.float32) for each in regions]
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"regions are {regions!r:.80}; write an array [R, 4], or None, for each image") from None
     if len(boxes) != count:
         raise ValueError(f"regions for {len(boxes)} images; write them, or None, for each of the {count} images")
     for each in boxes:
@@ -93,22 +110,50 @@ def _are_boxes(boxes: Tensor) -> bool:
     return bool(((boxes >= 0) & (boxes <= 1)).all() and (boxes[:, :2] < boxes[:, 2:]).all())
 
 
+def read_images(images: Sequence[ImageInput], name: str = "image") -> list[Picture]:
+    """Open pictures, those of the argument `name`.
+
+    Raises:
+        ValueError: one is none, an animation, empty or too large.
+    """
+    for image in images:
+        if not isinstance(image, Image.Image | np.ndarray | bytes):
+            raise ValueError(f"{name} is a {type(image).__name__}; write a PIL image, uint8 RGB [H, W, 3] or bytes")
+    try:
+        return [Picture(image) for image in images]
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+
+
 def read_masks(masks: ImageInput | list[ImageInput] | None, sources: Sequence[Picture]) -> list[np.ndarray | None]:
     """Read masks of the sources' sizes as gray levels, uint8 [H, W] each; None for sources without.
 
+    Args:
+        masks: white where the source may change: 255, True, or 1 in floating point.
     Raises:
-        ValueError: a mask has another size than its source, or there are not as many as sources.
+        ValueError: a mask has another size than its source, or there are not as many as sources, or its white is 1.
     """
     if masks is None:
         return [None] * len(sources)
-    pictures = [Picture(each) for each in (masks if isinstance(masks, list | tuple) else [masks])]
+    pictures = read_images([_in_levels(each) for each in (masks if isinstance(masks, list | tuple) else [masks])], MASK)
     if [mask.size for mask in pictures] != [source.size for source in sources]:
         found, wanted = (", ".join("{} x {}".format(*each.size) for each in group) for group in (pictures, sources))
-        raise ValueError(f"mask_image: found {found}; write one mask of its size for each image: {wanted}")
+        raise ValueError(f"{MASK}: found {found}; write one mask of its size for each image: {wanted}")
     for mask in pictures:
         if mask.has_alpha and (mask.pixels(None)[..., 3] != 255).any():
-            raise ValueError("mask_image is transparent; write one without transparency, white where it may change")
-    return [mask.pixels()[..., 0] for mask in pictures]
+            raise ValueError(f"{MASK} is transparent; write one without transparency, white where it may change")
+    try:
+        return [mask.mask() for mask in pictures]
+    except ImageError as error:
+        raise ImageError(f"{MASK}: {error}") from None
+
+
+def _in_levels(mask: ImageInput) -> ImageInput:
+    """Scale a mask in floating point, a PIL image or an array, from [0, 1] to uint8; others stay as they are."""
+    values = np.asarray(mask) if isinstance(mask, Image.Image) and mask.mode == "F" else mask
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not ((values >= 0) & (values <= 1)).all():
+        return mask
+    return np.rint(values * 255).astype(np.uint8)
 
 
 def as_type(results: Sequence[np.ndarray], output_type: str) -> Any:
@@ -125,14 +170,16 @@ def check_inputs(
     """Raise ValueError for inputs that would fail or mislead later."""
     if len(prompts) != len(images):
         raise ValueError(f"{len(prompts)} prompts for {len(images)} images; write one prompt for each image")
-    if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+    if other := [prompt for prompt in prompts if not isinstance(prompt, str)]:
+        raise ValueError(f"prompt is {other[0]!r:.80}; write a text, or a list of one for each image")
+    if not prompts or not all(prompt.strip() for prompt in prompts):
         raise ValueError("a prompt is empty; write what to change in the picture")
-    for image in images:
-        if not isinstance(image, Image.Image | np.ndarray | bytes):
-            raise ValueError(f"an image is a {type(image).__name__}; write a PIL image or uint8 RGB [H, W, 3]")
-    if copies < 1:
-        raise ValueError(f"num_images_per_prompt is {copies}; write 1 or more")
+    if not isinstance(copies, Integral) or isinstance(copies, bool) or copies < 1:
+        raise ValueError(f"num_images_per_prompt is {copies!r}; write a whole number, 1 or more")
     count = len(images) * copies
+    for each in generator if isinstance(generator, list | tuple) else [generator]:
+        if not isinstance(each, torch.Generator | None):
+            raise ValueError(f"generator is {each!r:.80}; write torch.Generator().manual_seed(0), or a list of such")
     if isinstance(generator, list | tuple) and len(generator) != count:
         raise ValueError(f"{len(generator)} generators for {count} pictures; write one for each, or one for all")
     if output_type not in ("pil", "np", "pt", "latent"):

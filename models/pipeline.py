@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
-from fireedit.models.callbacks import TENSORS, StepCallback, StepProperties, call_back, check_tensor_names
+from fireedit.models.callbacks import TENSORS, StepCallback, StepProperties, call_back, check_callback
 from fireedit.models.checkpoint_files import check_pipeline, read_json
 from fireedit.models.detectors.kinds import AnyDetector
 from fireedit.models.hvca import HVCA, HVCAConfig
@@ -27,6 +26,7 @@ from fireedit.models.pictures import (
     Regions,
     as_type,
     check_inputs,
+    read_images,
     read_masks,
     regions_of,
     result_sizes,
@@ -36,7 +36,7 @@ from fireedit.models.placement import StageDevices
 from fireedit.models.processor import squash
 from fireedit.models.qformer import QFormer
 from fireedit.models.region_encoder import RegionEncoder
-from fireedit.models.sampler import Generators, Sampler, check_sampler, started
+from fireedit.models.sampler import Generators, Sampler, check_sampler, initial_noise, started
 from fireedit.models.sampling import Projected, SamplingState, predict_guided
 from fireedit.models.schedule import sampler
 from fireedit.models.settings import PaintSettings
@@ -122,7 +122,9 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
                 saved. Tensors saved in it are mapped from their files, which the processes of a machine share.
         Raises:
             CheckpointFileError, DetectorError: a file is missing, damaged or not what its name says.
+            ValueError: `parts` names no component.
         """
+        cls.check_parts(parts)
         folder = NANO if pretrained_model_name_or_path == "nano" else Path(pretrained_model_name_or_path)
         check_pipeline(folder, parts or cls._optional_components)
         omitted = {} if parts is None else dict.fromkeys(set(cls._optional_components) - set(parts))
@@ -151,6 +153,7 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
             tokenizers: folder of `vlm_tokenizer` and `tokenizer`; ids of the shipped ones fit the paper's sizes too.
             dtype, parts, device: as of `FireEdit.fresh`.
         """
+        cls.check_parts(parts)
         model = FireEdit.fresh(config := config or preset("nano"), seed, dtype or torch.float32, parts, device)
         made: dict[str, Any] = dict.fromkeys(cls._optional_components) | dict(model.named_children())
         made |= {name: AutoTokenizer.from_pretrained(tokenizers / name) for name in ("vlm_tokenizer", "tokenizer")}
@@ -238,10 +241,7 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
         source = source_latents(encode_pixels(self.vae, torch.from_numpy(np.stack(canvases)).to(device)))[source_of]
         edit_tokens = edit_tokens.to(device, dtype)
         null_ids = tokenize_text(self.tokenizer, [settings.negative_prompt], edit_tokens.shape[1]).to(device)
-        if latents is None:
-            latents = randn_tensor(source.shape, generator=generators, device=device, dtype=torch.float32)
-        if latents.shape != source.shape:
-            raise ValueError(f"latents of shape {list(latents.shape)}; write {list(source.shape)}")
+        noise = initial_noise(latents, source.shape, generators, device)
         null_tokens = text_states(self.text_encoder, null_ids).to(dtype) if settings.guided else None
         detail_tokens = null_detail = None
         if percepts is not None:
@@ -261,7 +261,7 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
             null_tokens=null_tokens,
             null_detail=null_detail,
             # In float32 whatever the UNet's dtype: rounding errors would accumulate over the steps.
-            latents=latents.to(device, torch.float32) * scheduler.init_noise_sigma,
+            latents=noise * scheduler.init_noise_sigma,
             guided_steps=[self.speed.guides(timestep, noise_levels) for timestep in scheduler.timesteps.tolist()],
             reuse_every=self.speed.reuse_every,
         )
@@ -367,23 +367,24 @@ class FireEditPipeline(StepProperties, StageDevices, StableDiffusionMixin, Diffu
             image: upright as its EXIF says and in sRGB when it is read, its transparency over gray and kept.
             size: width and height of the results; "auto" for each source's own, "canvas" for no more than the model
                 paints. Of a source of another aspect than width and height, the center is shown.
-            mask_image: mask of each source's size, white where it may change; elsewhere its pixels are kept.
+            mask_image: mask of each source's size, white (255 or True) where it may change; its other pixels are kept.
             regions: boxes that the VLM looks at in place of the detector's.
             output_type: "pil", "np" or "pt" (RGB in [0, 1], of sources of one size), or "latent".
             settings: fields of `PaintSettings`, such as `num_inference_steps=20`; None or left out, the weights' own.
         Raises:
             TypeError: a setting is unknown.
-            ValueError: prompts and images differ in number, an argument is out of its range, or the scheduler does not
-                fit the UNet.
+            ValueError: prompts and images differ in number, an argument is none or out of its range, the scheduler does
+                not fit the UNet, or a part is not loaded.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        self.require_parts()
+        prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         images = list(image) if isinstance(image, list | tuple) else [image]
         check_inputs(prompts, images, num_images_per_prompt, generator, output_type)
-        check_tensor_names(callback_on_step_end_tensor_inputs)
+        check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         self._interrupt, paint_settings = False, self.settings.but(**settings)
         check_sampler(self.scheduler, paint_settings.num_inference_steps)
-        sources = [Picture(each) for each in images]
-        masks, side = read_masks(mask_image, sources), self.vae.config.sample_size
+        sources, side = read_images(images), self.vae.config.sample_size
+        masks = read_masks(mask_image, sources)
         sizes = result_sizes(size, sources, side, output_type)
         canvases = [source.canvas(side) for source in sources]
         percepts = self.perceive(canvases, tensors_of(regions, len(images)))

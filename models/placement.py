@@ -9,6 +9,8 @@ from torch import nn
 
 from fireedit.models.prefix import Prefixes
 
+OPTIONAL = ("detector", "region_encoder", "hvca", "tati")
+"""Components that an ablation edits without."""
 StageName = Literal["perceive", "understand", "paint"]
 
 
@@ -23,6 +25,22 @@ class StageDevices:
     PAINTING: ClassVar[Sequence[str]]
     prefixes: Prefixes | None = None
     """Beginnings of prompts that the LLM has read."""
+
+    @classmethod
+    def check_parts(cls, parts: Sequence[str] | None) -> None:
+        """Raise ValueError unless `parts` is None or a list of names of components."""
+        known = (*cls.PERCEIVING, *cls.UNDERSTANDING, *cls.PAINTING)
+        if isinstance(parts, str) or not set(parts or ()) <= set(known):
+            raise ValueError(f"parts is {parts!r}; write a list of some of {', '.join(known)}")
+
+    def require_parts(self) -> None:
+        """Raise ValueError unless the components are here that an edit needs."""
+        needed = [name for name in (*self.PERCEIVING, *self.UNDERSTANDING, *self.PAINTING) if name not in OPTIONAL]
+        if missing := [name for name in needed if getattr(self, name, None) is None]:
+            raise ValueError(
+                f"this pipeline has no {', '.join(missing)}; load it whole with {type(self).__name__}.from_pretrained, "
+                "without `parts`, or call the stages whose parts it has, such as `perceive`"
+            )
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Move or cast as diffusers, and drop the prefixes of the LLM, which would stay on its old device."""

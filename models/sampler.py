@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 Generators: TypeAlias = Sequence[torch.Generator] | torch.Generator | None
@@ -31,6 +32,22 @@ def started(sampler: Sampler, steps: int, device: torch.device | str) -> Sampler
     """
     check_sampler(sampler, int(steps))
     return _started(sampler, int(steps), device)
+
+
+def initial_noise(
+    latents: Tensor | None, shape: torch.Size, generators: Generators, device: torch.device | str
+) -> Tensor:
+    """Draw float32 noise of unit variance, whatever the UNet's precision, or take the `latents` given in its place.
+
+    Raises:
+        ValueError: these are no tensor of the shape.
+    """
+    if latents is None:
+        return randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
+    if not isinstance(latents, Tensor) or latents.shape != shape:
+        found = f"of shape {[*latents.shape]}" if isinstance(latents, Tensor) else f"a {type(latents).__name__}"
+        raise ValueError(f"latents: found {found}; write a tensor of shape {[*shape]}")
+    return latents.to(device, torch.float32)
 
 
 def take_step(sampler: Sampler, predicted: Tensor, timestep: Tensor, latents: Tensor, generators: Generators) -> Any:

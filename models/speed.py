@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
@@ -65,6 +65,18 @@ class SpeedConfig:
     earlier call stored them so. Approximate."""
 
     def __post_init__(self) -> None:
+        """Check and convert the values as a recipe's are, also where they come from Python.
+
+        Raises:
+            ValueError: a switch has another type or is out of its range.
+        """
+        for name, hint in get_type_hints(SpeedConfig, include_extras=True).items():
+            try:
+                object.__setattr__(self, name, TypeAdapter(hint).validate_python(getattr(self, name)))
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(map(str, (name, *first["loc"])))
+                raise ValueError(f"{key}: {first['msg']}, found {first['input']!r}") from None
         low, high = self.guidance_interval
         if low > high:
             raise ValueError(f"guidance_interval: found [{low:g}, {high:g}]; write the smaller share first")

@@ -24,7 +24,7 @@ EncodedImage = NewType("EncodedImage", bytes)
 Pixels = NewType("Pixels", np.ndarray)
 """Decoded image, uint8 RGB [H, W, 3]."""
 Source = bytes | Image.Image | np.ndarray
-"""Encoded file, anything that `Image.open` gives, or uint8 [H, W], [H, W, 3] or [H, W, 4]."""
+"""Encoded file, still picture that `Image.open` gives, bool [H, W], or uint8 [H, W], [H, W, 3] or [H, W, 4]."""
 Format = Literal["png", "jpeg", "webp"]
 Color = tuple[int, int, int]
 
@@ -38,6 +38,8 @@ MAX_PIXELS = 64_000_000
 LARGE_PIXELS = 4_000_000
 """Pixels above which a picture's memory, four bytes each, is worth a thought: some 16 MB."""
 _BAND_PIXELS = 1_000_000
+_LAYERED = ("MPO", "PSD")
+"""Formats whose further frames are previews or layers of the first."""
 _MAX_READS = 150_000
 """Reads of Pillow in one file, three for each chunk: enough for 50 MB in chunks of a kilobyte."""
 
@@ -107,10 +109,12 @@ class Picture:
             max_pixels: largest height x width that may be decoded; checked on the header, before any pixel is.
             draft: decodes a JPEG file at a fraction of its size, several times faster, with no side below this.
         Raises:
-            ImageError: another format, an animation, too many pixels, or a damaged header.
+            ImageError: another format, an animation, no or too many pixels, or a damaged header.
         """
         self._image = image = _opened(source)
         self.format = str(image.format)
+        if 0 in image.size:
+            raise ImageError(f"found {image.width} x {image.height} pixels; send at least 1 x 1")
         if image.width * image.height > max_pixels:
             raise ImageError(f"found {image.width} x {image.height} pixels; send at most {max_pixels:,} in all")
         if draft is not None and isinstance(image, JpegImageFile):
@@ -181,17 +185,31 @@ class Picture:
         """Decode the values as stored, not turned upright.
 
         Raises:
-            ImageError: damaged data.
+            ImageError: damaged data, or gray levels of more than 16 bits.
         """
         try:
             self._image.load()
         except _DAMAGE as error:
             raise ImageError(f"found a damaged {self.format} ({error}); send the whole file") from None
+        if self._image.mode == "I" and not 0 <= np.min(levels := self._image.getextrema()) <= np.max(levels) < 2**16:
+            raise ImageError(f"found gray levels from {levels[0]} to {levels[1]}; send levels from 0 to 65535")
         return self._image
 
     def upright(self) -> Image.Image:
         """Decode the values as stored, upright."""
         return _turned(self.loaded(), self._orientation)
+
+    def mask(self) -> np.ndarray:
+        """Decode the picture as a mask, uint8 [H, W], 255 where it is white.
+
+        Raises:
+            ImageError: damaged data, or a mask that is almost black all over, as one that holds 1 for white.
+        """
+        levels, stored = self.pixels()[..., 0], self.loaded()
+        is_gray = stored.mode.startswith("I")  # of 16 bits, which may all be 0 when they are scaled to 8
+        if levels.max() == 1 or (is_gray and levels.max() == 0 and np.max(stored.getextrema()) > 0):
+            raise ImageError("found a mask without any level above 1 of 255; send 255, or bool, where it may change")
+        return levels
 
 
 def decode(source: Source, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Pixels:
@@ -260,13 +278,12 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 def _opened(source: Source) -> Image.Image:
     """Open a picture: a file's header is read only, by its format's own class, so that Pillow tries no other."""
     if isinstance(source, Image.Image):
-        return source
+        if source.mode == "F":
+            raise ImageError("found a picture of mode F, levels without a range; send uint8 levels, 255 for white")
+        return _still(source, str(source.format))
     if isinstance(source, np.ndarray):
-        if (
-            source.dtype != np.uint8
-            or source.ndim not in (2, 3)
-            or (source.ndim == 3 and source.shape[2] not in (3, 4))
-        ):
+        is_gray, is_color = source.ndim == 2, source.ndim == 3 and source.shape[2] in (3, 4)
+        if (source.dtype != np.uint8 or not (is_gray or is_color)) and (source.dtype != np.bool_ or not is_gray):
             found = f"an array of {source.dtype} {list(source.shape)}"
             raise ImageError(f"found {found}; send uint8 [H, W, 3], [H, W, 4] or [H, W]")
         return Image.fromarray(source)
@@ -279,10 +296,20 @@ def _opened(source: Source) -> Image.Image:
             image = kind(_File(source))
     except _DAMAGE as error:
         raise ImageError(f"found a damaged {kind.format} header ({error}); send the whole file") from None
-    if getattr(image, "n_frames", 1) > 1:
-        raise ImageError(f"found an animated {kind.format}; send one still picture")
+    _still(image, str(kind.format))
     if kind is PngImageFile:
         _scale_transparency(image, bits=source[24])
+    return image
+
+
+def _still(image: Image.Image, file_format: str) -> Image.Image:
+    """Return the picture unless it is animated, as far as its file is open to count the frames."""
+    try:
+        frames = 1 if file_format in _LAYERED else getattr(image, "n_frames", 1)
+    except ValueError:
+        return image
+    if frames > 1:
+        raise ImageError(f"found an animated {file_format}; send one still picture")
     return image
 
 

@@ -66,6 +66,8 @@ class CatalogEntry:
     """Terms of its annotations and pictures, as its page states them."""
     training: bool = True
     """False for a test set."""
+    any_aspect: bool = False
+    """True if its targets may have other aspects than their sources, as its publisher loads each by itself."""
     held_out: str = ""
     """Split, with targets, that runs are validated on; empty where none is published."""
 
@@ -88,10 +90,14 @@ _ENTRIES = (
         for name in ("refcoco", "refcoco+", "refcocog", "grefcoco")
     ),
     CatalogEntry(
-        "magicbrush", magicbrush.read, "CC BY 4.0; the test split must not be passed on unpacked", held_out="dev"
+        "magicbrush",
+        magicbrush.read,
+        "CC BY 4.0; the test split must not be passed on unpacked",
+        any_aspect=True,
+        held_out="dev",
     ),
     CatalogEntry("ultraedit", ultraedit.read, "CC BY 4.0"),
-    CatalogEntry("reasonedit", reasonedit.read, "none stated"),
+    CatalogEntry("reasonedit", reasonedit.read, "none stated", any_aspect=True),
     CatalogEntry("emu_edit", emu_edit.read, "CC BY-NC 4.0", training=False),
 )
 CORPORA: dict[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}

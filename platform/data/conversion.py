@@ -27,7 +27,9 @@ from fireedit.platform.data.shards import Shard
 from fireedit.platform.images import EncodedImage
 
 SETTINGS, REPORT, QUARANTINE = "settings.json", "report.json", "quarantine.parquet"
-QUARANTINE_SCHEMA = pa.schema([("file", pa.string()), ("row", pa.string()), ("error", pa.string())])
+QUARANTINE_SCHEMA = pa.schema(
+    [("file", pa.string()), ("row", pa.string()), ("error", pa.string()), ("number", pa.int64())]
+)
 
 
 class TooManyBadRowsError(ValueError):
@@ -36,6 +38,10 @@ class TooManyBadRowsError(ValueError):
 
 class UnreadablePartError(OSError):
     """A file could not be read to its end: it is damaged, or its disk or server failed."""
+
+
+class AspectError(ValueError):
+    """A target has another aspect than its source, so that scaling would squash it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,8 @@ class SetAside:
     row: str
     """Id of the sample."""
     error: str
+    number: int = 0
+    """Line of the file, or row of a parquet file, from 1; 0 where the reader does not tell it."""
 
 
 @dataclasses.dataclass
@@ -98,7 +106,7 @@ def convert(
         say(f"{name}: its shards are finished, kept")
         return json.loads(storage.read_bytes(storage.join(root, REPORT)))
     group = shards.CAPTIONS_PER_GROUP if corpus.light else shards.ROWS_PER_GROUP
-    done, failures = _convert_parts(name, corpus, folder, root, config, group)
+    done, failures = _convert_parts(entry, corpus, folder, root, config, group)
     unique, repeated = _without_duplicates(root, [shard for report in done for shard in report.shards], group)
     report = _write_report(entry, root, corpus.skipped, done, unique, repeated, time.monotonic() - began)
     if _too_many(done, config):
@@ -115,21 +123,34 @@ def convert(
     return report
 
 
-def scale_pictures(sample: Sample, config: ConversionConfig) -> Sample:
+def scale_pictures(sample: Sample, config: ConversionConfig, any_aspect: bool = False) -> Sample:
     """Check a sample's pictures and scale them: no larger than the config says, the target as large as its source.
 
     A JPEG that is small enough keeps its bytes.
 
+    Args:
+        any_aspect: squash a target of another aspect, which is an error otherwise.
     Raises:
         ImageError: a picture is damaged.
+        AspectError: the aspects of source and target differ by more than rounding.
     """
     if not sample.source:
         return sample
+    if sample.target and not any_aspect:
+        _check_aspects(*(images.header(data).size for data in (sample.source, sample.target)))
     source, size = _scale(sample.source, config, None)
     target = sample.target
     if target:
         target = source if target == sample.source else _scale(target, config, size)[0]
     return dataclasses.replace(sample, source=source, target=target)
+
+
+def _check_aspects(source: tuple[int, int], target: tuple[int, int]) -> None:
+    """Raise AspectError if the larger, scaled to a side of the smaller, is off by more than a pixel at the other."""
+    (width, height), (wide, high) = sorted((source, target), key=lambda size: size[0] * size[1])
+    if abs(wide * height / high - width) > 1 and abs(high * width / wide - height) > 1:
+        sizes = "found a target of {} x {} pixels for a source of {} x {}".format(*target, *source)
+        raise AspectError(f"{sizes}; crop one to the aspect of the other")
 
 
 def _scale(
@@ -147,17 +168,18 @@ def _scale(
 
 
 def _convert_parts(
-    name: str, corpus: Corpus, folder: str, root: str, config: ConversionConfig, group: int
+    entry: CatalogEntry, corpus: Corpus, folder: str, root: str, config: ConversionConfig, group: int
 ) -> tuple[list[PartReport], list[str]]:
     """Convert the parts that are not finished yet, until all are done or too many rows are bad.
 
     Returns:
         The reports of all finished parts in their order, and the errors of those that could not be read.
     """
-    began, done, failures = time.monotonic(), _finished_parts(root), list[str]()
+    began, done, failures, name = time.monotonic(), _finished_parts(root), list[str](), entry.name
     first = len(done)
     todo = {number: ray.put(part) for number, part in enumerate(corpus.parts) if number not in done}
-    for number, failure in _PartConverter(corpus.read_part, todo, folder, root, config, group).in_parallel():
+    converter = _PartConverter(corpus.read_part, todo, folder, root, config, group, entry.any_aspect)
+    for number, failure in converter.in_parallel():
         if failure:
             failures.append(failure)
             say(f"{name}: {failure}")
@@ -180,6 +202,7 @@ class _PartConverter:
     root: str
     config: ConversionConfig
     group: int
+    any_aspect: bool
 
     def in_parallel(self) -> Iterator[tuple[int, str]]:
         """Convert the parts in parallel on the cores that are free; yields each part's number and error, or ""."""
@@ -198,7 +221,7 @@ class _PartConverter:
 
     def _convert(self, number: int) -> None:
         began, report, part = time.process_time(), PartReport(), ray.get(self.parts[number])
-        checked = _check(self.read_part(part), part if isinstance(part, str) else self.folder, self.config, report)
+        checked = self._check(self.read_part(part), part if isinstance(part, str) else self.folder, report)
         for samples in shards.batched(checked, shards.GROUPS_PER_SHARD * self.group):
             report.shards.append(Shard(f"{number:06d}-{len(report.shards):03d}", len(samples)))
             report.bytes += shards.write_samples(self.root, report.shards[-1].name, samples, self.group)
@@ -206,24 +229,22 @@ class _PartConverter:
         report.core_seconds = time.process_time() - began
         storage.write_bytes(_report_path(self.root, number), json.dumps(dataclasses.asdict(report)).encode())
 
-
-def _check(
-    samples: Iterable[Sample | Skip], file: str, config: ConversionConfig, report: PartReport
-) -> Iterator[Sample]:
-    """Yield the good samples, scaled; the report counts all and lists the bad ones."""
-    for sample in samples:
-        if isinstance(sample, Skip):
-            report.skipped[sample.reason] = report.skipped.get(sample.reason, 0) + sample.count
-            continue
-        report.read += 1
-        try:
-            scaled, error = scale_pictures(sample, config), sample.error
-        except images.ImageError as damage:
-            error = str(damage)
-        if error:
-            report.set_aside.append(SetAside(file, sample.id, error))
-        else:
-            yield scaled
+    def _check(self, samples: Iterable[Sample | Skip], file: str, report: PartReport) -> Iterator[Sample]:
+        """Yield the good samples, scaled; the report counts all and lists the bad ones."""
+        for sample in samples:
+            if isinstance(sample, Skip):
+                report.skipped[sample.reason] = report.skipped.get(sample.reason, 0) + sample.count
+                continue
+            report.read += 1
+            try:
+                scaled, error = scale_pictures(sample, self.config, self.any_aspect), sample.error
+            except (images.ImageError, AspectError) as bad:
+                error = str(bad)
+            if error:
+                where, number = sample.read_from
+                report.set_aside.append(SetAside(where or file, sample.id, error, number))
+            else:
+                yield scaled
 
 
 def _without_duplicates(root: str, written: Sequence[Shard], group: int) -> tuple[list[Shard], list[SetAside]]:

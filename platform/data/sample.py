@@ -15,7 +15,7 @@ class Sample:
     """Training sample of any corpus, images still encoded.
 
     A caption has an instruction only, an edit has source, target and instruction, a vqa sample has a source and a
-    dialogue. Shards have a column for each field but `error`.
+    dialogue. Shards have a column for each field but `error` and `read_from`.
     """
 
     id: str
@@ -37,6 +37,8 @@ class Sample:
     """Regions that the instruction is about, where the corpus has them: xyxy in [0, 1] of the source's sides."""
     error: str = dataclasses.field(default="", metadata={"stored": False})
     """Reason why this row cannot be trained on; it is then counted and set aside."""
+    read_from: tuple[str, int] = dataclasses.field(default=("", 0), compare=False, metadata={"stored": False})
+    """File, and line or row in it from 1, where the reader tells them."""
 
     def row(self) -> dict[str, Any]:
         """Build the sample's row in a shard, by column."""

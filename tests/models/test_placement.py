@@ -1,5 +1,6 @@
 """Each stage runs on the device that its weights are on."""
 
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,28 @@ def test_stages_have_devices_of_their_own() -> None:
     settings = pipeline.settings.but(num_inference_steps=1)
     state = pipeline.prepare([picture(1, 64, 64)], before, torch.zeros(1, 77, 96), settings)
     assert pipeline.paint(state).device.type == "cpu"
+
+
+@pytest.mark.parametrize("parts", [["foo"], ("unet", "foo"), "unet"])
+def test_parts_that_there_are_not_are_refused(parts: Any) -> None:
+    for load in (
+        lambda: FireEditPipeline.from_pretrained("nano", parts=parts),
+        lambda: FireEditPipeline.fresh(parts=parts),
+    ):
+        with pytest.raises(
+            ValueError, match=re.escape(f"parts is {parts!r}; write a list of some of vision, detector")
+        ):
+            load()
+
+
+def test_a_pipeline_of_some_parts_says_what_an_edit_lacks(nano: FireEditPipeline) -> None:
+    painting = FireEditPipeline(**(nano.components | dict.fromkeys(nano.PERCEIVING + nano.UNDERSTANDING)))
+    with pytest.raises(
+        ValueError, match="has no vision, vlm, vlm_tokenizer, qformer; load it whole .* without `parts`"
+    ):
+        painting("Remove the dog.", picture(1))
+    with pytest.raises(ValueError, match="has no unet, vae, text_encoder, tokenizer, scheduler; load"):
+        FireEditPipeline(**(nano.components | dict.fromkeys(nano.PAINTING)))("Remove the dog.", picture(1))
 
 
 def test_offloaded_parts_and_stages_elsewhere_follow_the_pipeline(nano: FireEditPipeline) -> None:

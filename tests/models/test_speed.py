@@ -177,8 +177,22 @@ def test_all_switches_of_a_pipeline_in_8_bits_but_its_weights_go_off_again() -> 
         ({"compile": {"vae": [1]}}, "'unet', 'tati', 'encoder' or 'decoder'"),
         ({"compile": {"unet": [0]}}, "greater than 0"),
         ({"reuse_every": 0}, "greater than 0"),
+        ({"reuse_every": 2.5}, "a number with a fractional part"),
+        ({"prefixes": -1}, "greater than or equal to 0"),
+        ({"guidance_interval": (0, 2)}, "less than or equal to 1"),
+        ({"guidance_interval": 5}, "valid tuple"),
+        ({"compile": ["unet"]}, "valid dictionary"),
+        ({"llm_weights": "int4"}, "'int8' or 'fp8'"),
     ],
 )
 def test_wrong_switches_are_named(switches: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         TypeAdapter(SpeedConfig).validate_python(switches)
+    with pytest.raises(ValueError, match=f"^[^\n]*{said}[^\n]*$"):
+        SpeedConfig(**switches)
+
+
+def test_switches_of_python_are_converted_as_a_recipes_are() -> None:
+    made = SpeedConfig(compile={"unet": [1, 3]}, guidance_interval=[0, 1], reuse_every=2)
+    assert made == SpeedConfig(compile={"unet": (1, 3)}, guidance_interval=(0.0, 1.0), reuse_every=2)
+    assert made == TypeAdapter(SpeedConfig).validate_python({"compile": {"unet": [1, 3]}, "reuse_every": 2})

@@ -130,12 +130,66 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
         images.decode(header_only, max_pixels=10_000)
 
 
+def several(file_format: str) -> bytes:
+    frames = [Image.fromarray(picture()), Image.fromarray(255 - picture())]
+    return encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
+
+
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
 def test_animations_are_refused(file_format: str) -> None:
-    frames = [Image.fromarray(picture()), Image.fromarray(255 - picture())]
-    moving = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
     with pytest.raises(images.ImageError, match=f"animated {file_format}"):
-        images.decode(moving)
+        images.decode(several(file_format))
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_animations_that_pillow_opened_are_refused_as_their_files_are(file_format: str) -> None:
+    with pytest.raises(images.ImageError, match=f"^found an animated {file_format}; send one still picture$"):
+        images.Picture(Image.open(io.BytesIO(several(file_format))))
+
+
+def test_a_still_picture_with_a_preview_or_a_closed_file_is_no_animation(tmp_path: Path) -> None:
+    with_preview = Image.open(io.BytesIO(several("MPO")))
+    assert with_preview.n_frames == 2 and images.Picture(with_preview).size == (40, 24)
+    (tmp_path / "still.gif").write_bytes(encoded(Image.fromarray(picture()), "GIF"))
+    with Image.open(tmp_path / "still.gif") as still:
+        still.load()
+    assert images.decode(still).shape == (24, 40, 3)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    for empty in (np.zeros((*size, 3), np.uint8), Image.new("RGB", size[::-1])):
+        with pytest.raises(images.ImageError, match=f"found {size[1]} x {size[0]} pixels; send at least 1 x 1"):
+            images.Picture(empty)
+
+
+def test_levels_without_a_range_are_refused() -> None:
+    with pytest.raises(images.ImageError, match="found a picture of mode F.*send uint8"):
+        images.Picture(Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)))
+    for levels in ([[0, 65_536]], [[-1, 200]]):
+        deep = images.Picture(Image.fromarray(np.array(levels, np.int32)))
+        with pytest.raises(images.ImageError, match=f"from {levels[0][0]} to {levels[0][1]}; send .* 0 to 65535"):
+            deep.pixels()
+
+
+def test_an_array_of_truths_is_black_and_white() -> None:
+    assert images.decode(np.array([[True, False]])).tolist() == [[[255] * 3, [0] * 3]]
+    with pytest.raises(images.ImageError, match="an array of bool"):
+        images.decode(np.zeros((4, 4, 3), bool))
+
+
+def test_a_mask_that_holds_one_for_white_is_refused() -> None:
+    ones, gray = np.array([[0, 1]], np.uint8), np.array([[0, 1]], np.uint16)
+    palette = Image.new("P", (2, 1), 1)
+    palette.putpalette([0, 0, 0, 1, 1, 1])
+    for dark in (ones, np.dstack([ones] * 3), palette, Image.fromarray(gray), Image.fromarray(gray.astype(np.int32))):
+        with pytest.raises(images.ImageError, match="any level above 1 of 255; send 255, or bool"):
+            images.Picture(dark).mask()
+    palette.putpalette([0, 0, 0, 255, 255, 255])
+    assert images.Picture(palette).mask().tolist() == [[255, 255]]
+    for white in (ones * 255, ones > 0, Image.fromarray(ones > 0), Image.fromarray(gray * 65_535)):
+        assert images.Picture(white).mask().tolist() == [[0, 255]]
+    assert images.Picture(ones * 2).mask().tolist() == [[0, 2]] and not images.Picture(ones * 0).mask().any()
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])

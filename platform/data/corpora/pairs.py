@@ -100,6 +100,11 @@ def read_records(path: str) -> list[dict[str, Any]]:
     Raises:
         CorpusError: the file is not UTF-8, a line cannot be read, or there is none.
     """
+    return [record for _, record in _numbered_records(path)]
+
+
+def _numbered_records(path: str) -> list[tuple[int, dict[str, Any]]]:
+    """Read the records of a metadata file as `read_records`, each with the line that it ends in, from 1."""
     try:
         text = rows.load(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -123,14 +128,14 @@ def _open_parquet(root: str, name: str, columns: Mapping[str, str]) -> rows.Corp
 
 def _open_folder(folder: str, metadata: str, name: str, columns: Mapping[str, str]) -> rows.Corpus:
     path = storage.join(folder, metadata)
-    records = read_records(path)
-    present = list(dict.fromkeys(column for record in records for column in record))
+    records = _numbered_records(path)
+    present = list(dict.fromkeys(column for _, record in records for column in record))
     chosen = find_columns(path, present, columns)
-    read_part = functools.partial(map, functools.partial(_read_files, folder, metadata, name, chosen))
+    read_part = functools.partial(map, functools.partial(_read_line, folder, metadata, name, chosen))
     return rows.Corpus(rows.sliced(records), read_part, settings={"columns": chosen})
 
 
-def _parse_json_lines(path: str, text: str) -> Iterator[dict[str, Any]]:
+def _parse_json_lines(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
@@ -139,10 +144,10 @@ def _parse_json_lines(path: str, text: str) -> Iterator[dict[str, Any]]:
                 raise rows.CorpusError(f"{path}, line {number} is not JSON: {error}; write one object a line") from None
             if not isinstance(record, dict):
                 raise rows.CorpusError(f"{path}, line {number}: found {line!r:.40}; write one object a line")
-            yield record
+            yield number, record
 
 
-def _parse_csv(path: str, text: str) -> Iterator[dict[str, Any]]:
+def _parse_csv(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     for record in reader:
         if None in record or None in record.values():
@@ -150,7 +155,7 @@ def _parse_csv(path: str, text: str) -> Iterator[dict[str, Any]]:
                 f"{path}, line {reader.line_num}: found more or fewer fields than the header's "
                 f"{len(reader.fieldnames or ())}; put texts that hold commas in double quotes"
             )
-        yield record
+        yield reader.line_num, record
 
 
 def _parquet_files(root: str, split: str, skipped: Counter[str]) -> list[str]:
@@ -169,6 +174,15 @@ def _parquet_files(root: str, split: str, skipped: Counter[str]) -> list[str]:
         f"{root} holds no {' or '.join(METADATA)} and no parquet files of the split {split!r}; found "
         f"{rows.listing(root)}; write --source with the folder of the pairs"
     )
+
+
+def _read_line(
+    folder: str, metadata: str, name: str, columns: Mapping[str, str], line: tuple[int, dict[str, Any]]
+) -> Sample:
+    """Make a sample of a line of the metadata, which it names."""
+    number, record = line
+    sample = _read_files(folder, metadata, name, columns, record)
+    return dataclasses.replace(sample, read_from=(storage.join(folder, metadata), number))
 
 
 def _read_files(folder: str, metadata: str, name: str, columns: Mapping[str, str], record: dict[str, Any]) -> Sample:

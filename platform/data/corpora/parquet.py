@@ -39,7 +39,9 @@ class PairReader:
 
     def __call__(self, path: str) -> Iterator[Sample]:
         try:
-            yield from map(self.to_sample, read_file(path, self.required, self.pictures, self.optional))
+            records = read_file(path, self.required, self.pictures, self.optional)
+            for number, record in enumerate(records, start=1):
+                yield dataclasses.replace(self.to_sample(record), read_from=(path, number))
         except rows.BadRow as bad:
             yield bad_file(self.folder.partition("/")[0], path, bad)
 

@@ -17,6 +17,7 @@ from fireedit.platform import images
 from fireedit.platform.cluster import ResourcesError
 from fireedit.platform.data import catalog, conversion, shards
 from fireedit.platform.data.conversion import (
+    AspectError,
     ConversionConfig,
     TooManyBadRowsError,
     UnreadablePartError,
@@ -148,9 +149,31 @@ def test_pictures_shrink_to_the_shorter_side_and_never_grow(width: int, height: 
 
 
 def test_targets_become_as_large_as_their_source() -> None:
-    for other in (picture(1, 24, 24), picture(1, 300, 200)):
+    for other in (picture(1, 25, 20), picture(1, 300, 240)):
         source, target = scaled(picture(0, 50, 40), other)
         assert images.plain_jpeg_size(source) == images.plain_jpeg_size(target) == (40, 32)
+
+
+@pytest.mark.parametrize(("source", "target"), [((64, 64), (128, 96)), ((40, 30), (30, 40)), ((100, 60), (100, 63))])
+def test_a_target_of_another_aspect_is_refused_unless_its_corpus_has_them(
+    source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    sample = edit(picture(0, *source), picture(1, *target))
+    sizes = f"target of {target[0]} x {target[1]} pixels for a source of {source[0]} x {source[1]}; crop one"
+    with pytest.raises(AspectError, match=sizes):
+        scale_pictures(sample, CONFIG)
+    squashed = scale_pictures(sample, CONFIG, any_aspect=True)
+    assert images.plain_jpeg_size(squashed.source) == images.plain_jpeg_size(squashed.target) != target
+
+
+@pytest.mark.parametrize(("source", "target"), [((512, 341), (64, 43)), ((64, 43), (512, 341)), ((90, 10), (190, 22))])
+def test_a_target_whose_aspect_is_rounded_is_kept(source: tuple[int, int], target: tuple[int, int]) -> None:
+    kept, scaled_target = scaled(picture(0, *source), picture(1, *target))
+    assert images.plain_jpeg_size(kept) == images.plain_jpeg_size(scaled_target)
+
+
+def test_only_corpora_whose_publishers_load_each_picture_by_itself_have_targets_of_any_aspect() -> None:
+    assert {name for name, entry in catalog.CORPORA.items() if entry.any_aspect} == {"magicbrush", "reasonedit"}
 
 
 def test_a_jpeg_that_is_small_enough_keeps_its_bytes() -> None:
@@ -173,15 +196,17 @@ def test_a_stored_picture_looks_as_its_scaled_pixels() -> None:
 
 
 @pytest.mark.ray
-def test_bad_rows_are_set_aside_with_their_file_and_error(ray_session: None, tmp_path: Path) -> None:
-    write_pairs(tmp_path / "corpora", [pair(0), bad_pair(1), pair(2)], [pair(3), bad_pair(4)])
+def test_bad_rows_are_set_aside_with_their_file_number_and_error(ray_session: None, tmp_path: Path) -> None:
+    wide = (*pair(4)[:2], images.encode_jpeg(picture(4, 60, 30)))
+    write_pairs(tmp_path / "corpora", [pair(0), bad_pair(1), pair(2)], [pair(3), wide])
     report = converted(tmp_path, ConversionConfig(size=32, cpus_per_task=0.25, max_bad_fraction=0.5))
     assert (report["read"], report["kept"], report["set_aside"]) == (5, 3, 2)
     assert instructions_of(tmp_path / "shards") == ["make it 0", "make it 2", "make it 3"]
     quarantine = quarantine_of(tmp_path / "shards")
     files = [str(tmp_path / "corpora" / CORPUS / "data" / f"train-0000{part}-of-00262.parquet") for part in (0, 1)]
-    assert [row["file"] for row in quarantine] == files
-    assert all(row["row"].startswith(f"{CORPUS}/train/") and "damaged JPEG" in row["error"] for row in quarantine)
+    assert [(row["file"], row["number"]) for row in quarantine] == list(zip(files, (2, 2), strict=True))
+    assert all(row["row"].startswith(f"{CORPUS}/train/") for row in quarantine)
+    assert "damaged JPEG" in quarantine[0]["error"] and "60 x 30 pixels for a source of 40" in quarantine[1]["error"]
 
 
 @pytest.mark.ray

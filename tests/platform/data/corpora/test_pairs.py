@@ -140,9 +140,23 @@ def test_a_later_parquet_file_without_a_mask_is_read_and_one_without_pictures_is
 def test_a_record_that_cannot_be_read_is_one_bad_row(changed: dict, error: str, tmp_path: Path) -> None:
     write_folder(tmp_path, [record(mask="pictures/mask.png") | changed, record(mask="")])
     bad, good = opened(tmp_path)
+    assert [sample.read_from for sample in (bad, good)] == [(f"{tmp_path}/metadata.jsonl", n) for n in (1, 2)]
     with pytest.raises(ValueError, match=error):
         raise ValueError(bad.error)
     assert_is_the_pair(good)
+
+
+def test_rows_tell_the_line_or_row_that_they_were_read_from(tmp_path: Path) -> None:
+    lines = json.dumps(record() | {"instruction": ""}) + "\n\n"
+    folder = write_folder(tmp_path / "lines", [record()])
+    (folder / "metadata.jsonl").write_text(lines * 3)
+    assert [sample.read_from for sample in opened(folder)] == [(f"{folder}/metadata.jsonl", n) for n in (1, 3, 5)]
+    table = write_folder(tmp_path / "table", [record(), {**record(), "instruction": "Two\nlines."}], "metadata.csv")
+    assert [sample.read_from for sample in opened(table)] == [(f"{table}/metadata.csv", n) for n in (2, 4)]
+    columns = {name: pa.array([{"bytes": SOURCE, "path": None}] * 2, PICTURE) for name in ("source", "target")}
+    write_parquet(tmp_path / "train.parquet", **columns, instruction=["", ""])
+    first, second = opened(tmp_path)
+    assert first.error and [first.read_from, second.read_from] == [(f"{tmp_path}/train.parquet", n) for n in (1, 2)]
 
 
 @pytest.mark.parametrize(
