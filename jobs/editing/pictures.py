@@ -120,10 +120,12 @@ def read_mask(data: bytes) -> np.ndarray:
 
     Returns:
         uint8 [H, W], 255 where the picture may change.
+    Raises:
+        ImageError: the data is no picture, or its greatest level is 1.
     """
     mask = images.Picture(data)
     opacity = mask.alpha()
-    return mask.pixels()[..., 0] if opacity is None or (opacity == 255).all() else 255 - opacity
+    return mask.mask() if opacity is None or (opacity == 255).all() else 255 - opacity
 
 
 def encode_mask(mask: np.ndarray) -> EncodedImage:
