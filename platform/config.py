@@ -48,7 +48,8 @@ def load(recipe: type[T], name: str, overrides: Sequence[str] = (), folder: Path
     """
     path = Path(name) if folder is None or name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
-        names = ["the path of a .yaml file", *sorted(file.stem for file in path.parent.glob("*.yaml"))]
+        there = [] if folder is None else sorted(file.stem for file in folder.glob("*.yaml"))
+        names = ["the path of a .yaml file", *there]
         raise RecipeError(f"{name}: no such recipe; write {' or '.join(names)}")
     try:
         raw = yaml.safe_load(path.read_text()) or {}

@@ -49,8 +49,15 @@ def test_sections_of_the_recipes_that_ship_have_their_classes_own_defaults(path:
     ("arguments", "message"),
     [
         (["stepz=3"], "nano-stage2.yaml: unknown key 'stepz'; did you mean 'steps'?"),
-        (["--config", "nanoo"], "nanoo-stage2: no such recipe; write the path of a .yaml file or nano-clip or"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe; write"),
+        (
+            ["--config", "nanoo"],
+            "nanoo: no such recipe of stage 2; write nano, paper, paper-771k, or the path of a .yaml file",
+        ),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe of stage 2; write nano, paper"),
+        (
+            ["--config", str(CONFIGS / "nano-stage3.yaml")],
+            "nano-stage3.yaml: a recipe of stage 3, not 2; write --stage 3",
+        ),
         (["log_every=0"], "log_every: Input should be greater than 0, found 0"),
         (["minutes=null"], "found no end of the run; write steps=N, minutes=M, or both"),
         (["ema=1"], "ema: Input should be less than 1, found 1"),
