@@ -67,7 +67,7 @@ def read_component(like: Module, folder: Path) -> Module:
         SystemExit: the folder has no weights.
     """
     if not (folder / "config.json").is_file():
-        sys.exit(f"{folder} is missing; write a folder that holds {folder.name}, such as models/nano")
+        sys.exit(f"{folder} is missing; write init_from=FOLDER that holds {folder.name}, such as models/nano")
     kind: Any = type(like)  # of diffusers or transformers
     component: Module = kind.from_pretrained(check_folder(folder)).float()
     return component

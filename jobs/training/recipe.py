@@ -189,7 +189,8 @@ def _stage_in(path: Path) -> int | None:
         values = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError):  # which reading the recipe explains
         return None
-    return values.get("stage") if isinstance(values, dict) else None
+    stage: int | None = values.get("stage") if isinstance(values, dict) else None
+    return stage
 
 
 def build_parser() -> argparse.ArgumentParser:

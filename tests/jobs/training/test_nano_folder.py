@@ -49,7 +49,9 @@ def test_a_component_loads_saved_weights_or_raises(tmp_path: Path) -> None:
     written.save_pretrained(tmp_path / "qformer")
     load_weights(component, tmp_path / "qformer")
     assert all(torch.equal(value, written.state_dict()[name]) for name, value in component.state_dict().items())
-    with pytest.raises(SystemExit, match="nowhere is missing; write a folder that holds nowhere, such as models/nano"):
+    with pytest.raises(
+        SystemExit, match="nowhere is missing; write init_from=FOLDER that holds nowhere, such as models/nano"
+    ):
         load_weights(component, tmp_path / "nowhere")
 
 

@@ -136,7 +136,7 @@ def test_saved_encoders_load_with_the_projections_where_there_is_a_judge(
 
 
 def test_loading_without_a_text_encoder_names_it(out: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="text_encoder is missing; write a folder that holds text_encoder"):
+    with pytest.raises(SystemExit, match="text_encoder is missing; write init_from=FOLDER that holds text_encoder"):
         clip.CLIPTask(SIZES, recipe_of(out), out).load(tmp_path)
 
 
