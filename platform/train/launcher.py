@@ -158,7 +158,7 @@ def launch(
         on_checkpoint = _on_checkpoint(validate, validation_resources or {}, run)
         validation = ValidationConfig(on_checkpoint, ray_remote_kwargs={"num_cpus": 0})
     trainer = TorchTrainer(
-        _on_worker(loop, run, keep, passes),
+        _on_worker(loop, run, keep, passes),  # type: ignore[arg-type]  # its result is that of Train's second version
         train_loop_config=dict(config),
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(

@@ -130,7 +130,9 @@ def test_a_mixture_can_name_shards_that_no_catalog_lists(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("override", ["model.vlm.lora_rank=16", "model={preset: nano, vlm: {lora_rank: 16}}"])
-def test_sizes_are_overridden_and_the_saved_recipe_is_whole(tmp_path: Path, override: str) -> None:
+def test_sizes_are_overridden_and_the_saved_recipe_is_whole(
+    tmp_path: Path, override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "mine.yaml"
     recipe = read_recipe(["--stage", "2", override])
     nano = preset("nano")
@@ -139,6 +141,9 @@ def test_sizes_are_overridden_and_the_saved_recipe_is_whole(tmp_path: Path, over
     path.write_text(config.dump(recipe))
     assert "lora_rank: 16" in path.read_text() and "block_out_channels" in path.read_text()
     assert read_recipe(["--stage", "2", "--config", str(path)]) == recipe
+    with pytest.raises(SystemExit):
+        read_recipe(["--stage", "3", "--config", str(path)])
+    assert "mine.yaml: a recipe of stage 2, not 3; write --stage 2" in capsys.readouterr().err
 
 
 def test_a_published_detector_is_named_and_the_saved_recipe_is_whole(tmp_path: Path) -> None:
