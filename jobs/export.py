@@ -52,7 +52,13 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
             exporting.save(exporting.load(run, kind, args.merge_lora, dtype), folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     form = "adapter" if args.adapter else "merged pipeline" if args.merge_lora else "pipeline"
-    return {"out": args.out, "kind": form, "weights": kind, "step": step, "bytes": size}
+    return {
+        "out": args.out,
+        "kind": form,
+        "weights": "averages" if kind == AVERAGES else "last",
+        "step": step,
+        "bytes": size,
+    }
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fireedit.jobs.training.encoders import check_encoders, encode_shards
-from fireedit.platform import storage
+from fireedit.platform import config, storage
 from fireedit.platform.cluster import ResourcesError, start_ray
 from fireedit.platform.console import say
 from fireedit.platform.data import preparation
@@ -31,7 +31,15 @@ from fireedit.platform.flags import count
 from fireedit.platform.scenes.assets import MissingAssetsError
 from fireedit.platform.scenes.world import WORLDS
 
-INPUT_ERRORS = (PrepareError, MissingAssetsError, UnknownCorpusError, CorpusError, ShardsError, TooManyBadRowsError)
+INPUT_ERRORS = (
+    config.RecipeError,
+    PrepareError,
+    MissingAssetsError,
+    UnknownCorpusError,
+    CorpusError,
+    ShardsError,
+    TooManyBadRowsError,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def shards(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     """Convert the corpora to shards and, with --encode, encode these."""
     encode = args.encode.split(",") if args.encode else []
-    check_encoders(encode, args.weights)
+    check_encoders(encode, args.model, args.weights)
+    encoders = {"count": args.encoders, "gpus": args.gpus, "cpus_per_task": args.cpus_per_task}
+    encoders_config = config.parse(EncodersConfig, encoders, where="shards")
+    keys = ("size", "quality", "max_bad_fraction", "cpus_per_task")
+    conversion = config.parse(ConversionConfig, {key: getattr(args, key) for key in keys}, where="shards")
     columns, corpora = parse_columns(args.columns), storage.join(storage.home(), "corpora")
     if columns and args.format != "pairs":
         raise PrepareError("--columns are read with --format pairs only; write that, or leave them out")
@@ -62,17 +74,13 @@ def shards(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
         for name in names:
             find(name)
     start_ray()
-    config = ConversionConfig(
-        size=args.size, quality=args.quality, max_bad_fraction=args.max_bad_fraction, cpus_per_task=args.cpus_per_task
-    )
     if args.format == "pairs":
         source = args.source or storage.join(corpora, args.corpora)
-        report = preparation.prepare_pairs(source, args.out, args.corpora, columns, args.split, config)
+        report = preparation.prepare_pairs(source, args.out, args.corpora, columns, args.split, conversion)
     else:
-        report = preparation.prepare_shards(args.source or corpora, args.out, names, args.split, config)
+        report = preparation.prepare_shards(args.source or corpora, args.out, names, args.split, conversion)
     if encode:
-        encoders = EncodersConfig(count=args.encoders, gpus=args.gpus, cpus_per_task=args.cpus_per_task)
-        report |= encode_shards(args.out, names, encode, args.model, args.weights, encoders)
+        report |= encode_shards(args.out, names, encode, args.model, args.weights, encoders_config)
     return report
 
 
@@ -102,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     shards.add_argument("--cpus-per-task", type=float, default=1.0, help="logical CPUs of a task" + default)
     shards.add_argument("--encode", default="", help="latents, text or both with a comma: stored with the shards")
     shards.add_argument("--model", choices=("nano", "paper"), default="paper", help="whose sizes" + default)
-    shards.add_argument("--weights", default="", help="pipeline folder that holds VAE and text encoder")
+    shards.add_argument("--weights", default="", help="nano, or a pipeline folder with VAE and text encoder")
     shards.add_argument("--encoders", type=count, default=1, help="encoders at a time" + default)
     shards.add_argument("--gpus", type=float, default=0.0, help="GPUs of each encoder" + default)
     return parser

@@ -34,7 +34,7 @@ from fireedit.jobs.training.parts.painter import PainterRecipe, PainterTask
 from fireedit.jobs.training.parts.reader import SceneReaderRecipe, SceneReaderTask
 from fireedit.jobs.training.parts.tokenizers import train_tokenizers
 from fireedit.jobs.training.parts.vision import VisionRecipe, VisionTask
-from fireedit.jobs.training.pretraining import PretrainRecipe, PretrainTask, pretrain
+from fireedit.jobs.training.pretraining import PretrainRecipe, PretrainTask, pretrain, resumed_position
 from fireedit.models.model import preset
 from fireedit.platform import config, storage
 
@@ -53,7 +53,11 @@ TRAINED: dict[str, tuple[type[PretrainRecipe], Callable[..., PretrainTask]]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_intermixed_args(argv)
-    print(json.dumps(run(args.part, args.out, args.overrides)))
+    try:
+        report = run(args.part, args.out, args.overrides)
+    except OSError as error:  # of files of a small model, damaged or missing
+        sys.exit(f"pretrain.py: {error}")
+    print(json.dumps(report))
 
 
 def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -75,6 +79,7 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         recipe = config.load(recipe_type, f"nano-{part}", overrides, CONFIGS)
     except config.RecipeError as error:
         sys.exit(f"pretrain.py: {error}")
+    resumed_position(part, recipe)  # refuses other settings before anything is copied
     if recipe.init_from is not None:
         copy_components(out, recipe.init_from)
     copy_tokenizers(out)

@@ -48,7 +48,8 @@ def load(recipe: type[T], name: str, overrides: Sequence[str] = (), folder: Path
     """
     path = Path(name) if folder is None or name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
-        names = ["the path of a .yaml file", *sorted(file.stem for file in path.parent.glob("*.yaml"))]
+        there = [] if folder is None else sorted(file.stem for file in folder.glob("*.yaml"))
+        names = ["the path of a .yaml file", *there]
         raise RecipeError(f"{name}: no such recipe; write {' or '.join(names)}")
     try:
         raw = yaml.safe_load(path.read_text()) or {}
@@ -156,11 +157,22 @@ def _explain(recipe: Any, error: ValidationError) -> str:
         *sections, key = map(str, detail["loc"][1:])
         known = _fields_in(recipe, sections)
         if detail["type"] == "unexpected_keyword_argument" and key not in known:
-            return f"unknown key '{'.'.join([*sections, key])}'; {nearest(key, list(known))}"
+            return f"unknown key '{'.'.join([*_written(recipe, sections), key])}'; {nearest(key, list(known))}"
     first = details[0]
-    key, message = ".".join(map(str, first["loc"][1:])), first["msg"].removeprefix("Value error, ")
+    key, message = ".".join(_written(recipe, first["loc"][1:])), first["msg"].removeprefix("Value error, ")
     found = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"
     return f"{key}: {message}{found}"
+
+
+def _written(recipe: Any, location: Sequence[Any]) -> list[str]:
+    """Keys of a location as a recipe writes them: without the classes of unions, which pydantic names as sections."""
+    keys, hint = [], recipe
+    for place in map(str, location):
+        fields = _fields_in(hint)
+        if place in fields or len(_dataclasses_in(hint)) < 2:
+            keys.append(place)
+        hint = fields.get(place, hint)
+    return keys
 
 
 def _fields_in(hint: Any, sections: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Frozen encoders whose outputs `jobs/prepare.py shards --encode` stores beside the shards."""
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ import diffusers
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from fireedit.models.model import preset
+from fireedit.jobs.training.sizes import differences
+from fireedit.models.model import NANO, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
 from fireedit.models.text import text_states, tokenize_text
 from fireedit.models.vae import encode_pixels
 from fireedit.models.weights import fingerprint
 from fireedit.platform import storage
+from fireedit.platform.config import to_plain
 from fireedit.platform.data.encoding import Arrays, Encoder, EncodersConfig, encode
 from fireedit.platform.data.preparation import PrepareError
 from fireedit.platform.data.sample import Sample
@@ -48,13 +51,33 @@ ENCODERS: dict[str, Callable[[str, str], Encoder]] = {"latents": latents, "text"
 """Encoders by their name in `--encode`; each takes a preset's name and a pipeline folder."""
 
 
-def check_encoders(encoders: Sequence[str], weights: str) -> None:
-    """Raise PrepareError unless all encoders are known and have weights."""
+READS = {"latents": ("vae",), "text": ("text_encoder", "tokenizer")}
+"""Components that each encoder reads."""
+
+
+def check_encoders(encoders: Sequence[str], model: str, weights: str) -> str:
+    """Find the pipeline folder of encoders; `nano` names the shipped one.
+
+    Raises:
+        PrepareError: an encoder is unknown, or the folder has none of the preset's sizes.
+    """
     for name in encoders:
         if name not in ENCODERS:
             raise PrepareError(f"--encode: found {name!r}; write {' or '.join(ENCODERS)}, or both with a comma")
     if encoders and not weights:
         raise PrepareError("--encode needs --weights FOLDER, a saved pipeline that holds the encoders")
+    folder, sizes = str(NANO) if weights == "nano" else weights, to_plain(preset(model))
+    for component in (component for name in encoders for component in READS[name]):
+        file = "tokenizer_config.json" if component == "tokenizer" else "config.json"
+        path = storage.join(folder, component, file)
+        if not storage.exists(path):
+            raise PrepareError(f"--weights: {path} is missing; write nano, or the folder of a saved pipeline")
+        for key, found, wanted in differences(json.loads(storage.read_bytes(path)), sizes.get(component, {})):
+            raise PrepareError(
+                f"--weights: {weights} has {component}.{key} {found}, --model {model} {wanted}; write the --model of "
+                "these weights"
+            )
+    return folder
 
 
 def encode_shards(
@@ -64,11 +87,11 @@ def encode_shards(
 
     Args:
         encoders: keys of ENCODERS.
-        weights: pipeline folder.
+        weights: pipeline folder, or `nano`.
     Returns:
         Report of each corpus and encoder.
     """
-    check_encoders(encoders, weights)
+    weights = check_encoders(encoders, model, weights)
     reports: dict[str, Any] = {}
     for kind in encoders:
         encoder = ENCODERS[kind](model, weights)

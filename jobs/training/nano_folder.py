@@ -16,10 +16,10 @@ from torch import nn
 
 from fireedit.jobs.training import exporting
 from fireedit.jobs.training.sizes import same_sizes
+from fireedit.models.checkpoint_files import check_folder
 from fireedit.models.model import NANO, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.platform import storage
-from fireedit.platform.console import say
 from fireedit.platform.train import runs
 
 PRETRAINED = dict.fromkeys(("vision", "detector", "region_encoder"), "vision") | {"vlm": "llm", "text_encoder": "clip"}
@@ -33,24 +33,44 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def saved(fresh: Module, folder: Path) -> Module:
     """Load the component saved in `folder`, in float32; return the fresh one if there is none."""
-    if (folder / "config.json").is_file():
-        return type(fresh).from_pretrained(folder).float()  # type: ignore[attr-defined]  # of diffusers, transformers
-    say(f"{folder} has no weights; using fresh ones: pretrain that part first")
-    return fresh
+    return read_component(fresh, folder) if (folder / "config.json").is_file() else fresh
 
 
 def frozen(fresh: Module, folder: Path) -> Module:
-    """Load a component like `saved`, in eval mode and without gradients."""
-    return saved(fresh, folder).eval().requires_grad_(False)
+    """Load the component saved in `folder` in float32, in eval mode and without gradients.
+
+    Raises:
+        SystemExit: the folder has no weights.
+    """
+    if not (folder / "config.json").is_file() and folder.name in PRETRAINED:
+        part = PRETRAINED[folder.name]
+        sys.exit(
+            f"{folder} is missing; run `python jobs/pretrain.py {part} --out {folder.parent}` first, or write "
+            "init_from=models/nano, which is copied"
+        )
+    return read_component(fresh, folder).eval().requires_grad_(False)
 
 
 def load_weights(component: nn.Module, folder: Path) -> None:
     """Load the weights saved in `folder` into a component of the same class and sizes.
 
     Raises:
-        OSError: the folder has no weights.
+        SystemExit: the folder has no weights.
     """
-    component.load_state_dict(type(component).from_pretrained(folder).float().state_dict())  # type: ignore[attr-defined]
+    component.load_state_dict(read_component(component, folder).state_dict())
+
+
+def read_component(like: Module, folder: Path) -> Module:
+    """Read the component saved in `folder`, of the class of `like`, in float32.
+
+    Raises:
+        SystemExit: the folder has no weights.
+    """
+    if not (folder / "config.json").is_file():
+        sys.exit(f"{folder} is missing; write init_from=FOLDER that holds {folder.name}, such as models/nano")
+    kind: Any = type(like)  # of diffusers or transformers
+    component: Module = kind.from_pretrained(check_folder(folder)).float()
+    return component
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from fireedit.platform import storage
 from fireedit.platform.config import Decay, Seed
 from fireedit.platform.train import checkpoints
 from fireedit.platform.train.engine import Engine, EngineConfig, build_engine
-from fireedit.platform.train.loop import Loop, LoopConfig
+from fireedit.platform.train.loop import DivergedError, Loop, LoopConfig
 from fireedit.platform.train.optimizer import OptimizerConfig
 from fireedit.platform.train.progress import Progress, Row
 from fireedit.platform.train.session import local_session, process_group
@@ -158,7 +158,8 @@ class PartTask:
         return {}
 
     def position(self, step: int) -> dict[str, Any]:
-        return {"step": step, "drawn": self.pool.drawn, "before_s": self.before_s}
+        begun = begun_with(self.recipe)
+        return {"step": step, "drawn": self.pool.drawn, "before_s": self.before_s, "begun_with": begun}
 
     def saving(self, step: int, engine: Engine) -> None:
         """Write the averaged weights to `out`."""
@@ -176,11 +177,11 @@ def pretrain(part: PretrainTask, recipe: PretrainRecipe, out: Path) -> dict[str,
     Returns:
         its figures, training time and samples.
     Raises:
-        SystemExit: SIGTERM or Ctrl-C came; weights and checkpoint are saved.
+        SystemExit: SIGTERM or Ctrl-C came, and weights and checkpoint are saved; training diverged; or it began with
+            other settings.
     """
-    folder = storage.join(recipe.home, "pretraining", part.name)
-    address = checkpoints.latest(folder)
-    position = checkpoints.read_state(address).position["task"] if address else {}
+    folder = folder_of(part.name, recipe)
+    position = resumed_position(part.name, recipe)
     before_s = position["before_s"] if position else _begin(part, recipe)
     gpu = torch.cuda.is_available()
     # The pool forks its processes before CUDA starts.
@@ -196,12 +197,46 @@ def pretrain(part: PretrainTask, recipe: PretrainRecipe, out: Path) -> dict[str,
             return [ConsoleLine(recipe.steps), MetricsFile(storage.join(folder, METRICS), start)]
 
         loop = Loop(task, engine, session, recipe.loop, writers, Progress(), storage.join(folder, "traces"))
-        ended = loop.train()
+        try:
+            ended = loop.train()
+        except DivergedError as error:
+            sys.exit(f"{part.name}: {error}; the same command resumes it")
         if ended.stopped:
             sys.exit(f"{part.name}: stopped after step {ended.step}; the same command resumes it")
         report = _evaluate(task, engine, ended.step, loop.clock.elapsed_s)
     storage.write_bytes(str(figures_path(out, part.name)), json.dumps(report, indent=1).encode() + b"\n")
     return report
+
+
+def folder_of(part: str, recipe: PretrainRecipe) -> str:
+    """Address of the folder of a part's training."""
+    return storage.join(recipe.home, "pretraining", part)
+
+
+def begun_with(recipe: PretrainRecipe) -> dict[str, Any]:
+    """List the settings that a training keeps, as JSON holds them: its first weights, and what decides its samples."""
+    start = None if recipe.init_from is None else str(recipe.init_from.absolute())
+    return {"init_from": start, "batch": recipe.batch, "seed": recipe.seed}
+
+
+def resumed_position(part: str, recipe: PretrainRecipe) -> dict[str, Any]:
+    """Read the position of a part's newest checkpoint; {} if its training has not begun.
+
+    Raises:
+        SystemExit: it began with other settings than the recipe's.
+    """
+    folder = folder_of(part, recipe)
+    address = checkpoints.latest(folder)
+    position: dict[str, Any] = checkpoints.read_state(address).position["task"] if address else {}
+    before, now = position.get("begun_with", {}), begun_with(recipe)
+    for key, value in before.items():
+        if value != now[key]:
+            same = f"{key}={value}" if value is not None else f"no {key}"
+            sys.exit(
+                f"{part}: its training in {folder} began with {key} {value}, not {now[key]}; write {same} to resume "
+                "it, or another home=FOLDER or delete that folder to begin anew"
+            )
+    return position
 
 
 def _begin(part: PretrainTask, recipe: PretrainRecipe) -> float:
@@ -220,7 +255,7 @@ def _evaluate(task: PartTask, engine: Engine, step: int, elapsed_s: float) -> di
     with engine.averages.applied(), torch.no_grad():
         model = part.model.eval()
         figures = part.figures(model)
-        part.preview(model).save(Path(recipe.home, "pretraining", part.name, SHEET))
+        part.preview(model).save(Path(folder_of(part.name, recipe), SHEET))
     return {
         "part": part.name,
         "steps": step,

@@ -22,6 +22,9 @@ FIT = (
 )
 
 
+PREPARE_ERRORS = (PrepareError, ResourcesError, TooManyBadRowsError, UnreadablePartError)
+
+
 def run_on_ray(recipe: TrainRecipe) -> dict[str, Any]:
     """Do as `run_stage` with Ray Train."""
     return run_stage(recipe, train_on_ray)
@@ -38,7 +41,7 @@ def train_on_ray(recipe: TrainRecipe, run: Run) -> None:
     try:
         require_resources(recipe.bundles, FIT)
         prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
-    except (PrepareError, ResourcesError, TooManyBadRowsError, UnreadablePartError) as error:
+    except PREPARE_ERRORS as error:
         sys.exit(f"train.py: {error}")
     require_same_corpora(open_corpora(recipe), run)
     validation.prepare(recipe)
@@ -56,9 +59,16 @@ def train_on_ray(recipe: TrainRecipe, run: Run) -> None:
 
 
 def make_corpora(commands: Sequence[Sequence[str]]) -> list[str]:
-    """Prepare the missing corpora of recipes, each given as the arguments of train.py; returns their names."""
+    """Prepare the missing corpora of recipes, each given as the arguments of train.py; returns their names.
+
+    Raises:
+        SystemExit: they cannot be prepared.
+    """
     recipes = [read_recipe(argv) for argv in commands]
     start_ray()
-    for recipe in recipes:
-        prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
+    try:
+        for recipe in recipes:
+            prepare_missing(recipe.home, recipe.mixture, recipe.scenes, recipe.ingest.cpus_per_task)
+    except PREPARE_ERRORS as error:
+        sys.exit(f"pretrain.py: {error}")
     return sorted({name for recipe in recipes for name in recipe.mixture})

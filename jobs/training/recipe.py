@@ -1,12 +1,14 @@
 """Recipe of one run of one stage: its fields, the command line that reads it, and the checks before Ray starts."""
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
+import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fireedit.jobs.training.sizes import ModelSizes
@@ -149,14 +151,46 @@ def read_recipe(argv: Sequence[str]) -> TrainRecipe:
     """Read the recipe of a command line; exits with a sentence and code 2 if it is wrong."""
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)
-    name = args.config if args.config.endswith((".yaml", ".yml")) else f"{args.config}-stage{args.stage}"
     try:
+        name = _recipe_name(args.config, args.stage)
         recipe = config.load(TrainRecipe, name, [*args.overrides, f"stage={args.stage}"], CONFIGS)
         recipe = replace(recipe, home=storage.absolute(recipe.home))
         check(recipe, name)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
     return recipe
+
+
+def _recipe_name(config_name: str, stage: int) -> str:
+    """Complete a preset's name to that of its recipe of a stage; a path stays as it is.
+
+    Raises:
+        RecipeError: there is no such preset or file, or the file is of another stage.
+    """
+    is_path = config_name.endswith((".yaml", ".yml"))
+    path = Path(config_name) if is_path else CONFIGS / f"{config_name}-stage{stage}.yaml"
+    if not path.is_file():
+        presets = sorted(file.stem.removesuffix(f"-stage{stage}") for file in CONFIGS.glob(f"*-stage{stage}.yaml"))
+        raise RecipeError(
+            f"--config {config_name}: no such recipe of stage {stage}; write "
+            f"{', '.join([*presets, 'or the path of a .yaml file'])}"
+        )
+    found = _stage_in(path) if is_path else None
+    if found not in (None, stage):
+        raise RecipeError(f"--config {config_name}: a recipe of stage {found}, not {stage}; write --stage {found}")
+    return config_name if is_path else path.stem
+
+
+def _stage_in(path: Path) -> int | None:
+    """Read the stage of a recipe off its file's name or off the file, as that of a run has it; None if neither says."""
+    if named := re.search(r"-stage(\d+)$", path.stem):
+        return int(named[1])
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):  # which reading the recipe explains
+        return None
+    stage: int | None = values.get("stage") if isinstance(values, dict) else None
+    return stage
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ from fireedit.platform.console import say
 from fireedit.platform.data.ingest import Corpora, set_aside
 from fireedit.platform.data.shards import ShardsError
 from fireedit.platform.train import runs
+from fireedit.platform.train.loop import DivergedError
 from fireedit.platform.train.progress import from_lines, summarize
 from fireedit.platform.train.runs import Run
 from fireedit.platform.train.session import local_session, process_group
@@ -140,14 +141,17 @@ def run_stage(recipe: TrainRecipe, train: Callable[[TrainRecipe, Run], None]) ->
     Args:
         train: `train_locally`, or `train_on_ray` of ray_run.py.
     Raises:
-        SystemExit: the run was asked to stop, or cannot resume.
+        SystemExit: the run was asked to stop, has diverged, or cannot resume.
     """
     run = Run(recipe.home, run_name(recipe))
     if run.finished:
         refuse_another_run(recipe, run)
         say(f"run {run.name} is finished; write another run=NAME to train anew")
     else:
-        train(recipe, run)
+        try:
+            train(recipe, run)
+        except DivergedError as error:
+            sys.exit(f"run {run.name}: {error}; the same command with run={run.name} resumes it")
     if not run.finished:
         sys.exit(f"run {run.name} stopped before its end; the same command with run={run.name} resumes it")
     return summary(recipe, run)

@@ -80,7 +80,10 @@ class Engine(ABC):
     @property
     @abstractmethod
     def grad_norm(self) -> float:
-        """Gradient norm of the last update, before clipping; waits for the device."""
+        """Gradient norm of the last update, before clipping; waits for the device.
+
+        Not finite from the first update on whose gradients are not, where the engine does not skip such an update.
+        """
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:

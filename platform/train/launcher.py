@@ -34,6 +34,7 @@ from fireedit.platform import storage
 from fireedit.platform.cluster import quiet_ray_data
 from fireedit.platform.console import say
 from fireedit.platform.train import checkpoints
+from fireedit.platform.train.loop import DivergedError
 from fireedit.platform.train.runs import Run
 from fireedit.platform.train.session import Control, StopFile, Write, tell_stop
 from fireedit.platform.train.validation import Validate, attempt, record_failure
@@ -149,13 +150,15 @@ def launch(
         passes: forward passes of a step on all workers together.
         validate: runs in a task of its own beside training, on checkpoints that the loop saves for it; it may fail.
         validation_resources: CPUs and GPUs of that task.
+    Raises:
+        DivergedError: of the loop, which is not restarted for it.
     """
     validation = None
     if validate is not None:
         on_checkpoint = _on_checkpoint(validate, validation_resources or {}, run)
         validation = ValidationConfig(on_checkpoint, ray_remote_kwargs={"num_cpus": 0})
     trainer = TorchTrainer(
-        _on_worker(loop, run, keep, passes),
+        _on_worker(loop, run, keep, passes),  # type: ignore[arg-type]  # its result is that of Train's second version
         train_loop_config=dict(config),
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
@@ -176,21 +179,31 @@ def launch(
     storage.remove_file(run.stop)  # of an earlier sitting
     _forget_removed(run)
     with _stopping(run):
-        return _in_thread(trainer.fit)
+        result = _in_thread(trainer.fit)
+    if result.return_value:  # type: ignore[attr-defined]
+        raise DivergedError(result.return_value)  # type: ignore[attr-defined]
+    return result
 
 
-def _on_worker(loop: Loop, run: Run, keep: int, passes: int) -> Callable[[dict[str, Any]], None]:
-    """Wrap the loop so that a worker prints the loop's lines only, without Ray's reports."""
+def _on_worker(loop: Loop, run: Run, keep: int, passes: int) -> Callable[[dict[str, Any]], str]:
+    """Wrap the loop so that a worker prints the loop's lines only, without Ray's reports.
 
-    def quiet_loop(config: dict[str, Any]) -> None:
+    Training that diverges ends with the error's message as its result: Ray would restart workers that raise it.
+    """
+
+    def quiet_loop(config: dict[str, Any]) -> str:
         quiet_ray_data()
         logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs every report to the root logger
-        session = RaySession(run, keep, passes)
+        session, diverged = RaySession(run, keep, passes), ""
         if session.idle:
             session.serve_idle()
         else:
-            loop(session, config)
+            try:
+                loop(session, config)
+            except DivergedError as error:
+                diverged = str(error)
             session.close()
+        return diverged
 
     return quiet_loop
 

@@ -27,6 +27,10 @@ LOOK_S = 5.0
 """Seconds between two looks for nodes that are about to go."""
 
 
+class DivergedError(ArithmeticError):
+    """Training whose losses or gradients are not finite; the message names the step and the figures."""
+
+
 class Losses(Protocol):
     """Losses of a batch."""
 
@@ -118,7 +122,11 @@ class Loop:
         self._leaves = self._saves_soon = False
 
     def train(self) -> Ended:
-        """Take steps until the clock or a wish to stop ends the sitting; report and save when it is time."""
+        """Take steps until the clock or a wish to stop ends the sitting; report and save when it is time.
+
+        Raises:
+            DivergedError: a figure is not finite, on all workers at the same report; nothing is saved since the last.
+        """
         with ExitStack() as stack:
             for writer in self.writers:
                 stack.callback(writer.close)
@@ -159,6 +167,7 @@ class Loop:
         engine, control = self.engine, self.session.control
         more = {"lr": engine.learning_rate, "grad_norm": engine.grad_norm, "left_s": self._left_s()}
         row = self.progress.report(self.step, control.mean, more | self.task.figures(control.total))
+        _require_finite(row)
         self._reported, self._reported_s = self.step, self.clock.elapsed_s
         write_all(self.writers, row)
         return row
@@ -229,6 +238,16 @@ class Loop:
             address = storage.join(self.traces, f"steps-{self._profiled}-{self.step}.json")
             storage.write_bytes(address, Path(folder, "trace.json").read_bytes())
         say(f"wrote {address}; open it at chrome://tracing or ui.perfetto.dev")
+
+
+def _require_finite(row: Row) -> None:
+    """Raise DivergedError where a loss or gradient of the steps since the last report is not finite."""
+    wrong = next((f"{name} {value}" for name, value in row.items() if not math.isfinite(value)), None)
+    if wrong is not None:
+        raise DivergedError(
+            f"step {row['step']}: training has diverged to {wrong}, and nothing of it is saved; go on from the last "
+            "checkpoint with a lower optimizer.lr, and optimizer.muon_lr where it is set"
+        )
 
 
 class _NoProfiler:

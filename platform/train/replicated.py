@@ -67,7 +67,8 @@ class ReplicatedEngine(Engine):
         if self._passes % self.config.accumulate:
             return False
         self._average_gradients()
-        self._norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        self._norm = norm + 0 * self._norm  # stays NaN after a norm that is not finite
         for group, full_rate in zip(self._groups, self._rates, strict=True):
             group["lr"] = rate * full_rate
         for optimizer in self.optimizers:

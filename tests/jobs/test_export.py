@@ -55,7 +55,7 @@ def test_the_newest_complete_checkpoint_becomes_a_pipeline(
     run: Run, trained: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = take(run, tmp_path / "last", capsys, "--weights", "last")
-    assert (report["step"], report["kind"], report["weights"]) == (20, "pipeline", "weights")
+    assert (report["step"], report["kind"], report["weights"]) == (20, "pipeline", "last")
     assert report["bytes"] == sum(path.stat().st_size for path in (tmp_path / "last").rglob("*") if path.is_file())
     last = dict(FireEditPipeline.from_pretrained(tmp_path / "last").model.named_parameters())
     for name, values in trained.items():

@@ -107,6 +107,24 @@ def test_wrong_arguments_of_pairs_are_errors(
     assert error in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--encode", "latents", "--weights", "nowhere"], "--weights: nowhere/vae/config.json is missing; write nano"),
+        (["--cpus-per-task", "0"], "shards: cpus_per_task: Input should be greater than 0, found 0.0"),
+        (["--cpus-per-task", "1.5"], "shards: cpus_per_task: found 1.5; Ray takes fractions below 1 only"),
+        (["--gpus", "-1"], "shards: gpus: Input should be greater than or equal to 0, found -1.0"),
+        (["--max-bad-fraction", "2"], "shards: max_bad_fraction: Input should be less than or equal to 1, found 2.0"),
+    ],
+)
+def test_shards_are_refused_before_anything_is_converted(
+    words: list[str], error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shards"
+    assert prepare.main(["shards", "--source", str(tmp_path), "--out", str(out), "--corpora", "cc12m", *words]) == 1
+    assert f"prepare: {error}" in capsys.readouterr().err and not out.exists()
+
+
 def test_the_default_folder_follows_fireedit_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FIREEDIT_HOME", str(tmp_path))
     assert write_scenes("--rows", "2", "--corpora", "cc12m") == 0

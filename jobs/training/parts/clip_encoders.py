@@ -27,8 +27,9 @@ from fireedit.jobs.training.held_out import (
     held_out_batches,
     known_cross_entropy,
 )
-from fireedit.jobs.training.nano_folder import saved
+from fireedit.jobs.training.nano_folder import load_weights, read_component, saved
 from fireedit.jobs.training.pretraining import PretrainRecipe
+from fireedit.models.checkpoint_files import read_tensors
 from fireedit.models.model import FireEditConfig
 from fireedit.models.text import build_text_encoder
 from fireedit.models.tokens import IGNORED
@@ -186,8 +187,14 @@ class CLIPTask:
         return card_sheet(cards, columns=3, side=192)
 
     def load(self, folder: Path) -> None:
-        """Load the vision model alone: the text encoder is trained anew, without words of other training worlds."""
-        self.model.clip.vision.load_state_dict(saved(Vision(self.sizes.vision), folder / "vision").clip.state_dict())
+        """Load all but the probes, which are never saved; projections and scale start fresh without a saved judge."""
+        clip = self.model.clip
+        load_weights(clip.text_encoder, folder / "text_encoder")
+        vision = read_component(Vision(self.sizes.vision), folder / "vision")
+        clip.vision.load_state_dict(vision.clip.state_dict())
+        if (folder / JUDGE).is_file():
+            for name, value in read_tensors(folder / JUDGE).items():
+                clip.get_parameter(name).data.copy_(value)
 
     def save(self, model: CLIPWithProbes, folder: Path) -> None:
         """Save in half precision; DINOv2 in the vision tower stays as it is, and is fresh if there is none."""

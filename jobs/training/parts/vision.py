@@ -20,7 +20,7 @@ from fireedit.jobs.evaluation.clip import normalized
 from fireedit.jobs.evaluation.success import COLORLESS
 from fireedit.jobs.training.detection_loss import SetLoss
 from fireedit.jobs.training.held_out import HELD_OUT, SHOWN, accuracy, held_out_batches, known_cross_entropy
-from fireedit.jobs.training.nano_folder import load_weights, saved
+from fireedit.jobs.training.nano_folder import load_weights, read_component, saved
 from fireedit.jobs.training.pretraining import PretrainRecipe
 from fireedit.models.detector import Detections, Detector, DetectorConfig
 from fireedit.models.detectors.proposals import select_proposals
@@ -177,7 +177,8 @@ class VisionTask:
 
     def load(self, folder: Path) -> None:
         """Load all but the probes, which are never saved."""
-        self.model.vision.dino.load_state_dict(saved(Vision(self.sizes.vision), folder / "vision").dino.state_dict())
+        vision = read_component(Vision(self.sizes.vision), folder / "vision")
+        self.model.vision.dino.load_state_dict(vision.dino.state_dict())
         load_weights(self.model.detector, folder / "detector")
         load_weights(self.model.region_encoder, folder / "region_encoder")
 

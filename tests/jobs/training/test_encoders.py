@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fireedit.jobs.training.encoders import ENCODERS, encode_shards
-from fireedit.models.model import preset
+from fireedit.jobs.training.encoders import ENCODERS, check_encoders, encode_shards
+from fireedit.models.model import NANO, preset
 from fireedit.models.pipeline import FireEditPipeline
 from fireedit.models.processor import squash
 from fireedit.models.text import text_states, tokenize_text
@@ -124,5 +124,8 @@ def test_wrong_arguments_say_what_to_write(weights: str, out: str) -> None:
         encode_shards(out, ["test"], ["audio"], "nano", weights, CONFIG)
     with pytest.raises(PrepareError, match="needs --weights"):
         encode_shards(out, ["test"], ["text"], "nano", "", CONFIG)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(PrepareError, match="--weights: .*/nowhere/text_encoder/config.json is missing; write nano, or"):
         encode_shards(out, ["test"], ["text"], "nano", f"{out}/nowhere", CONFIG)
+    with pytest.raises(PrepareError, match="nano has vae.*, --model paper .*; write the --model of these weights"):
+        check_encoders(["latents"], "paper", "nano")
+    assert check_encoders(["text", "latents"], "nano", "nano") == str(NANO) and check_encoders([], "paper", "") == ""

@@ -13,6 +13,7 @@ from fireedit.jobs.training.nano_folder import (
     finish,
     frozen,
     load_weights,
+    saved,
 )
 from fireedit.models.model import preset
 from fireedit.models.pipeline import FireEditPipeline
@@ -24,24 +25,33 @@ from fireedit.platform.train import runs
 SIZES = preset("nano").qformer
 
 
-def test_a_frozen_component_is_the_saved_one_or_a_fresh_one_with_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    saved, fresh = QFormer(SIZES), QFormer(SIZES)
-    saved.half().save_pretrained(tmp_path / "qformer")
+def test_a_frozen_component_is_the_saved_one_and_a_missing_one_is_an_error_that_names_its_part(tmp_path: Path) -> None:
+    written, fresh = QFormer(SIZES), QFormer(SIZES)
+    written.half().save_pretrained(tmp_path / "qformer")
     loaded = frozen(fresh, tmp_path / "qformer")
-    assert torch.equal(loaded.query_tokens, saved.query_tokens.float())
-    assert not capsys.readouterr().err
-    assert frozen(fresh, tmp_path / "nowhere") is fresh and "pretrain that part first" in capsys.readouterr().err
-    assert not any(parameter.requires_grad for parameter in fresh.parameters())
+    assert torch.equal(loaded.query_tokens, written.query_tokens.float())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    with pytest.raises(
+        SystemExit, match=r"text_encoder is missing; run `python jobs/pretrain.py clip --out .*init_from=models/nano"
+    ):
+        frozen(fresh, tmp_path / "text_encoder")
+
+
+def test_the_other_half_of_a_component_is_the_saved_one_or_fresh(tmp_path: Path) -> None:
+    written, fresh = QFormer(SIZES), QFormer(SIZES)
+    assert saved(fresh, tmp_path / "qformer") is fresh
+    written.save_pretrained(tmp_path / "qformer")
+    assert torch.equal(saved(fresh, tmp_path / "qformer").query_tokens, written.query_tokens)
 
 
 def test_a_component_loads_saved_weights_or_raises(tmp_path: Path) -> None:
-    saved, component = QFormer(SIZES), QFormer(SIZES)
-    saved.save_pretrained(tmp_path / "qformer")
+    written, component = QFormer(SIZES), QFormer(SIZES)
+    written.save_pretrained(tmp_path / "qformer")
     load_weights(component, tmp_path / "qformer")
-    assert all(torch.equal(value, saved.state_dict()[name]) for name, value in component.state_dict().items())
-    with pytest.raises(OSError, match="nowhere"):
+    assert all(torch.equal(value, written.state_dict()[name]) for name, value in component.state_dict().items())
+    with pytest.raises(
+        SystemExit, match="nowhere is missing; write init_from=FOLDER that holds nowhere, such as models/nano"
+    ):
         load_weights(component, tmp_path / "nowhere")
 
 

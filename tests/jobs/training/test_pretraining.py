@@ -6,6 +6,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -96,8 +97,43 @@ def test_training_starts_from_saved_weights_and_resumes_from_its_checkpoint(
     started = pretrain(Line(), still, tmp_path / "out")
     assert started["slope"] == pytest.approx(long["slope"], abs=1e-4)
     assert started["minutes"] == 7.0
-    more = replace(recipe, steps=2 * STEPS, init_from=tmp_path / "nothing")
+    more = replace(still, steps=2 * STEPS)
     assert pretrain(Line(), more, tmp_path / "out")["steps"] == 2 * STEPS  # resumed from its checkpoint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"init_from": Path("nothing")}, "began with init_from None, not .*/nothing; write no init_from to resume"),
+        ({"batch": 4}, "began with batch 8, not 4; write batch=8 to resume it, or another home=FOLDER or delete"),
+        ({"seed": 1}, "began with seed 0, not 1; write seed=0"),
+    ],
+)
+def test_a_training_resumes_only_with_the_settings_that_it_keeps(
+    recipe: PretrainRecipe, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    pretrain(Line(), replace(recipe, steps=1), tmp_path / "out")
+    folder = tmp_path / "home" / "pretraining" / "line"
+    with pytest.raises(SystemExit, match=f"line: its training in {folder} {message}"):
+        pretrain(Line(), replace(recipe, steps=2, **change), tmp_path / "out")
+    state = folder / "step-00000001" / "state.json"
+    older = json.loads(state.read_text())
+    del older["position"]["task"]["begun_with"]
+    state.write_text(json.dumps(older))
+    if "init_from" not in change:
+        assert pretrain(Line(), replace(recipe, steps=2, **change), tmp_path / "out")["steps"] == 2
+
+
+def test_a_training_that_diverges_ends_with_a_sentence_and_keeps_its_weights(
+    recipe: PretrainRecipe, tmp_path: Path
+) -> None:
+    pretrain(Line(), replace(recipe, steps=5), tmp_path / "out")
+    before = weights(tmp_path / "out")
+    wild = replace(recipe, optimizer=OptimizerConfig(lr=1e38))
+    with pytest.raises(SystemExit, match="line: step 10: training has diverged to loss .*lower optimizer.lr.*resumes"):
+        pretrain(Line(), wild, tmp_path / "out")
+    assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path / "out").items())
+    assert pretrain(Line(), recipe, tmp_path / "out")["steps"] == STEPS
 
 
 def test_a_time_limit_ends_training_after_the_cooldown(recipe: PretrainRecipe, tmp_path: Path) -> None:

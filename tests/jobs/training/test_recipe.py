@@ -49,8 +49,15 @@ def test_sections_of_the_recipes_that_ship_have_their_classes_own_defaults(path:
     ("arguments", "message"),
     [
         (["stepz=3"], "nano-stage2.yaml: unknown key 'stepz'; did you mean 'steps'?"),
-        (["--config", "nanoo"], "nanoo-stage2: no such recipe; write the path of a .yaml file or nano-clip or"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe; write"),
+        (
+            ["--config", "nanoo"],
+            "nanoo: no such recipe of stage 2; write nano, paper, paper-771k, or the path of a .yaml file",
+        ),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe of stage 2; write nano, paper"),
+        (
+            ["--config", str(CONFIGS / "nano-stage3.yaml")],
+            "nano-stage3.yaml: a recipe of stage 3, not 2; write --stage 3",
+        ),
         (["log_every=0"], "log_every: Input should be greater than 0, found 0"),
         (["minutes=null"], "found no end of the run; write steps=N, minutes=M, or both"),
         (["ema=1"], "ema: Input should be less than 1, found 1"),
@@ -72,7 +79,7 @@ def test_sections_of_the_recipes_that_ship_have_their_classes_own_defaults(path:
         (["model.vlm.lora_rank=-1"], "model: no model has these sizes"),
         (["model.vlm.heads=0"], "model: no model has these sizes"),
         (["model.detector.kind=san"], "model.detector: found kind 'san'; write ddetr, sam, hf:NAME or yolov10"),
-        (["model.detector.kind=sam"], "model.detector.sam.folder: Field required"),
+        (["model.detector.kind=sam"], "model.detector.folder: Field required"),
         (
             ["model.detector={kind: sam, folder: /none}"],
             "model.detector: /none: no such folder; write model.detector.folder=FOLDER of a SamModel",
@@ -83,7 +90,7 @@ def test_sections_of_the_recipes_that_ship_have_their_classes_own_defaults(path:
         ),
         (
             ["model.detector={kind: sam, folder: /none, points_per_sid: 3}"],
-            "unknown key 'model.detector.sam.points_per_sid'; did you mean 'points_per_side'?",
+            "unknown key 'model.detector.points_per_sid'; did you mean 'points_per_side'?",
         ),
         (["engine.zero_stage=2"], "muon_lr: found ZeRO 2, which flattens matrices; write"),
         (["engine.zero_stage=0"], "engine.zero_stage: Input should be 1, 2 or 3, found 0"),
@@ -123,7 +130,9 @@ def test_a_mixture_can_name_shards_that_no_catalog_lists(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("override", ["model.vlm.lora_rank=16", "model={preset: nano, vlm: {lora_rank: 16}}"])
-def test_sizes_are_overridden_and_the_saved_recipe_is_whole(tmp_path: Path, override: str) -> None:
+def test_sizes_are_overridden_and_the_saved_recipe_is_whole(
+    tmp_path: Path, override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "mine.yaml"
     recipe = read_recipe(["--stage", "2", override])
     nano = preset("nano")
@@ -132,6 +141,9 @@ def test_sizes_are_overridden_and_the_saved_recipe_is_whole(tmp_path: Path, over
     path.write_text(config.dump(recipe))
     assert "lora_rank: 16" in path.read_text() and "block_out_channels" in path.read_text()
     assert read_recipe(["--stage", "2", "--config", str(path)]) == recipe
+    with pytest.raises(SystemExit):
+        read_recipe(["--stage", "3", "--config", str(path)])
+    assert "mine.yaml: a recipe of stage 2, not 3; write --stage 2" in capsys.readouterr().err
 
 
 def test_a_published_detector_is_named_and_the_saved_recipe_is_whole(tmp_path: Path) -> None:

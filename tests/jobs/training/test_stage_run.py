@@ -7,11 +7,18 @@ import pytest
 import yaml
 
 from fireedit.jobs.training.recipe import TrainRecipe, read_recipe
-from fireedit.jobs.training.stage_run import begin, refuse_another_run, require_same_corpora, starting_weights
+from fireedit.jobs.training.stage_run import (
+    begin,
+    refuse_another_run,
+    require_same_corpora,
+    run_stage,
+    starting_weights,
+)
 from fireedit.models.model import NANO
 from fireedit.platform import config, storage
 from fireedit.platform.data.ingest import Corpora, IngestConfig
 from fireedit.platform.data.shards import Index, Shard, ShardsError, write_index
+from fireedit.platform.train.loop import DivergedError
 from fireedit.platform.train.runs import Run
 
 
@@ -108,6 +115,14 @@ def test_a_run_that_begins_or_resumes_says_so_and_records_its_recipe(
     assert "  changed since its last sitting: steps: 5 -> 7\n" in capsys.readouterr().err
     begin(recipe_in(tmp_path, "steps=7"), run)
     assert "changed" not in capsys.readouterr().err
+
+
+def test_a_run_that_diverges_ends_with_a_sentence_that_names_it(tmp_path: Path) -> None:
+    def diverge(recipe: TrainRecipe, run: Run) -> None:
+        raise DivergedError("step 3: training has diverged")
+
+    with pytest.raises(SystemExit, match="run wild: step 3: training has diverged; the same command with run=wild"):
+        run_stage(replace(recipe_in(tmp_path), run="wild"), diverge)
 
 
 def test_a_run_of_another_stage_or_version_must_begin_anew(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A small task of the training loop that several tests train: a line through numbered batches of points."""
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,13 +41,15 @@ class LineBatch:
 
 @dataclass
 class LineTask:
-    """Fits a line to numbered batches of points; calls `at[step]` within a step."""
+    """Fits a line to numbered batches of points; calls `at[step]` within a step, and loses all sense at `nan_at`."""
 
     rank: int
     workers: int
     at: Mapping[int, Callable[[], object]] = field(default_factory=dict)
     seen: list[int] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
+    nan_at: int | None = None
+    """Number of the batch whose loss is NaN."""
 
     def batches(self, position: Mapping[str, Any]) -> Generator[LineBatch]:
         number = position.get("batches", 0) + self.rank
@@ -55,7 +58,8 @@ class LineTask:
             number += self.workers
 
     def losses(self, engine: Engine, batch: LineBatch) -> LineLosses:
-        return LineLosses(F.mse_loss(engine.model(batch.x), 3 * batch.x - 1))  # type: ignore[arg-type]
+        factor = math.nan if batch.number == self.nan_at else 1.0
+        return LineLosses(factor * F.mse_loss(engine.model(batch.x), 3 * batch.x - 1))  # type: ignore[arg-type]
 
     def record(self, step: int, batch: LineBatch, losses: LineLosses) -> int:
         self.seen.append(batch.number)

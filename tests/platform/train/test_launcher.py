@@ -15,7 +15,7 @@ import torch.distributed as dist
 from fireedit.platform import storage
 from fireedit.platform.train import checkpoints
 from fireedit.platform.train.launcher import RaySession, launch
-from fireedit.platform.train.loop import LoopConfig
+from fireedit.platform.train.loop import DivergedError, LoopConfig
 from fireedit.platform.train.progress import from_lines
 from fireedit.platform.train.runs import Run
 from fireedit.platform.train.session import LocalSession, local_session, process_group
@@ -26,11 +26,14 @@ from tests.platform.train.line import PASSES, LineTask, line_loop
 KEEP, SAVE_EVERY = 2, 2
 
 
-def sit(session: RaySession | LocalSession, run: Run, steps: int, killed_at: int = 0) -> None:
+def sit(
+    session: RaySession | LocalSession, run: Run, steps: int, killed_at: int = 0, nan_at: int | None = None
+) -> None:
     """Train a sitting, and note in a file of each worker its number and the batches that it has seen.
 
     Args:
         killed_at: step in which the second worker kills itself, once in the life of the run.
+        nan_at: number of the batch whose loss is NaN.
     """
     flag = Path(run.folder, "killed")
 
@@ -41,7 +44,7 @@ def sit(session: RaySession | LocalSession, run: Run, steps: int, killed_at: int
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    task = LineTask(session.rank, session.workers, {killed_at: kill} if session.rank == 1 else {})
+    task = LineTask(session.rank, session.workers, {killed_at: kill} if session.rank == 1 else {}, nan_at=nan_at)
     loop = line_loop(session, task, run.folder, LoopConfig(steps=steps, log_every=1, save_every=SAVE_EVERY))
     began = loop.step
     loop.train()
@@ -119,3 +122,21 @@ def test_a_run_is_killed_resized_on_ray_and_off_it_and_trains_as_an_unbroken_one
     assert notes(broken, 2) == [] and any(logged(f"1 of 3 workers are idle: the {PASSES} passes of a step go evenly"))
     assert losses(broken) == pytest.approx(unbroken, rel=1e-5)
     assert checkpoints.latest(broken.folder) == checkpoints.path_of(broken.folder, 8)
+
+
+def diverging(session: RaySession, config: dict[str, Any]) -> None:
+    with Path(session.run.folder, f"began-{session.rank}").open("a") as file:
+        file.write("once")
+    sit(session, session.run, steps=6, nan_at=3 * PASSES + 1)
+
+
+@pytest.mark.ray
+@pytest.mark.soak
+def test_workers_whose_training_diverges_are_not_restarted_and_the_driver_gets_the_reason(
+    ray_session: None, tmp_path: Path
+) -> None:
+    run = Run(str(tmp_path), "diverging")
+    with pytest.raises(DivergedError, match="step 4: training has diverged to loss nan"):
+        launch(diverging, {}, WorkersConfig(count=2, cpus=0.5, max_failures=2), run, keep=KEEP, passes=PASSES)
+    assert [Path(run.folder, f"began-{rank}").read_text() for rank in range(2)] == ["once", "once"]
+    assert steps_of(run) == [checkpoints.name_of(2)]

@@ -1,6 +1,7 @@
 """A sitting of a run steps, reports, saves and stops when it should, and the next one goes on where it ended."""
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -10,19 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from fireedit.platform import storage
 from fireedit.platform.train import checkpoints, loop, session
 from fireedit.platform.train.checkpoints import CheckpointFiles
-from fireedit.platform.train.loop import Ended, LoopConfig
+from fireedit.platform.train.engine import Engine
+from fireedit.platform.train.loop import DivergedError, Ended, LoopConfig
 from fireedit.platform.train.optimizer import OptimizerConfig
 from fireedit.platform.train.progress import Row, from_lines
+from fireedit.platform.train.replicated import ReplicatedEngine
 from fireedit.platform.train.session import LocalSession, Write, process_group
 from fireedit.platform.train.writers import TensorBoard, Writer
 from tests.factories import spawn
-from tests.platform.train.line import PASSES, LineTask, line_loop
+from tests.platform.train.line import PASSES, LineBatch, LineLosses, LineTask, line_loop
 
 SCHEDULED = OptimizerConfig(lr=0.1, warmup_ratio=0.2, cooldown_ratio=0.3)
 
@@ -64,12 +69,13 @@ def sit(
     at: Mapping[int, Callable[[], object]] | None = None,
     more: Callable[[int], list[Writer]] = lambda start: [],
     leaves: bool = False,
+    nan_at: int | None = None,
     **config: Any,
 ) -> Sitting:
     """Train a sitting of the run in `folder` in this process group, of 6 steps if `config` says nothing else."""
     with closing(NotingSession(folder)) as opened:
         opened.leaves = leaves
-        task = LineTask(opened.rank, opened.workers, at or {})
+        task = LineTask(opened.rank, opened.workers, at or {}, nan_at=nan_at)
         loop_config = LoopConfig(**{"steps": 6, "log_every": 1} | config)
         ended = line_loop(opened, task, str(folder), loop_config, SCHEDULED, more).train()
         opened.control.barrier()
@@ -251,6 +257,61 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_sitting(tmp_path: Path) ->
     (tmp_path / checkpoints.name_of(2)).touch()
     with pytest.raises(OSError, match=checkpoints.name_of(2)):
         sit(tmp_path, save_every=2, steps=10**6)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_sitting_whose_loss_is_not_finite_ends_before_it_saves_and_the_next_goes_on(
+    tmp_path: Path, log_every: int
+) -> None:
+    whole = sit(tmp_path / "whole", log_every=log_every)
+    with pytest.raises(DivergedError, match=r"step [46]: training has diverged to loss nan.*lower optimizer\.lr"):
+        sit(tmp_path / "broken", nan_at=3 * PASSES, save_every=3, log_every=log_every)
+    assert steps_of(tmp_path / "broken") == [3]
+    rows = from_lines((tmp_path / "broken" / "metrics.jsonl").read_bytes())
+    assert rows[-1]["step"] == 3 and all(math.isfinite(value) for row in rows for value in row.values())
+    sit(tmp_path / "broken", log_every=log_every)
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole") and whole.ended.step == 6
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_gradient_that_was_not_finite_ends_a_later_report_too(tmp_path: Path) -> None:
+    """A loss may not depend on the weights that it has spoilt."""
+    spoilt = torch.tensor(math.inf)
+
+    class SpoilingTask(LineTask):
+        def losses(self, engine: Engine, batch: LineBatch) -> LineLosses:
+            losses = super().losses(engine, batch)
+            if batch.number == 0:
+                losses.total.register_hook(lambda _: spoilt)
+            return losses if batch.number < PASSES else LineLosses(0 * next(iter_parameters(engine)).nan_to_num().sum())
+
+    with closing(NotingSession(tmp_path)) as opened, pytest.raises(DivergedError, match="step 6: .* grad_norm nan"):
+        line_loop(opened, SpoilingTask(0, 1), str(tmp_path), LoopConfig(steps=6, log_every=6)).train()
+    assert steps_of(tmp_path) == []
+
+
+def iter_parameters(engine: Engine) -> Iterator[Tensor]:
+    assert isinstance(engine, ReplicatedEngine)
+    return iter(engine.parameters)
+
+
+def diverging_workers(rank: int, folder: Path) -> None:
+    """Train on one of two processes, of which the second has a NaN in step 3."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    try:
+        sit(folder / "run", nan_at=2 * PASSES + 1, save_every=2)
+    except DivergedError as error:
+        (folder / f"{rank}.txt").write_text(str(error))
+    dist.destroy_process_group()
+
+
+def test_two_workers_end_together_when_one_has_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    spawn(diverging_workers, (tmp_path,), 2)
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
+    assert first == second and first.startswith("step 3: training has diverged to loss nan")
+    assert steps_of(tmp_path / "run") == [2]
 
 
 def two_workers(rank: int, folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fireedit.jobs.evaluation.clip import CLIPJudge
+from fireedit.jobs.evaluation.clip import JUDGE, CLIPJudge
 from fireedit.jobs.training.parts import clip_encoders as clip
 from fireedit.jobs.training.pretraining import pretrain
 from fireedit.models.model import NANO, preset
@@ -118,14 +118,26 @@ def test_a_seed_draws_an_edit_and_instructions_of_others(out: Path) -> None:
     assert len(first["instructions"].unique(dim=0)) > 1 and (first["captions_sum"] != other["captions_sum"]).all()
 
 
-def test_loading_keeps_the_text_encoder_fresh(out: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_judge", [True, False])
+def test_saved_encoders_load_with_the_projections_where_there_is_a_judge(
+    out: Path, tmp_path: Path, has_judge: bool
+) -> None:
     earlier, task = (clip.CLIPTask(SIZES, recipe_of(out), out) for _ in range(2))
     earlier.save(copy.deepcopy(earlier.model), tmp_path)
-    fresh = task.model.clip.text_encoder.state_dict()["embeddings.token_embedding.weight"].clone()
+    if not has_judge:
+        (tmp_path / JUDGE).unlink()
+    probes = task.model.readers.weight.clone()
     task.load(tmp_path)
-    assert torch.equal(task.model.clip.text_encoder.state_dict()["embeddings.token_embedding.weight"], fresh)
-    weights = (clip_task.model.clip.vision.state_dict() for clip_task in (task, earlier))
-    torch.testing.assert_close(*weights, atol=1e-3, rtol=1e-3)
+    loaded, written = (clip_task.model.clip.state_dict() for clip_task in (task, earlier))
+    for name, value in written.items():
+        same = torch.allclose(loaded[name], value, atol=1e-3, rtol=1e-3)
+        assert same == (has_judge or "_projection." not in name), name
+    assert torch.equal(task.model.readers.weight, probes)
+
+
+def test_loading_without_a_text_encoder_names_it(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="text_encoder is missing; write init_from=FOLDER that holds text_encoder"):
+        clip.CLIPTask(SIZES, recipe_of(out), out).load(tmp_path)
 
 
 def test_trained_weights_are_saved_and_judge(out: Path, tmp_path: Path) -> None:

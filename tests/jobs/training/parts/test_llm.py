@@ -34,7 +34,8 @@ def sizes() -> FireEditConfig:
 
 @pytest.fixture
 def task(sizes: FireEditConfig, tmp_path: Path) -> LanguageTask:
-    shutil.copytree(NANO / "vlm_tokenizer", tmp_path / "vlm_tokenizer")
+    for name in ("vlm_tokenizer", "vision", "detector", "region_encoder"):
+        shutil.copytree(NANO / name, tmp_path / name)
     recipe = LanguageRecipe(steps=4, batch=8, optimizer=OptimizerConfig(lr=1e-3), held_out=6, home=str(tmp_path))
     torch.manual_seed(0)
     return LanguageTask(sizes, recipe, tmp_path)

@@ -44,7 +44,8 @@ def task(sizes: FireEditConfig, tmp_path: Path) -> PainterTask:
 
 
 def make_task(sizes: FireEditConfig, folder: Path) -> PainterTask:
-    shutil.copytree(NANO / "tokenizer", folder / "out" / "tokenizer", dirs_exist_ok=True)
+    for name in ("tokenizer", "text_encoder"):
+        shutil.copytree(NANO / name, folder / "out" / name, dirs_exist_ok=True)
     optimizer = OptimizerConfig(lr=1e-3, muon_lr=2e-3, adamw_only=("unet.conv_in", "unet.conv_out"))
     objective = ObjectiveConfig(changed_weight=4, copy_floor=0.15, snr_cap=4, pure_noise=0.3)
     recipe = PainterRecipe(
