@@ -35,6 +35,7 @@ from fireedit.jobs.training.parts.reader import SceneReaderRecipe, SceneReaderTa
 from fireedit.jobs.training.parts.tokenizers import train_tokenizers
 from fireedit.jobs.training.parts.vision import VisionRecipe, VisionTask
 from fireedit.jobs.training.pretraining import PretrainRecipe, PretrainTask, pretrain, resumed_position
+from fireedit.models.checkpoint_files import CheckpointFileError
 from fireedit.models.model import preset
 from fireedit.platform import config, storage
 
@@ -49,13 +50,15 @@ TRAINED: dict[str, tuple[type[PretrainRecipe], Callable[..., PretrainTask]]] = {
     "scene_reader": (SceneReaderRecipe, SceneReaderTask),
 }
 """Recipe of each part, and its task, made from the nano sizes, the recipe and the folder of the small model."""
+READS_OTHERS = ("clip", "vision", "llm", "painter")
+"""Parts that read components which others train; clip and vision share one."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_intermixed_args(argv)
     try:
         report = run(args.part, args.out, args.overrides)
-    except OSError as error:  # of files of a small model, damaged or missing
+    except CheckpointFileError as error:
         sys.exit(f"pretrain.py: {error}")
     print(json.dumps(report))
 
@@ -80,7 +83,7 @@ def run(part: str, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except config.RecipeError as error:
         sys.exit(f"pretrain.py: {error}")
     resumed_position(part, recipe)  # refuses other settings before anything is copied
-    if recipe.init_from is not None:
+    if recipe.init_from is not None and part in READS_OTHERS:
         copy_components(out, recipe.init_from)
     copy_tokenizers(out)
     torch.manual_seed(recipe.seed)

@@ -28,8 +28,8 @@ ATTEMPTS = 3
 """Attempts of an edit that fails in the service."""
 PATIENCE_S = 600.0
 """Seconds that a service may be away, before the job is given up."""
-FIRST_PATIENCE_S = 20.0
-"""Seconds until a service must answer for the first time."""
+FIRST_PATIENCE_S = 120.0
+"""Seconds in which a service must answer for the first time: it may be starting."""
 LONGEST_WAIT_S = 60.0
 ROWS_AT_ONCE = 8
 """Rows that are read at a time."""
@@ -91,7 +91,7 @@ class Service:
             mask: uint8 [H, W], 255 where the picture may change.
         Raises:
             EditRefused: this edit is refused or fails.
-            ServiceError: the service is away for PATIENCE_S, or refuses this client.
+            ServiceError: the service is away for too long, or refuses this client.
         """
         form = {name: str(value) for name, value in fields.items() if value is not None}
         files = {"image": ("image", picture)}

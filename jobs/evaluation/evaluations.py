@@ -167,7 +167,9 @@ def open_edits(config: EvaluationConfig) -> EvaluationSet:
     _require_flags_of_set(config)
     edits = _open_set(config)
     if not edits.comparisons:
-        raise SetError(f"--data {config.data}: found no edits of {edits.name}; write a folder that has some")
+        drawn = config.drawn
+        where = f"--data {config.data}" if config.data else f"--edits {drawn.edits}, --sessions {drawn.sessions}"
+        raise SetError(f"{where}: found no edits of {edits.name}; write what has some")
     if not config.first:
         return edits
     turns = [turn for chain in edits.chains[: config.first] for turn in chain]

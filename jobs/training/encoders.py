@@ -66,7 +66,9 @@ def check_encoders(encoders: Sequence[str], model: str, weights: str) -> str:
             raise PrepareError(f"--encode: found {name!r}; write {' or '.join(ENCODERS)}, or both with a comma")
     if encoders and not weights:
         raise PrepareError("--encode needs --weights FOLDER, a saved pipeline that holds the encoders")
-    folder, sizes = str(NANO) if weights == "nano" else weights, to_plain(preset(model))
+    folder, config = str(NANO) if weights == "nano" else weights, preset(model)
+    text = {"hidden_size": config.text.width, "max_position_embeddings": config.text.tokens}
+    sizes: dict[str, Any] = {"vae": to_plain(config.vae), "text_encoder": text}
     for component in (component for name in encoders for component in READS[name]):
         file = "tokenizer_config.json" if component == "tokenizer" else "config.json"
         path = storage.join(folder, component, file)

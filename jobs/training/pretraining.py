@@ -200,7 +200,7 @@ def pretrain(part: PretrainTask, recipe: PretrainRecipe, out: Path) -> dict[str,
         try:
             ended = loop.train()
         except DivergedError as error:
-            sys.exit(f"{part.name}: {error}; the same command resumes it")
+            sys.exit(f"{part.name}: {error}: the same command with these resumes it")
         if ended.stopped:
             sys.exit(f"{part.name}: stopped after step {ended.step}; the same command resumes it")
         report = _evaluate(task, engine, ended.step, loop.clock.elapsed_s)
@@ -214,9 +214,9 @@ def folder_of(part: str, recipe: PretrainRecipe) -> str:
 
 
 def begun_with(recipe: PretrainRecipe) -> dict[str, Any]:
-    """List the settings that a training keeps, as JSON holds them: its first weights, and what decides its samples."""
-    start = None if recipe.init_from is None else str(recipe.init_from.absolute())
-    return {"init_from": start, "batch": recipe.batch, "seed": recipe.seed}
+    """List the settings that a training keeps, as JSON holds them: the folder of its first weights, and its seed."""
+    start = None if recipe.init_from is None else str(recipe.init_from.resolve())
+    return {"init_from": start, "seed": recipe.seed}
 
 
 def resumed_position(part: str, recipe: PretrainRecipe) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def resumed_position(part: str, recipe: PretrainRecipe) -> dict[str, Any]:
     position: dict[str, Any] = checkpoints.read_state(address).position["task"] if address else {}
     before, now = position.get("begun_with", {}), begun_with(recipe)
     for key, value in before.items():
-        if value != now[key]:
+        if key in now and value != now[key]:
             same = f"{key}={value}" if value is not None else f"no {key}"
             sys.exit(
                 f"{part}: its training in {folder} began with {key} {value}, not {now[key]}; write {same} to resume "

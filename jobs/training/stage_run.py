@@ -151,7 +151,7 @@ def run_stage(recipe: TrainRecipe, train: Callable[[TrainRecipe, Run], None]) ->
         try:
             train(recipe, run)
         except DivergedError as error:
-            sys.exit(f"run {run.name}: {error}; the same command with run={run.name} resumes it")
+            sys.exit(f"run {run.name}: {error}: the same command with these and run={run.name} resumes it")
     if not run.finished:
         sys.exit(f"run {run.name} stopped before its end; the same command with run={run.name} resumes it")
     return summary(recipe, run)

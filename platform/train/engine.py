@@ -82,7 +82,8 @@ class Engine(ABC):
     def grad_norm(self) -> float:
         """Gradient norm of the last update, before clipping; waits for the device.
 
-        Not finite from the first update on whose gradients are not, where the engine does not skip such an update.
+        An engine that skips updates whose gradients are not finite keeps the norm of the last that it did; of others it
+        is not finite from the first such update on.
         """
 
     @abstractmethod

@@ -63,6 +63,7 @@ class ShardedEngine(Engine):
                 weights = fragment.tensors[WEIGHTS]
                 weights.copy_(unrounded[fragment.name].view(-1)[fragment.start : fragment.start + len(weights)])
         self.hold(held, ema)
+        self._norm: Tensor | float | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -70,7 +71,7 @@ class ShardedEngine(Engine):
 
     @property
     def grad_norm(self) -> float:
-        return float(self.model.get_global_grad_norm() or 0.0)
+        return float(self._norm or 0.0)
 
     def backward(self, loss: Tensor) -> None:
         self.model.backward(loss)
@@ -80,6 +81,8 @@ class ShardedEngine(Engine):
         for group, full_rate in zip(self._zero.param_groups, self._rates, strict=True):
             group["lr"] = rate * full_rate
         self.model.step()
+        if self.model.was_step_applied():  # DeepSpeed skips updates whose gradients overflow
+            self._norm = self.model.get_global_grad_norm()
         return updates
 
     def set_updates(self, count: int) -> None:

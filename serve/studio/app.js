@@ -37,7 +37,7 @@ export class Studio {
       if (blob) this.nodes.set(node.id, { ...node, blob });
     }
     this.api.key = recall("key") ?? "";
-    this.picks = (await store.get("values", "picks")) ?? null;
+    this.picks = (await store.get("picks", "last")) ?? null;
     this.settings = new Settings(byId("settings"), draft ?? {});
     this.mask = new MaskLayer(byId("mask-layer"), () => this.keepMask());
     this.view = new View(this, draft);
@@ -223,7 +223,7 @@ export class Studio {
 
   /** Let one of several pictures be picked. */
   async offer(picks) {
-    await this.#put("values", "picks", picks);
+    await this.#put("picks", "last", picks);
     this.picks = picks;
     this.view.render();
     this.view.say(texts.donePicks(picks.pictures.length));
@@ -247,7 +247,7 @@ export class Studio {
 
   discard() {
     this.picks = null;
-    this.store.remove("values", "picks");
+    this.store.remove("picks", "last");
     this.view.render();
   }
 

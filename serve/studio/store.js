@@ -17,9 +17,12 @@ export class Store {
   /** Open the database, if there is one; returns the store. */
   async open() {
     try {
-      const request = indexedDB.open("fireedit-studio", 1);
-      const kinds = ["nodes", "blobs", "values"];
-      request.onupgradeneeded = () => kinds.forEach((kind) => request.result.createObjectStore(kind));
+      const request = indexedDB.open("fireedit-studio", 2);
+      request.onupgradeneeded = ({ target: { result: database } }) => {
+        const [kinds, kept] = [["nodes", "blobs", "picks"], [...database.objectStoreNames]];
+        for (const kind of kept) if (!kinds.includes(kind)) database.deleteObjectStore(kind);
+        for (const kind of kinds) if (!kept.includes(kind)) database.createObjectStore(kind);
+      };
       this.database = await settled(request);
     } catch {} // a private window, or storage is switched off
     return this;

@@ -275,7 +275,7 @@ def test_a_reload_keeps_everything_and_takes_the_running_edit_up(visit: Callable
     expect(page.locator("#nodes li")).to_have_count(3)
     expect(node(page, "Two")).to_have_attribute("aria-current", "true")
     assert len(standin.edits) == 2
-    page.evaluate(SLOW_STORE, "values")
+    page.evaluate(SLOW_STORE, "draft")
     page.get_by_label("Instruction").fill("Three")
     page.reload()
     expect(page.get_by_label("Instruction")).to_have_value("Three")
@@ -360,7 +360,7 @@ def test_a_missing_key_is_asked_for_and_forgotten_unless_told_otherwise(
     expect(dialog).to_be_visible()
     dialog.get_by_label("Key", exact=True).fill("sesame")
     dialog.get_by_label("Remember it in this browser").check()
-    page.evaluate(SLOW_STORE, "values")
+    page.evaluate(SLOW_STORE, "key")
     page.keyboard.press("Enter")
     expect(page.locator("#model")).to_have_text("stand-in")
     page.reload()

@@ -128,4 +128,8 @@ def test_wrong_arguments_say_what_to_write(weights: str, out: str) -> None:
         encode_shards(out, ["test"], ["text"], "nano", f"{out}/nowhere", CONFIG)
     with pytest.raises(PrepareError, match="nano has vae.*, --model paper .*; write the --model of these weights"):
         check_encoders(["latents"], "paper", "nano")
+    with pytest.raises(
+        PrepareError, match="nano has text_encoder.hidden_size .*, --model paper 768; write the --model"
+    ):
+        check_encoders(["text"], "paper", "nano")
     assert check_encoders(["text", "latents"], "nano", "nano") == str(NANO) and check_encoders([], "paper", "") == ""

@@ -105,7 +105,6 @@ def test_training_starts_from_saved_weights_and_resumes_from_its_checkpoint(
     ("change", "message"),
     [
         ({"init_from": Path("nothing")}, "began with init_from None, not .*/nothing; write no init_from to resume"),
-        ({"batch": 4}, "began with batch 8, not 4; write batch=8 to resume it, or another home=FOLDER or delete"),
         ({"seed": 1}, "began with seed 0, not 1; write seed=0"),
     ],
 )

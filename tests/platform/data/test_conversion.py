@@ -166,7 +166,10 @@ def test_a_target_of_another_aspect_is_refused_unless_its_corpus_has_them(
     assert images.plain_jpeg_size(squashed.source) == images.plain_jpeg_size(squashed.target) != target
 
 
-@pytest.mark.parametrize(("source", "target"), [((512, 341), (64, 43)), ((64, 43), (512, 341)), ((90, 10), (190, 22))])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [((512, 341), (64, 43)), ((64, 43), (512, 341)), ((90, 10), (190, 22)), ((512, 341), (512, 336))],
+)
 def test_a_target_whose_aspect_is_rounded_is_kept(source: tuple[int, int], target: tuple[int, int]) -> None:
     kept, scaled_target = scaled(picture(0, *source), picture(1, *target))
     assert images.plain_jpeg_size(kept) == images.plain_jpeg_size(scaled_target)
