@@ -112,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", choices=["generations"], default="", help="of emu-edit: also its own pictures")
     parser.add_argument("--first", type=flags.whole, default=0, help="number of edits and sessions (default: all)")
     parser.add_argument("--partial", action="store_true", help="evaluate a set that is not complete")
-    parser.add_argument("--seed", type=whole, default=0, help=f"of the noise of every picture ({default})")
+    parser.add_argument("--seed", type=flags.whole, default=0, help=f"of the noise of every picture ({default})")
     parser.add_argument("--device", default=device, help=default)
     drawn = _add_scene_flags(parser)
     drawn.add_argument("--judges", default="nano", help=f"folder with judges/ and vision/ ({default})")
