@@ -198,5 +198,5 @@ def test_flags_of_other_sets_are_refused(folder: Path, flag: str, fields: dict[s
 def test_a_set_without_edits_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     none = EvaluationSet(name="emu-edit-3589", fingerprint="", turns=[], comparisons=[], columns=[])
     monkeypatch.setattr(evaluations.emu_edit, "open_set", lambda *_: none)
-    with pytest.raises(SetError, match="/data: found no edits of emu-edit-3589; write a folder that has some"):
+    with pytest.raises(SetError, match="/data: found no edits of emu-edit-3589; write what has some"):
         open_edits(asked(folder, "copy", set="emu-edit"))
