@@ -121,7 +121,7 @@ def test_a_run_that_diverges_ends_with_a_sentence_that_names_it(tmp_path: Path) 
     def diverge(recipe: TrainRecipe, run: Run) -> None:
         raise DivergedError("step 3: training has diverged")
 
-    with pytest.raises(SystemExit, match="run wild: step 3: training has diverged: the same command with these and run=wild"):
+    with pytest.raises(SystemExit, match="run wild: step 3: .* diverged: the same command with these and run=wild"):
         run_stage(replace(recipe_in(tmp_path), run="wild"), diverge)
 
 
