@@ -31,7 +31,6 @@ from fireedit.jobs.evaluation.sets.emu_edit import SPLITS
 from fireedit.jobs.evaluation.sets.scenes import SceneChoice
 from fireedit.models.editors.editor import EDITORS
 from fireedit.models.settings import add_setting_flags, setting_flags
-from fireedit.models.weights import WeightsError
 from fireedit.platform import flags, storage
 from fireedit.platform.console import say
 
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         tables = evaluate(config_of(args))
-    except (OSError, ValueError, PaintingError, WeightsError) as error:
+    except (OSError, ValueError, PaintingError) as error:
         say(f"evaluate.py: {error}")
         return 1
     say(f"tables: {storage.join(args.out, 'evaluation.md')}")

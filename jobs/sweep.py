@@ -22,7 +22,6 @@ from fireedit.jobs import evaluate
 from fireedit.jobs.evaluation.painting import PaintingError
 from fireedit.jobs.evaluation.sweeping import SEED, WEIGHTS, parse_sweep, run_sweep
 from fireedit.models.settings import setting_fields
-from fireedit.models.weights import WeightsError
 from fireedit.platform.console import say
 from fireedit.platform.flags import whole
 
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sweep, config = parse_sweep(args.vary), evaluate.config_of(args)
         rows = run_sweep(sweep, config, args.shown)
-    except (OSError, ValueError, PaintingError, WeightsError) as error:
+    except (OSError, ValueError, PaintingError) as error:
         say(f"sweep.py: {error}")
         return 1
     seconds = round(time.monotonic() - began, 1)

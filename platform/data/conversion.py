@@ -26,7 +26,7 @@ from fireedit.platform.data.sample import Sample
 from fireedit.platform.data.shards import Shard
 from fireedit.platform.images import EncodedImage
 
-MAX_OFF = 0.03
+ASPECT_TOLERANCE = 0.03
 """Share of a side by which the aspects of source and target may differ: editors round sides to multiples of 8 or 16."""
 SETTINGS, REPORT, QUARANTINE = "settings.json", "report.json", "quarantine.parquet"
 QUARANTINE_SCHEMA = pa.schema(
@@ -148,10 +148,10 @@ def scale_pictures(sample: Sample, config: ConversionConfig, any_aspect: bool = 
 
 
 def _check_aspects(source: tuple[int, int], target: tuple[int, int]) -> None:
-    """Raise AspectError if the larger, scaled to a side of the smaller, is off by more than MAX_OFF at the other."""
+    """Raise AspectError if the larger, scaled to a side of the smaller, is off by more than the tolerance at the other."""
     (width, height), (wide, high) = sorted((source, target), key=lambda size: size[0] * size[1])
     off = min(abs(wide * height / high - width) / width, abs(high * width / wide - height) / height)
-    if off > max(MAX_OFF, 1 / min(width, height)):
+    if off > max(ASPECT_TOLERANCE, 1 / min(width, height)):
         sizes = "found a target of {} x {} pixels for a source of {} x {}".format(*target, *source)
         raise AspectError(f"{sizes}; crop one to the aspect of the other")
 
