@@ -148,7 +148,7 @@ def scale_pictures(sample: Sample, config: ConversionConfig, any_aspect: bool = 
 
 
 def _check_aspects(source: tuple[int, int], target: tuple[int, int]) -> None:
-    """Raise AspectError if the larger, scaled to a side of the smaller, is off by more at the other than is tolerated."""
+    """Raise AspectError if the larger, scaled to a side of the smaller, is off too much at the other."""
     (width, height), (wide, high) = sorted((source, target), key=lambda size: size[0] * size[1])
     off = min(abs(wide * height / high - width) / width, abs(high * width / wide - height) / height)
     if off > max(ASPECT_TOLERANCE, 1 / min(width, height)):
